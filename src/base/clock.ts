@@ -1,0 +1,26 @@
+// Time as an argument: the only place that reads the system's clocks and timers.
+
+import { setTimeout as sleepTimer } from "node:timers/promises";
+
+/** Source of time. Tests give their own. */
+export interface Clock {
+  /** Wall time in milliseconds since 1970, for records that people read. */
+  nowMs(): number;
+  /** Monotonic milliseconds, for durations. */
+  monotonicMs(): number;
+  /** Resolves after waitMs; rejects with the signal's reason when aborted. */
+  sleep(waitMs: number, signal?: AbortSignal): Promise<void>;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: async (waitMs, signal) => {
+    await sleepTimer(waitMs, undefined, signal === undefined ? {} : { signal });
+  },
+};
+
+/** RFC 3339 text of a wall time in milliseconds, UTC. */
+export function toTimestamp(timeMs: number): string {
+  return new Date(timeMs).toISOString();
+}

@@ -1,0 +1,153 @@
+// What an agent and its appliance say to each other over HTTPS on port 443: registration, state, orders and results.
+
+import { z } from "zod";
+import { countShape, digestShape, diskIdShape, faultReportShape, machineIdShape, orderIdShape, pointIdShape } from "./shapes.ts";
+
+/** Raised by one for each change of this protocol; history in docs/design/agent-protocol.md. */
+export const agentProtocolVersion = 1;
+
+export const agentRoutes = {
+  register: "/agent/v1/register",
+  poll: "/agent/v1/poll",
+} as const;
+
+/** A half-open byte range of a disk whose content is not replicated and reads as zeros (swap, for one). */
+export const byteRangeShape = z.object({ offset: countShape, length: countShape });
+
+/** One whole physical disk of the source. */
+export const sourceDiskShape = z.object({
+  diskId: diskIdShape,
+  /** Kernel name at this boot ("sda"); for people only, never an identity. */
+  deviceName: z.string().max(64),
+  sizeBytes: countShape,
+  /** What identifies it: "serial", "wwn", "gpt" (disk GUID) or "dos" (disk signature). */
+  identifiedBy: z.enum(["serial", "wwn", "gpt", "dos"]),
+  /** Holds the running root, /boot or the boot loader. */
+  isBoot: z.boolean(),
+  excluded: z.array(byteRangeShape).max(256),
+});
+export type SourceDisk = z.infer<typeof sourceDiskShape>;
+
+export const machineFactsShape = z.object({
+  hostname: z.string().max(253),
+  /** SMBIOS system UUID, lower case: tells a clone from the original. */
+  smbiosUuid: z.string().max(64),
+  /** /etc/machine-id. */
+  osMachineId: z.string().max(64),
+  /** /proc/sys/kernel/random/boot_id: changes at each boot. */
+  bootId: z.string().max(64),
+  osName: z.string().max(200),
+  kernelRelease: z.string().max(200),
+  firmware: z.enum(["bios", "efi"]),
+  cpuCount: countShape,
+  memoryBytes: countShape,
+  addresses: z.array(z.string().max(64)).max(64),
+  nics: z.array(z.object({ name: z.string().max(64), mac: z.string().max(32) })).max(64),
+  disks: z.array(sourceDiskShape).max(64),
+});
+export type MachineFacts = z.infer<typeof machineFactsShape>;
+
+/** proof = hex HMAC-SHA-256 keyed with the site passphrase, over the UTF-8 text of csrPem: the passphrase itself is never sent. */
+export const registerRequestShape = z.object({
+  protocolVersion: countShape,
+  agentVersion: z.string().max(40),
+  csrPem: z.string().max(8000),
+  proof: z.string().regex(/^[0-9a-f]{64}$/),
+  facts: machineFactsShape,
+});
+export type RegisterRequest = z.infer<typeof registerRequestShape>;
+
+export const registerResponseShape = z.object({
+  machineId: machineIdShape,
+  certificatePem: z.string().max(16_000),
+  caPem: z.string().max(16_000),
+  dataPort: countShape,
+});
+export type RegisterResponse = z.infer<typeof registerResponseShape>;
+
+/** How changes are tracked on a disk, best first; `reason` says why no better rung is used. */
+export const trackingShape = z.object({
+  rung: z.enum(["ebpf", "tracefs", "checksum", "full"]),
+  reason: z.string().max(400),
+});
+
+export const replicationPolicyShape = z.object({
+  /** Seconds between recovery points. */
+  pointIntervalSeconds: z.number().min(1).max(86_400),
+  /** Longest time that filesystems may stay frozen for a point, milliseconds. */
+  freezeMsMax: z.number().int().min(50).max(10_000),
+});
+export type ReplicationPolicy = z.infer<typeof replicationPolicyShape>;
+
+/** Orders from the appliance. An order given twice (same orderId) is carried out once and answered with the same result. */
+export const agentOrderShape = z.discriminatedUnion("kind", [
+  /** Start continuous replication, or change its policy. */
+  z.object({ kind: z.literal("replicate"), orderId: orderIdShape, policy: replicationPolicyShape }),
+  /** Make a recovery point now. Result: pointId. */
+  z.object({ kind: z.literal("point"), orderId: orderIdShape }),
+  /** Read every block of the source again, compare with the replica, repair what differs, remember digests for `quiesce`. */
+  z.object({ kind: z.literal("verify"), orderId: orderIdShape }),
+  /**
+   * Final point: freeze every filesystem, send the last changes, compute the root of each source disk, seal, and stay
+   * frozen until `release` or until holdSecondsMax have passed (then thaw, and the quiesce is void). Result: point and roots.
+   */
+  z.object({ kind: z.literal("quiesce"), orderId: orderIdShape, holdSecondsMax: z.number().min(5).max(3600) }),
+  /** Thaw after a quiesce: the migration was called off. */
+  z.object({ kind: z.literal("release"), orderId: orderIdShape }),
+  /** Stop replication and tracking; the agent stays registered. */
+  z.object({ kind: z.literal("stop"), orderId: orderIdShape }),
+  /** Stop, and remove the agent with everything it has put on the machine. */
+  z.object({ kind: z.literal("uninstall"), orderId: orderIdShape }),
+]);
+export type AgentOrder = z.infer<typeof agentOrderShape>;
+
+const diskRootShape = z.object({ diskId: diskIdShape, root: digestShape });
+
+export const orderResultShape = z.discriminatedUnion("outcome", [
+  z.object({
+    outcome: z.literal("done"),
+    orderId: orderIdShape,
+    pointId: pointIdShape.optional(),
+    /** Merkle roots that the agent computed from what it read, excluded ranges as zeros. */
+    sourceRoots: z.array(diskRootShape).max(64).optional(),
+    /** Blocks that `verify` found different from the replica and repaired. */
+    repairedBlockCount: countShape.optional(),
+    frozenMs: z.number().nonnegative().optional(),
+  }),
+  z.object({ outcome: z.literal("failed"), orderId: orderIdShape, fault: faultReportShape }),
+]);
+export type OrderResult = z.infer<typeof orderResultShape>;
+
+export const agentStateShape = z.object({
+  phase: z.enum(["idle", "initial", "delta", "quiesced", "stopped", "failed"]),
+  disks: z
+    .array(
+      z.object({ diskId: diskIdShape, tracking: trackingShape, dirtyBytes: countShape, copiedBytes: countShape, sizeBytes: countShape }),
+    )
+    .max(64),
+  /** Totals since the agent's start. */
+  readBytes: countShape,
+  sentBytes: countShape,
+  residentBytes: countShape,
+  cpuSeconds: z.number().nonnegative(),
+  pointCount: countShape,
+  lastPointId: pointIdShape.optional(),
+  lastFrozenMs: z.number().nonnegative().optional(),
+  fault: faultReportShape.optional(),
+});
+export type AgentState = z.infer<typeof agentStateShape>;
+
+/** Sent again and again; the appliance holds the answer up to waitSeconds when it has no order. */
+export const pollRequestShape = z.object({
+  protocolVersion: countShape,
+  machineId: machineIdShape,
+  agentVersion: z.string().max(40),
+  facts: machineFactsShape,
+  state: agentStateShape,
+  results: z.array(orderResultShape).max(32),
+  waitSeconds: z.number().min(0).max(30),
+});
+export type PollRequest = z.infer<typeof pollRequestShape>;
+
+export const pollResponseShape = z.object({ orders: z.array(agentOrderShape).max(32) });
+export type PollResponse = z.infer<typeof pollResponseShape>;

@@ -1,0 +1,223 @@
+// What an appliance and its hub say to each other over HTTPS through the vault's private endpoint.
+
+import { z } from "zod";
+import { agentStateShape, machineFactsShape, orderResultShape, replicationPolicyShape } from "./agent-control.ts";
+import {
+  applianceIdShape,
+  countShape,
+  digestShape,
+  diskIdShape,
+  faultReportShape,
+  machineIdShape,
+  orderIdShape,
+  pointIdShape,
+  timestampShape,
+  vaultIdShape,
+} from "./shapes.ts";
+
+export const applianceProtocolVersion = 1;
+
+/** Which of the vault's five private names serves a route; the hub answers 404 for a route under another name. */
+export const applianceRoutes = {
+  /** id1. First call, authorised by the registration key; gives the client certificate. */
+  register: { service: "id1", path: "/appliance/v1/register" },
+  /** id1. A fresh storage grant before the old one ends. */
+  storageGrant: { service: "id1", path: "/appliance/v1/storage-grant" },
+  /** rcm1. Long poll: state and results out, orders in. */
+  poll: { service: "rcm1", path: "/appliance/v1/poll" },
+  /** srs1. What vCenters show: whole inventory, replaces the earlier one. */
+  inventory: { service: "srs1", path: "/appliance/v1/inventory" },
+  /** srs1. Recovery points sealed since the last call; idempotent by pointId. */
+  points: { service: "srs1", path: "/appliance/v1/points" },
+  /** tel1. Health and counters. */
+  telemetry: { service: "tel1", path: "/appliance/v1/telemetry" },
+  /** prot2. Progress of replication per machine. */
+  progress: { service: "prot2", path: "/appliance/v1/progress" },
+} as const;
+export const privateServices = ["id1", "rcm1", "srs1", "tel1", "prot2"] as const;
+export type PrivateService = (typeof privateServices)[number];
+
+/** The file that an operator carries to the appliance. Works once, for 5 days. */
+export const registrationKeyShape = z.object({
+  format: z.literal("watari-registration-key-1"),
+  vaultId: vaultIdShape,
+  vaultResourceId: z.string().max(500),
+  /** Full private name of each of the five services. */
+  services: z.record(z.enum(privateServices), z.string().max(253)),
+  /** Names that must resolve to private addresses, the storage account's included. */
+  privateNames: z.array(z.string().max(253)).max(64),
+  /** Address ranges (CIDR) in which those answers must lie. */
+  privateRanges: z.array(z.string().max(64)).max(16),
+  /** Names that go by the proxy. */
+  publicNames: z.array(z.string().max(253)).max(64),
+  hubCaPem: z.string().max(16_000),
+  keyId: z.string().max(64),
+  /** One-time secret, base64url, 32 bytes. */
+  secret: z.string().max(64),
+  expiresAt: timestampShape,
+});
+export type RegistrationKey = z.infer<typeof registrationKeyShape>;
+
+/** proof = hex HMAC-SHA-256 keyed with the secret, over the UTF-8 text of csrPem. */
+export const applianceRegisterRequestShape = z.object({
+  protocolVersion: countShape,
+  applianceVersion: z.string().max(40),
+  name: z.string().max(63),
+  keyId: z.string().max(64),
+  csrPem: z.string().max(8000),
+  proof: z.string().regex(/^[0-9a-f]{64}$/),
+});
+
+export const storageGrantShape = z.object({
+  /** "https://<account>.blob.<domain>". */
+  accountUrl: z.string().max(300),
+  container: z.string().max(63),
+  /** Shared access signature with leading "?": create, read, write, list, delete on this container only. Secret. */
+  sas: z.string().max(1000),
+  expiresAt: timestampShape,
+});
+export type StorageGrant = z.infer<typeof storageGrantShape>;
+
+export const applianceRegisterResponseShape = z.object({
+  applianceId: applianceIdShape,
+  certificatePem: z.string().max(16_000),
+  caPem: z.string().max(16_000),
+  vault: z.object({
+    vaultId: vaultIdShape,
+    keyId: z.string().max(64),
+    /** Key of the vault's objects, base64, 32 bytes. Secret. */
+    key: z.string().max(64),
+  }),
+  storage: storageGrantShape,
+});
+export type ApplianceRegisterResponse = z.infer<typeof applianceRegisterResponseShape>;
+
+/** A machine as a vCenter shows it. */
+export const discoveredMachineShape = z.object({
+  /** vCenter's instance UUID. */
+  infrastructureId: z.string().max(64),
+  vcenterId: z.string().max(64),
+  name: z.string().max(255),
+  smbiosUuid: z.string().max(64),
+  guestOs: z.string().max(255),
+  powerState: z.enum(["poweredOn", "poweredOff", "suspended"]),
+  cpuCount: countShape,
+  memoryBytes: countShape,
+  firmware: z.enum(["bios", "efi"]),
+  addresses: z.array(z.string().max(64)).max(64),
+  disks: z
+    .array(
+      z.object({ label: z.string().max(255), sizeBytes: countShape, controller: z.string().max(100), uuid: z.string().max(64).optional() }),
+    )
+    .max(64),
+  nics: z
+    .array(z.object({ label: z.string().max(255), mac: z.string().max(32), network: z.string().max(255), adapter: z.string().max(100) }))
+    .max(64),
+});
+export type DiscoveredMachine = z.infer<typeof discoveredMachineShape>;
+
+export const vcenterSummaryShape = z.object({
+  vcenterId: z.string().max(64),
+  name: z.string().max(63),
+  host: z.string().max(253),
+  port: countShape,
+  /** Name of the credential on the appliance; the credential itself never leaves it. */
+  runAsAccountId: z.string().max(64),
+  status: z.enum(["connected", "failed"]),
+  fault: faultReportShape.optional(),
+  lastDiscoveredAt: timestampShape.optional(),
+});
+
+export const runAsAccountShape = z.object({ accountId: z.string().max(64), name: z.string().max(63), kind: z.enum(["vcenter", "linux"]) });
+
+export const inventoryShape = z.object({
+  vcenters: z.array(vcenterSummaryShape).max(32),
+  runAsAccounts: z.array(runAsAccountShape).max(256),
+  machines: z.array(discoveredMachineShape).max(20_000),
+});
+export type Inventory = z.infer<typeof inventoryShape>;
+
+/** Where the vault's truth about a point is told to the hub's catalogue. */
+export const sealedPointReportShape = z.object({
+  pointId: pointIdShape,
+  machineId: machineIdShape,
+  timeMs: countShape,
+  sealedAt: timestampShape,
+  consistency: z.enum(["crash", "application", "final"]),
+  disks: z.array(z.object({ diskId: diskIdShape, sizeBytes: countShape, root: digestShape, isBoot: z.boolean() })).max(64),
+  readBytes: countShape,
+  sentBytes: countShape,
+  storedBytes: countShape,
+  frozenMs: z.number().nonnegative(),
+  mode: z.enum(["full", "delta", "checksum"]),
+});
+export type SealedPointReport = z.infer<typeof sealedPointReportShape>;
+
+/** Orders from the hub. An order given twice (same orderId) is carried out once and answered with the same result. */
+export const applianceOrderShape = z.discriminatedUnion("kind", [
+  /** Prerequisites over SSH, push install, registration, then replication by this policy. Result carries machineId and facts. */
+  z.object({
+    kind: z.literal("protect"),
+    orderId: orderIdShape,
+    infrastructureId: z.string().max(64),
+    runAsAccountId: z.string().max(64),
+    /** Address to reach the guest by SSH; one of those discovered unless given. */
+    address: z.string().max(253).optional(),
+    policy: replicationPolicyShape,
+  }),
+  z.object({ kind: z.literal("setPolicy"), orderId: orderIdShape, machineId: machineIdShape, policy: replicationPolicyShape }),
+  z.object({ kind: z.literal("point"), orderId: orderIdShape, machineId: machineIdShape }),
+  z.object({ kind: z.literal("verify"), orderId: orderIdShape, machineId: machineIdShape }),
+  z.object({ kind: z.literal("quiesce"), orderId: orderIdShape, machineId: machineIdShape, holdSecondsMax: z.number() }),
+  z.object({ kind: z.literal("release"), orderId: orderIdShape, machineId: machineIdShape }),
+  /** Power the source off through its vCenter and confirm it. Result: done only when the power state was read back as off. */
+  z.object({ kind: z.literal("fence"), orderId: orderIdShape, machineId: machineIdShape }),
+  /** Power the source on again, for a rollback. */
+  z.object({ kind: z.literal("unfence"), orderId: orderIdShape, machineId: machineIdShape }),
+  /** Stop replication; with removeAgent the agent is uninstalled when it answers within 60 s. */
+  z.object({ kind: z.literal("unprotect"), orderId: orderIdShape, machineId: machineIdShape, removeAgent: z.boolean() }),
+  z.object({ kind: z.literal("discover"), orderId: orderIdShape }),
+]);
+export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
+
+/** Progress of an order that runs longer than a poll. */
+export const orderProgressShape = z.object({ orderId: orderIdShape, percent: z.number().min(0).max(100), text: z.string().max(400) });
+
+/** Same shape as an agent's result, with what only an appliance can say. */
+export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
+  orderResultShape.options[0].extend({ machineId: machineIdShape.optional(), facts: machineFactsShape.optional() }),
+  orderResultShape.options[1],
+]);
+export type ApplianceOrderResult = z.infer<typeof applianceOrderResultShape>;
+
+export const appliancePollRequestShape = z.object({
+  protocolVersion: countShape,
+  applianceId: applianceIdShape,
+  results: z.array(applianceOrderResultShape).max(64),
+  progress: z.array(orderProgressShape).max(64),
+  waitSeconds: z.number().min(0).max(30),
+});
+export const appliancePollResponseShape = z.object({ orders: z.array(applianceOrderShape).max(64) });
+
+export const applianceProgressShape = z.object({
+  machines: z
+    .array(
+      z.object({
+        machineId: machineIdShape,
+        infrastructureId: z.string().max(64).optional(),
+        lastSeenAt: timestampShape,
+        agentVersion: z.string().max(40),
+        facts: machineFactsShape,
+        state: agentStateShape,
+      }),
+    )
+    .max(2000),
+});
+
+export const telemetryShape = z.object({
+  applianceVersion: z.string().max(40),
+  spoolBytes: countShape,
+  spoolBytesMax: countShape,
+  residentBytes: countShape,
+  healthErrors: z.array(faultReportShape).max(100),
+});

@@ -1,0 +1,155 @@
+// Every fault of the world that a person can meet: id, message, causes, action, evidence, and one table that maps ids.
+
+/** never: the same call fails again. later: may pass by itself. now: at once, for example after a lost race. */
+export type RetryAdvice = "never" | "later" | "now";
+
+interface FaultKind {
+  readonly httpStatus: number;
+  readonly exitCode: number;
+  readonly retry: RetryAdvice;
+  readonly causes: readonly string[];
+  readonly action: string;
+}
+
+/**
+ * The table. Exit codes: 2 bad input, 3 refused by state or rights, 4 the network or a peer, 5 data in doubt, 6 this machine.
+ * Add a row with the code that throws it; keep groups together.
+ */
+export const faultKinds = {
+  // Input and state
+  InputInvalid: row(
+    400,
+    2,
+    "never",
+    ["a value is missing or has the wrong form"],
+    "correct the value named in the evidence and call again",
+  ),
+  NotFound: row(404, 2, "never", ["the name is misspelt", "it was removed"], "list what exists and call again"),
+  StateConflict: row(
+    409,
+    3,
+    "later",
+    ["another operation is under way", "the resource is not in a state that allows this"],
+    "wait for the operation named in the evidence, then call again",
+  ),
+  AlreadyProtected: row(
+    409,
+    3,
+    "never",
+    ["replication was enabled before", "another appliance replicates this machine"],
+    "use the existing protected item, or disable its replication first",
+  ),
+  Unauthorized: row(401, 3, "never", ["the token is missing, expired or for another audience"], "sign in again"),
+  Forbidden: row(
+    403,
+    3,
+    "never",
+    ["the caller has no role that allows this", "public access is off and the call came by the public door"],
+    "ask for the role named in the evidence, or call through the private endpoint",
+  ),
+  // Data
+  DataDamaged: row(
+    500,
+    5,
+    "never",
+    ["a stored object was changed or cut", "memory or disk failed"],
+    "run a verification of the vault and resynchronise the machine",
+  ),
+  SpoolFull: row(
+    507,
+    6,
+    "later",
+    ["the line to the vault is slower than the changes", "the spool disk is too small"],
+    "free or add space on the appliance's spool disk; replication goes on by itself",
+  ),
+  StoreUnavailable: row(
+    503,
+    4,
+    "later",
+    ["the storage account cannot be reached", "the private line is down"],
+    "check the storage account's private endpoint with a connectivity check",
+  ),
+  // Program
+  Internal: row(500, 6, "never", ["a fault of this program"], "send the log around this time to the maintainers"),
+  MissingProgram: row(500, 6, "never", ["a needed system package is not installed"], "install the package named in the evidence"),
+} satisfies Record<string, FaultKind>;
+
+export type FaultCode = keyof typeof faultKinds;
+
+export type Evidence = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+export interface FaultOptions {
+  /** What was seen; printed to people, so never a secret. */
+  readonly evidence?: Evidence;
+  /** Replaces the table's action when a more exact one is known, best a command to run. */
+  readonly action?: string;
+  readonly causes?: readonly string[];
+  readonly retry?: RetryAdvice;
+  /** The private cause; never printed to other parties. */
+  readonly cause?: unknown;
+}
+
+/** The shape that crosses process edges and is printed with --json. */
+export interface FaultReport {
+  readonly id: FaultCode;
+  readonly message: string;
+  readonly causes: readonly string[];
+  readonly action: string;
+  readonly evidence: Evidence;
+  readonly retry: RetryAdvice;
+}
+
+/** A fault of the world. The message says what was being done, to what, and what went wrong: lower case, no full stop. */
+export class Fault extends Error {
+  readonly code: FaultCode;
+  readonly causes: readonly string[];
+  readonly action: string;
+  readonly evidence: Evidence;
+  readonly retry: RetryAdvice;
+
+  constructor(code: FaultCode, message: string, options: FaultOptions = {}) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause });
+    this.name = "Fault";
+    this.code = code;
+    const kind: FaultKind = faultKinds[code];
+    this.causes = options.causes ?? kind.causes;
+    this.action = options.action ?? kind.action;
+    this.evidence = options.evidence ?? {};
+    this.retry = options.retry ?? kind.retry;
+  }
+
+  get httpStatus(): number {
+    return faultKinds[this.code].httpStatus;
+  }
+
+  get exitCode(): number {
+    return faultKinds[this.code].exitCode;
+  }
+}
+
+export function toReport(fault: Fault): FaultReport {
+  const { code, message, causes, action, evidence, retry } = fault;
+  return { id: code, message, causes, action, evidence, retry };
+}
+
+/** Rebuilds a Fault that came from another process. Unknown ids of newer peers become Internal with the id as evidence. */
+export function fromReport(report: FaultReport): Fault {
+  const isKnown = Object.hasOwn(faultKinds, report.id);
+  return new Fault(isKnown ? report.id : "Internal", report.message, {
+    causes: report.causes,
+    action: report.action,
+    evidence: isKnown ? report.evidence : { ...report.evidence, peerFaultId: report.id },
+    retry: report.retry,
+  });
+}
+
+/** Any thrown value as a Fault: a Fault is itself, anything else is Internal with the original as private cause. */
+export function asFault(error: unknown, doing: string): Fault {
+  if (error instanceof Fault) return error;
+  const text = error instanceof Error ? error.message : String(error);
+  return new Fault("Internal", `could not ${doing}: ${text}`, { cause: error });
+}
+
+function row(httpStatus: number, exitCode: number, retry: RetryAdvice, causes: readonly string[], action: string): FaultKind {
+  return { httpStatus, exitCode, retry, causes, action };
+}
