@@ -1,0 +1,69 @@
+// The Target interface: where machines land. Small questions, one suite for all targets (target-suite.ts).
+
+import type { Disk } from "../disk/disk.ts";
+import type { DiskId } from "../contract/ids.ts";
+
+/** A network that a machine is attached to. Isolated networks reach nothing, and nothing reaches them but the target's probe. */
+export type LandingNetwork = { readonly kind: "isolated" } | { readonly kind: "named"; readonly name: string };
+
+export interface LandingDisk {
+  readonly diskId: DiskId;
+  readonly isBoot: boolean;
+  /** Immutable content; the target never writes to it. */
+  readonly content: Disk;
+}
+
+export interface LaunchSpec {
+  /** Name of the landed machine, unique in the target: [a-z0-9-]{1,60}. */
+  readonly name: string;
+  readonly cpuCount: number;
+  readonly memoryBytes: number;
+  readonly firmware: "bios" | "efi";
+  /** In the source's order; exactly one is boot. */
+  readonly disks: readonly LandingDisk[];
+  readonly nics: readonly { readonly mac: string; /** Name inside the guest, kept by hydration. */ readonly guestName: string }[];
+  readonly network: LandingNetwork;
+}
+
+export interface HydrationReport {
+  readonly seconds: number;
+  /** One readable line per change: "/boot/initrd.img-6.1.0-42-amd64: + virtio_blk …". */
+  readonly changes: readonly string[];
+}
+
+export interface LandedStatus {
+  readonly name: string;
+  readonly power: "running" | "stopped" | "gone";
+  /** Addresses seen on the network (DHCP leases of its cards, or configured). */
+  readonly addresses: readonly string[];
+  /** Bytes that still depend on the recovery point; 0 when the machine stands by itself. */
+  readonly bytesToFill: number;
+  /** Last lines of the serial console. */
+  readonly serialTail: string;
+}
+
+export interface HttpProbe {
+  readonly port: number;
+  readonly path: string;
+}
+export type ProbeOutcome =
+  | { readonly kind: "answered"; readonly status: number; readonly body: string; readonly seconds: number }
+  | { readonly kind: "silent"; readonly seconds: number; readonly reason: string };
+
+/** All calls may be repeated; a call for a name that is already in the asked state is no fault. */
+export interface Target extends AsyncDisposable {
+  readonly kind: string;
+  /** Clones, hydrates the clone, starts it. Returns when the machine's processor runs. On failure or abort nothing is left. */
+  launch(spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }>;
+  status(name: string): Promise<LandedStatus>;
+  /** Asks again and again, from inside the machine's network, until it answers 200 or timeoutSeconds have passed. */
+  probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
+  /** Copies what still depends on the recovery point until the machine stands by itself; the guest runs on. */
+  fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void>;
+  start(name: string): Promise<void>;
+  stop(name: string): Promise<void>;
+  /** Ends the machine and removes every trace of it. */
+  remove(name: string): Promise<void>;
+  /** Names of all machines here. */
+  list(): Promise<readonly string[]>;
+}

@@ -1,0 +1,68 @@
+// What a vault promises: recovery points over a store. Formats and write order: docs/design/vault-format.md.
+
+import type { Disk } from "../disk/disk.ts";
+import type { DiskId, MachineId, PointId } from "../contract/ids.ts";
+
+/** SHA-256 of a block's 64 KiB (a short last block padded with zeros); 32 zero bytes for an all-zero block. */
+export type BlockId = Uint8Array;
+
+export interface PointDisk {
+  readonly diskId: DiskId;
+  readonly sizeBytes: number;
+  readonly isBoot: boolean;
+  /** Merkle root over the page tree, 64 hex digits. Equal disks have equal roots. */
+  readonly root: string;
+  /** Byte ranges that were not replicated and read as zeros. */
+  readonly excluded: readonly { readonly offset: number; readonly length: number }[];
+}
+
+export interface RecoveryPoint {
+  readonly pointId: PointId;
+  readonly machineId: MachineId;
+  /** The instant that the point shows, milliseconds since 1970. */
+  readonly timeMs: number;
+  readonly consistency: "crash" | "application" | "final";
+  readonly parentPointId?: PointId;
+  readonly disks: readonly PointDisk[];
+}
+
+/** Reading side; the hub and the appliance use it. */
+export interface VaultReader extends AsyncDisposable {
+  listPoints(machineId?: MachineId): AsyncIterable<RecoveryPoint>;
+  point(pointId: PointId): Promise<RecoveryPoint | undefined>;
+  /** The disk as it was at the point; every byte is checked against its digest before it is given. */
+  openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
+}
+
+/** One recovery point in the making. Nothing is visible to readers until seal() has returned. */
+export interface PointWriter extends AsyncDisposable {
+  /** Which of these blocks the vault lacks, among those this machine may ask about. Result[i] true = send it. */
+  need(diskId: DiskId, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]>;
+  /** Sets a block to an id that is zero or was answered "have it" by need(). */
+  setBlock(diskId: DiskId, block: number, id: BlockId): void;
+  /** Takes a block's bytes (full 64 KiB; the caller pads a short last block), checks them against `id`, stores them and sets the block. */
+  putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array): Promise<void>;
+  /** Changes granules of one block: stored as a patch on the block's present content; the block gets the digest of the result. */
+  patchBlock(diskId: DiskId, block: number, granules: readonly { readonly index: number; readonly bytes: Uint8Array }[]): Promise<void>;
+  /** Packs durable → pages durable → point sealed, in this order. Durable and visible on return. */
+  seal(facts: { readonly timeMs: number; readonly consistency: RecoveryPoint["consistency"] }): Promise<SealOutcome>;
+}
+
+export interface SealOutcome {
+  readonly point: RecoveryPoint;
+  /** Bytes that this point added to the store. */
+  readonly storedBytes: number;
+}
+
+/** Writing side; only the appliance of the machine writes. */
+export interface Vault extends VaultReader {
+  /** Begins a point. With `parentPointId` the disks start as they were in it (a grown disk's tail is zeros); else all zeros. */
+  beginPoint(options: {
+    readonly pointId: PointId;
+    readonly machineId: MachineId;
+    readonly parentPointId?: PointId;
+    readonly disks: readonly Omit<PointDisk, "root">[];
+  }): Promise<PointWriter>;
+  /** Removes every point of a machine, then what no other point refers to. Answers the bytes given back. */
+  removeMachine(machineId: MachineId): Promise<{ readonly freedBytes: number }>;
+}
