@@ -1,0 +1,70 @@
+// How the command line speaks: data on stdout (tables or JSON), talk and faults on stderr.
+
+import { toReport, type Fault } from "../contract/errors.ts";
+
+export interface OutputStyle {
+  readonly asJson: boolean;
+}
+
+/** One event of a running command, for people. */
+export function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** The answer of a command: JSON as it is, or the text for people. */
+export function printAnswer(style: OutputStyle, value: unknown, toText: () => string): void {
+  process.stdout.write(style.asJson ? `${JSON.stringify(value, undefined, 2)}\n` : `${toText()}\n`);
+}
+
+/** A fault in full: message, id, evidence, causes, action; as JSON on stdout when asked for, else on stderr. */
+export function printFault(fault: Fault, style: OutputStyle): void {
+  if (style.asJson) {
+    process.stdout.write(`${JSON.stringify({ error: toReport(fault) }, undefined, 2)}\n`);
+    return;
+  }
+  const lines = [`watari: ${fault.message}`, `  id        ${fault.code}`];
+  for (const [name, value] of Object.entries(fault.evidence))
+    lines.push(`  evidence  ${name}: ${Array.isArray(value) ? value.join(", ") : String(value)}`);
+  for (const cause of fault.causes) lines.push(`  cause     ${cause}`);
+  lines.push(`  action    ${fault.action}`);
+  say(lines.join("\n"));
+}
+
+/** A table with columns as wide as their longest cell; the first row is the head. */
+export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? "").length)));
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd();
+  return [line(head), ...rows.map(line)].join("\n");
+}
+
+/** Bytes for people: "1.4 GiB". */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit] ?? ""}`;
+}
+
+/** Progress of one long operation: rewrites its line on a terminal, prints each new step elsewhere. */
+export function openProgress(title: string): { update(percent: number, text: string): void; finish(): void } {
+  const isTerminal = process.stderr.isTTY;
+  let lastText = "";
+  return {
+    update: (percent, text) => {
+      if (isTerminal) process.stderr.write(`\r\u001B[K${title}  ${String(Math.round(percent)).padStart(3)} %  ${text}`);
+      else if (text !== lastText) say(`${title}: ${text}`);
+      lastText = text;
+    },
+    finish: () => {
+      if (isTerminal && lastText !== "") process.stderr.write("\n");
+    },
+  };
+}

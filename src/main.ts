@@ -1,0 +1,106 @@
+// The one executable: finds the noun, loads what it needs, runs it, and maps a Fault to its text and exit code.
+
+import { Command, CommanderError } from "commander";
+import { printFault } from "./cli/output.ts";
+import { asFault } from "./contract/errors.ts";
+
+interface Noun {
+  readonly name: string;
+  readonly summary: string;
+  readonly isHidden?: boolean;
+  /** Adds the noun's command, with its verbs, to the program. */
+  readonly load: () => Promise<(program: Command) => void>;
+}
+
+/** In the order in which a person meets them. Each is loaded only when it is called, so that every call starts fast. */
+const nouns: readonly Noun[] = [
+  {
+    name: "demo",
+    summary: "one whole migration in a closed network on this machine, shown step by step",
+    load: async () => (await import("../lab/demo-command.ts")).registerDemoCommand,
+  },
+  {
+    name: "move",
+    summary: "move one Linux machine that SSH reaches to this machine: replicate, test, cut over",
+    load: async () => (await import("./cli/move-command.ts")).registerMoveCommand,
+  },
+  {
+    name: "setup",
+    summary: "install the Debian packages that Watari needs here, saying which and why",
+    load: async () => (await import("./cli/setup/setup-command.ts")).registerSetupCommand,
+  },
+  {
+    name: "lab",
+    summary: "the closed network of the demo: up, status, down",
+    load: async () => (await import("../lab/lab-command.ts")).registerLabCommand,
+  },
+  { name: "login", summary: "sign in to a hub", load: async () => (await import("./cli/login.ts")).registerLoginCommand },
+  {
+    name: "project",
+    summary: "projects: create with private endpoint, list",
+    load: async () => (await import("./cli/project.ts")).registerProjectCommand,
+  },
+  {
+    name: "storage",
+    summary: "storage accounts that hold the packs",
+    load: async () => (await import("./cli/storage.ts")).registerStorageCommand,
+  },
+  {
+    name: "vault",
+    summary: "vaults: create, registration keys, DNS settings",
+    load: async () => (await import("./cli/vault.ts")).registerVaultCommand,
+  },
+  {
+    name: "appliance",
+    summary: "the replication appliance on this machine: run, check, register, credentials, vCenters",
+    load: async () => (await import("./appliance/appliance-command.ts")).registerApplianceCommand,
+  },
+  {
+    name: "machine",
+    summary: "machines: list, protect, recovery points, test, migrate, complete",
+    load: async () => (await import("./cli/machine.ts")).registerMachineCommand,
+  },
+  { name: "job", summary: "jobs of the hub: list, show, cancel", load: async () => (await import("./cli/job.ts")).registerJobCommand },
+  { name: "hub", summary: "the hub program: run", load: async () => (await import("./hub/hub-command.ts")).registerHubCommand },
+  {
+    name: "dev",
+    summary: "checks, tests and benchmarks of this checkout",
+    isHidden: true,
+    load: async () => (await import("./cli/dev.ts")).registerDevCommand,
+  },
+];
+
+const helpText = `
+A first look, no machine of yours touched:   watari demo
+The shortest real use:                        watari move root@HOST
+Every command takes --help, and --json where it answers with data.
+Exit codes: 0 done, 2 bad input, 3 refused, 4 network or peer, 5 data in doubt, 6 this machine.`;
+
+function createProgram(): Command {
+  const program = new Command("watari");
+  program.description("Watari moves running machines through closed networks to where they should live next.");
+  program.addHelpText("after", helpText);
+  program.exitOverride();
+  program.configureHelp({ showGlobalOptions: true });
+  return program;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const program = createProgram();
+  const called = args.find((argument) => !argument.startsWith("-"));
+  for (const noun of nouns) {
+    if (noun.name === called) (await noun.load())(program);
+    else program.command(noun.name, { hidden: noun.isHidden === true }).description(noun.summary);
+  }
+  try {
+    await program.parseAsync([...args], { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    const fault = asFault(error, `run "watari ${args.slice(0, 2).join(" ")}"`);
+    printFault(fault, { asJson: args.includes("--json") });
+    return fault.exitCode;
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));
