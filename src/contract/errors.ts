@@ -47,6 +47,14 @@ export const faultKinds = {
     ["the caller has no role that allows this", "public access is off and the call came by the public door"],
     "ask for the role named in the evidence, or call through the private endpoint",
   ),
+  // Hub
+  HubUnreachable: row(
+    503,
+    4,
+    "later",
+    ["the proxy or the line is down", "the hub does not run", "the proxy does not allow the name"],
+    "check the way to the hub's public names (proxy, DNS), then call again",
+  ),
   // Data
   DataDamaged: row(
     500,

@@ -1,0 +1,65 @@
+// Where and as whom the command line speaks to a hub: one profile file, readable by its owner only.
+
+import { readFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { writeFileAtomic } from "../base/atomic-file.ts";
+import { Fault } from "../contract/errors.ts";
+
+/** What the hub writes for its first operator; `watari login` turns it into a profile. */
+export const operatorFileShape = z.object({
+  managementUrl: z.url(),
+  loginUrl: z.url(),
+  tenantId: z.string(),
+  clientId: z.string(),
+  clientSecret: z.string(),
+  subscriptionId: z.string(),
+  caPem: z.string(),
+});
+export type OperatorFile = z.infer<typeof operatorFileShape>;
+
+const profileShape = operatorFileShape.extend({
+  resourceGroup: z.string(),
+  location: z.string(),
+  /** "http://host:port" of the only way out; absent where the hub's public names are reached directly. */
+  proxy: z.string().optional(),
+});
+export type Profile = z.infer<typeof profileShape>;
+
+/** WATARI_PROFILE, or the user's configuration folder. */
+export function profilePath(environment: NodeJS.ProcessEnv): string {
+  return environment["WATARI_PROFILE"] ?? join(environment["XDG_CONFIG_HOME"] ?? join(homedir(), ".config"), "watari", "profile.json");
+}
+
+export async function readProfile(path: string): Promise<Profile> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw new Fault("Unauthorized", "could not read a profile: nobody is signed in here", {
+      evidence: { file: path },
+      action: "run: watari login --operator-file FILE (the hub writes operator.json into its state folder)",
+      cause: error,
+    });
+  }
+  return parseJson(text, profileShape, path);
+}
+
+export async function writeProfile(path: string, profile: Profile): Promise<void> {
+  await writeFileAtomic(path, `${JSON.stringify(profile, undefined, 2)}\n`, { mode: 0o600 });
+}
+
+/** Parses a JSON file's text by its schema; a bad file is a Fault that names the file and the fields. */
+export function parseJson<T>(text: string, shape: z.ZodType<T>, file: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new Fault("InputInvalid", `could not read ${file}: it is not JSON`, { evidence: { file }, cause: error });
+  }
+  const parsed = shape.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`);
+  throw new Fault("InputInvalid", `could not read ${file}: it does not fit`, { evidence: { file, problems } });
+}
