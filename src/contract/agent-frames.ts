@@ -17,7 +17,7 @@ export const frameTypes = {
   begin: 1,
   /** agent → appliance. Body: u32 disk index, u32 first block, count × 32-byte digests of consecutive blocks; all zero bytes = zero block. */
   ids: 2,
-  /** appliance → agent, answers `ids` with the same unit. Body: count bytes, 0 have it, 1 send it. */
+  /** appliance → agent, answers `ids` with the same unit. Body: count bytes of needAnswers. */
   need: 3,
   /** agent → appliance. Body: u32 disk index, then count × {u32 block, u32 payload length, u8 method, payload}: blocks announced by `ids` of the same unit. */
   blocks: 4,
@@ -34,6 +34,8 @@ export const frameTypes = {
 } as const;
 export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
 
+/** have: nothing to do. send: the vault lacks it. moved: the vault has it, but the base point holds another block there (mode checksum). */
+export const needAnswers = { have: 0, send: 1, moved: 2 } as const;
 /** Payload compression. */
 export const payloadMethods = { raw: 0, zstd: 1 } as const;
 /** Granules in one `granules` frame. */
