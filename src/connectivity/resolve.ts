@@ -1,0 +1,133 @@
+// Finds the addresses of a name and holds them against the topology: a private name with a public address is a fault.
+
+import { lookup as systemLookup, Resolver } from "node:dns/promises";
+import { isIP } from "node:net";
+import type { Clock } from "../base/clock.ts";
+import { Fault } from "../contract/errors.ts";
+import type { Decision } from "./decision.ts";
+import { splitServerAddress, type Topology } from "./topology.ts";
+
+const cacheEntriesMax = 1024;
+const cacheMsMax = 30_000;
+const systemCacheMs = 5_000;
+const queryTimeoutMs = 2_000;
+const triesPerServer = 2;
+/** More answers than this are cut; a name of ours never has so many. */
+const answersMax = 16;
+
+/** Who answered, and what. */
+export interface Resolution {
+  readonly name: string;
+  readonly addresses: readonly string[];
+  /** "192.0.2.53:53", "system resolver", "hosts of the topology" or "address literal". */
+  readonly server: string;
+}
+
+export interface NameResolver {
+  /** All addresses of the name, IPv4 first. Throws NameUnresolved. Answers are kept for their TTL, at most 30 s. */
+  resolve(name: string): Promise<Resolution>;
+  /** Forgets all kept answers, for a check that must see the present. */
+  forget(): void;
+}
+
+export function createNameResolver({ topology, clock }: { readonly topology: Topology; readonly clock: Clock }): NameResolver {
+  const kept = new Map<string, { readonly resolution: Resolution; readonly endsAtMs: number }>();
+  return {
+    resolve: async (name) => {
+      const found = kept.get(name);
+      if (found !== undefined && found.endsAtMs > clock.monotonicMs()) return found.resolution;
+      const { resolution, keepMs } = await resolveNow(topology, name);
+      kept.delete(name);
+      const oldest = kept.keys().next();
+      if (kept.size >= cacheEntriesMax && oldest.done !== true) kept.delete(oldest.value);
+      kept.set(name, { resolution, endsAtMs: clock.monotonicMs() + Math.min(keepMs, cacheMsMax) });
+      return resolution;
+    },
+    forget: () => kept.clear(),
+  };
+}
+
+/** Pure: throws PrivateNamePublic unless every answer of a private name lies in the private ranges. */
+export function checkAnswers(topology: Topology, decision: Decision, resolution: Resolution): void {
+  if (decision.kind !== "private") return;
+  const outside = resolution.addresses.filter((address) => !topology.privateRanges.contains(address));
+  if (outside.length === 0) return;
+  throw new Fault("PrivateNamePublic", `refused to reach ${decision.host}: the name is private and was answered with another address`, {
+    evidence: {
+      name: decision.host,
+      answers: [...resolution.addresses],
+      outside,
+      privateRanges: [...topology.privateRanges.texts],
+      server: resolution.server,
+    },
+    action: `make ${resolution.server} answer ${decision.host} with its private endpoint's address; check with: getent ahosts ${decision.host}`,
+  });
+}
+
+interface Answer {
+  readonly resolution: Resolution;
+  readonly keepMs: number;
+}
+
+async function resolveNow(topology: Topology, name: string): Promise<Answer> {
+  if (isIP(name) !== 0) return { resolution: { name, addresses: [name], server: "address literal" }, keepMs: cacheMsMax };
+  const fixed = topology.hosts.find((entry) => entry.name === name);
+  if (fixed !== undefined) {
+    return { resolution: { name, addresses: fixed.addresses, server: "hosts of the topology" }, keepMs: cacheMsMax };
+  }
+  return topology.dnsServers.length === 0 ? await askSystem(name) : await askServers(topology.dnsServers, name);
+}
+
+async function askSystem(name: string): Promise<Answer> {
+  try {
+    const answers = await systemLookup(name, { all: true, order: "ipv4first" });
+    const addresses = answers.slice(0, answersMax).map((answer) => answer.address);
+    return { resolution: { name, addresses, server: "system resolver" }, keepMs: systemCacheMs };
+  } catch (error) {
+    throw unresolved(name, "system resolver", [errorCode(error)], error);
+  }
+}
+
+/** Asks one server after the other; the first that answers with addresses is believed, so that the evidence names it. */
+async function askServers(servers: readonly string[], name: string): Promise<Answer> {
+  const told: string[] = [];
+  let lastError: unknown;
+  for (const server of servers) {
+    try {
+      const answer = await askServer(server, name);
+      if (answer !== undefined) return answer;
+      told.push(`${server}: ENODATA`);
+    } catch (error) {
+      lastError = error;
+      told.push(`${server}: ${errorCode(error)}`);
+    }
+  }
+  throw unresolved(name, servers.join(" "), told, lastError);
+}
+
+async function askServer(server: string, name: string): Promise<Answer | undefined> {
+  const { address, port } = splitServerAddress(server) ?? { address: server, port: 53 };
+  const label = address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  const resolver = new Resolver({ timeout: queryTimeoutMs, tries: triesPerServer });
+  resolver.setServers([label]);
+  const [four, six] = await Promise.allSettled([resolver.resolve4(name, { ttl: true }), resolver.resolve6(name, { ttl: true })]);
+  const records = [...(four.status === "fulfilled" ? four.value : []), ...(six.status === "fulfilled" ? six.value : [])];
+  if (records.length > 0) {
+    const cut = records.slice(0, answersMax);
+    const keepMs = Math.min(...cut.map((record) => record.ttl)) * 1000;
+    return { resolution: { name, addresses: cut.map((record) => record.address), server: label }, keepMs };
+  }
+  const failures: unknown[] = [four, six].flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
+  const failure = failures.find((error) => errorCode(error) !== "ENODATA");
+  if (failure !== undefined) throw failure instanceof Error ? failure : new Error("the resolver gave no reason");
+  return undefined;
+}
+
+function unresolved(name: string, server: string, told: readonly string[], cause: unknown): Fault {
+  return new Fault("NameUnresolved", `could not resolve ${name}`, { evidence: { name, server, answers: told }, cause });
+}
+
+/** The system's code for a failure, such as ENOTFOUND; "unknown" when it has none. */
+export function errorCode(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "unknown";
+}
