@@ -36,6 +36,11 @@ const nouns: readonly Noun[] = [
   },
   { name: "login", summary: "sign in to a hub", load: async () => (await import("./cli/login.ts")).registerLoginCommand },
   {
+    name: "network",
+    summary: "networks of the landing zone",
+    load: async () => (await import("./cli/network.ts")).registerNetworkCommand,
+  },
+  {
     name: "project",
     summary: "projects: create with private endpoint, list",
     load: async () => (await import("./cli/project.ts")).registerProjectCommand,

@@ -63,6 +63,11 @@ export class ArmClient implements AsyncDisposable {
     return this.#profile.location;
   }
 
+  /** The hub's domain, from its management name. */
+  get domain(): string {
+    return new URL(this.#profile.managementUrl).hostname.replace(/^management\./, "");
+  }
+
   async get(path: string): Promise<unknown> {
     return (await this.#call("GET", path)).body;
   }
