@@ -44,8 +44,17 @@ export interface PointWriter extends AsyncDisposable {
   putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array): Promise<void>;
   /** Changes granules of one block: stored as a patch on the block's present content; the block gets the digest of the result. */
   patchBlock(diskId: DiskId, block: number, granules: readonly { readonly index: number; readonly bytes: Uint8Array }[]): Promise<void>;
-  /** Packs durable → pages durable → point sealed, in this order. Durable and visible on return. */
-  seal(facts: { readonly timeMs: number; readonly consistency: RecoveryPoint["consistency"] }): Promise<SealOutcome>;
+  /** The id that the block has in this point at the moment: the parent's until it is set. For comparing in checksum mode. */
+  blockId(diskId: DiskId, block: number): Promise<BlockId>;
+  /**
+   * Packs durable → pages durable → point sealed, in this order. Durable and visible on return.
+   * With expectedRoots, throws Fault RootsDiffer before anything is sealed unless each named disk has that root.
+   */
+  seal(facts: {
+    readonly timeMs: number;
+    readonly consistency: RecoveryPoint["consistency"];
+    readonly expectedRoots?: readonly { readonly diskId: DiskId; readonly root: string }[];
+  }): Promise<SealOutcome>;
 }
 
 export interface SealOutcome {
