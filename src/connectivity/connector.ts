@@ -67,7 +67,7 @@ export function createConnector(options: PathOptions): Connector {
 function createLookup(paths: PathOpener): LookupFunction {
   const find = async (hostname: string): Promise<readonly string[]> => {
     const decision = paths.allow(hostname);
-    if (decision.kind !== "proxy") return await paths.addresses(decision);
+    if (decision.kind !== "proxy") return (await paths.resolve(decision)).addresses;
     throw new Fault("HostUndeclared", `refused to look up ${decision.host}: it is reached through the proxy, not by an address`, {
       evidence: { host: decision.host, proxy: decision.proxyUrl },
     });

@@ -2,13 +2,13 @@
 
 import { readFile } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { getCACertificates } from "node:tls";
+import { getCACertificates, type TLSSocket } from "node:tls";
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { Fault } from "../contract/errors.ts";
 import { decide, type Decision } from "./decision.ts";
 import { dialAny, openTunnel, proxyUnreachable, startTls, type HostPort, type ProxyCredentials } from "./dial.ts";
-import { checkAnswers, createNameResolver, type NameResolver } from "./resolve.ts";
+import { checkAnswers, createNameResolver, type NameResolver, type Resolution } from "./resolve.ts";
 import { normaliseHost, type Topology } from "./topology.ts";
 
 const connectTimeoutMsDefault = 10_000;
@@ -29,7 +29,10 @@ export interface PathOptions {
 
 export type OpenPath = (target: HostPort, isTls: "tls" | "plain", signal?: AbortSignal) => Promise<Socket>;
 
-/** Opens decided paths; owns the kept answers and the proxy's credentials. */
+export type Allowed = Exclude<Decision, { kind: "undeclared" }>;
+export type Direct = Exclude<Allowed, { kind: "proxy" }>;
+
+/** Opens decided paths, whole or hop by hop; owns the kept answers. */
 export class PathOpener {
   readonly #options: PathOptions;
   readonly #resolver: NameResolver;
@@ -39,14 +42,14 @@ export class PathOpener {
     this.#resolver = createNameResolver(options);
   }
 
-  /** Checked addresses of a host that is reached directly. */
-  async addresses(decision: Exclude<Decision, { kind: "proxy" | "undeclared" }>): Promise<readonly string[]> {
-    const resolution = await this.#resolver.resolve(decision.host);
+  /** All answers for a host that is reached directly, and who gave them. Throws PrivateNamePublic and NameUnresolved. */
+  async resolve(decision: Direct, signal?: AbortSignal): Promise<Resolution> {
+    const resolution = await this.#lookUp(decision.host, signal);
     checkAnswers(this.#options.topology, decision, resolution);
-    return resolution.addresses;
+    return resolution;
   }
 
-  allow(host: string): Exclude<Decision, { kind: "undeclared" }> {
+  allow(host: string): Allowed {
     const decision = decide(this.#options.topology, host);
     if (decision.kind !== "undeclared") return decision;
     throw new Fault("HostUndeclared", `refused to reach ${decision.host}: the network topology does not name it`, {
@@ -64,7 +67,7 @@ export class PathOpener {
     try {
       const decision = this.allow(target.host);
       const plain = await this.#openPlain(decision, target, both);
-      const socket = isTls === "tls" ? await this.#openTls(decision, plain, target, both) : plain;
+      const socket = isTls === "tls" ? await this.secure(decision, plain, target, both) : plain;
       const via = decision.kind === "proxy" ? { proxy: decision.proxyUrl } : { address: plain.remoteAddress };
       log.info("connection opened", {
         ...fields,
@@ -83,11 +86,17 @@ export class PathOpener {
     }
   }
 
-  async #openPlain(decision: Exclude<Decision, { kind: "undeclared" }>, target: HostPort, signal: AbortSignal): Promise<Socket> {
-    if (decision.kind !== "proxy") return await dialAny(target, await this.addresses(decision), signal);
+  async #openPlain(decision: Allowed, target: HostPort, signal: AbortSignal): Promise<Socket> {
+    if (decision.kind === "proxy") return await this.tunnel(decision.proxyUrl, target, signal);
+    const { addresses } = await this.resolve(decision, signal);
+    return await dialAny(target, addresses, signal);
+  }
+
+  /** Connects to the proxy and asks it for a tunnel. */
+  async tunnel(proxyUrl: string, target: HostPort, signal: AbortSignal): Promise<Socket> {
     const credentials = await this.#proxyCredentials();
-    const socket = await this.#dialProxy(decision.proxyUrl, signal);
-    return await openTunnel({ socket, proxyUrl: decision.proxyUrl, target, credentials, signal });
+    const socket = await this.#dialProxy(proxyUrl, signal);
+    return await openTunnel({ socket, proxyUrl, target, credentials, signal });
   }
 
   async #dialProxy(proxyUrl: string, signal: AbortSignal): Promise<Socket> {
@@ -95,7 +104,7 @@ export class PathOpener {
     const isTls = url.protocol === "https:";
     const proxy = { host: normaliseHost(url.hostname), port: Number(url.port) || (isTls ? 443 : 80) };
     try {
-      const { addresses } = await this.#resolver.resolve(proxy.host);
+      const { addresses } = await this.#lookUp(proxy.host, signal);
       const socket = await dialAny(proxy, addresses, signal);
       return isTls ? await startTls(socket, { ...proxy, ca: this.#publicAuthorities(), signal }) : socket;
     } catch (error) {
@@ -103,7 +112,8 @@ export class PathOpener {
     }
   }
 
-  async #openTls(decision: Decision, plain: Socket, target: HostPort, signal: AbortSignal): Promise<Socket> {
+  /** TLS with the authorities and the identity that the decision calls for. */
+  async secure(decision: Allowed, plain: Socket, target: HostPort, signal: AbortSignal): Promise<TLSSocket> {
     const { caPem, clientCertificate } = this.#options;
     const isNear = decision.kind === "private" || decision.kind === "site";
     const identity =
@@ -112,6 +122,22 @@ export class PathOpener {
         : {};
     const ca = isNear && caPem !== undefined ? [caPem] : this.#publicAuthorities();
     return await startTls(plain, { ...target, ...identity, ca, ALPNProtocols: ["http/1.1"], signal });
+  }
+
+  /** A resolver may wait longer than its caller; the abort ends the waiting, the answer is kept for the next one. */
+  async #lookUp(host: string, signal: AbortSignal | undefined): Promise<Resolution> {
+    const answer = this.#resolver.resolve(host);
+    if (signal === undefined) return await answer;
+    const aborted = Promise.withResolvers<never>();
+    const onAbort = (): void => {
+      aborted.reject(new Fault("NameUnresolved", `could not resolve ${host} in time`, { evidence: { name: host }, cause: signal.reason }));
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      return await Promise.race([answer, aborted.promise]);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
   }
 
   #publicAuthorities(): string[] {
