@@ -24,3 +24,13 @@ export const systemClock: Clock = {
 export function toTimestamp(timeMs: number): string {
   return new Date(timeMs).toISOString();
 }
+
+/** Milliseconds since 1970 of an RFC 3339 text; NaN when it is none. */
+export function fromTimestamp(text: string): number {
+  return Date.parse(text);
+}
+
+/** For libraries that take Date objects. */
+export function toDate(timeMs: number): Date {
+  return new Date(timeMs);
+}
