@@ -1,0 +1,224 @@
+// `watari machine`: the life of a machine from discovery to completion, one verb for each step.
+
+import type { Command } from "commander";
+import { z } from "zod";
+import { systemClock } from "../base/clock.ts";
+import { Fault } from "../contract/errors.ts";
+import type { ArmClient } from "./arm-client.ts";
+import { listJobs } from "./job.ts";
+import {
+  listProtectable,
+  listProtected,
+  pickByName,
+  recoveryPointShape,
+  type ProtectedItem,
+  type RecoveryPointResource,
+} from "./machine-shapes.ts";
+import { formatTable, openProgress, printAnswer } from "./output.ts";
+import { openSession, withHubOptions } from "./session.ts";
+import { vaultPath } from "./vault.ts";
+
+interface VaultOptions {
+  readonly vault: string;
+  readonly json?: boolean;
+  readonly profile?: string;
+}
+
+const pointWaitSecondsMax = 3600;
+
+function verb(noun: Command, usage: string, description: string): Command {
+  const [name, ...args] = usage.split(" ");
+  const command = noun.command(name ?? usage).description(description);
+  for (const argument of args) command.argument(argument);
+  return withHubOptions(command).requiredOption("--vault <name>", "vault that protects the machine");
+}
+
+export function registerMachineCommand(program: Command): void {
+  const noun = program.command("machine").description("machines: discovered, replicating, tested, migrated");
+  registerReads(noun);
+  registerProtect(noun);
+  registerTest(noun);
+  registerMigrate(noun);
+}
+
+function registerReads(noun: Command): void {
+  verb(noun, "list", "discovered and replicating machines").action(async (options: VaultOptions) => {
+    await using session = await openSession(options);
+    const [discovered, replicating] = await Promise.all([
+      listProtectable(session.arm, options.vault),
+      listProtected(session.arm, options.vault),
+    ]);
+    const stateOf = (name: string): ProtectedItem | undefined => replicating.find((item) => item.properties.friendlyName === name);
+    printAnswer(session.style, { discovered, replicating }, () =>
+      formatTable(
+        ["NAME", "ADDRESS", "STATE", "HEALTH"],
+        discovered.map(({ properties }) => {
+          const item = stateOf(properties.friendlyName);
+          return [
+            properties.friendlyName,
+            properties.customDetails?.ipAddress ?? "",
+            item?.properties.protectionState ?? "not protected",
+            item?.properties.replicationHealth ?? "",
+          ];
+        }),
+      ),
+    );
+  });
+  verb(noun, "show <name>", "one replicating machine: state, health, disks, lag").action(async (name: string, options: VaultOptions) => {
+    await using session = await openSession(options);
+    const item = await findProtected(session.arm, options.vault, name);
+    printAnswer(session.style, item, () => JSON.stringify(item.properties, undefined, 2));
+  });
+  verb(noun, "points <name>", "recovery points of a machine, newest first")
+    .option("--wait <count>", "wait until there are this many", Number)
+    .action(async (name: string, options: VaultOptions & { readonly wait?: number }) => {
+      await using session = await openSession(options);
+      const item = await findProtected(session.arm, options.vault, name);
+      const points = await waitForPoints(session.arm, item, options.wait ?? 0);
+      printAnswer(session.style, points, () =>
+        formatTable(
+          ["POINT", "TIME", "CONSISTENCY"],
+          points.map(({ name, properties }) => [name, properties.recoveryPointTime, properties.recoveryPointType ?? ""]),
+        ),
+      );
+    });
+}
+
+interface ProtectOptions extends VaultOptions {
+  readonly account: string;
+  readonly policy?: string;
+  readonly address?: string;
+}
+
+function registerProtect(noun: Command): void {
+  verb(noun, "protect <name>", "push the agent into a discovered machine and replicate it until the first recovery point")
+    .requiredOption("--account <id>", "run-as account of the guest, as the appliance lists it (never its password)")
+    .option("--policy <name>", "replication policy (default: the vault's default policy)")
+    .option("--address <host>", "address to reach the guest by SSH (default: one that was discovered)")
+    .action(async (name: string, options: ProtectOptions) => {
+      await using session = await openSession(options);
+      const { arm } = session;
+      const protectable = pickByName(await listProtectable(arm, options.vault), name, "discovered machine");
+      const container = protectable.id.slice(0, protectable.id.lastIndexOf("/replicationProtectableItems/"));
+      const progress = openProgress(`protect ${name}`);
+      const item = await arm.change(
+        "PUT",
+        `${container}/replicationProtectedItems/${protectable.name}`,
+        {
+          properties: {
+            protectableItemId: protectable.id,
+            policyId: `${vaultPath(arm.groupPath, options.vault)}/replicationPolicies/${options.policy ?? "default"}`,
+            providerSpecificDetails: {
+              instanceType: "InMageAzureV2",
+              runAsAccountId: options.account,
+              ...(options.address === undefined ? {} : { address: options.address }),
+            },
+          },
+        },
+        (state) => progress.update(state.percent ?? 0, state.status),
+      );
+      progress.finish();
+      printAnswer(session.style, item, () => `${name} is protected`);
+    });
+}
+
+interface LaunchOptions extends VaultOptions {
+  readonly point?: string;
+  readonly network?: string;
+  readonly probePort?: number;
+  readonly probePath: string;
+  readonly probeSeconds: number;
+}
+
+function withLaunchOptions(command: Command): Command {
+  return command
+    .option("--point <id>", "recovery point (default: the latest)")
+    .option("--probe-port <port>", "ask http://MACHINE:PORT until it answers 200; without it a running processor counts", Number)
+    .option("--probe-path <path>", "path to ask", "/")
+    .option("--probe-seconds <seconds>", "give up after this long", Number, 300);
+}
+
+function probeOf(options: LaunchOptions): object {
+  const { probePort: port, probePath: path, probeSeconds: timeoutSeconds } = options;
+  return port === undefined ? {} : { probe: { port, path, timeoutSeconds } };
+}
+
+function registerTest(noun: Command): void {
+  withLaunchOptions(verb(noun, "test <name>", "boot a recovery point in an isolated network and probe it")).action(
+    async (name: string, options: LaunchOptions) => {
+      await act(name, options, "testFailover", {
+        failoverDirection: "PrimaryToRecovery",
+        networkType: options.network === undefined ? "NoNetworkAttachAsInput" : "VmNetworkAsInput",
+        providerSpecificDetails: {
+          instanceType: "InMageAzureV2",
+          ...(options.point === undefined ? {} : { recoveryPointId: options.point }),
+          ...probeOf(options),
+        },
+      });
+    },
+  );
+  verb(noun, "test-cleanup <name>", "end the test machine and remove every trace of it")
+    .option("--comment <text>", "what the test showed", "")
+    .action(async (name: string, options: VaultOptions & { readonly comment: string }) => {
+      await act(name, options, "testFailoverCleanup", { comments: options.comment });
+    });
+}
+
+function registerMigrate(noun: Command): void {
+  withLaunchOptions(verb(noun, "migrate <name>", "cut over: last delta, equal roots, source off, target on, probe; then `commit`"))
+    .requiredOption("--network <name>", "network of the landing zone that the machine joins")
+    .action(async (name: string, options: LaunchOptions) => {
+      await act(name, options, "unplannedFailover", {
+        failoverDirection: "PrimaryToRecovery",
+        sourceSiteOperations: "Required",
+        providerSpecificDetails: { instanceType: "InMageAzureV2", network: options.network, ...probeOf(options) },
+      });
+    });
+  verb(noun, "commit <name>", "keep the landed machine: there is no automatic way back after this").action(
+    async (name: string, options: VaultOptions) => {
+      await act(name, options, "failoverCommit", undefined);
+    },
+  );
+  verb(noun, "complete <name>", "stop replication, remove the agent, give back what the vault holds of the machine").action(
+    async (name: string, options: VaultOptions) => {
+      await act(name, options, "remove", {
+        disableProtectionReason: "MigrationComplete",
+        replicationProviderInput: { instanceType: "InMageAzureV2" },
+      });
+    },
+  );
+}
+
+/** Calls an action of a protected item, shows its progress, and answers its newest job with what that found out. */
+async function act(name: string, options: VaultOptions, action: string, properties: object | undefined): Promise<void> {
+  await using session = await openSession(options);
+  const { arm } = session;
+  const item = await findProtected(arm, options.vault, name);
+  const progress = openProgress(`${action} ${name}`);
+  try {
+    await arm.change("POST", `${item.id}/${action}`, properties === undefined ? undefined : { properties }, (state) =>
+      progress.update(state.percent ?? 0, state.status),
+    );
+  } finally {
+    progress.finish();
+  }
+  const [job] = (await listJobs(arm, options.vault)).filter(({ properties: job }) => job.targetObjectName === item.properties.friendlyName);
+  printAnswer(session.style, job ?? {}, () => `${action} of ${name}: ${job?.properties.state ?? "done"}`);
+}
+
+async function findProtected(arm: ArmClient, vault: string, name: string): Promise<ProtectedItem> {
+  return pickByName(await listProtected(arm, vault), name, "protected machine");
+}
+
+async function waitForPoints(arm: ArmClient, item: ProtectedItem, count: number): Promise<readonly RecoveryPointResource[]> {
+  const endsAtMs = systemClock.monotonicMs() + pointWaitSecondsMax * 1000;
+  for (;;) {
+    const points = z.array(recoveryPointShape).parse(await arm.list(`${item.id}/recoveryPoints`));
+    if (points.length >= count) return points;
+    if (systemClock.monotonicMs() > endsAtMs)
+      throw new Fault("StateConflict", `waited too long for ${count} recovery points of ${item.properties.friendlyName}`, {
+        evidence: { points: points.length },
+      });
+    await systemClock.sleep(1000);
+  }
+}
