@@ -6,7 +6,17 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { toHex, zeroId } from "./digest.ts";
 import { digestBytes, idsPerPage } from "./geometry.ts";
-import { pageLevelsOf, rootOfBlockIds, updateTree } from "./page-tree.ts";
+import { findLeafPage, pageLevelsOf, rootOfBlockIds, updateTree, type PageChanges, type TreePage } from "./page-tree.ts";
+
+/** Changes given as page index → ids by slot. */
+function changesFrom(pages: ReadonlyMap<number, readonly (Uint8Array | undefined)[]>): PageChanges {
+  return {
+    pageIndexes: [...pages.keys()].sort((a, b) => a - b),
+    apply: (pageIndex, page) => {
+      for (const [slot, id] of (pages.get(pageIndex) ?? []).entries()) if (id !== undefined) page.set(id, slot * digestBytes);
+    },
+  };
+}
 
 const idFrom = (seed: number): Buffer => createHash("sha256").update(String(seed)).digest();
 const sha = (bytes: Uint8Array): Buffer => createHash("sha256").update(bytes).digest();
@@ -68,13 +78,13 @@ test("updateTree gives the root of the row built anew, over several generations 
           root,
           blockCountBefore,
           blockCount,
-          changes,
+          changes: changesFrom(changes),
           loadPage: async (id) => {
             const page = pages.get(toHex(id));
             assert.ok(page, "only pages that were emitted are loaded");
             return page;
           },
-          emitPage: (id, page) => {
+          emitPage: ({ id, page }) => {
             assert.equal(toHex(id), sha(page).toString("hex"));
             pages.set(toHex(id), Buffer.from(page));
           },
@@ -93,7 +103,7 @@ test("updateTree emits only the path to a change", async () => {
     blockCountBefore: 20_000,
     blockCount: 20_000,
     loadPage: async (id: Uint8Array): Promise<Uint8Array> => pages.get(toHex(id)) ?? assert.fail("unknown page"),
-    emitPage: (id: Uint8Array, page: Uint8Array): void => {
+    emitPage: ({ id, page }: TreePage): void => {
       pages.set(toHex(id), Buffer.from(page));
       emitted.push(toHex(id));
     },
@@ -101,9 +111,12 @@ test("updateTree emits only the path to a change", async () => {
   const everyPage = new Map(
     Array.from({ length: 157 }, (_, page) => [page, Array.from({ length: 32 }, (_, slot) => idFrom(page * 128 + slot))]),
   );
-  const root = await updateTree({ ...base, root: zeroId, changes: everyPage });
+  const root = await updateTree({ ...base, root: zeroId, changes: changesFrom(everyPage) });
   assert.equal(emitted.length, 157 + 2 + 1);
   emitted.length = 0;
-  await updateTree({ ...base, root, changes: new Map([[3, [idFrom(-1)]]]) });
+  await updateTree({ ...base, root, changes: changesFrom(new Map([[3, [idFrom(-1)]]])) });
   assert.equal(emitted.length, 3);
+  const leaf = await findLeafPage({ root, blockCount: 20_000, loadPage: base.loadPage }, 3);
+  assert.ok(idFrom(3 * 128 + 5).equals(leaf?.subarray(5 * digestBytes, 6 * digestBytes) ?? assert.fail("absent")));
+  assert.equal(await findLeafPage({ root: zeroId, blockCount: 20_000, loadPage: base.loadPage }, 3), undefined);
 });

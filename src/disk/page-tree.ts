@@ -40,14 +40,25 @@ export function idAt(page: Uint8Array, slot: number): Uint8Array {
   return page.subarray(slot * digestBytes, (slot + 1) * digestBytes);
 }
 
-/** Block ids that are written, by page: page index → slots of that page, undefined where the id stays. */
-export type PageChanges = ReadonlyMap<number, readonly (Uint8Array | undefined)[]>;
+/** Block ids that are written. */
+export interface PageChanges {
+  /** Indexes of the pages of level 1 that change, ascending, each once. */
+  readonly pageIndexes: readonly number[];
+  /** Writes the changed ids of one page into `page`, which holds the ids of before. */
+  apply(pageIndex: number, page: Uint8Array): void;
+}
 
 /** Where the pages of an existing tree are read from. Never asked for the zero id. */
 export type LoadPage = (id: Uint8Array) => Promise<Uint8Array>;
 
+/** A page and its id. */
+export interface TreePage {
+  readonly id: Uint8Array;
+  readonly page: Uint8Array;
+}
+
 /** Takes each page that the new tree has and the old tree had not in this place, children before parents. */
-export type EmitPage = (id: Uint8Array, page: Uint8Array, replacedId: Uint8Array) => Promise<void> | void;
+export type EmitPage = (page: TreePage, replaced: TreePage | undefined) => Promise<void> | void;
 
 export interface TreeUpdate {
   /** Root of the tree to start from, and the count of blocks that it was built for. */
@@ -65,8 +76,8 @@ export async function updateTree(update: TreeUpdate): Promise<Uint8Array> {
   const levels = pageLevelsOf(update.blockCount);
   let root = update.root;
   for (let level = pageLevelsOf(update.blockCountBefore); level < levels; level++) root = await liftRoot(root, update.emitPage);
-  if (update.changes.size === 0) return root;
-  return await updatePage(update, { level: levels, index: 0, id: root, changed: [...update.changes.keys()].sort((a, b) => a - b) });
+  if (update.changes.pageIndexes.length === 0) return root;
+  return await updatePage(update, { level: levels, index: 0, id: root, changed: update.changes.pageIndexes });
 }
 
 interface PagePlace {
@@ -81,18 +92,32 @@ async function updatePage(update: TreeUpdate, place: PagePlace): Promise<Uint8Ar
   const before = isZeroId(place.id) ? undefined : await update.loadPage(place.id);
   const page = Buffer.alloc(pageBytes);
   if (before !== undefined) page.set(before);
-  if (place.level === 1) {
-    const slots = update.changes.get(place.index) ?? [];
-    for (const [slot, id] of slots.entries()) if (id !== undefined) page.set(id, slot * digestBytes);
-  } else {
+  if (place.level === 1) update.changes.apply(place.index, page);
+  else
     for (const group of groupByChild(place)) {
       const child = await updatePage(update, { ...group, id: Buffer.from(idAt(page, group.slot)) });
       page.set(child, group.slot * digestBytes);
     }
-  }
   const id = idOf(page);
-  if (!isZeroId(id) && Buffer.compare(id, place.id) !== 0) await update.emitPage(id, page, place.id);
+  if (!isZeroId(id) && Buffer.compare(id, place.id) !== 0)
+    await update.emitPage({ id, page }, before === undefined ? undefined : { id: place.id, page: before });
   return id;
+}
+
+/** Finds the page of level 1 with this index; undefined when it holds zero ids only. */
+export async function findLeafPage(
+  tree: { readonly root: Uint8Array; readonly blockCount: number; readonly loadPage: LoadPage },
+  pageIndex: number,
+): Promise<Uint8Array | undefined> {
+  if (pageIndex * idsPerPage >= tree.blockCount || isZeroId(tree.root)) return undefined;
+  let page = await tree.loadPage(tree.root);
+  for (let level = pageLevelsOf(tree.blockCount); level > 1; level--) {
+    const slot = Math.floor(pageIndex / idsPerPage ** (level - 2)) % idsPerPage;
+    const id = idAt(page, slot);
+    if (isZeroId(id)) return undefined;
+    page = await tree.loadPage(id);
+  }
+  return page;
 }
 
 function groupByChild(place: PagePlace): { level: number; index: number; slot: number; changed: number[] }[] {
@@ -112,7 +137,7 @@ async function liftRoot(root: Uint8Array, emitPage: EmitPage): Promise<Uint8Arra
   const page = Buffer.alloc(pageBytes);
   page.set(root);
   const id = idOf(page);
-  await emitPage(id, page, zeroId);
+  await emitPage({ id, page }, undefined);
   return id;
 }
 
