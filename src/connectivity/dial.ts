@@ -112,14 +112,17 @@ function refusal(options: TunnelOptions, status: number, headers: NodeJS.Dict<st
       evidence: { ...evidence, offered, credentialsGiven: options.credentials !== undefined },
     });
   }
-  return new Fault("ProxyRefused", `the proxy ${proxyUrl} refused a tunnel to ${target.host}`, { evidence });
+  return new Fault("ProxyRefused", `the proxy ${proxyUrl} refused a tunnel to ${target.host}`, {
+    evidence,
+    retry: status >= 500 ? "later" : "never",
+  });
 }
 
 function basicAuthorization({ user, password }: ProxyCredentials): string {
   return `Basic ${Buffer.from(`${user}:${password}`, "utf8").toString("base64")}`;
 }
 
-export interface TlsOptions extends Pick<ConnectionOptions, "ca" | "cert" | "key" | "ALPNProtocols" | "rejectUnauthorized"> {
+export interface TlsOptions extends Pick<ConnectionOptions, "ca" | "cert" | "key" | "ALPNProtocols"> {
   /** The name that the peer's certificate must carry. */
   readonly host: string;
   readonly port: number;
@@ -129,11 +132,13 @@ export interface TlsOptions extends Pick<ConnectionOptions, "ca" | "cert" | "key
 /** TLS over an open socket, which it owns from here on. Throws TlsRefused with the peer's subject, issuer and dates. */
 export async function startTls(socket: Socket, options: TlsOptions): Promise<TLSSocket> {
   const { host, port, signal, ...rest } = options;
-  const secure = tlsConnect({ socket, host, minVersion: "TLSv1.2", ...rest, ...(isIP(host) === 0 ? { servername: host } : {}) });
+  const name = isIP(host) === 0 ? { servername: host } : {};
+  // NOTE: an untrusted peer is refused below and not inside the handshake, because only then its certificate can be told.
+  const secure = tlsConnect({ socket, host, minVersion: "TLSv1.2", ...rest, ...name, rejectUnauthorized: false });
   try {
     return await new Promise((resolve, reject) => {
       const settle = settleOnce(signal, (error) => (error === undefined ? resolve(secure) : reject(error)));
-      secure.once("secureConnect", () => settle());
+      secure.once("secureConnect", () => settle(secure.authorized ? undefined : distrust(secure)));
       secure.once("error", settle);
       secure.once("close", () => settle(new Error("the peer closed the connection during the handshake")));
     });
@@ -142,6 +147,11 @@ export async function startTls(socket: Socket, options: TlsOptions): Promise<TLS
     secure.destroy();
     throw new Fault("TlsRefused", `could not make a trusted TLS connection to ${host} port ${port}`, { evidence, cause: error });
   }
+}
+
+function distrust(secure: TLSSocket): Error {
+  const code = String(secure.authorizationError);
+  return Object.assign(new Error(`the peer's certificate is not trusted: ${code}`), { code });
 }
 
 /** Subject, issuer, names and dates of the peer's certificate, as far as the handshake came. */

@@ -4,14 +4,17 @@ import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { accessSync, constants } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer as createHttpServer, type RequestListener } from "node:http";
 import { createServer as createHttpsServer, type ServerOptions } from "node:https";
 import { createServer as createTcpServer, type AddressInfo, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { systemClock } from "../base/clock.ts";
+import { withRetry } from "../base/retry.ts";
 import { runCommand } from "../base/run-command.ts";
+import { dialAny } from "./dial.ts";
 
 const startTriesMax = 5;
 const startTimeoutMs = 20_000;
@@ -62,11 +65,13 @@ export interface ProxyOptions {
 /** A real squid with this allow-list. */
 export async function startProxy(options: ProxyOptions): Promise<Running> {
   const folder = await mkdtemp(join(tmpdir(), "watari-squid-"));
+  await chmod(folder, 0o755); // squid reads its files as a user of its own.
   try {
     return await withFreePort(freeTcpPort, async (port) => {
       const config = join(folder, `squid-${port}.conf`);
       await writeFile(config, (await squidConfig(folder, port, options)).join("\n") + "\n");
       const squid = await startProgram("squid", ["-N", "-d", "1", "-f", config], /Accepting HTTP Socket connections/);
+      await waitUntilOpen(port); // squid says so a moment before it listens.
       return {
         [Symbol.asyncDispose]: async () => {
           await squid[Symbol.asyncDispose]();
@@ -88,6 +93,7 @@ async function squidConfig(folder: string, port: number, { allowed, credentials 
   const config = [
     `http_port 127.0.0.1:${port}`,
     `hosts_file ${hosts}`,
+    "dns_nameservers 127.0.0.1",
     "pid_filename none",
     "cache_log /dev/null",
     "access_log none",
@@ -100,8 +106,7 @@ async function squidConfig(folder: string, port: number, { allowed, credentials 
   if (credentials === undefined) return [...config, "http_access allow CONNECT allowed", "http_access deny all"];
   const passwords = join(folder, "passwords");
   const hash = await runCommand("openssl", ["passwd", "-apr1", "-stdin"], { stdin: credentials.password });
-  await writeFile(passwords, `${credentials.user}:${hash.stdout.trim()}\n`);
-  await runCommand("chmod", ["-R", "a+rX", folder]);
+  await writeFile(passwords, `${credentials.user}:${hash.stdout.trim()}\n`, { mode: 0o644 });
   return [
     ...config,
     `auth_param basic program ${findProgram("basic_ncsa_auth")} ${passwords}`,
@@ -133,6 +138,12 @@ export async function startSite(listener: RequestListener, tls?: ServerOptions, 
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+async function waitUntilOpen(port: number): Promise<void> {
+  const waits = { clock: systemClock, attemptsMax: 100, firstWaitMs: 5, waitMaxMs: 50, isTransient: () => true };
+  const socket = await withRetry(waits, async () => await dialAny({ host: "127.0.0.1", port }, ["127.0.0.1"], AbortSignal.timeout(1000)));
+  socket.destroy();
 }
 
 /** A port that nobody listens on, at the time of asking. */
