@@ -1,0 +1,126 @@
+// The management API over HTTP: fastify parses, the token names the caller, the ARM router answers, Faults become envelopes.
+
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { Log } from "../../base/log.ts";
+import type { Random } from "../../base/random.ts";
+import { Fault } from "../../contract/errors.ts";
+import { toErrorBody } from "./arm-errors.ts";
+import type { ArmRouter } from "./arm-router.ts";
+import type { Caller } from "./resource-type.ts";
+
+export const bodyBytesMax = 4 << 20;
+
+/** A fastify instance with the house's limits, ids, logs and error envelope. Every HTTP face of the hub is made by it. */
+export function createHttpFace(dependencies: { readonly log: Log; readonly random: Random }): FastifyInstance {
+  const { log, random } = dependencies;
+  const face = Fastify({
+    bodyLimit: bodyBytesMax,
+    requestTimeout: 120_000,
+    genReqId: () => random.uuid(),
+    routerOptions: { maxParamLength: 2048, caseSensitive: false },
+    logger: false,
+  });
+  face.addHook("onRequest", async (request, reply) => {
+    void reply.header("x-ms-request-id", request.id).header("x-ms-correlation-request-id", toCorrelationId(request));
+    void reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
+  });
+  face.addHook("onResponse", async (request, reply) => {
+    const path = request.url.split("?", 1)[0] ?? "";
+    const fields = { method: request.method, host: request.headers.host, path, status: reply.statusCode, requestId: request.id };
+    log.debug("request answered", { ...fields, correlationId: toCorrelationId(request), ms: Math.round(reply.elapsedTime) });
+  });
+  face.setNotFoundHandler((request, reply) => {
+    answerFault(request, reply, new Fault("NotFound", `could not find ${request.url.split("?", 1)[0] ?? ""}`), log);
+  });
+  face.setErrorHandler((error, request, reply) => {
+    answerFault(request, reply, toFault(error), log);
+  });
+  return face;
+}
+
+export function createManagementApi(dependencies: {
+  readonly router: ArmRouter;
+  /** Throws Fault Unauthorized unless the Authorization header proves a caller. */
+  readonly authenticate: (authorization: string | undefined) => Promise<Caller>;
+  readonly health: () => Promise<Readonly<Record<string, unknown>>>;
+  readonly log: Log;
+  readonly random: Random;
+}): FastifyInstance {
+  const { router, authenticate, health, log } = dependencies;
+  const face = createHttpFace(dependencies);
+  face.get("/health", async (_request, reply) => await reply.send(await health()));
+  face.all("/subscriptions", async (request, reply) => {
+    await authenticate(request.headers.authorization);
+    return await reply.send({ value: [] });
+  });
+  face.all("/subscriptions/*", async (request, reply) => {
+    const caller = await authenticate(request.headers.authorization);
+    const gone = new AbortController();
+    reply.raw.once("close", () => gone.abort());
+    const { path, query } = readUrl(request.url);
+    const correlationId = toCorrelationId(request);
+    const answer = await router({
+      method: request.method,
+      path,
+      query,
+      ifMatch: request.headers["if-match"],
+      ifNoneMatch: request.headers["if-none-match"],
+      body: request.body,
+      caller,
+      correlationId,
+      origin: `https://${request.headers.host ?? ""}`,
+      log: log.with({ correlationId, requestId: request.id }),
+      signal: gone.signal,
+    });
+    for (const [name, value] of Object.entries(answer.headers ?? {})) void reply.header(name, value);
+    return await reply.code(answer.status).send(answer.body);
+  });
+  return face;
+}
+
+/** The caller's own correlation id when it is one, else this request's. */
+function toCorrelationId(request: FastifyRequest): string {
+  const given = request.headers["x-ms-correlation-request-id"];
+  return typeof given === "string" && /^[\w-]{1,64}$/.test(given) ? given : request.id;
+}
+
+function readUrl(url: string): { readonly path: string; readonly query: Readonly<Record<string, string>> } {
+  const [rawPath = "", rawQuery = ""] = url.split("?", 2);
+  const query: Record<string, string> = {};
+  for (const [name, value] of new URLSearchParams(rawQuery)) query[name.toLowerCase()] = value;
+  return { path: rawPath.split("/").map(decodeSegment).join("/"), query };
+}
+
+function decodeSegment(segment: string): string {
+  let decoded: string | undefined;
+  try {
+    decoded = decodeURIComponent(segment);
+  } catch {
+    // Malformed percent signs: told below as bad input.
+  }
+  if (decoded !== undefined && !decoded.includes("/")) return decoded;
+  throw new Fault("InputInvalid", "could not read the path: a segment is not well encoded", {
+    evidence: { segment: segment.slice(0, 100) },
+  });
+}
+
+function toFault(error: unknown): Fault {
+  if (error instanceof Fault) return error;
+  const status = error instanceof Error && "statusCode" in error ? error.statusCode : undefined;
+  if (typeof status === "number" && status >= 400 && status < 500)
+    return new Fault("InputInvalid", `could not read the request: ${error instanceof Error ? error.message : "bad request"}`, {
+      cause: error,
+    });
+  return new Fault("Internal", "could not answer the request", { cause: error });
+}
+
+function answerFault(request: FastifyRequest, reply: FastifyReply, fault: Fault, log: Log): void {
+  const fields = { requestId: request.id, correlationId: toCorrelationId(request), fault: fault.code };
+  if (fault.code === "Internal") {
+    const cause = fault.cause instanceof Error ? fault.cause : fault;
+    log.error("request failed", { ...fields, reason: cause.stack ?? cause.message });
+  } else log.info("request refused", { ...fields, reason: fault.message });
+  void reply.header("x-ms-error-code", fault.code);
+  if (fault.code === "Unauthorized") void reply.header("www-authenticate", 'Bearer error="invalid_token"');
+  void reply.code(fault.httpStatus).type("application/json").send(toErrorBody(fault));
+}

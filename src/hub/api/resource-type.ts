@@ -1,0 +1,141 @@
+// How a resource type is told to the ARM router: its schema, its hooks, its actions. The table of types is the table of routes.
+
+import type { z } from "zod";
+import type { Log } from "../../base/log.ts";
+import type { JsonObject, Resource } from "../db/resources.ts";
+import type { ResourceId } from "./resource-id.ts";
+
+/** Who calls: proved by the token, never by the request. */
+export interface Caller {
+  readonly principalId: string;
+  readonly name: string;
+}
+
+/** One authenticated and authorised call on one resource. */
+export interface ArmCall {
+  readonly caller: Caller;
+  readonly id: ResourceId;
+  readonly apiVersion: string;
+  /** Query parameters, names in lower case. */
+  readonly query: Readonly<Record<string, string>>;
+  readonly correlationId: string;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** What a PUT or PATCH asks for, after its schema. */
+export interface Desired<Properties> {
+  readonly location: string | undefined;
+  /** tags, sku, kind, identity as given. */
+  readonly envelope: JsonObject;
+  readonly properties: Properties;
+  /** What is stored now; undefined when this creates the resource. */
+  readonly existing: Resource | undefined;
+}
+
+/** What a hook decided about a write. */
+export type WriteOutcome =
+  /** Store these properties now and answer 200 or 201. */
+  | { readonly kind: "done"; readonly properties: JsonObject; readonly envelope?: JsonObject }
+  /** The hook stored the resource itself with a non-terminal state and began an operation (db/operations.ts): answer 201 or 202. */
+  | { readonly kind: "accepted"; readonly operationId: string };
+
+export type DeleteOutcome = { readonly kind: "done" } | { readonly kind: "accepted"; readonly operationId: string };
+
+export type ActionOutcome =
+  | { readonly kind: "done"; readonly body?: unknown }
+  /** Answer 202; Location gives the operation's result once it has succeeded. */
+  | { readonly kind: "accepted"; readonly operationId: string };
+
+export interface ActionDefinition {
+  readonly body: z.ZodType;
+  /** Actions that only read are neither audited nor refused to readers. */
+  readonly isRead?: boolean;
+  /** GET instead of POST, for example backupConfig-like reads. */
+  readonly run: (call: ArmCall, body: unknown, resource: Resource) => Promise<ActionOutcome>;
+}
+
+/** Replaces the resource table as the place that answers reads: for recovery points, jobs and the like. */
+export interface ResourceSource {
+  /** Answers what clients see: whole, with id, name, type and properties. */
+  readonly get: (call: ArmCall) => Promise<JsonObject | undefined>;
+  /** `call.id` is the container. Ordered; `after` is the last answer's `next`. */
+  readonly list: (
+    call: ArmCall,
+    page: { readonly after: string | undefined; readonly countMax: number },
+  ) => Promise<{ readonly items: readonly JsonObject[]; readonly next: string | undefined }>;
+}
+
+export interface ResourceType {
+  /** "Microsoft.Network/privateEndpoints"; ids are answered with this casing of the type. */
+  readonly type: string;
+  /** What may contain it: resource group, subscription, any resource (an extension), or the parent type of its path. */
+  readonly within: "resourceGroup" | "subscription" | "anything" | "parent";
+  /** The whole body's `properties`; its output is what hooks get. */
+  readonly properties: z.ZodType<JsonObject>;
+  /** As stored, from a merge patch; the merged properties are parsed again by `properties`. Undefined: no PATCH. */
+  readonly canPatch?: boolean;
+  /** Lists of this type may also be asked for under farther ancestors: {vault}/replicationProtectedItems. */
+  readonly isListedUnderAncestors?: boolean;
+  /** Called before the resource is stored. Undefined: the properties are stored as given. "refuse": only the hub makes such resources. */
+  readonly onPut?: "refuse" | ((call: ArmCall, desired: Desired<JsonObject>) => Promise<WriteOutcome>);
+  /** Called on PATCH with merged properties; onPut is used unless told. */
+  readonly onPatch?: (call: ArmCall, desired: Desired<JsonObject>, patch: JsonObject) => Promise<WriteOutcome>;
+  /** Called before the resource is removed. */
+  readonly onDelete?: "refuse" | ((call: ArmCall, resource: Resource) => Promise<DeleteOutcome>);
+  /** After the stored change, for effects that follow from it (listeners, DNS). Must be repeatable. */
+  readonly onChanged?: (call: ArmCall) => Promise<void>;
+  /** Properties as answered; the stored ones unless told. Secrets must never be among them. */
+  readonly present?: (resource: Resource) => Promise<JsonObject>;
+  readonly source?: ResourceSource;
+  /** By name as in the path, for example listKeys. */
+  readonly actions?: Readonly<Record<string, ActionDefinition>>;
+}
+
+/** Gives a definition its types: hooks receive what the schema proved. */
+export function defineResource<Shape extends z.ZodType<JsonObject>>(
+  definition: Omit<ResourceType, "properties" | "onPut" | "onPatch"> & {
+    readonly properties: Shape;
+    readonly onPut?: "refuse" | ((call: ArmCall, desired: Desired<z.infer<Shape>>) => Promise<WriteOutcome>);
+    readonly onPatch?: (call: ArmCall, desired: Desired<z.infer<Shape>>, patch: JsonObject) => Promise<WriteOutcome>;
+  },
+): ResourceType {
+  return definition as unknown as ResourceType; // The router parses with `properties` just before it calls the hooks.
+}
+
+/** Gives an action its types. */
+export function defineAction<Shape extends z.ZodType>(action: {
+  readonly body: Shape;
+  readonly isRead?: boolean;
+  readonly run: (call: ArmCall, body: z.infer<Shape>, resource: Resource) => Promise<ActionOutcome>;
+}): ActionDefinition {
+  return action as ActionDefinition; // The router parses with `body` just before it calls run.
+}
+
+/** Types by name, and the questions that routing asks of them. */
+export interface TypeTable {
+  readonly types: readonly ResourceType[];
+  find(type: string): ResourceType | undefined;
+  /** The type that `segment` lists under a container of type `containerType`. */
+  findListed(containerType: string, segment: string): ResourceType | undefined;
+}
+
+export function createTypeTable(types: readonly ResourceType[]): TypeTable {
+  const byName = new Map<string, ResourceType>();
+  for (const type of types) {
+    const key = type.type.toLowerCase();
+    if (byName.has(key)) throw new Error(`assertion failed: resource type ${type.type} is defined twice`);
+    byName.set(key, type);
+  }
+  return {
+    types,
+    find: (type) => byName.get(type.toLowerCase()),
+    findListed: (containerType, segment) =>
+      byName.get(`${containerType}/${segment}`.toLowerCase()) ??
+      types.find((type) => {
+        const key = type.type.toLowerCase();
+        const isBelow = key.startsWith(`${containerType.toLowerCase()}/`) && key.endsWith(`/${segment.toLowerCase()}`);
+        return type.isListedUnderAncestors === true && isBelow;
+      }),
+  };
+}

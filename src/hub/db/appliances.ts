@@ -1,0 +1,155 @@
+// Appliances in the catalogue: who registered in which vault, by which certificate, and what they last said.
+
+import type { Kysely, Selectable } from "kysely";
+import { toTimestamp, type Clock } from "../../base/clock.ts";
+import type { z } from "zod";
+import { applianceProgressShape, inventoryShape, telemetryShape, type Inventory } from "../../contract/appliance-protocol.ts";
+import { parseApplianceId, type ApplianceId, type MachineId } from "../../contract/ids.ts";
+import { notify } from "./notifications.ts";
+import type { ApplianceTable, Tables } from "./tables.ts";
+
+export type Telemetry = z.infer<typeof telemetryShape>;
+export type MachineReport = z.infer<typeof applianceProgressShape>["machines"][number];
+
+export interface Appliance {
+  readonly applianceId: ApplianceId;
+  /** Lower-case resource id of the vault that it registered in. */
+  readonly vaultKey: string;
+  readonly name: string;
+  readonly version: string;
+  /** SHA-256 of its client certificate, hex. */
+  readonly certificateDigest: string;
+  readonly registeredAt: string;
+  readonly lastSeenAt: string;
+  readonly telemetry: Telemetry | undefined;
+}
+
+export interface MachineState {
+  readonly applianceId: ApplianceId;
+  readonly lastSeenAt: string;
+  readonly report: MachineReport;
+}
+
+export interface ApplianceCatalogue {
+  add(appliance: Omit<Appliance, "registeredAt" | "lastSeenAt" | "telemetry">): Promise<void>;
+  find(applianceId: ApplianceId): Promise<Appliance | undefined>;
+  inVault(vaultId: string): Promise<readonly Appliance[]>;
+  seen(applianceId: ApplianceId): Promise<void>;
+  saveTelemetry(applianceId: ApplianceId, telemetry: Telemetry): Promise<void>;
+  /** Replaces the appliance's earlier inventory. */
+  saveInventory(applianceId: ApplianceId, inventory: Inventory): Promise<void>;
+  inventory(applianceId: ApplianceId): Promise<Inventory | undefined>;
+  /** Last state of each machine named; others keep theirs. */
+  saveMachines(vaultId: string, applianceId: ApplianceId, machines: readonly MachineReport[]): Promise<void>;
+  machine(vaultId: string, machineId: MachineId): Promise<MachineState | undefined>;
+  removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
+}
+
+/** Told when an appliance's inventory or registration changed. */
+export const applianceTopic = (vaultId: string): string => `appliances:${vaultId.toLowerCase()}`;
+/** Told when a machine's state changed. */
+export const machineTopic = (vaultId: string, machineId: string): string => `machine:${vaultId.toLowerCase()}:${machineId}`;
+
+export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tables>; readonly clock: Clock }): ApplianceCatalogue {
+  const now = (): string => toTimestamp(clock.nowMs());
+  const change = async (
+    applianceId: ApplianceId,
+    values: Partial<Record<"telemetry" | "inventory" | "inventory_at", string>>,
+  ): Promise<void> => {
+    const vault = await db
+      .updateTable("appliances")
+      .set({ ...values, last_seen_at: now() })
+      .where("appliance_id", "=", applianceId)
+      .returning("vault_key")
+      .executeTakeFirst();
+    if (vault !== undefined && Object.keys(values).length > 0) await notify(db, applianceTopic(vault.vault_key));
+  };
+  return {
+    add: async (appliance) => {
+      await db
+        .insertInto("appliances")
+        .values({
+          appliance_id: appliance.applianceId,
+          vault_key: appliance.vaultKey.toLowerCase(),
+          name: appliance.name,
+          version: appliance.version,
+          certificate_digest: appliance.certificateDigest,
+          registered_at: now(),
+          last_seen_at: now(),
+          telemetry: null,
+          inventory: null,
+          inventory_at: null,
+        })
+        .execute();
+      await notify(db, applianceTopic(appliance.vaultKey));
+    },
+    find: async (applianceId) => {
+      const row = await db.selectFrom("appliances").select(listed).where("appliance_id", "=", applianceId).executeTakeFirst();
+      return row === undefined ? undefined : fromRow(row);
+    },
+    inVault: async (vaultId) => {
+      const query = db.selectFrom("appliances").select(listed).where("vault_key", "=", vaultId.toLowerCase());
+      return (await query.orderBy("registered_at").execute()).map(fromRow);
+    },
+    seen: (applianceId) => change(applianceId, {}),
+    saveTelemetry: (applianceId, telemetry) => change(applianceId, { telemetry: JSON.stringify(telemetry) }),
+    saveInventory: (applianceId, inventory) => change(applianceId, { inventory: JSON.stringify(inventory), inventory_at: now() }),
+    inventory: async (applianceId) => {
+      const row = await db.selectFrom("appliances").select("inventory").where("appliance_id", "=", applianceId).executeTakeFirst();
+      return row?.inventory === null || row === undefined ? undefined : inventoryShape.parse(row.inventory);
+    },
+    ...machineStates({ db }),
+  };
+}
+
+function machineStates({ db }: { readonly db: Kysely<Tables> }): Pick<ApplianceCatalogue, "saveMachines" | "machine" | "removeMachine"> {
+  return {
+    saveMachines: async (vaultId, applianceId, machines) => {
+      await db.transaction().execute(async (transaction) => {
+        for (const report of machines) {
+          const values = { appliance_id: applianceId, last_seen_at: report.lastSeenAt, report: JSON.stringify(report) };
+          await transaction
+            .insertInto("machine_states")
+            .values({ vault_key: vaultId.toLowerCase(), machine_id: report.machineId, ...values })
+            .onConflict((conflict) => conflict.columns(["vault_key", "machine_id"]).doUpdateSet(values))
+            .execute();
+          await notify(transaction, machineTopic(vaultId, report.machineId));
+        }
+      });
+    },
+    machine: async (vaultId, machineId) => {
+      const query = db.selectFrom("machine_states").selectAll().where("vault_key", "=", vaultId.toLowerCase());
+      const row = await query.where("machine_id", "=", machineId).executeTakeFirst();
+      if (row === undefined) return undefined;
+      const report = applianceProgressShape.shape.machines.element.parse(row.report);
+      return { applianceId: parseApplianceId(row.appliance_id), lastSeenAt: row.last_seen_at, report };
+    },
+    removeMachine: async (vaultId, machineId) => {
+      await db.deleteFrom("machine_states").where("vault_key", "=", vaultId.toLowerCase()).where("machine_id", "=", machineId).execute();
+    },
+  };
+}
+
+const listed = [
+  "appliance_id",
+  "vault_key",
+  "name",
+  "version",
+  "certificate_digest",
+  "registered_at",
+  "last_seen_at",
+  "telemetry",
+] as const;
+
+function fromRow(row: Pick<Selectable<ApplianceTable>, (typeof listed)[number]>): Appliance {
+  return {
+    applianceId: parseApplianceId(row.appliance_id),
+    vaultKey: row.vault_key,
+    name: row.name,
+    version: row.version,
+    certificateDigest: row.certificate_digest,
+    registeredAt: row.registered_at,
+    lastSeenAt: row.last_seen_at,
+    telemetry: row.telemetry === null ? undefined : telemetryShape.parse(row.telemetry),
+  };
+}

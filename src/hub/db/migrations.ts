@@ -1,0 +1,110 @@
+// The numbered changes of the database, each run once, in order, in its own transaction. Add at the end; never edit one that shipped.
+
+import { sql, type Kysely } from "kysely";
+import type { Log } from "../../base/log.ts";
+import { Fault } from "../../contract/errors.ts";
+import { jobStatements } from "../jobs/schema.ts";
+import type { Tables } from "./tables.ts";
+
+interface Migration {
+  readonly number: number;
+  readonly name: string;
+  readonly statements: readonly string[];
+}
+
+const migrations: readonly Migration[] = [
+  {
+    number: 1,
+    name: "resources, operations, audit, secrets, principals",
+    statements: [
+      `create table resources (
+        key text primary key, id text not null, type text not null, name text not null, parent_key text not null,
+        location text, envelope jsonb not null, properties jsonb not null, provisioning_state text not null, etag text not null,
+        created_at timestamptz not null, updated_at timestamptz not null)`,
+      `create index resources_by_parent on resources (parent_key, type, key)`,
+      `create index resources_by_type on resources (type, key text_pattern_ops)`,
+      `create table operations (
+        operation_id uuid primary key, resource_id text not null, action text not null, status text not null,
+        percent double precision not null, fault jsonb, result jsonb, started_at timestamptz not null, ended_at timestamptz)`,
+      `create index operations_in_progress on operations (started_at) where status = 'InProgress'`,
+      `create table audit (
+        sequence bigint generated always as identity primary key, at timestamptz not null, principal_id text not null,
+        action text not null, resource_id text not null, correlation_id text not null, outcome text not null)`,
+      `create table secrets (owner_key text not null, name text not null, sealed bytea not null, primary key (owner_key, name))`,
+      `create table principals (
+        principal_id uuid primary key, client_id uuid not null unique, kind text not null, name text not null,
+        secret_hash text, created_at timestamptz not null)`,
+    ],
+  },
+  {
+    number: 2,
+    name: "private addresses",
+    statements: [
+      `create table private_addresses (
+        subnet_key text not null, address text not null, endpoint_key text not null, member text not null,
+        primary key (subnet_key, address), unique (endpoint_key, member))`,
+    ],
+  },
+  {
+    number: 3,
+    name: "appliances, registration keys, orders, points, machine states",
+    statements: [
+      `create table registration_keys (
+        key_id uuid primary key, vault_key text not null, sealed bytea, expires_at timestamptz not null,
+        used_at timestamptz, appliance_id uuid)`,
+      `create table appliances (
+        appliance_id uuid primary key, vault_key text not null, name text not null, version text not null,
+        certificate_digest text not null, registered_at timestamptz not null, last_seen_at timestamptz not null,
+        telemetry jsonb, inventory jsonb, inventory_at timestamptz)`,
+      `create index appliances_by_vault on appliances (vault_key)`,
+      `create table orders (
+        order_id uuid primary key, sequence bigint generated always as identity, appliance_id uuid not null,
+        kind text not null, body jsonb not null, state text not null, percent double precision not null,
+        progress_text text not null, result jsonb, created_at timestamptz not null, given_at timestamptz, ended_at timestamptz)`,
+      `create index orders_queued on orders (appliance_id, sequence) where state = 'queued'`,
+      `create table points (
+        vault_key text not null, machine_id uuid not null, point_id uuid not null, time_ms bigint not null,
+        consistency text not null, report jsonb not null, primary key (vault_key, point_id))`,
+      `create index points_by_machine on points (vault_key, machine_id, time_ms desc, point_id desc)`,
+      `create table machine_states (
+        vault_key text not null, machine_id uuid not null, appliance_id uuid not null, last_seen_at timestamptz not null,
+        report jsonb not null, primary key (vault_key, machine_id))`,
+    ],
+  },
+  { number: 4, name: "jobs, steps, log", statements: jobStatements },
+];
+
+/** Any number that no other program of this database takes: two hubs that start together migrate one after the other. */
+const migrationLock = 7_212_101;
+
+/** Brings the schema to this program's version. A newer schema than this program knows is refused. */
+export async function migrate(db: Kysely<Tables>, log: Log): Promise<void> {
+  await db.connection().execute(async (connection) => {
+    await sql`select pg_advisory_lock(${migrationLock})`.execute(connection);
+    try {
+      await sql`create table if not exists schema_migrations (number int primary key, name text not null, applied_at timestamptz not null default now())`.execute(
+        connection,
+      );
+      const applied = await sql<{ number: number }>`select number from schema_migrations order by number`.execute(connection);
+      const present = applied.rows.at(-1)?.number ?? 0;
+      const newest = migrations.at(-1)?.number ?? 0;
+      if (present > newest)
+        throw new Fault("StateConflict", "could not open the database: a newer version of the hub has used it", {
+          evidence: { schema: present, known: newest },
+          action: "run the newer version of the hub",
+          retry: "never",
+        });
+      for (const migration of migrations) if (migration.number > present) await apply(connection, migration, log);
+    } finally {
+      await sql`select pg_advisory_unlock(${migrationLock})`.execute(connection);
+    }
+  });
+}
+
+async function apply(db: Kysely<Tables>, migration: Migration, log: Log): Promise<void> {
+  await db.transaction().execute(async (transaction) => {
+    for (const statement of migration.statements) await sql.raw(statement).execute(transaction);
+    await sql`insert into schema_migrations (number, name) values (${migration.number}, ${migration.name})`.execute(transaction);
+  });
+  log.info("database migrated", { number: migration.number, name: migration.name });
+}

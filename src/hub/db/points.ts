@@ -1,0 +1,73 @@
+// The catalogue of recovery points: what appliances reported as sealed. The vault's own objects are the truth.
+
+import type { Kysely } from "kysely";
+import { sealedPointReportShape, type SealedPointReport } from "../../contract/appliance-protocol.ts";
+import type { MachineId, PointId } from "../../contract/ids.ts";
+import { notify } from "./notifications.ts";
+import type { Tables } from "./tables.ts";
+
+export interface PointCatalogue {
+  /** A point that is known already is left as it is. */
+  add(vaultId: string, reports: readonly SealedPointReport[]): Promise<void>;
+  find(vaultId: string, pointId: PointId): Promise<SealedPointReport | undefined>;
+  /** Newest first; `before` is the point id that the last page ended with. */
+  list(
+    vaultId: string,
+    machineId: MachineId,
+    page: { readonly countMax: number; readonly before?: PointId | undefined },
+  ): Promise<readonly SealedPointReport[]>;
+  removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
+}
+
+/** Told when a machine got a new point. */
+export const pointTopic = (vaultId: string, machineId: string): string => `points:${vaultId.toLowerCase()}:${machineId}`;
+
+export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): PointCatalogue {
+  const find = async (vaultId: string, pointId: PointId): Promise<SealedPointReport | undefined> => {
+    const query = db.selectFrom("points").select("report").where("vault_key", "=", vaultId.toLowerCase());
+    const row = await query.where("point_id", "=", pointId).executeTakeFirst();
+    return row === undefined ? undefined : sealedPointReportShape.parse(row.report);
+  };
+  return {
+    find,
+    add: async (vaultId, reports) => {
+      await db.transaction().execute(async (transaction) => {
+        for (const report of reports) {
+          await transaction
+            .insertInto("points")
+            .values({
+              vault_key: vaultId.toLowerCase(),
+              machine_id: report.machineId,
+              point_id: report.pointId,
+              time_ms: String(report.timeMs),
+              consistency: report.consistency,
+              report: JSON.stringify(report),
+            })
+            .onConflict((conflict) => conflict.columns(["vault_key", "point_id"]).doNothing())
+            .execute();
+          await notify(transaction, pointTopic(vaultId, report.machineId));
+        }
+      });
+    },
+    list: async (vaultId, machineId, page) => {
+      const last = page.before === undefined ? undefined : await find(vaultId, page.before);
+      let query = db
+        .selectFrom("points")
+        .select("report")
+        .where("vault_key", "=", vaultId.toLowerCase())
+        .where("machine_id", "=", machineId);
+      if (last !== undefined)
+        query = query.where((where) =>
+          where.or([
+            where("time_ms", "<", String(last.timeMs)),
+            where.and([where("time_ms", "=", String(last.timeMs)), where("point_id", "<", last.pointId)]),
+          ]),
+        );
+      const rows = await query.orderBy("time_ms", "desc").orderBy("point_id", "desc").limit(page.countMax).execute();
+      return rows.map((row) => sealedPointReportShape.parse(row.report));
+    },
+    removeMachine: async (vaultId, machineId) => {
+      await db.deleteFrom("points").where("vault_key", "=", vaultId.toLowerCase()).where("machine_id", "=", machineId).execute();
+    },
+  };
+}

@@ -1,0 +1,229 @@
+// Resources of every type in one table: the intent that ARM clients stated, with etag and provisioning state.
+
+import { sql, type Kysely, type Selectable } from "kysely";
+import { toTimestamp, type Clock } from "../../base/clock.ts";
+import type { Random } from "../../base/random.ts";
+import { Fault } from "../../contract/errors.ts";
+import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
+import type { ResourceTable, Tables } from "./tables.ts";
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** Accepted, Updating and the like are named by the type; Succeeded, Failed and Canceled are ARM's terminal states. */
+export type ProvisioningState = "Succeeded" | "Failed" | "Canceled" | "Accepted" | "Creating" | "Updating" | "Deleting";
+
+export interface Resource {
+  readonly id: ResourceId;
+  readonly location: string | undefined;
+  /** tags, sku, kind, identity as answered to clients. */
+  readonly envelope: JsonObject;
+  readonly properties: JsonObject;
+  readonly provisioningState: ProvisioningState;
+  readonly etag: string;
+  readonly createdAt: string;
+  readonly updatedAt: string;
+}
+
+export interface SaveResource {
+  readonly id: ResourceId;
+  readonly location?: string | undefined;
+  readonly envelope?: JsonObject;
+  readonly properties: JsonObject;
+  readonly provisioningState?: ProvisioningState;
+  /** Refuses with PreconditionFailed unless the stored etag is this one; undefined skips the check. */
+  readonly ifMatch?: string | undefined;
+  /** Refuses with PreconditionFailed when the resource exists. */
+  readonly mustBeNew?: boolean;
+}
+
+export interface ListResources {
+  /** Everything directly under this id; or, with isDeep, anywhere below it. */
+  readonly under: string;
+  readonly isDeep?: boolean;
+  readonly type: string;
+  readonly afterKey?: string;
+  readonly countMax: number;
+}
+
+/** What is not named stays as it is. */
+export type ResourceChange = (present: Resource) => {
+  readonly properties?: JsonObject;
+  readonly envelope?: JsonObject;
+  readonly provisioningState?: ProvisioningState;
+};
+
+/** The resource store. Every call is one statement or one transaction; durable on return. */
+export interface ResourceStore {
+  find(id: ResourceId | string): Promise<Resource | undefined>;
+  /** As find, but an unknown id is Fault NotFound. */
+  get(id: ResourceId | string): Promise<Resource>;
+  /** Creates or replaces. Answers the stored resource and whether it is new. */
+  save(wanted: SaveResource): Promise<{ readonly resource: Resource; readonly isNew: boolean }>;
+  /** Changes properties by a pure function under a row lock; undefined when the resource is gone. */
+  update(id: ResourceId | string, change: ResourceChange): Promise<Resource | undefined>;
+  /** Removes the resource and everything below it; false when it was not there. */
+  remove(id: ResourceId | string): Promise<boolean>;
+  list(wanted: ListResources): Promise<readonly Resource[]>;
+  /** Every resource of a type, in key order; for start-up and reconcilers. */
+  all(type: string): AsyncIterable<Resource>;
+}
+
+const pageRows = 200;
+
+interface Dependencies {
+  readonly db: Kysely<Tables>;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export function openResourceStore(dependencies: Dependencies): ResourceStore {
+  const { db } = dependencies;
+  const find = async (id: ResourceId | string): Promise<Resource | undefined> => {
+    const row = await db.selectFrom("resources").selectAll().where("key", "=", toKey(id)).executeTakeFirst();
+    return row === undefined ? undefined : fromRow(row);
+  };
+  return {
+    find,
+    get: async (id) => (await find(id)) ?? refuseUnknown(typeof id === "string" ? id : id.text),
+    save: (wanted) => save(dependencies, wanted),
+    update: (id, change) => update(dependencies, toKey(id), change),
+    remove: async (id) => {
+      const key = toKey(id);
+      const removed = await db
+        .deleteFrom("resources")
+        .where((where) => where.or([where("key", "=", key), where("key", "like", `${escapeLike(key)}/%`)]))
+        .returning("key")
+        .execute();
+      return removed.some((row) => row.key === key);
+    },
+    list: async (wanted) => (await pageOf(db, wanted)).map(fromRow),
+    all: (type) => allOf(db, type),
+  };
+}
+
+async function save(
+  { db, clock, random }: Dependencies,
+  wanted: SaveResource,
+): Promise<{ readonly resource: Resource; readonly isNew: boolean }> {
+  return await db.transaction().execute(async (transaction) => {
+    await lockKey(transaction, wanted.id.key);
+    const present = await transaction.selectFrom("resources").selectAll().where("key", "=", wanted.id.key).executeTakeFirst();
+    checkPreconditions(wanted, present?.etag);
+    const now = toTimestamp(clock.nowMs());
+    const row = {
+      id: present?.id ?? wanted.id.text,
+      type: wanted.id.type.toLowerCase(),
+      name: present?.name ?? wanted.id.name,
+      parent_key: wanted.id.parentKey,
+      location: wanted.location ?? null,
+      envelope: JSON.stringify(wanted.envelope ?? {}),
+      properties: JSON.stringify(wanted.properties),
+      provisioning_state: wanted.provisioningState ?? "Succeeded",
+      etag: `"${random.uuid()}"`,
+      updated_at: now,
+    };
+    const stored = await transaction
+      .insertInto("resources")
+      .values({ key: wanted.id.key, created_at: now, ...row })
+      .onConflict((conflict) => conflict.column("key").doUpdateSet(row))
+      .returningAll()
+      .executeTakeFirstOrThrow();
+    return { resource: fromRow(stored), isNew: present === undefined };
+  });
+}
+
+async function update({ db, clock, random }: Dependencies, key: string, change: ResourceChange): Promise<Resource | undefined> {
+  return await db.transaction().execute(async (transaction) => {
+    const present = await transaction.selectFrom("resources").selectAll().where("key", "=", key).forUpdate().executeTakeFirst();
+    if (present === undefined) return undefined;
+    const before = fromRow(present);
+    const after = change(before);
+    const stored = await transaction
+      .updateTable("resources")
+      .set({
+        properties: JSON.stringify(after.properties ?? before.properties),
+        envelope: JSON.stringify(after.envelope ?? before.envelope),
+        provisioning_state: after.provisioningState ?? before.provisioningState,
+        etag: `"${random.uuid()}"`,
+        updated_at: toTimestamp(clock.nowMs()),
+      })
+      .where("key", "=", key)
+      .returningAll()
+      .executeTakeFirstOrThrow();
+    return fromRow(stored);
+  });
+}
+
+async function* allOf(db: Kysely<Tables>, type: string): AsyncIterable<Resource> {
+  for (let afterKey = ""; ;) {
+    const page = await pageOf(db, { under: "", isDeep: true, type, afterKey, countMax: pageRows });
+    for (const row of page) yield fromRow(row);
+    const last = page.at(-1);
+    if (last === undefined || page.length < pageRows) return;
+    afterKey = last.key;
+  }
+}
+
+/** Where ARM wants the provisioning state in an answer; used by the API and by jobs that answer a resource. */
+export function presentResource(resource: Resource, type: string, properties: JsonObject = resource.properties): JsonObject {
+  const location = resource.location === undefined ? {} : { location: resource.location };
+  return {
+    id: resource.id.text,
+    name: resource.id.name,
+    type,
+    etag: resource.etag,
+    ...location,
+    ...resource.envelope,
+    properties: { ...properties, provisioningState: resource.provisioningState },
+  };
+}
+
+function refuseUnknown(id: string): never {
+  throw new Fault("NotFound", `could not find the resource ${id}`, { evidence: { resourceId: id } });
+}
+
+function toKey(id: ResourceId | string): string {
+  return typeof id === "string" ? id.toLowerCase() : id.key;
+}
+
+function checkPreconditions(wanted: SaveResource, etag: string | undefined): void {
+  const isMatched = wanted.ifMatch === undefined || wanted.ifMatch === etag || (wanted.ifMatch === "*" && etag !== undefined);
+  if (isMatched && !(wanted.mustBeNew === true && etag !== undefined)) return;
+  throw new Fault("PreconditionFailed", `could not save ${wanted.id.text}: it is not in the state that the caller expects`, {
+    evidence: { resourceId: wanted.id.text, presentEtag: etag ?? "none", expectedEtag: wanted.ifMatch ?? "none" },
+  });
+}
+
+async function lockKey(db: Kysely<Tables>, key: string): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended(${key}, 0))`.execute(db);
+}
+
+async function pageOf(db: Kysely<Tables>, wanted: ListResources): Promise<readonly Selectable<ResourceTable>[]> {
+  const under = wanted.under.toLowerCase();
+  const query = db
+    .selectFrom("resources")
+    .selectAll()
+    .where("type", "=", wanted.type.toLowerCase())
+    .where("key", ">", wanted.afterKey ?? "")
+    .orderBy("key")
+    .limit(wanted.countMax);
+  if (wanted.isDeep !== true) return await query.where("parent_key", "=", under).execute();
+  return await query.where("key", "like", `${escapeLike(under)}/%`).execute();
+}
+
+function escapeLike(text: string): string {
+  return text.replace(/[\\%_]/g, (character) => `\\${character}`);
+}
+
+function fromRow(row: Selectable<ResourceTable>): Resource {
+  return {
+    id: parseResourceId(row.id),
+    location: row.location ?? undefined,
+    envelope: row.envelope,
+    properties: row.properties,
+    provisioningState: row.provisioning_state as ProvisioningState, // Only this file writes the column.
+    etag: row.etag,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  };
+}

@@ -1,0 +1,5 @@
+// The parts of the hub that add resource types and work of their own, in the order in which they open.
+
+import type { OpenExtension } from "./services.ts";
+
+export const extensions: readonly OpenExtension[] = [];

@@ -1,0 +1,46 @@
+// What the hub's parts give to each other: the services of a running hub, and the shape of a part that adds resource types to it.
+
+import type { Clock } from "../base/clock.ts";
+import type { Log } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import type { ResourceType } from "./api/resource-type.ts";
+import type { ApplianceCatalogue } from "./db/appliances.ts";
+import type { AuditTrail } from "./db/audit.ts";
+import type { Database } from "./db/database.ts";
+import type { OperationStore } from "./db/operations.ts";
+import type { OrderQueue } from "./db/orders.ts";
+import type { PointCatalogue } from "./db/points.ts";
+import type { ResourceStore } from "./db/resources.ts";
+import type { SecretStore } from "./db/secrets.ts";
+import type { VaultAccess } from "./resources/vault-access.ts";
+
+export interface HubServices {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly stateDir: string;
+  readonly database: Database;
+  readonly resources: ResourceStore;
+  readonly operations: OperationStore;
+  readonly audit: AuditTrail;
+  readonly secrets: SecretStore;
+  /** Orders to appliances: durable, carried out once. */
+  readonly orders: OrderQueue;
+  /** What appliances have registered, seen and said. */
+  readonly appliances: ApplianceCatalogue;
+  /** Recovery points as appliances reported them. */
+  readonly points: PointCatalogue;
+  /** The vault key and the storage account behind a vault, for opening its packs. */
+  readonly vaults: VaultAccess;
+}
+
+/** A part of the hub that adds resource types and work of its own. */
+export interface HubExtension extends AsyncDisposable {
+  readonly name: string;
+  readonly types: readonly ResourceType[];
+  /** Called once, after every type is known and before the first request. Takes up what a killed hub left. */
+  start(): Promise<void>;
+}
+
+/** `landing` is the configuration's landing section, passed through. */
+export type OpenExtension = (services: HubServices, options: { readonly landing: unknown }) => Promise<HubExtension>;
