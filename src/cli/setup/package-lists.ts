@@ -1,0 +1,24 @@
+// Which Debian packages each use of Watari needs, and why.
+
+import { labPackages } from "../../../lab/packages.ts";
+import type { NeededPackage } from "./packages.ts";
+
+const landingPackages: readonly NeededPackage[] = [
+  { name: "postgresql", proof: "/usr/lib/postgresql", why: "keeps the hub's state; the hub starts a private cluster of its own" },
+  { name: "qemu-system-x86", proof: "/usr/bin/qemu-system-x86_64", why: "runs landed machines" },
+  { name: "qemu-utils", proof: "/usr/bin/qemu-img", why: "makes overlays of recovery points" },
+  { name: "dnsmasq-base", proof: "/usr/sbin/dnsmasq", why: "answers the private zones and gives addresses to landed machines" },
+  { name: "e2fsprogs", proof: "/usr/sbin/debugfs", why: "edits ext4 filesystems without a mount when a machine is hydrated" },
+  { name: "kmod", proof: "/usr/sbin/modprobe", why: "finds and loads kernel modules for landed networks" },
+  { name: "iproute2", proof: "/usr/bin/ip", why: "makes the networks of landed machines" },
+  { name: "nftables", proof: "/usr/sbin/nft", why: "fences the networks of test machines" },
+];
+
+export const setupUses = ["demo", "test", "move"] as const;
+export type SetupUse = (typeof setupUses)[number];
+
+/** The list for a use, each package once. */
+export function packagesFor(use: SetupUse): readonly NeededPackage[] {
+  const all = use === "move" ? landingPackages : [...landingPackages, ...labPackages];
+  return [...new Map(all.toReversed().map((needed) => [needed.name, needed])).values()].toReversed();
+}
