@@ -1,0 +1,13 @@
+// Tells a lost database connection from a real failure: the first interrupts a job, the second fails it.
+
+const connectionCodes = new Set(["ECONNREFUSED", "ECONNRESET", "EPIPE", "ENOENT", "ETIMEDOUT"]);
+const connectionTexts = ["Connection terminated", "timeout exceeded when trying to connect", "Client has encountered a connection error"];
+
+/** Whether the database itself was away (SQLSTATE classes 08 and 57P, or no connection at all). */
+export function isConnectionFault(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = "code" in error && typeof error.code === "string" ? error.code : "";
+  if (/^(08...|57P0.)$/.test(code)) return true;
+  if ("syscall" in error && error.syscall === "connect" && connectionCodes.has(code)) return true;
+  return connectionTexts.some((text) => error.message.startsWith(text));
+}

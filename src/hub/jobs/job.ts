@@ -1,0 +1,137 @@
+// What a durable job is: parameters and an ordered list of named, idempotent steps, each with an undo or a sentence why none is needed.
+
+import type { Kysely } from "kysely";
+import type { z } from "zod";
+import type { LogFields } from "../../base/log.ts";
+import type { FaultReport } from "../../contract/errors.ts";
+import type { JsonObject } from "../db/resources.ts";
+import type { Tables } from "../db/tables.ts";
+
+/** Either the pool or a transaction of it. */
+export type Queryable = Kysely<Tables>;
+
+export type JobState = "notStarted" | "inProgress" | "undoing" | "succeeded" | "failed" | "cancelled";
+export type StepState = "waiting" | "running" | "done" | "failed";
+export type UndoState = "none" | "running" | "done" | "failed" | "notNeeded";
+
+/**
+ * What a step gets. A step may be started again after a crash at any line, by this hub or another, so everything it does
+ * is safe to do twice, and everything it decides once is kept with `save` before it is acted on.
+ */
+export interface StepContext<Parameters extends object, State extends object> {
+  readonly jobId: string;
+  /** Rises each time a hub takes the job. A command with a lower number than one seen before must be refused. */
+  readonly fence: number;
+  readonly parameters: Parameters;
+  /** Evidence of all steps so far, merged in the order of the steps. */
+  readonly state: Readonly<Partial<State>>;
+  /** Aborted when the job is cancelled, the hub stops, or another hub has taken the job. */
+  readonly signal: AbortSignal;
+  /** Adds to this step's evidence; durable on return. */
+  save(evidence: Partial<State>): Promise<void>;
+  /** Tells how far this step is, 0 to 100; stored at most a few times a second. */
+  progress(percent: number, text: string): Promise<void>;
+  /** Adds a line to the job's log; durable on return, bounded per job. */
+  log(text: string, fields?: LogFields): Promise<void>;
+  /** One transaction that commits only while this run still owns the job. All writes of a step to the database go through it. */
+  write<T>(task: (db: Queryable) => Promise<T>): Promise<T>;
+  /** Rejects when another hub has taken the job. Called right before each command to something outside the database. */
+  confirm(): Promise<void>;
+}
+
+export interface JobStep<Parameters extends object, State extends object> {
+  /** Identity of the step in stored jobs; never renamed. */
+  readonly name: string;
+  /** For people. */
+  readonly title: string;
+  /** Share of the job's progress; 1 unless told. */
+  readonly weight?: number;
+  /** What it answers is stored as the step's evidence and merged into the state. */
+  readonly run: (context: StepContext<Parameters, State>) => Promise<Partial<State>>;
+  /** Takes back what `run` did or began, also when `run` failed or never ended; or why nothing has to be taken back. */
+  readonly undo: ((context: StepContext<Parameters, State>) => Promise<void>) | string;
+}
+
+export type JobOutcome =
+  | { readonly kind: "succeeded" }
+  | { readonly kind: "failed" | "cancelled"; readonly fault: FaultReport; readonly undoFaults: readonly FaultReport[] };
+
+export interface JobDefinition<Parameters extends object, State extends object> {
+  /** ARM scenario name: "EnableProtection". */
+  readonly kind: string;
+  readonly title: string;
+  readonly parameters: z.ZodType<Parameters>;
+  readonly steps: readonly JobStep<Parameters, State>[];
+  /** Settles the resource in the transaction that ends the job; answers the body that ends the ARM operation, if any. */
+  readonly settle: (db: Queryable, end: JobEnd<Parameters, State>) => Promise<JsonObject | undefined>;
+}
+
+export interface JobEnd<Parameters extends object, State extends object> {
+  readonly jobId: string;
+  readonly parameters: Parameters;
+  readonly state: Readonly<Partial<State>>;
+  readonly outcome: JobOutcome;
+}
+
+/** A definition whose types are erased, as the engine keeps it; parameters are proved by the schema on each load. */
+export type JobKind = JobDefinition<object, object>;
+
+/** Checks a definition and erases its types. */
+export function defineJob<Parameters extends object, State extends object>(definition: JobDefinition<Parameters, State>): JobKind {
+  const names = new Set(definition.steps.map((step) => step.name));
+  if (names.size !== definition.steps.length) throw new Error(`assertion failed: step names of ${definition.kind} are distinct`);
+  return definition as unknown as JobKind; // The engine gives back only what this definition's schema and steps made.
+}
+
+/** A value that an earlier step has stored; its absence is a fault of the program. */
+export function stored<State extends object, Key extends keyof State>(
+  state: Readonly<Partial<State>>,
+  key: Key,
+): Exclude<State[Key], undefined> {
+  const value = state[key];
+  if (value === undefined) throw new Error(`assertion failed: an earlier step stored ${String(key)}`);
+  return value as Exclude<State[Key], undefined>; // Proved by the check above.
+}
+
+export interface StepRecord {
+  readonly name: string;
+  readonly title: string;
+  readonly position: number;
+  readonly state: StepState;
+  readonly undoState: UndoState;
+  readonly attemptCount: number;
+  readonly undoAttemptCount: number;
+  readonly evidence: object;
+  readonly fault?: FaultReport;
+  readonly undoFault?: FaultReport;
+  readonly startedAt?: string;
+  readonly endedAt?: string;
+}
+
+export interface JobRecord {
+  readonly jobId: string;
+  readonly kind: string;
+  readonly title: string;
+  /** Lower-case resource id of the vault that the job belongs to. */
+  readonly scope: string;
+  readonly targetId: string;
+  readonly targetName: string;
+  readonly actor: string;
+  readonly parameters: object;
+  readonly state: JobState;
+  readonly percent: number;
+  readonly text: string;
+  readonly fault?: FaultReport;
+  readonly isCancelRequested: boolean;
+  readonly createdAt: string;
+  readonly startedAt?: string;
+  readonly endedAt?: string;
+}
+
+export interface JobLogLine {
+  readonly serial: number;
+  readonly at: string;
+  readonly step: string;
+  readonly text: string;
+  readonly fields: LogFields;
+}

@@ -1,0 +1,101 @@
+// For tests: a job of four steps whose effects are rows, which fails, stops or kills its process at a named moment.
+
+import { sql } from "kysely";
+import { z } from "zod";
+import { Fault } from "../../contract/errors.ts";
+import { defineJob, stored, type JobKind, type JobStep, type Queryable } from "./job.ts";
+
+const moments = ["before", "inside", "after", "undo"] as const;
+
+const parametersShape = z.object({
+  /** "two:inside": where something happens. */
+  moment: z.string().optional(),
+  does: z.enum(["kill", "wait", "undoFail"]).optional(),
+  /** "three:inside": where the step fails. */
+  failsAt: z.string().optional(),
+});
+type Parameters = z.infer<typeof parametersShape>;
+
+interface State {
+  one?: string;
+  two?: string;
+  three?: string;
+  four?: string;
+}
+const names = ["one", "two", "three", "four"] as const;
+type Name = (typeof names)[number];
+
+export interface TrialWorld {
+  /** Stands outside the database in these tests: what a machine would do. */
+  readonly touch: (db: Queryable, jobId: string, name: string, act: "do" | "undo", fence: number) => Promise<void>;
+  readonly kill: () => void;
+}
+
+export const trialMoments: readonly string[] = names.flatMap((name) => moments.map((moment) => `${name}:${moment}`));
+
+/** `kind` keeps the hubs of one test to the jobs of that test. */
+export function defineTrialJob(world: TrialWorld, db: Queryable, kind: string): JobKind {
+  return defineJob<Parameters, State>({
+    kind,
+    title: "trial",
+    parameters: parametersShape,
+    steps: names.map((name) => trialStep(world, db, name)),
+    settle: async (transaction, end) => {
+      await sql`insert into trial_ends (job_id, outcome, evidence) values (${end.jobId}, ${end.outcome.kind}, ${JSON.stringify(end.state)}::jsonb)`.execute(
+        transaction,
+      );
+      return { outcome: end.outcome.kind };
+    },
+  });
+}
+
+function trialStep(world: TrialWorld, db: Queryable, name: Name): JobStep<Parameters, State> {
+  const isNow = (parameters: Parameters, moment: string): boolean => parameters.moment === `${name}:${moment}`;
+  const mustFail = (parameters: Parameters, moment: string): boolean => parameters.failsAt === `${name}:${moment}`;
+  return {
+    name,
+    title: `trial step ${name}`,
+    run: async (context) => {
+      const { parameters, jobId, fence, signal } = context;
+      const meet = async (moment: string): Promise<void> => {
+        if (mustFail(parameters, moment)) throw new Fault("InputInvalid", `step ${name} failed as told`);
+        if (!isNow(parameters, moment)) return;
+        // A kill, and a wait, happen once: the hub that takes over goes on.
+        if (parameters.does === "kill" && fence === 1) world.kill();
+        if (parameters.does === "wait")
+          await new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
+      };
+      await meet("before");
+      await context.save({ [name]: `began ${name}` });
+      await context.confirm();
+      await world.touch(db, jobId, name, "do", fence);
+      await meet("inside");
+      await context.log(`touched ${name}`);
+      const before = names.slice(0, names.indexOf(name)).map((each) => stored(context.state, each));
+      await meet("after");
+      return { [name]: `${name} after ${before.length}` };
+    },
+    undo: async ({ parameters, jobId, fence, confirm }) => {
+      await confirm();
+      await world.touch(db, jobId, name, "undo", fence);
+      if (isNow(parameters, "undo") && parameters.does === "kill" && fence === 1) world.kill();
+      if (isNow(parameters, "undo") && parameters.does === "undoFail") throw new Fault("Internal", `undo of ${name} failed as told`);
+    },
+  };
+}
+
+export const trialStatements: readonly string[] = [
+  `create table if not exists trial_effects (job_id uuid, name text, fence int, primary key (job_id, name))`,
+  `create table if not exists trial_acts (serial bigserial, job_id uuid, name text, act text, fence int)`,
+  `create table if not exists trial_ends (job_id uuid primary key, outcome text, evidence jsonb)`,
+];
+
+/** Effects as rows: doing twice is fine, a lower fence than one seen is refused. */
+export const touchRows: TrialWorld["touch"] = async (db, jobId, name, act, fence) => {
+  const newest = await sql<{ fence: number | null }>`select max(fence) as fence from trial_acts where job_id = ${jobId}`.execute(db);
+  if ((newest.rows[0]?.fence ?? 0) > fence) throw new Error("a stale hub gave a command");
+  await sql`insert into trial_acts (job_id, name, act, fence) values (${jobId}, ${name}, ${act}, ${fence})`.execute(db);
+  if (act === "do")
+    await sql`insert into trial_effects (job_id, name, fence) values (${jobId}, ${name}, ${fence}) on conflict do nothing`.execute(db);
+  else await sql`delete from trial_effects where job_id = ${jobId} and name = ${name}`.execute(db);
+};
