@@ -73,7 +73,7 @@ export function listRoutes(types: TypeTable): readonly { readonly method: string
     });
     return [
       route("GET", "read"),
-      ...(type.onPut === "refuse" || type.source !== undefined ? [] : [route("PUT", "write")]),
+      ...(isWritable(type) ? [route("PUT", "write")] : []),
       ...(type.canPatch === true ? [route("PATCH", "write")] : []),
       ...(type.onDelete === "refuse" || type.source !== undefined ? [] : [route("DELETE", "delete")]),
       ...Object.keys(type.actions ?? {}).map((name) => route("POST", `${name}/action`)),
@@ -130,11 +130,11 @@ const envelopeShape = z.object({
 });
 
 async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
-  if (type.onPut === "refuse" || type.source !== undefined) throw notSupported(request, ["GET"]);
+  if (!isWritable(type)) throw notSupported(request, ["GET"]);
   const body = parseInput(envelopeShape, request.body ?? {}, "the resource");
   const { location, properties, ...envelope } = body;
   const existing = await hub.resources.find(call.id);
-  if (existing === undefined) await checkContainer(hub, call.id);
+  if (existing === undefined) await checkContainer(hub, call);
   const desired: Desired<JsonObject> = {
     location: location ?? existing?.location,
     envelope,
@@ -336,9 +336,16 @@ function canonical(id: ResourceId, type: ResourceType): ResourceId {
   return at === -1 ? id : parseResourceId(`${id.text.slice(0, at + 1)}${type.type}${id.text.slice(at + 1 + type.type.length)}`);
 }
 
-async function checkContainer(hub: ArmRouterDependencies, id: ResourceId): Promise<void> {
+/** Reads of a type with a source come from it; with a hook for PUT, what is written is still stored in the resource table. */
+function isWritable(type: ResourceType): boolean {
+  return type.onPut !== "refuse" && (type.source === undefined || type.onPut !== undefined);
+}
+
+async function checkContainer(hub: ArmRouterDependencies, call: ArmCall): Promise<void> {
+  const { id } = call;
   const container = parseResourceId(id.parentText);
   if ((await hub.resources.find(container)) !== undefined) return;
+  if ((await hub.types.find(container.type)?.source?.get({ ...call, id: container })) !== undefined) return;
   throw new Fault("NotFound", `could not create ${id.text}: ${container.text} does not exist`, {
     evidence: { resourceId: container.text },
     action: "create what contains the resource first",
