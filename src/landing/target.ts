@@ -13,6 +13,14 @@ export interface LandingDisk {
   readonly content: Disk;
 }
 
+export interface LandingNic {
+  readonly mac: string;
+  /** Name inside the guest, kept by hydration. */
+  readonly guestName: string;
+  /** Address at the source, "10.10.0.20" or "10.10.0.20/24". An isolated network gives it the same one again; a probe tries it. */
+  readonly address?: string;
+}
+
 export interface LaunchSpec {
   /** Name of the landed machine, unique in the target: [a-z0-9-]{1,60}. */
   readonly name: string;
@@ -21,7 +29,7 @@ export interface LaunchSpec {
   readonly firmware: "bios" | "efi";
   /** In the source's order; exactly one is boot. */
   readonly disks: readonly LandingDisk[];
-  readonly nics: readonly { readonly mac: string; /** Name inside the guest, kept by hydration. */ readonly guestName: string }[];
+  readonly nics: readonly LandingNic[];
   readonly network: LandingNetwork;
 }
 
@@ -62,8 +70,16 @@ export interface Target extends AsyncDisposable {
   fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void>;
   start(name: string): Promise<void>;
   stop(name: string): Promise<void>;
+  /**
+   * After a restart of this program: serves the contents again that a machine still depends on. A running guest goes on where its
+   * reads wait. The disks are those of launch, in the same order.
+   */
+  reattach(name: string, disks: readonly LandingDisk[]): Promise<void>;
   /** Ends the machine and removes every trace of it. */
   remove(name: string): Promise<void>;
   /** Names of all machines here. */
   list(): Promise<readonly string[]>;
 }
+
+/** Serves a disk over NBD on a unix socket until closed; given to targets by whoever composes them. */
+export type ExportDisk = (disk: Disk, where: { readonly socketPath: string; readonly exportName: string }) => Promise<AsyncDisposable>;

@@ -1,0 +1,168 @@
+// Files of an ext2/3/4 filesystem inside a raw image, read and written without mounting it (debugfs of e2fsprogs).
+
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { assert, unreachable } from "../../base/assert.ts";
+import { tryCommand } from "../../base/run-command.ts";
+import { Fault } from "../../contract/errors.ts";
+
+export interface GuestFile {
+  readonly name: string;
+  readonly kind: "file" | "folder" | "link" | "other";
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly sizeBytes: number;
+}
+
+/** Changes to a guest's files, made in order. */
+export type FileChange =
+  | { readonly kind: "write"; readonly path: string; readonly content: Uint8Array; readonly mode: number }
+  /** Gives a file a new name. The new name must be free. */
+  | { readonly kind: "rename"; readonly from: string; readonly to: string }
+  | { readonly kind: "remove"; readonly path: string }
+  | { readonly kind: "makeFolder"; readonly path: string }
+  | { readonly kind: "link"; readonly path: string; readonly to: string };
+
+export interface ExtFilesOptions {
+  /** The raw image or its view. */
+  readonly imagePath: string;
+  /** First byte of the filesystem. */
+  readonly offset: number;
+  /** An own folder of the host for files in transit. */
+  readonly scratchFolder: string;
+  readonly signal?: AbortSignal;
+}
+
+/** Guest paths go into a command language; what is not plainly a path is refused. */
+const plainPath = /^\/[A-Za-z0-9._+~:@%=/-]*$/;
+const fileBytesMax = 512 * 2 ** 20;
+
+/** Access to one filesystem. Links inside the guest are followed inside the guest only. */
+export class ExtFiles {
+  readonly #options: ExtFilesOptions;
+  #serial = 0;
+
+  constructor(options: ExtFilesOptions) {
+    this.#options = options;
+  }
+
+  /** Applies the journal, as the guest's own kernel would at its next mount. */
+  async replayJournal(): Promise<void> {
+    const image = this.#image();
+    const { exitCode, stderr, stdout } = await tryCommand("e2fsck", ["-fy", "-E", "journal_only", image], this.#running());
+    if (exitCode > 1) {
+      throw new Fault("DataDamaged", "could not replay the journal of the clone's filesystem", {
+        evidence: { exitCode, output: `${stdout}\n${stderr}`.slice(-2000) },
+      });
+    }
+  }
+
+  /** Entries of a folder, undefined when there is none. */
+  async list(path: string): Promise<readonly GuestFile[] | undefined> {
+    const { stdout, stderr } = await this.#run([`ls -p ${checked(path)}`], "read");
+    if (stderr.includes("File not found") || stderr.includes("not found by ext2_lookup")) return undefined;
+    return stdout.split("\n").flatMap((line) => parseListLine(line));
+  }
+
+  /** Contents by path; a path that is not a readable file is left out. */
+  async read(paths: readonly string[]): Promise<ReadonlyMap<string, Buffer>> {
+    const targets = paths.map((path) => ({ path: checked(path), hostPath: this.#freshPath() }));
+    if (targets.length > 0)
+      await this.#run(
+        targets.map(({ path, hostPath }) => `dump ${path} ${hostPath}`),
+        "read",
+      );
+    const found = new Map<string, Buffer>();
+    for (const { path, hostPath } of targets) {
+      const content = await readFile(hostPath).catch((error: unknown) => {
+        if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+        throw error;
+      });
+      if (content !== undefined && content.length <= fileBytesMax) found.set(path, content);
+    }
+    return found;
+  }
+
+  /** Makes all changes, then proves that each is there. */
+  async change(changes: readonly FileChange[]): Promise<void> {
+    const commands: string[] = [];
+    for (const change of changes) commands.push(...(await this.#commandsOf(change)));
+    const { stderr } = await this.#run(commands, "write");
+    const written = changes.filter((change) => change.kind === "write");
+    const present = await this.read(written.map(({ path }) => path));
+    const lost = written.find(({ path, content }) => !present.get(path)?.equals(content));
+    if (lost !== undefined) {
+      throw new Fault("HydrationUnsupported", `could not write ${lost.path} into the clone`, {
+        causes: ["the filesystem is full", "the filesystem uses a feature that the host's e2fsprogs does not know"],
+        action: "free room in the guest's filesystem, make a new recovery point and call again",
+        evidence: { output: stderr.slice(-2000) },
+      });
+    }
+  }
+
+  async #commandsOf(change: FileChange): Promise<readonly string[]> {
+    switch (change.kind) {
+      case "write": {
+        const hostPath = this.#freshPath();
+        await writeFile(hostPath, change.content);
+        const path = checked(change.path);
+        return [`write ${hostPath} ${path}`, `set_inode_field ${path} mode 0${(0o100000 | change.mode).toString(8)}`];
+      }
+      case "rename": // A second name and the loss of the first; the link count stays right.
+        return [`ln ${checked(change.from)} ${checked(change.to)}`, `unlink ${checked(change.from)}`];
+      case "remove":
+        return [`rm ${checked(change.path)}`];
+      case "makeFolder":
+        return [`mkdir ${checked(change.path)}`];
+      case "link":
+        return [`symlink ${checked(change.path)} ${checked(change.to)}`];
+    }
+    return unreachable(change);
+  }
+
+  async #run(commands: readonly string[], access: "read" | "write"): Promise<{ stdout: string; stderr: string }> {
+    const script = this.#freshPath();
+    await writeFile(script, `${commands.join("\n")}\n`);
+    const args = [...(access === "write" ? ["-w"] : []), "-f", script, this.#image()];
+    const result = await tryCommand("debugfs", args, this.#running());
+    if (result.stderr.includes("while trying to open") || result.stderr.includes("Filesystem not open")) {
+      throw new Fault("DataDamaged", "could not open the clone's filesystem", { evidence: { output: result.stderr.slice(-2000) } });
+    }
+    return result;
+  }
+
+  #image(): string {
+    return `${this.#options.imagePath}?offset=${this.#options.offset}`;
+  }
+
+  #running() {
+    const { signal } = this.#options;
+    return { timeoutMs: 300_000, ...(signal === undefined ? {} : { signal }) };
+  }
+
+  #freshPath(): string {
+    this.#serial += 1;
+    return join(this.#options.scratchFolder, `file-${this.#options.offset}-${this.#serial}`);
+  }
+}
+
+function checked(path: string): string {
+  assert(isPlainPath(path), `the guest path ${JSON.stringify(path.slice(0, 200))} is plain`);
+  return path;
+}
+
+export function isPlainPath(path: string): boolean {
+  return plainPath.test(path) && path.length < 4096;
+}
+
+/** One line of `ls -p`: /inode/mode/uid/gid/name/size/ */
+export function parseListLine(line: string): readonly GuestFile[] {
+  const match = /^\/\d+\/(\d{6})\/(\d+)\/(\d+)\/(.*)\/(\d*)\/$/.exec(line);
+  if (match === null) return [];
+  const [, modeText = "", uid = "", gid = "", name = "", size = ""] = match;
+  if (name === "." || name === "..") return [];
+  const mode = Number.parseInt(modeText, 8);
+  const kind = ({ 0o100000: "file", 0o040000: "folder", 0o120000: "link" } as const)[mode & 0o170000] ?? "other";
+  return [{ name, kind, mode: mode & 0o7777, uid: Number(uid), gid: Number(gid), sizeBytes: Number(size || 0) }];
+}
