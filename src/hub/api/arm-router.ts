@@ -130,7 +130,7 @@ const envelopeShape = z.object({
 });
 
 async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
-  if (!isWritable(type)) throw notSupported(request, ["GET"]);
+  if (type.onPut === "refuse" || !isWritable(type)) throw notSupported(request, ["GET"]);
   const body = parseInput(envelopeShape, request.body ?? {}, "the resource");
   const { location, properties, ...envelope } = body;
   const existing = await hub.resources.find(call.id);
