@@ -1,0 +1,221 @@
+// One recovery point in the making: takes ids, blocks and patches, then seals pages and point in the order of the format page.
+
+import { assert } from "../base/assert.ts";
+import { Fault } from "../contract/errors.ts";
+import type { DiskId } from "../contract/ids.ts";
+import { equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/digest.ts";
+import { blockBytes, blockCountOf, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
+import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
+import { ChangedIds } from "./changed-ids.ts";
+import type { EntryWriter } from "./entry-writer.ts";
+import type { MachineEntries } from "./machine-entries.ts";
+import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome } from "./vault.ts";
+
+/** A disk of the point, with the tree that it starts from. */
+export interface WriterDisk extends Omit<PointDisk, "root"> {
+  readonly parent: { readonly root: string; readonly sizeBytes: number };
+}
+
+export interface PointWriterOptions {
+  readonly entries: MachineEntries;
+  readonly writer: EntryWriter;
+  readonly disks: readonly WriterDisk[];
+  /** Puts the point object; answers its stored size. */
+  readonly seal: (
+    disks: readonly PointDisk[],
+    facts: Pick<RecoveryPoint, "timeMs" | "consistency">,
+  ) => Promise<{ point: RecoveryPoint; storedBytes: number }>;
+  readonly onClose: () => void;
+}
+
+interface DiskState {
+  readonly disk: WriterDisk;
+  readonly blockCount: number;
+  readonly changed: ChangedIds;
+  /** Blocks whose content is on its way. */
+  readonly chains: Map<number, BlockChain>;
+}
+
+/** Writes to one block, one after the other: a patch stands on the result of the write before it. */
+interface BlockChain {
+  last: Promise<void>;
+  /** The block was set anew meanwhile: what the chain still brings is void. */
+  isVoid: boolean;
+}
+
+type Granules = readonly { readonly index: number; readonly bytes: Uint8Array }[];
+
+export class VaultPointWriter implements PointWriter {
+  readonly #options: PointWriterOptions;
+  readonly #disks: ReadonlyMap<DiskId, DiskState>;
+  #phase: "open" | "sealing" | "closed" = "open";
+
+  constructor(options: PointWriterOptions) {
+    this.#options = options;
+    this.#disks = new Map(
+      options.disks.map((disk) => [
+        disk.diskId,
+        { disk, blockCount: blockCountOf(disk.sizeBytes), changed: new ChangedIds(), chains: new Map<number, BlockChain>() },
+      ]),
+    );
+  }
+
+  async need(diskId: DiskId, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
+    this.#stateOf(diskId, firstBlock);
+    if (ids.length > 0) this.#stateOf(diskId, firstBlock + ids.length - 1);
+    return ids.map((id) => !this.#isHere(id));
+  }
+
+  setBlock(diskId: DiskId, block: number, id: BlockId): void {
+    const state = this.#stateOf(diskId, block);
+    if (!this.#isHere(id))
+      throw new Fault("InputInvalid", "could not set a block: the vault does not have this content", {
+        evidence: { diskId, block, id: toHex(id) },
+      });
+    voidChain(state, block);
+    state.changed.set(block, id);
+  }
+
+  async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array): Promise<void> {
+    const state = this.#stateOf(diskId, block);
+    if (bytes.length !== blockBytes || !equalBytes(idOf(bytes), id))
+      throw new Fault("DataDamaged", "could not take a block: its bytes do not fit its digest", {
+        evidence: { diskId, block, id: toHex(id), bytes: bytes.length },
+        causes: ["bytes were changed between the source's memory and here", "the sender is not an agent of this version"],
+        action: "look at the agent's log; the block is sent again with the next point",
+      });
+    voidChain(state, block);
+    if (this.#isHere(id)) return state.changed.set(block, id);
+    await runInChain(state, block, async () => {
+      await this.#options.writer.store("block", id, bytes);
+      return id;
+    });
+  }
+
+  async patchBlock(diskId: DiskId, block: number, granules: Granules): Promise<void> {
+    const state = this.#stateOf(diskId, block);
+    if (!granules.every(({ index, bytes }) => index >= 0 && index < granulesPerBlock && bytes.length === granuleBytes))
+      throw new Fault("InputInvalid", "could not patch a block: a granule lies outside it or has a wrong size", {
+        evidence: { diskId, block },
+      });
+    await runInChain(state, block, async () => await this.#applyGranules(state, block, granules));
+  }
+
+  async blockId(diskId: DiskId, block: number): Promise<BlockId> {
+    const state = this.#stateOf(diskId, block);
+    await state.chains.get(block)?.last;
+    return await this.#currentId(state, block);
+  }
+
+  async seal({ timeMs, consistency, expectedRoots = [] }: Parameters<PointWriter["seal"]>[0]): Promise<SealOutcome> {
+    assert(this.#phase === "open", "a point is sealed once");
+    for (const { chains } of this.#disks.values()) assert(chains.size === 0, "a point is sealed when its blocks are taken");
+    this.#phase = "sealing";
+    const { writer, seal } = this.#options;
+    const disks: PointDisk[] = [];
+    for (const state of this.#disks.values()) {
+      const { parent: _, ...disk } = state.disk;
+      disks.push({ ...disk, root: toHex(await this.#storePages(state)) });
+    }
+    refuseOtherRoots(disks, expectedRoots);
+    await writer.finish();
+    const { point, storedBytes } = await seal(disks, { timeMs, consistency });
+    return { point, storedBytes: writer.storedBytes + storedBytes };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#phase === "closed") return;
+    this.#phase = "closed";
+    await this.#options.writer[Symbol.asyncDispose]();
+    this.#options.onClose();
+  }
+
+  #stateOf(diskId: DiskId, block: number): DiskState {
+    assert(this.#phase === "open", "a point under way is open");
+    this.#options.writer.throwIfFailed();
+    const state = this.#disks.get(diskId);
+    if (state === undefined)
+      throw new Fault("InputInvalid", "could not take a block: the point has no such disk", { evidence: { diskId } });
+    if (!Number.isInteger(block) || block < 0 || block >= state.blockCount)
+      throw new Fault("InputInvalid", "could not take a block: it lies outside its disk", {
+        evidence: { diskId, block, blockCount: state.blockCount },
+      });
+    return state;
+  }
+
+  #isHere(id: BlockId): boolean {
+    return isZeroId(id) || this.#options.entries.find("block", id) !== undefined;
+  }
+
+  async #applyGranules(state: DiskState, block: number, granules: Granules): Promise<Uint8Array> {
+    const { entries, writer } = this.#options;
+    const baseId = await this.#currentId(state, block);
+    const base = isZeroId(baseId) ? undefined : { id: baseId, content: await entries.load("block", baseId) };
+    const content = base === undefined ? Buffer.alloc(blockBytes) : Buffer.from(base.content);
+    for (const { index, bytes } of granules) content.set(bytes, index * granuleBytes);
+    const id = idOf(content);
+    if (!this.#isHere(id)) await writer.store("block", id, content, base);
+    return id;
+  }
+
+  async #currentId(state: DiskState, block: number): Promise<Uint8Array> {
+    const changed = state.changed.get(block);
+    if (changed !== undefined) return Uint8Array.from(changed);
+    const { root, sizeBytes } = state.disk.parent;
+    const page = await findLeafPage(
+      { root: idFromHex(root), blockCount: blockCountOf(sizeBytes), loadPage: this.#loadPage },
+      Math.floor(block / idsPerPage),
+    );
+    return page === undefined ? zeroId : Uint8Array.from(idAt(page, block % idsPerPage));
+  }
+
+  async #storePages(state: DiskState): Promise<Uint8Array> {
+    const { entries, writer } = this.#options;
+    return await updateTree({
+      root: idFromHex(state.disk.parent.root),
+      blockCountBefore: blockCountOf(state.disk.parent.sizeBytes),
+      blockCount: state.blockCount,
+      changes: state.changed,
+      loadPage: this.#loadPage,
+      emitPage: async ({ id, page }, replaced) => {
+        if (entries.find("page", id) !== undefined) return;
+        await writer.store("page", id, page, replaced === undefined ? undefined : { id: replaced.id, content: replaced.page });
+      },
+    });
+  }
+
+  readonly #loadPage = async (id: Uint8Array): Promise<Uint8Array> => await this.#options.entries.load("page", id);
+}
+
+function refuseOtherRoots(disks: readonly PointDisk[], expectedRoots: readonly { readonly diskId: DiskId; readonly root: string }[]): void {
+  for (const expected of expectedRoots) {
+    const root = disks.find(({ diskId }) => diskId === expected.diskId)?.root;
+    if (root !== expected.root)
+      throw new Fault("RootsDiffer", "could not seal a recovery point: source and replica have different roots", {
+        evidence: { diskId: expected.diskId, sourceRoot: expected.root, replicaRoot: root ?? "no such disk" },
+      });
+  }
+}
+
+function voidChain(state: DiskState, block: number): void {
+  const chain = state.chains.get(block);
+  if (chain === undefined) return;
+  chain.isVoid = true;
+  state.chains.delete(block);
+}
+
+/** Runs `write` after the writes to this block before it, then sets the id that it gives. */
+async function runInChain(state: DiskState, block: number, write: () => Promise<Uint8Array>): Promise<void> {
+  const chain = state.chains.get(block) ?? { last: Promise.resolve(), isVoid: false };
+  state.chains.set(block, chain);
+  const task = chain.last.then(async () => {
+    const id = await write();
+    if (!chain.isVoid) state.changed.set(block, id);
+  });
+  chain.last = task;
+  try {
+    await task;
+  } finally {
+    if (chain.last === task && state.chains.get(block) === chain) state.chains.delete(block);
+  }
+}

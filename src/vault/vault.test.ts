@@ -1,0 +1,276 @@
+// The vault's promises over a store in memory: round trips, sharing, order, refusal.
+
+import assert from "node:assert/strict";
+import { randomBytes, randomUUID } from "node:crypto";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { systemClock } from "../base/clock.ts";
+import { silentLog } from "../base/log.ts";
+import { systemRandom } from "../base/random.ts";
+import { parseDiskId, parseMachineId, parsePointId, parseVaultId, type MachineId, type PointId } from "../contract/ids.ts";
+import { computeRoot } from "../disk/compute-root.ts";
+import { idOf, isAllZero, zeroId } from "../disk/digest.ts";
+import { blockBytes, granuleBytes } from "../disk/geometry.ts";
+import { MemoryDisk } from "../disk/memory-disk.ts";
+import { MemoryStore } from "../store/memory-store.ts";
+import type { Store } from "../store/store.ts";
+import { openVault, openVaultReader, type VaultOptions } from "./open-vault.ts";
+import type { PointWriter, Vault, VaultReader } from "./vault.ts";
+
+const vaultId = parseVaultId(randomUUID());
+const key = randomBytes(32);
+const diskId = parseDiskId("disk-1");
+const newMachine = (): MachineId => parseMachineId(randomUUID());
+const newPoint = (): PointId => parsePointId(randomUUID());
+const seal = { timeMs: 1000, consistency: "crash" } as const;
+
+async function open(store: Store, more: Partial<VaultOptions> = {}): Promise<Vault> {
+  return await openVault({ store, vaultId, key, clock: systemClock, random: systemRandom, log: silentLog, ...more });
+}
+
+function blockAt(content: Buffer, block: number): Buffer {
+  const bytes = Buffer.alloc(blockBytes);
+  content.copy(bytes, 0, block * blockBytes, Math.min(content.length, (block + 1) * blockBytes));
+  return bytes;
+}
+
+/** Sends a whole disk as an agent does: ids, then what is needed. Answers how many blocks were needed. */
+async function sendAll(writer: PointWriter, content: Buffer, disk = diskId): Promise<number> {
+  let neededCount = 0;
+  for (let block = 0; block * blockBytes < content.length; block++) {
+    const bytes = blockAt(content, block);
+    const id = idOf(bytes);
+    const [isNeeded] = await writer.need(disk, block, [id]);
+    if (isNeeded === true) {
+      neededCount += 1;
+      await writer.putBlock(disk, block, id, bytes);
+    } else writer.setBlock(disk, block, id);
+  }
+  return neededCount;
+}
+
+async function sealWhole(vault: Vault, machineId: MachineId, content: Buffer): Promise<PointId> {
+  const pointId = newPoint();
+  await using writer = await vault.beginPoint({
+    pointId,
+    machineId,
+    disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
+  });
+  await sendAll(writer, content);
+  const { point } = await writer.seal(seal);
+  assert.equal(point.disks[0]?.root, await computeRoot(new MemoryDisk(content)));
+  return pointId;
+}
+
+async function assertContent(reader: VaultReader, pointId: PointId, content: Buffer): Promise<void> {
+  await using disk = await reader.openDisk(pointId, diskId);
+  assert.equal(disk.sizeBytes, content.length);
+  const bytes = Buffer.alloc(content.length, 1);
+  await disk.read(0, bytes);
+  assert.ok(bytes.equals(content), "content is what was sent");
+  for (const extent of await disk.extents(0, content.length))
+    if (extent.kind === "zero") assert.ok(isAllZero(content.subarray(extent.offset, extent.offset + extent.length)));
+}
+
+describe("Vault", () => {
+  it("gives back random disks after random patches over several points, in another process's reader too", async () => {
+    const patch = fc.record({ at: fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }), fill: fc.nat(3) });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 600_000 }),
+        fc.array(fc.record({ patches: fc.array(patch, { maxLength: 30 }), grow: fc.nat(200_000) }), { minLength: 1, maxLength: 12 }),
+        fc.boolean(),
+        async (firstSize, generations, isSmallPack) => {
+          const store = new MemoryStore();
+          await using vault = await open(store, {
+            packBytes: isSmallPack ? 100_000 : 64 << 20,
+            blockCacheBytesMax: isSmallPack ? 70_000 : 1 << 20,
+          });
+          const machineId = newMachine();
+          let content = randomBytes(firstSize);
+          content.fill(0, Math.floor(firstSize / 3), Math.floor(firstSize / 2));
+          let parentPointId = await sealWhole(vault, machineId, content);
+          const made: [PointId, Buffer][] = [[parentPointId, Buffer.from(content)]];
+          for (const { patches, grow } of generations) {
+            content = Buffer.concat([content, Buffer.alloc(grow)]);
+            const pointId = newPoint();
+            await using writer = await vault.beginPoint({
+              pointId,
+              machineId,
+              parentPointId,
+              disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
+            });
+            const running: Promise<void>[] = [];
+            for (const { at, fill } of patches) {
+              const granule = Math.floor((at * content.length) / granuleBytes);
+              const bytes = fill === 0 ? Buffer.alloc(granuleBytes) : randomBytes(granuleBytes);
+              bytes.fill(0, Math.min(granuleBytes, content.length - granule * granuleBytes));
+              bytes.copy(content, granule * granuleBytes);
+              running.push(writer.patchBlock(diskId, Math.floor(granule / 16), [{ index: granule % 16, bytes }]));
+            }
+            await Promise.all(running);
+            const { point } = await writer.seal(seal);
+            assert.equal(point.disks[0]?.root, await computeRoot(new MemoryDisk(content)));
+            made.push([pointId, Buffer.from(content)]);
+            parentPointId = pointId;
+          }
+          await using reader = await openVaultReader({ store, vaultId, key });
+          for (const [pointId, expected] of made) {
+            await assertContent(vault, pointId, expected);
+            await assertContent(reader, pointId, expected);
+          }
+          await using reopened = await open(store);
+          for (const [pointId, expected] of made) await assertContent(reopened, pointId, expected);
+        },
+      ),
+      { numRuns: 15 },
+    );
+  });
+
+  it("lists points with their facts, by machine and in all", async () => {
+    const store = new MemoryStore();
+    await using vault = await open(store);
+    const [one, other] = [newMachine(), newMachine()];
+    const points = [
+      await sealWhole(vault, one, randomBytes(10)),
+      await sealWhole(vault, one, randomBytes(10)),
+      await sealWhole(vault, other, randomBytes(10)),
+    ];
+    await using reader = await openVaultReader({ store, vaultId, key });
+    const listed = await Array.fromAsync(reader.listPoints());
+    assert.deepEqual(listed.map(({ pointId }) => pointId).sort(), [...points].sort());
+    assert.equal((await Array.fromAsync(reader.listPoints(one))).length, 2);
+    const found = await reader.point(points[2] ?? assert.fail("absent"));
+    assert.equal(found?.machineId, other);
+    assert.equal(found.timeMs, 1000);
+    assert.equal(await reader.point(newPoint()), undefined);
+    await assert.rejects(reader.openDisk(newPoint(), diskId), { code: "NotFound" });
+  });
+
+  it("stores changed granules, not changed blocks", async () => {
+    const store = new MemoryStore();
+    await using vault = await open(store);
+    const machineId = newMachine();
+    const content = randomBytes(32 << 20);
+    const parentPointId = await sealWhole(vault, machineId, content);
+    await using writer = await vault.beginPoint({
+      pointId: newPoint(),
+      machineId,
+      parentPointId,
+      disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
+    });
+    for (let block = 0; block < 512; block += 8) await writer.patchBlock(diskId, block, [{ index: 3, bytes: randomBytes(granuleBytes) }]);
+    const { storedBytes } = await writer.seal(seal);
+    assert.ok(storedBytes < 64 * granuleBytes * 1.15, `${storedBytes} bytes stored for ${64 * granuleBytes} changed`);
+  });
+
+  it("stores a block once for a machine, and tells no machine what another one has", async () => {
+    const store = new MemoryStore();
+    await using vault = await open(store);
+    const [one, other] = [newMachine(), newMachine()];
+    const content = Buffer.concat([randomBytes(blockBytes), Buffer.alloc(blockBytes)]);
+    await sealWhole(vault, one, content);
+    const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
+    await using again = await vault.beginPoint({ pointId: newPoint(), machineId: one, disks });
+    assert.equal(await sendAll(again, content), 0);
+    await using foreign = await vault.beginPoint({ pointId: newPoint(), machineId: other, disks });
+    const id = idOf(blockAt(content, 0));
+    assert.deepEqual(await foreign.need(diskId, 0, [id, zeroId]), [true, false]);
+    assert.throws(() => foreign.setBlock(diskId, 0, id), { code: "InputInvalid" });
+    assert.equal(await sendAll(foreign, content), 1);
+    const { point } = await foreign.seal(seal);
+    await assertContent(vault, point.pointId, content);
+  });
+
+  it("refuses bytes that do not fit their id, and pages given as blocks", async () => {
+    await using vault = await open(new MemoryStore());
+    const machineId = newMachine();
+    const content = randomBytes(blockBytes);
+    const pointId = await sealWhole(vault, machineId, content);
+    const root = (await vault.point(pointId))?.disks[0]?.root ?? assert.fail("absent");
+    await using writer = await vault.beginPoint({
+      pointId: newPoint(),
+      machineId,
+      disks: [{ diskId, sizeBytes: 2 * blockBytes, isBoot: true, excluded: [] }],
+    });
+    const bytes = randomBytes(blockBytes);
+    await assert.rejects(writer.putBlock(diskId, 0, idOf(content), bytes), { code: "DataDamaged" });
+    await assert.rejects(writer.putBlock(diskId, 0, zeroId, bytes), { code: "DataDamaged" });
+    await assert.rejects(writer.putBlock(diskId, 0, idOf(bytes.subarray(1)), bytes.subarray(1)), { code: "DataDamaged" });
+    await assert.rejects(writer.putBlock(diskId, 2, idOf(bytes), bytes), { code: "InputInvalid" });
+    await assert.rejects(writer.patchBlock(diskId, 0, [{ index: 16, bytes: Buffer.alloc(granuleBytes) }]), { code: "InputInvalid" });
+    assert.deepEqual(await writer.need(diskId, 0, [Buffer.from(root, "hex"), idOf(bytes)]), [true, true]);
+  });
+
+  it("lets the last of several writes to a block win", async () => {
+    await using vault = await open(new MemoryStore(), { packBytes: 100_000, blockCacheBytesMax: 1 });
+    const machineId = newMachine();
+    const content = randomBytes(8 * blockBytes);
+    const parentPointId = await sealWhole(vault, machineId, content);
+    const pointId = newPoint();
+    await using writer = await vault.beginPoint({
+      pointId,
+      machineId,
+      parentPointId,
+      disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
+    });
+    const granules = Array.from({ length: 4 }, () => randomBytes(granuleBytes));
+    const patch = async (block: number, index: number, which: number): Promise<void> =>
+      await writer.patchBlock(diskId, block, [{ index, bytes: granules[which] ?? assert.fail("absent") }]);
+    const full = randomBytes(blockBytes);
+    const running = [patch(0, 1, 0), patch(0, 2, 1), patch(0, 1, 2), patch(1, 0, 0), patch(2, 0, 0)];
+    writer.setBlock(diskId, 1, zeroId);
+    running.push(patch(1, 5, 3), writer.putBlock(diskId, 2, idOf(full), full), patch(2, 4, 1));
+    await Promise.all(running);
+    await writer.seal(seal);
+    granules[2]?.copy(content, granuleBytes);
+    granules[1]?.copy(content, 2 * granuleBytes);
+    content.fill(0, blockBytes, 2 * blockBytes);
+    granules[3]?.copy(content, blockBytes + 5 * granuleBytes);
+    full.copy(content, 2 * blockBytes);
+    granules[1]?.copy(content, 2 * blockBytes + 4 * granuleBytes);
+    await assertContent(vault, pointId, content);
+  });
+
+  it("shows nothing of a point that was given up, and takes the machine's next point", async () => {
+    const store = new MemoryStore();
+    await using vault = await open(store, { packBytes: 100_000 });
+    const machineId = newMachine();
+    const content = randomBytes(10 * blockBytes);
+    const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
+    {
+      await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, disks });
+      await sendAll(writer, content);
+      await assert.rejects(vault.beginPoint({ pointId: newPoint(), machineId, disks }), { code: "StateConflict" });
+      await assert.rejects(vault.removeMachine(machineId), { code: "StateConflict" });
+    }
+    assert.deepEqual(await Array.fromAsync(vault.listPoints()), []);
+    await assertContent(vault, await sealWhole(vault, machineId, content), content);
+  });
+
+  it("removes a machine and leaves the others", async () => {
+    const store = new MemoryStore();
+    await using vault = await open(store);
+    const [one, other] = [newMachine(), newMachine()];
+    const content = randomBytes(blockBytes);
+    const gone = await sealWhole(vault, one, content);
+    const kept = await sealWhole(vault, other, content);
+    const { freedBytes } = await vault.removeMachine(one);
+    assert.ok(freedBytes > blockBytes);
+    assert.deepEqual(await vault.removeMachine(one), { freedBytes: 0 });
+    assert.equal(await vault.point(gone), undefined);
+    await assertContent(vault, kept, content);
+    await assertContent(vault, await sealWhole(vault, one, content), content);
+  });
+
+  it("refuses a smaller disk, an unknown parent and a sealed point", async () => {
+    await using vault = await open(new MemoryStore());
+    const machineId = newMachine();
+    const parentPointId = await sealWhole(vault, machineId, randomBytes(2 * blockBytes));
+    const disks = [{ diskId, sizeBytes: blockBytes, isBoot: true, excluded: [] }];
+    await assert.rejects(vault.beginPoint({ pointId: newPoint(), machineId, parentPointId, disks }), { code: "InputInvalid" });
+    await assert.rejects(vault.beginPoint({ pointId: newPoint(), machineId, parentPointId: newPoint(), disks }), { code: "NotFound" });
+    await assert.rejects(vault.beginPoint({ pointId: newPoint(), machineId: newMachine(), parentPointId, disks }), { code: "NotFound" });
+    await assert.rejects(vault.beginPoint({ pointId: parentPointId, machineId, disks }), { code: "StateConflict" });
+  });
+});
