@@ -60,4 +60,12 @@ export function toConnectionConfig(address: DatabaseAddress): pg.ClientConfig {
 const timestamptzOid = 1184;
 
 const getTypeParser: pg.CustomTypesConfig["getTypeParser"] = (oid: number, format?: string) =>
-  oid === timestamptzOid ? (text: string) => text.replace(" ", "T").replace(/\+00$/, "Z") : pg.types.getTypeParser(oid, format as "text");
+  oid === timestamptzOid ? toRfc3339 : pg.types.getTypeParser(oid, format as "text");
+
+/** PostgreSQL prints "2026-01-02 03:04:05.6+00"; with three digits of fraction the texts also sort by time. */
+function toRfc3339(text: string): string {
+  return text.replace(
+    /^(\S+) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?\+00$/,
+    (_whole, day: string, time: string, fraction: string | undefined) => `${day}T${time}.${(fraction ?? "").slice(0, 3).padEnd(3, "0")}Z`,
+  );
+}

@@ -23,6 +23,9 @@ const migrations: readonly Migration[] = [
         created_at timestamptz not null, updated_at timestamptz not null)`,
       `create index resources_by_parent on resources (parent_key, type, key)`,
       `create index resources_by_type on resources (type, key text_pattern_ops)`,
+      `create index role_assignments_by_principal on resources ((properties->>'principalId'))
+        where type = 'microsoft.authorization/roleassignments'`,
+      `create table settings (name text primary key, value text not null)`,
       `create table operations (
         operation_id uuid primary key, resource_id text not null, action text not null, status text not null,
         percent double precision not null, fault jsonb, result jsonb, started_at timestamptz not null, ended_at timestamptz)`,

@@ -1,10 +1,11 @@
 // Resources of every type in one table: the intent that ARM clients stated, with etag and provisioning state.
 
-import { sql, type Kysely, type Selectable } from "kysely";
+import type { Kysely, Selectable } from "kysely";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
+import { lockKey } from "./locks.ts";
 import type { ResourceTable, Tables } from "./tables.ts";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -192,10 +193,6 @@ function checkPreconditions(wanted: SaveResource, etag: string | undefined): voi
   throw new Fault("PreconditionFailed", `could not save ${wanted.id.text}: it is not in the state that the caller expects`, {
     evidence: { resourceId: wanted.id.text, presentEtag: etag ?? "none", expectedEtag: wanted.ifMatch ?? "none" },
   });
-}
-
-async function lockKey(db: Kysely<Tables>, key: string): Promise<void> {
-  await sql`select pg_advisory_xact_lock(hashtextextended(${key}, 0))`.execute(db);
 }
 
 async function pageOf(db: Kysely<Tables>, wanted: ListResources): Promise<readonly Selectable<ResourceTable>[]> {

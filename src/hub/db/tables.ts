@@ -123,7 +123,13 @@ export interface PrivateAddressTable {
   member: string;
 }
 
+export interface SettingTable {
+  name: string;
+  value: string;
+}
+
 export interface Tables {
+  settings: SettingTable;
   resources: ResourceTable;
   operations: OperationTable;
   audit: AuditTable;

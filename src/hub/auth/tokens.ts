@@ -1,0 +1,124 @@
+// Access tokens: JWTs signed with ES256 (RFC 7515, RFC 7519) by a key in a 0600 file; made for one audience, checked in full.
+
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify, type KeyObject } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { writeFileAtomic } from "../../base/atomic-file.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Random } from "../../base/random.ts";
+import { Fault } from "../../contract/errors.ts";
+
+export interface TokenSubject {
+  readonly principalId: string;
+  readonly clientId: string;
+  readonly name: string;
+}
+
+export interface Tokens {
+  issue(subject: TokenSubject): { readonly token: string; readonly expiresInSeconds: number };
+  /** Fault Unauthorized unless the token is whole, of this issuer and audience, and in its time. */
+  check(token: string): TokenSubject;
+  /** The public key as a JSON Web Key Set. */
+  readonly keySet: { readonly keys: readonly Readonly<Record<string, unknown>>[] };
+}
+
+const lifeSeconds = 3600;
+const clockSkewSeconds = 60;
+const tokenCharactersMax = 4096;
+
+const headerShape = z.object({ alg: z.literal("ES256"), typ: z.literal("JWT"), kid: z.string() });
+const claimsShape = z.object({
+  iss: z.string(),
+  aud: z.string(),
+  oid: z.uuid(),
+  appid: z.uuid(),
+  app_displayname: z.string(),
+  iat: z.number(),
+  nbf: z.number(),
+  exp: z.number(),
+});
+
+export async function openTokens(options: {
+  readonly keyFile: string;
+  readonly issuer: string;
+  readonly audience: string;
+  readonly tenantId: string;
+  readonly clock: Clock;
+  readonly random: Random;
+}): Promise<Tokens> {
+  const { issuer, audience, tenantId, clock, random } = options;
+  const privateKey = await loadOrMakeKey(options.keyFile);
+  const publicKey = createPublicKey(privateKey);
+  const { x, y } = publicKey.export({ format: "jwk" });
+  const kid = createHash("sha256").update(`${x}.${y}`).digest("base64url").slice(0, 22);
+  const nowSeconds = (): number => Math.floor(clock.nowMs() / 1000);
+  return {
+    keySet: { keys: [{ kty: "EC", crv: "P-256", use: "sig", alg: "ES256", kid, x, y }] },
+    issue: (subject) => {
+      const now = nowSeconds();
+      const claims = {
+        iss: issuer,
+        aud: audience,
+        sub: subject.principalId,
+        oid: subject.principalId,
+        appid: subject.clientId,
+        app_displayname: subject.name,
+        tid: tenantId,
+        iat: now,
+        nbf: now,
+        exp: now + lifeSeconds,
+        uti: random.uuid(),
+        ver: "1.0",
+      };
+      const signed = `${encode({ alg: "ES256", typ: "JWT", kid })}.${encode(claims)}`;
+      const signature = sign("sha256", Buffer.from(signed), { key: privateKey, dsaEncoding: "ieee-p1363" });
+      return { token: `${signed}.${signature.toString("base64url")}`, expiresInSeconds: lifeSeconds };
+    },
+    check: (token) => {
+      const [header, body, signature, ...rest] = token.slice(0, tokenCharactersMax + 1).split(".");
+      if (header === undefined || body === undefined || signature === undefined || rest.length > 0 || token.length > tokenCharactersMax)
+        throw refuse("it is not a token");
+      const isSigned = verify(
+        "sha256",
+        Buffer.from(`${header}.${body}`),
+        { key: publicKey, dsaEncoding: "ieee-p1363" },
+        Buffer.from(signature, "base64url"),
+      );
+      if (!isSigned || !headerShape.safeParse(decode(header)).success) throw refuse("it was not signed by this hub");
+      const claims = claimsShape.safeParse(decode(body));
+      if (!claims.success || claims.data.iss !== issuer || claims.data.aud !== audience) throw refuse("it is for another audience");
+      const now = nowSeconds();
+      if (claims.data.exp < now - clockSkewSeconds) throw refuse("it has expired");
+      if (claims.data.nbf > now + clockSkewSeconds) throw refuse("it is not valid yet");
+      return { principalId: claims.data.oid, clientId: claims.data.appid, name: claims.data.app_displayname };
+    },
+  };
+}
+
+async function loadOrMakeKey(path: string): Promise<KeyObject> {
+  const present = await readFile(path, "utf8").catch((error: unknown) => {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (present !== undefined) return createPrivateKey(present);
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  await writeFileAtomic(path, privateKey.export({ type: "pkcs8", format: "pem" }), { mode: 0o600 });
+  return privateKey;
+}
+
+function encode(value: unknown): string {
+  return Buffer.from(JSON.stringify(value)).toString("base64url");
+}
+
+/** undefined when it is not JSON; the schema then refuses it. */
+function decode(text: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(text, "base64url").toString("utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+function refuse(reason: string): Fault {
+  return new Fault("Unauthorized", `could not accept the access token: ${reason}`);
+}

@@ -1,0 +1,62 @@
+// Principals: who may sign in or hold roles. Of a secret only its hash is kept.
+
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { Kysely } from "kysely";
+import { toTimestamp, type Clock } from "../../base/clock.ts";
+import type { Tables } from "./tables.ts";
+
+export interface Principal {
+  readonly principalId: string;
+  readonly clientId: string;
+  readonly kind: "operator" | "vaultIdentity";
+  readonly name: string;
+}
+
+export interface Principals {
+  add(principal: Principal, secret: string | undefined): Promise<void>;
+  find(principalId: string): Promise<Principal | undefined>;
+  /** undefined when the client is unknown, has no secret, or another one. */
+  signIn(clientId: string, secret: string): Promise<Principal | undefined>;
+  hasOperator(): Promise<boolean>;
+  remove(principalId: string): Promise<void>;
+}
+
+export function openPrincipals({ db, clock }: { readonly db: Kysely<Tables>; readonly clock: Clock }): Principals {
+  return {
+    add: async (principal, secret) => {
+      await db
+        .insertInto("principals")
+        .values({
+          principal_id: principal.principalId,
+          client_id: principal.clientId,
+          kind: principal.kind,
+          name: principal.name,
+          secret_hash: secret === undefined ? null : hash(secret),
+          created_at: toTimestamp(clock.nowMs()),
+        })
+        .onConflict((conflict) => conflict.column("principal_id").doNothing())
+        .execute();
+    },
+    find: async (principalId) => {
+      const row = await db.selectFrom("principals").selectAll().where("principal_id", "=", principalId).executeTakeFirst();
+      return row === undefined ? undefined : { principalId, clientId: row.client_id, kind: row.kind, name: row.name };
+    },
+    signIn: async (clientId, secret) => {
+      const row = await db.selectFrom("principals").selectAll().where("client_id", "=", clientId).executeTakeFirst();
+      // An unknown client costs the same comparison, so that time tells nothing.
+      const isRight = timingSafeEqual(Buffer.from(hash(secret)), Buffer.from(row?.secret_hash ?? hash("")));
+      if (!isRight || row === undefined || row.secret_hash === null) return undefined;
+      return { principalId: row.principal_id, clientId, kind: row.kind, name: row.name };
+    },
+    hasOperator: async () =>
+      (await db.selectFrom("principals").select("principal_id").where("kind", "=", "operator").executeTakeFirst()) !== undefined,
+    remove: async (principalId) => {
+      await db.deleteFrom("principals").where("principal_id", "=", principalId).execute();
+    },
+  };
+}
+
+/** Secrets are 256 random bits, so a plain digest cannot be searched; see docs/decisions/tokens.md. */
+function hash(secret: string): string {
+  return createHash("sha256").update(secret, "utf8").digest("hex");
+}

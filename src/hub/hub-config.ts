@@ -1,0 +1,97 @@
+// The hub's configuration: one YAML file, parsed once, with a default for everything that has a right one.
+
+import { readFile } from "node:fs/promises";
+import { BlockList, isIPv4 } from "node:net";
+import { resolve } from "node:path";
+import { parse } from "yaml";
+import { z } from "zod";
+import { parseInput } from "./api/arm-errors.ts";
+
+const addressShape = z.ipv4();
+const nameShape = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/, "letters, digits, dot, dash and underscore");
+const domainShape = z
+  .string()
+  .max(150)
+  .regex(/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, "a DNS name in lower case");
+
+const networkShape = z
+  .object({
+    /** Name of the Microsoft.Network/virtualNetworks resource that stands for this network. */
+    virtualNetwork: nameShape,
+    subnet: nameShape.default("default"),
+    cidr: z.cidrv4(),
+    /** The interface or bridge that gets the endpoint addresses; absent: loopback mode, cidr inside 127.0.0.0/8. */
+    interface: z
+      .string()
+      .regex(/^[A-Za-z0-9_.-]{1,15}$/)
+      .optional(),
+    /** First and last address that endpoints may get; by default the fourth host to the last. */
+    endpointAddresses: z.object({ first: addressShape, last: addressShape }).optional(),
+    /** The landing zone's resolver listens here; absent: no resolver. */
+    dnsAddress: addressShape.optional(),
+    dnsPort: z.number().int().min(1).max(65_535).default(53),
+  })
+  .refine((network) => network.interface !== undefined || network.cidr.startsWith("127."), {
+    message: "without an interface the range must lie in 127.0.0.0/8",
+    path: ["cidr"],
+  });
+
+export const hubConfigShape = z.object({
+  /** Every name of the hub ends with it. */
+  domain: domainShape,
+  stateDir: z.string().min(1),
+  /** Where the public names listen. */
+  publicAddresses: z.array(addressShape).min(1).max(16),
+  managementPort: z.number().int().min(0).max(65_535).default(443),
+  /** Where every private endpoint listens. */
+  endpointPort: z.number().int().min(1).max(65_535).default(443),
+  networks: z.array(networkShape).max(64).default([]),
+  /** An outside PostgreSQL; absent: a private cluster in the state folder. */
+  databaseUrl: z.string().max(2000).optional(),
+  /** Passed through to the landing. */
+  landing: z.unknown().optional(),
+});
+
+export type HubConfig = z.infer<typeof hubConfigShape>;
+export type NetworkConfig = HubConfig["networks"][number];
+
+export function parseHubConfig(value: unknown): HubConfig {
+  const config = parseInput(hubConfigShape, value, "the hub's configuration");
+  return { ...config, stateDir: resolve(config.stateDir) };
+}
+
+export async function readHubConfig(path: string): Promise<HubConfig> {
+  return parseHubConfig(parse(await readFile(path, "utf8")));
+}
+
+/** Addresses that endpoints of the network may get, lowest first. */
+export function* endpointAddresses(network: NetworkConfig): Iterable<string> {
+  const [base = "", length = "32"] = network.cidr.split("/");
+  const sizeBits = 32 - Number(length);
+  const start = Math.floor(toNumber(base) / 2 ** sizeBits) * 2 ** sizeBits;
+  // The first addresses are the network's own: router, resolver and the like, as in Azure.
+  const first = network.endpointAddresses === undefined ? start + 4 : toNumber(network.endpointAddresses.first);
+  const last = network.endpointAddresses === undefined ? start + 2 ** sizeBits - 2 : toNumber(network.endpointAddresses.last);
+  for (let next = first; next <= last; next++) {
+    const address = toAddress(next);
+    if (address !== network.dnsAddress) yield address;
+  }
+}
+
+/** Whether all of `inner` lies in `outer`. */
+export function containsRange(outer: string, inner: string): boolean {
+  const [base = "", length = ""] = outer.split("/");
+  const [innerBase = "", innerLength = ""] = inner.split("/");
+  if (!isIPv4(innerBase) || !/^\d{1,2}$/.test(innerLength) || Number(innerLength) < Number(length)) return false;
+  const list = new BlockList();
+  list.addSubnet(base, Number(length), "ipv4");
+  return list.check(innerBase, "ipv4");
+}
+
+function toNumber(address: string): number {
+  return address.split(".").reduce((total, part) => total * 256 + Number(part), 0);
+}
+
+function toAddress(value: number): string {
+  return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
+}

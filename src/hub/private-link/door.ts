@@ -1,0 +1,140 @@
+// A TLS listener that serves some names and no others: the TLS name and the Host header are both checked, and must agree.
+
+import { createServer, type Server } from "node:https";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { createSecureContext, TLSSocket, type SecureContext } from "node:tls";
+import type { Log } from "../../base/log.ts";
+import { Fault } from "../../contract/errors.ts";
+import { toErrorBody } from "../api/arm-errors.ts";
+import type { Authority } from "../pki/authority.ts";
+
+export type HttpHandler = (request: IncomingMessage, response: ServerResponse) => void;
+
+export interface DoorOptions {
+  readonly address: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly authority: Authority;
+  /** The handler of a name in lower case; undefined: the name is not served here. */
+  readonly handlerOf: (name: string) => Promise<HttpHandler | undefined>;
+  /** Ask clients for a certificate of the hub's CA; the handler looks at what was proved. */
+  readonly asksClients: boolean;
+  readonly log: Log;
+}
+
+export interface Door extends AsyncDisposable {
+  readonly address: string;
+  readonly port: number;
+}
+
+const connectionsMax = 2000;
+const handshakeMsMax = 10_000;
+const headersMsMax = 20_000;
+const requestMsMax = 15 * 60_000;
+/** How long requests under way may take when the door closes. */
+const drainMs = 2_000;
+
+/** Listens on return. Fault Internal names the address when it cannot. */
+export async function openDoor(options: DoorOptions): Promise<Door> {
+  const contexts = new Map<string, { readonly pem: string; readonly context: SecureContext }>();
+  const server = createServer(
+    {
+      SNICallback: (name, answer) => {
+        contextOf(options, contexts, name.toLowerCase()).then(
+          (context) => answer(null, context),
+          (error: unknown) => answer(error instanceof Error ? error : new Error(String(error))),
+        );
+      },
+      requestCert: options.asksClients,
+      rejectUnauthorized: false,
+      ca: options.authority.caPem,
+      minVersion: "TLSv1.2",
+      handshakeTimeout: handshakeMsMax,
+      headersTimeout: headersMsMax,
+      requestTimeout: requestMsMax,
+      keepAliveTimeout: 65_000,
+    },
+    (request, response) => {
+      void dispatch(options, request, response);
+    },
+  );
+  server.maxConnections = connectionsMax;
+  server.on("tlsClientError", (error) => options.log.debug("handshake refused", { address: options.address, reason: error.message }));
+  // A peer that resets its connection is no event of ours; the request's own handler has told what mattered.
+  server.on("clientError", (_error, socket) => socket.destroy());
+  await listen(server, options);
+  const bound = server.address() as AddressInfo; // A listening TCP server's address has this form.
+  return { address: options.address, port: bound.port, [Symbol.asyncDispose]: () => close(server) };
+}
+
+/** Answers a Fault as the error envelope, where no fastify face is in charge. */
+export function answerFault(response: ServerResponse, fault: Fault): void {
+  const body = JSON.stringify(toErrorBody(fault));
+  response.writeHead(fault.httpStatus, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body),
+    "x-ms-error-code": fault.code,
+  });
+  response.end(body);
+}
+
+/** The TLS name that the client asked for, in lower case. */
+export function serverNameOf(socket: Socket): string | undefined {
+  const name = socket instanceof TLSSocket ? socket.servername : undefined;
+  return typeof name === "string" ? name.toLowerCase() : undefined;
+}
+
+async function contextOf(
+  options: DoorOptions,
+  contexts: Map<string, { readonly pem: string; readonly context: SecureContext }>,
+  name: string,
+): Promise<SecureContext> {
+  if ((await options.handlerOf(name)) === undefined) throw new Error(`the name ${name} is not served at ${options.address}`);
+  const { certificatePem, keyPem } = await options.authority.serverCertificate(name);
+  const present = contexts.get(name);
+  if (present?.pem === certificatePem) return present.context;
+  const context = createSecureContext({ cert: certificatePem, key: keyPem, ca: options.authority.caPem, minVersion: "TLSv1.2" });
+  contexts.set(name, { pem: certificatePem, context });
+  return context;
+}
+
+async function dispatch(options: DoorOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  try {
+    const tlsName = serverNameOf(request.socket);
+    const hostName = (request.headers.host ?? "").toLowerCase().replace(/:\d+$/, "");
+    const handler = tlsName === undefined ? undefined : await options.handlerOf(tlsName);
+    if (handler !== undefined && hostName === tlsName) {
+      handler(request, response);
+      return;
+    }
+    const evidence = { tlsName: tlsName ?? "none", host: hostName, address: options.address };
+    answerFault(response, new Fault("NameNotServed", "could not serve the name: it does not belong to this address", { evidence }));
+  } catch (error) {
+    options.log.error("request failed", { address: options.address, reason: error instanceof Error ? error.message : String(error) });
+    answerFault(response, error instanceof Fault ? error : new Fault("Internal", "could not answer the request", { cause: error }));
+  }
+}
+
+async function listen(server: Server, options: DoorOptions): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const fail = (error: Error): void => {
+      const evidence = { address: options.address, port: options.port, reason: error.message };
+      reject(new Fault("ListenFailed", `could not listen on ${options.address}:${options.port}`, { evidence, cause: error }));
+    };
+    server.once("error", fail);
+    server.listen({ host: options.address, port: options.port }, () => {
+      server.off("error", fail);
+      resolve();
+    });
+  });
+}
+
+async function close(server: Server): Promise<void> {
+  if (!server.listening) return;
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeIdleConnections();
+  const timeout = AbortSignal.timeout(drainMs);
+  timeout.addEventListener("abort", () => server.closeAllConnections(), { once: true });
+  await closed;
+}
