@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { asFault, Fault, faultKinds, fromReport, toReport } from "./errors.ts";
+import { asFault, Fault, fromReport, toReport } from "./errors.ts";
+import { faultKinds } from "./fault-kinds.ts";
 import { faultReportShape } from "./shapes.ts";
 
 describe("faults", () => {

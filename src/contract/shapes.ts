@@ -1,7 +1,8 @@
 // Schemas shared by every protocol: ids, timestamps, faults. Unknown input is parsed with these, once, at the edge.
 
 import { z } from "zod";
-import { faultKinds, type FaultCode, type FaultReport } from "./errors.ts";
+import type { FaultCode, FaultReport } from "./errors.ts";
+import { faultKinds } from "./fault-kinds.ts";
 import { parseApplianceId, parseDigestHex, parseDiskId, parseMachineId, parseOrderId, parsePointId, parseVaultId } from "./ids.ts";
 
 /** A schema of an id kind; the parser of that kind is the proof. */
