@@ -1,0 +1,248 @@
+// One agent's data connection: points one after the other, each sealed or dropped whole; faults are told, then the line is closed.
+
+import type { TLSSocket } from "node:tls";
+import { toTimestamp, type Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import {
+  beginPointShape,
+  encodeJsonFrame,
+  endPointShape,
+  FrameError,
+  frameFaultShape,
+  frameTypes,
+  parseJsonBody,
+  readFrames,
+  type BeginPoint,
+  type EndPoint,
+  type Frame,
+  type SealedPoint,
+} from "../../contract/agent-frames.ts";
+import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
+import { asFault, Fault, toReport } from "../../contract/errors.ts";
+import { parseDigestHex } from "../../contract/ids.ts";
+import type { Vault } from "../../vault/vault.ts";
+import { checkAgentVersion } from "../control/agent-listener.ts";
+import type { Peer } from "../control/json-https.ts";
+import type { MachineRegistry } from "../control/machine-registry.ts";
+import { basePointIdOf, checkBase, checkDisks } from "./check-begin.ts";
+import type { PointLedger } from "./point-ledger.ts";
+import { PointSession } from "./point-session.ts";
+
+/** A connection on which nothing arrives while something should is given up. */
+const silentMsMax = 120_000;
+/** How long a fault frame may take to leave. */
+const farewellMsMax = 5_000;
+const noRoot = parseDigestHex("0".repeat(64));
+
+export interface IngestParts {
+  readonly vault: Vault;
+  readonly ledger: PointLedger;
+  readonly registry: MachineRegistry;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Throws Fault SpoolFull when no new point may begin. */
+  readonly checkSpace: () => void;
+  /** Told of each fault that ended a point, and of each sealed point (undefined). */
+  readonly onOutcome: (peer: Peer, fault: Fault | undefined) => void;
+}
+
+/** Serves the connection to its end. Never rejects. */
+export async function serveIngestConnection(parts: IngestParts, peer: Peer, socket: TLSSocket): Promise<void> {
+  const log = parts.log.with({ machineId: peer.machineId });
+  const connection = new IngestConnection(parts, peer, socket, log);
+  try {
+    await connection.serve();
+  } catch (error) {
+    const fault = toIngestFault(error);
+    const isGone = socket.destroyed && fault.code === "AgentProtocolBroken";
+    if (!isGone) parts.onOutcome(peer, fault);
+    log[fault.code === "Internal" ? "error" : "warn"]("data connection ended", { fault: fault.code, reason: fault.message, isGone });
+    await sayFarewell(parts.clock, socket, fault);
+  } finally {
+    await connection.close().catch((error: unknown) => {
+      log.error("point could not be dropped cleanly", { reason: error instanceof Error ? error.message : String(error) });
+    });
+    socket.destroy();
+  }
+}
+
+class IngestConnection {
+  readonly #parts: IngestParts;
+  readonly #peer: Peer;
+  readonly #socket: TLSSocket;
+  readonly #log: Log;
+  #session: PointSession | undefined;
+  #writer: AsyncDisposable | undefined;
+  #hold: Disposable | undefined;
+
+  constructor(parts: IngestParts, peer: Peer, socket: TLSSocket, log: Log) {
+    this.#parts = parts;
+    this.#peer = peer;
+    this.#socket = socket;
+    this.#log = log;
+  }
+
+  async serve(): Promise<void> {
+    const socket = this.#socket;
+    let isBusy = false;
+    socket.setTimeout(silentMsMax, () => {
+      if (!isBusy) socket.destroy(new Error("nothing arrived for too long"));
+    });
+    for await (const frame of readFrames(socket)) {
+      isBusy = true;
+      const answer = await this.#take(frame);
+      if (answer !== undefined && !socket.write(answer)) await drained(socket);
+      isBusy = false;
+    }
+    if (this.#session !== undefined) throw new FrameError("the connection ended inside a point");
+  }
+
+  async close(): Promise<void> {
+    this.#hold?.[Symbol.dispose]();
+    await this.#dropPoint();
+  }
+
+  async #take(frame: Frame): Promise<Uint8Array | undefined> {
+    if (frame.type === frameTypes.fault) {
+      const report = parseJsonBody(frameFaultShape, frame.body);
+      this.#log.warn("agent gave a point up", { fault: report.id, reason: report.message.slice(0, 400) });
+      await this.#dropPoint();
+      return undefined;
+    }
+    if (frame.type === frameTypes.begin) {
+      await this.#begin(parseJsonBody(beginPointShape, frame.body));
+      return undefined;
+    }
+    if (this.#session === undefined) throw new FrameError(`frame type ${frame.type} outside a point`);
+    if (frame.type === frameTypes.end) return await this.#end(this.#session, parseJsonBody(endPointShape, frame.body));
+    return await this.#session.take(frame);
+  }
+
+  async #begin(begin: BeginPoint): Promise<void> {
+    if (this.#session !== undefined) throw new FrameError("a point begins inside another");
+    const { vault, ledger, registry } = this.#parts;
+    const { machineId, certificateDigest } = this.#peer;
+    checkAgentVersion(begin.protocolVersion);
+    checkDisks(begin);
+    const machine = registry.admit(machineId, certificateDigest, begin.bootId);
+    if (machine.protectedBy === undefined) {
+      throw new Fault("StateConflict", `refused a recovery point: machine ${machine.facts.hostname} is not protected`, {
+        evidence: { machineId },
+      });
+    }
+    this.#hold ??= registry.holdAlive(machineId, begin.bootId);
+    this.#parts.checkSpace();
+    const basePointId = basePointIdOf(begin);
+    if (basePointId !== undefined) {
+      checkBase(begin, {
+        machineId,
+        basePoint: await vault.point(basePointId),
+        baseBootId: ledger.bootIdOf(basePointId),
+        newestPointId: ledger.newestOf(machineId)?.pointId,
+      });
+    }
+    const writer = await vault.beginPoint({
+      pointId: begin.pointId,
+      machineId,
+      ...(basePointId === undefined ? {} : { parentPointId: basePointId }),
+      disks: begin.disks.map(({ diskId, sizeBytes, isBoot, excluded }) => ({ diskId, sizeBytes, isBoot, excluded })),
+    });
+    this.#writer = writer;
+    this.#session = new PointSession(begin, writer);
+    this.#log.debug("point began", { pointId: begin.pointId, modes: begin.disks.map((disk) => disk.mode) });
+  }
+
+  async #end(session: PointSession, end: EndPoint): Promise<Uint8Array> {
+    const { ledger } = this.#parts;
+    const { begin } = session;
+    ledger.prepare({
+      report: this.#draft(session, end),
+      bootId: begin.bootId,
+      repairedBlockCount: session.changedBlockCount,
+    });
+    const outcome = await session.end(end).catch((error: unknown) => {
+      ledger.drop(begin.pointId);
+      throw error;
+    });
+    const report = ledger.complete(outcome);
+    await this.#dropPoint();
+    this.#parts.onOutcome(this.#peer, undefined);
+    this.#log.info("recovery point sealed", {
+      pointId: begin.pointId,
+      mode: report.mode,
+      consistency: begin.consistency,
+      receivedBytes: report.sentBytes,
+      storedBytes: report.storedBytes,
+    });
+    const sealed: SealedPoint = {
+      pointId: begin.pointId,
+      roots: report.disks.map(({ diskId, root }) => ({ diskId, root })),
+      storedBytes: report.storedBytes,
+    };
+    return encodeJsonFrame(frameTypes.sealed, sealed);
+  }
+
+  #draft(session: PointSession, end: EndPoint): SealedPointReport {
+    const { begin } = session;
+    const modes = new Set(begin.disks.map((disk) => disk.mode));
+    return {
+      pointId: begin.pointId,
+      machineId: this.#peer.machineId,
+      timeMs: end.timeMs,
+      sealedAt: toTimestamp(this.#parts.clock.nowMs()),
+      consistency: begin.consistency,
+      disks: begin.disks.map(({ diskId, sizeBytes, isBoot }) => ({ diskId, sizeBytes, isBoot, root: noRoot })),
+      readBytes: end.readBytes,
+      sentBytes: session.receivedBytes,
+      storedBytes: 0,
+      frozenMs: end.frozenMs,
+      mode: modes.has("full") ? "full" : modes.has("checksum") ? "checksum" : "delta",
+    };
+  }
+
+  /** Leaves nothing visible of a point that was not sealed; after a seal it only closes. */
+  async #dropPoint(): Promise<void> {
+    const writer = this.#writer;
+    this.#session = undefined;
+    this.#writer = undefined;
+    await writer?.[Symbol.asyncDispose]();
+  }
+}
+
+function toIngestFault(error: unknown): Fault {
+  if (error instanceof FrameError) {
+    return new Fault("AgentProtocolBroken", `refused an agent's data: ${error.message}`, { cause: error });
+  }
+  if (error instanceof Error && !(error instanceof Fault) && "code" in error) {
+    return new Fault("AgentProtocolBroken", "the data connection of an agent broke", { cause: error });
+  }
+  return asFault(error, "take in a recovery point");
+}
+
+async function drained(socket: TLSSocket): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const settle = (): void => {
+      socket.off("drain", settle);
+      socket.off("close", settle);
+      if (socket.destroyed) reject(Object.assign(new Error("the agent is gone"), { code: "ECONNRESET" }));
+      else resolve();
+    };
+    socket.once("drain", settle);
+    socket.once("close", settle);
+  });
+}
+
+/** Tells the fault and waits until it has left, but not for ever: an agent that does not read gets nothing. */
+async function sayFarewell(clock: Clock, socket: TLSSocket, fault: Fault): Promise<void> {
+  if (socket.destroyed || !socket.writable) return;
+  const ended = new AbortController();
+  const left = new Promise<void>((resolve) => {
+    socket.once("error", () => resolve());
+    socket.once("close", () => resolve());
+    socket.end(encodeJsonFrame(frameTypes.fault, toReport(fault)), () => resolve());
+  });
+  // What the agent still sends is read and dropped, or its full buffers would keep it from reading the fault.
+  socket.resume();
+  await Promise.race([left, clock.sleep(farewellMsMax, ended.signal).catch(() => undefined)]); // The timer only bounds the wait.
+  ended.abort();
+}

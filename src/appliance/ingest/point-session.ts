@@ -1,0 +1,201 @@
+// One recovery point as its frames come in: announced, needed, taken, sealed; any breach of the protocol ends it.
+
+import { assert } from "../../base/assert.ts";
+import {
+  FrameError,
+  frameTypes,
+  unitsInFlightMax,
+  encodeFrame,
+  type BeginPoint,
+  type EndPoint,
+  type Frame,
+} from "../../contract/agent-frames.ts";
+import type { DiskId } from "../../contract/ids.ts";
+import { blockBytes, blockCountOf, granuleBytes, granuleCountOf, granulesPerBlock } from "../../disk/geometry.ts";
+import type { BlockId, PointWriter, SealOutcome } from "../../vault/vault.ts";
+import { BlockCover } from "./block-cover.ts";
+import { readBlocksBody, readGranulesBody, readIdsBody } from "./unit-bodies.ts";
+
+const noneNeeded = 0;
+const sendIt = 1;
+const baseDiffers = 2;
+
+interface SessionDisk {
+  readonly diskId: DiskId;
+  readonly sizeBytes: number;
+  readonly blockCount: number;
+  readonly granuleCount: number;
+  readonly isCompared: boolean;
+  /** For disks of which every block must be announced. */
+  readonly cover: BlockCover | undefined;
+}
+
+interface PendingUnit {
+  readonly diskIndex: number;
+  readonly firstBlock: number;
+  readonly ids: readonly BlockId[];
+  /** Indexes into ids, rising. */
+  readonly needed: readonly number[];
+}
+
+/** Takes frames one after the other; the caller writes the answers back and disposes the writer. */
+export class PointSession {
+  readonly begin: BeginPoint;
+  readonly #writer: PointWriter;
+  readonly #disks: readonly SessionDisk[];
+  readonly #pending = new Map<number, PendingUnit>();
+  #receivedBytes = 0;
+  #changedBlockCount = 0;
+
+  constructor(begin: BeginPoint, writer: PointWriter) {
+    this.begin = begin;
+    this.#writer = writer;
+    this.#disks = begin.disks.map((disk) => ({
+      diskId: disk.diskId,
+      sizeBytes: disk.sizeBytes,
+      blockCount: blockCountOf(disk.sizeBytes),
+      granuleCount: granuleCountOf(disk.sizeBytes),
+      isCompared: disk.mode === "checksum",
+      cover: disk.mode === "delta" ? undefined : new BlockCover(blockCountOf(disk.sizeBytes)),
+    }));
+  }
+
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  /** Blocks of disks in checksum mode that differed from the base point. */
+  get changedBlockCount(): number {
+    return this.#changedBlockCount;
+  }
+
+  get isWaiting(): boolean {
+    return this.#pending.size > 0;
+  }
+
+  /** Takes an ids, blocks or granules frame and gives the answer frame, if it has one. Throws FrameError or Fault. */
+  async take(frame: Frame): Promise<Uint8Array | undefined> {
+    this.#receivedBytes += frame.body.length + 16;
+    if (frame.type === frameTypes.ids) return await this.#takeIds(frame);
+    if (frame.type === frameTypes.blocks) return await this.#takeBlocks(frame);
+    if (frame.type === frameTypes.granules) return await this.#takeGranules(frame);
+    throw new FrameError(`frame type ${frame.type} does not belong inside a point`);
+  }
+
+  async #takeIds(frame: Frame): Promise<Uint8Array> {
+    const { diskIndex, firstBlock, ids } = readIdsBody(frame);
+    const disk = this.#disk(diskIndex);
+    if (firstBlock + ids.length > disk.blockCount) throw new FrameError("ids beyond the end of the disk");
+    if (frame.unit === 0 || this.#pending.has(frame.unit)) throw new FrameError(`unit ${frame.unit} is not free`);
+    if (this.#pending.size >= unitsInFlightMax) throw new FrameError("too many units under way");
+    this.#refusePending(diskIndex, firstBlock, firstBlock + ids.length);
+    const differs = disk.isCompared ? await this.#compare(disk, firstBlock, ids) : [];
+    const need = await this.#writer.need(disk.diskId, firstBlock, ids);
+    const body = new Uint8Array(ids.length);
+    const needed: number[] = [];
+    for (const [index, id] of ids.entries()) {
+      disk.cover?.add(firstBlock + index);
+      if (need[index] === true) {
+        needed.push(index);
+        body[index] = sendIt;
+      } else {
+        this.#writer.setBlock(disk.diskId, firstBlock + index, id);
+        body[index] = differs[index] === true ? baseDiffers : noneNeeded;
+      }
+    }
+    if (needed.length > 0) this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed });
+    return encodeFrame({ type: frameTypes.need, unit: frame.unit, count: ids.length, body });
+  }
+
+  async #compare(disk: SessionDisk, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
+    const present = await Promise.all(ids.map(async (_, index) => await this.#writer.blockId(disk.diskId, firstBlock + index)));
+    const differs = ids.map((id, index) => Buffer.compare(id, present[index] ?? id) !== 0);
+    this.#changedBlockCount += differs.filter(Boolean).length;
+    return differs;
+  }
+
+  async #takeBlocks(frame: Frame): Promise<Uint8Array> {
+    const unit = this.#pending.get(frame.unit);
+    if (unit === undefined) throw new FrameError(`blocks of unit ${frame.unit}, which is not under way`);
+    const { diskIndex, blocks } = readBlocksBody(frame);
+    if (diskIndex !== unit.diskIndex || blocks.length !== unit.needed.length) throw new FrameError("blocks do not fit their unit");
+    const disk = this.#disk(diskIndex);
+    await settleAll(
+      blocks.map(async ({ block, bytes }, place) => {
+        const index = unit.needed[place] ?? -1;
+        const id = unit.ids[index];
+        if (id === undefined || block !== unit.firstBlock + index) throw new FrameError("blocks do not fit their unit");
+        this.#refuseTail(disk, block * blockBytes, bytes);
+        await this.#writer.putBlock(disk.diskId, block, id, bytes);
+      }),
+    );
+    this.#pending.delete(frame.unit);
+    return encodeFrame({ type: frameTypes.taken, unit: frame.unit, count: blocks.length, body: new Uint8Array(0) });
+  }
+
+  async #takeGranules(frame: Frame): Promise<Uint8Array> {
+    const { diskIndex, granules, bytes } = readGranulesBody(frame);
+    const disk = this.#disk(diskIndex);
+    const patches = new Map<number, { readonly index: number; readonly bytes: Uint8Array }[]>();
+    for (const [place, granule] of granules.entries()) {
+      if (granule >= disk.granuleCount) throw new FrameError("granule beyond the end of the disk");
+      const block = Math.floor(granule / granulesPerBlock);
+      const content = bytes.subarray(place * granuleBytes, (place + 1) * granuleBytes);
+      this.#refuseTail(disk, granule * granuleBytes, content);
+      const patch = patches.get(block) ?? [];
+      if (patch.length === 0) {
+        this.#refusePending(diskIndex, block, block + 1);
+        patches.set(block, patch);
+      }
+      patch.push({ index: granule % granulesPerBlock, bytes: content });
+    }
+    await settleAll([...patches].map(async ([block, patch]) => await this.#writer.patchBlock(disk.diskId, block, patch)));
+    return encodeFrame({ type: frameTypes.taken, unit: frame.unit, count: granules.length, body: new Uint8Array(0) });
+  }
+
+  /** Seals. Only after every unit is finished and every block of a whole copy was announced. */
+  async end(end: EndPoint): Promise<SealOutcome> {
+    if (end.pointId !== this.begin.pointId) throw new FrameError("end of another point");
+    if (this.#pending.size > 0) throw new FrameError("end while units are unfinished");
+    for (const disk of this.#disks) {
+      const missingCount = disk.cover?.missingCount ?? 0;
+      if (missingCount > 0) throw new FrameError(`end before ${missingCount} blocks of disk ${disk.diskId} were announced`);
+    }
+    const { consistency } = this.begin;
+    const outcome = await this.#writer.seal({
+      timeMs: end.timeMs,
+      consistency,
+      ...(consistency === "final" && end.sourceRoots.length > 0 ? { expectedRoots: end.sourceRoots } : {}),
+    });
+    assert(outcome.point.pointId === this.begin.pointId, "the vault sealed the point that was begun");
+    return outcome;
+  }
+
+  #disk(diskIndex: number): SessionDisk {
+    const disk = this.#disks[diskIndex];
+    if (disk === undefined) throw new FrameError(`disk index ${diskIndex} is not in the point`);
+    return disk;
+  }
+
+  /** Inside a round a block belongs to one unit; a second word on it before the first is finished has no clear meaning. */
+  #refusePending(diskIndex: number, firstBlock: number, endBlock: number): void {
+    for (const unit of this.#pending.values()) {
+      if (unit.diskIndex !== diskIndex || endBlock <= unit.firstBlock || firstBlock >= unit.firstBlock + unit.ids.length) continue;
+      throw new FrameError(`block ${firstBlock} is still under way in another unit`);
+    }
+  }
+
+  /** What lies beyond the end of the disk is zeros, or roots would depend on it. */
+  #refuseTail(disk: SessionDisk, offset: number, bytes: Uint8Array): void {
+    const inside = disk.sizeBytes - offset;
+    if (inside >= bytes.length) return;
+    if (bytes.subarray(inside).some((byte) => byte !== 0)) throw new FrameError("bytes beyond the end of the disk are not zero");
+  }
+}
+
+/** Waits for all before it passes the first failure on: nothing may still write when the point is dropped. */
+async function settleAll(tasks: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(tasks);
+  const failed = results.find((result) => result.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
+}

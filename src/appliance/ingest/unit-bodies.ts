@@ -1,0 +1,100 @@
+// Reads the bodies of ids, blocks and granules frames: sizes, order and digests checked, nothing trusted.
+
+import { hash } from "node:crypto";
+import { zstdDecompressSync } from "node:zlib";
+import { blocksPerFrameMax, FrameError, granulesPerFrameMax, payloadMethods, type Frame } from "../../contract/agent-frames.ts";
+import { blockBytes, digestBytes, granuleBytes } from "../../disk/geometry.ts";
+
+export interface IdsBody {
+  readonly diskIndex: number;
+  readonly firstBlock: number;
+  /** Own copies; they may be kept. */
+  readonly ids: readonly Uint8Array[];
+}
+
+export interface BlockPayload {
+  readonly block: number;
+  /** Whole 64 KiB. */
+  readonly bytes: Uint8Array;
+}
+
+export interface BlocksBody {
+  readonly diskIndex: number;
+  readonly blocks: readonly BlockPayload[];
+}
+
+export interface GranulesBody {
+  readonly diskIndex: number;
+  readonly granules: readonly number[];
+  /** granules.length × 4 KiB, checked against the frame's digest. */
+  readonly bytes: Uint8Array;
+}
+
+export function readIdsBody(frame: Frame): IdsBody {
+  const { body, count } = frame;
+  if (count < 1 || count > blocksPerFrameMax) throw new FrameError(`ids frame of ${count} ids`);
+  if (body.length !== 8 + count * digestBytes) throw new FrameError("ids frame of a wrong size");
+  const view = viewOf(body);
+  const kept = body.slice(8);
+  const ids = Array.from({ length: count }, (_, index) => kept.subarray(index * digestBytes, (index + 1) * digestBytes));
+  return { diskIndex: view.getUint32(0), firstBlock: view.getUint32(4), ids };
+}
+
+export function readBlocksBody(frame: Frame): BlocksBody {
+  const { body, count } = frame;
+  if (count < 1 || count > blocksPerFrameMax) throw new FrameError(`blocks frame of ${count} blocks`);
+  if (body.length < 4) throw new FrameError("blocks frame without a disk");
+  const view = viewOf(body);
+  const blocks: BlockPayload[] = [];
+  let offset = 4;
+  for (let index = 0; index < count; index++) {
+    if (body.length - offset < 9) throw new FrameError("blocks frame is cut");
+    const block = view.getUint32(offset);
+    const payloadLength = view.getUint32(offset + 4);
+    const method = view.getUint8(offset + 8);
+    offset += 9;
+    if (payloadLength > body.length - offset) throw new FrameError("blocks frame is cut");
+    blocks.push({ block, bytes: unpack(method, body.subarray(offset, offset + payloadLength), blockBytes) });
+    offset += payloadLength;
+  }
+  if (offset !== body.length) throw new FrameError("blocks frame with bytes left over");
+  return { diskIndex: view.getUint32(0), blocks };
+}
+
+export function readGranulesBody(frame: Frame): GranulesBody {
+  const { body, count } = frame;
+  if (count < 1 || count > granulesPerFrameMax) throw new FrameError(`granules frame of ${count} granules`);
+  const payloadOffset = 8 + count * 4 + digestBytes;
+  if (body.length < payloadOffset) throw new FrameError("granules frame is cut");
+  const view = viewOf(body);
+  if (view.getUint8(5) !== 0 || view.getUint16(6) !== 0) throw new FrameError("reserved granules bytes are not zero");
+  const granules: number[] = [];
+  for (let index = 0; index < count; index++) {
+    const granule = view.getUint32(8 + index * 4);
+    if (index > 0 && granule <= (granules[index - 1] ?? 0)) throw new FrameError("granules are not in rising order");
+    granules.push(granule);
+  }
+  const bytes = unpack(view.getUint8(4), body.subarray(payloadOffset), count * granuleBytes);
+  const told = body.subarray(payloadOffset - digestBytes, payloadOffset);
+  if (!hash("sha256", bytes, "buffer").equals(told)) throw new FrameError("granules do not have the digest that was told");
+  return { diskIndex: view.getUint32(0), granules, bytes };
+}
+
+function unpack(method: number, payload: Uint8Array, sizeBytes: number): Uint8Array {
+  const bytes = method === payloadMethods.zstd ? decompress(payload, sizeBytes) : payload;
+  if (method !== payloadMethods.zstd && method !== payloadMethods.raw) throw new FrameError(`unknown payload method ${method}`);
+  if (bytes.length !== sizeBytes) throw new FrameError(`payload of ${bytes.length} bytes where ${sizeBytes} belong`);
+  return bytes;
+}
+
+function decompress(payload: Uint8Array, sizeBytes: number): Uint8Array {
+  try {
+    return zstdDecompressSync(payload, { maxOutputLength: sizeBytes });
+  } catch (error) {
+    throw new FrameError(`payload does not decompress: ${error instanceof Error ? error.message : "unreadable"}`);
+  }
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}

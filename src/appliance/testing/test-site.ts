@@ -1,0 +1,120 @@
+// For tests: a site with state folder, authority, registry and both agent ports on loopback, and a clock that tests move.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { systemClock, type Clock } from "../../base/clock.ts";
+import { silentLog } from "../../base/log.ts";
+import { systemRandom } from "../../base/random.ts";
+import type { ReplicationPolicy } from "../../contract/agent-control.ts";
+import type { Fault } from "../../contract/errors.ts";
+import type { MachineId } from "../../contract/ids.ts";
+import type { Vault } from "../../vault/vault.ts";
+import { startAgentListener } from "../control/agent-listener.ts";
+import { createAgentOrders, type AgentOrders } from "../control/agent-orders.ts";
+import { createMachineRegistry, type MachineRegistry } from "../control/machine-registry.ts";
+import { startIngestListener, type IngestListener } from "../ingest/ingest-listener.ts";
+import { createPointLedger, type PointLedger } from "../ingest/point-ledger.ts";
+import { openSiteAuthority, type SiteAuthority } from "../identity/site-authority.ts";
+import { openStateDatabase, type StateDatabase } from "../state/database.ts";
+import { createSealedFacts } from "../state/facts.ts";
+import { openSecretBox } from "../state/secret-box.ts";
+import { createMemoryVault, type MemoryVault } from "./memory-vault.ts";
+
+export interface TestClock extends Clock {
+  advance(ms: number): void;
+}
+
+/** Runs with the system's clock, plus what tests add. */
+export function createTestClock(): TestClock {
+  let addedMs = 0;
+  return {
+    nowMs: () => systemClock.nowMs() + addedMs,
+    monotonicMs: () => systemClock.monotonicMs() + addedMs,
+    sleep: systemClock.sleep,
+    advance: (ms) => {
+      addedMs += ms;
+    },
+  };
+}
+
+export const testPolicy: ReplicationPolicy = { pointIntervalSeconds: 5, freezeMsMax: 2000 };
+
+export interface TestSite extends AsyncDisposable {
+  readonly folder: string;
+  readonly clock: TestClock;
+  readonly database: StateDatabase;
+  readonly authority: SiteAuthority;
+  readonly registry: MachineRegistry;
+  readonly orders: AgentOrders;
+  readonly ledger: PointLedger;
+  readonly vault: MemoryVault;
+  readonly ingest: IngestListener;
+  readonly controlPort: number;
+  readonly dataPort: number;
+  readonly outcomes: (Fault | undefined)[];
+  /** Set to make begin frames fail. */
+  space: { fault: Fault | undefined };
+  protect(machineId: MachineId): void;
+}
+
+export async function startTestSite(options: { readonly vault?: Vault; readonly folder?: string } = {}): Promise<TestSite> {
+  const clock = createTestClock();
+  await using cleanup = new AsyncDisposableStack();
+  const folder = options.folder ?? (await mkdtemp(join(tmpdir(), "watari-appliance-")));
+  if (options.folder === undefined) cleanup.defer(async () => await rm(folder, { recursive: true, force: true }));
+  const database = cleanup.use(openStateDatabase(join(folder, "state.sqlite")));
+  const box = await openSecretBox(join(folder, "state.key"), systemRandom);
+  const authority = await openSiteAuthority(createSealedFacts(database, box), clock);
+  const registry = createMachineRegistry({ database, clock, random: systemRandom, log: silentLog });
+  const orders = createAgentOrders({ database, clock });
+  const ledger = createPointLedger({ database, clock });
+  const memoryVault = createMemoryVault();
+  const identity = await authority.issueServerIdentity(["127.0.0.1"]);
+  const outcomes: (Fault | undefined)[] = [];
+  const space: TestSite["space"] = { fault: undefined };
+  const listen = { addresses: ["127.0.0.1"], port: 0, identity, caPem: authority.caPem };
+  const ingest = cleanup.use(
+    await startIngestListener(
+      {
+        vault: options.vault ?? memoryVault,
+        ledger,
+        registry,
+        clock,
+        log: silentLog,
+        checkSpace: () => {
+          if (space.fault !== undefined) throw space.fault;
+        },
+        onOutcome: (_peer, fault) => outcomes.push(fault),
+      },
+      listen,
+    ),
+  );
+  const dataPort = ingest.listening[0]?.port ?? 0;
+  const control = cleanup.use(await startAgentListener({ authority, registry, orders, dataPort: () => dataPort, log: silentLog }, listen));
+  const owned = cleanup.move();
+  return {
+    folder,
+    clock,
+    database,
+    authority,
+    registry,
+    orders,
+    ledger,
+    vault: memoryVault,
+    ingest,
+    controlPort: control.listening[0]?.port ?? 0,
+    dataPort,
+    outcomes,
+    space,
+    protect: (machineId) =>
+      registry.protect(machineId, {
+        infrastructureId: machineId,
+        orderId: systemRandom.uuid(),
+        policy: testPolicy,
+        address: "127.0.0.1",
+        credentialId: "none",
+      }),
+    [Symbol.asyncDispose]: async () => await owned.disposeAsync(),
+  };
+}
