@@ -174,8 +174,17 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("fence"), orderId: orderIdShape, machineId: machineIdShape }),
   /** Power the source on again, for a rollback. */
   z.object({ kind: z.literal("unfence"), orderId: orderIdShape, machineId: machineIdShape }),
-  /** Stop replication; with removeAgent the agent is uninstalled when it answers within 60 s. */
-  z.object({ kind: z.literal("unprotect"), orderId: orderIdShape, machineId: machineIdShape, removeAgent: z.boolean() }),
+  /**
+   * Stop replication; with removeAgent the agent is uninstalled when it answers within 60 s. With removePoints every point of the
+   * machine leaves the vault (only the appliance writes there); done only when they are gone. A machine that is unknown is no fault.
+   */
+  z.object({
+    kind: z.literal("unprotect"),
+    orderId: orderIdShape,
+    machineId: machineIdShape,
+    removeAgent: z.boolean(),
+    removePoints: z.boolean().optional(),
+  }),
   z.object({ kind: z.literal("discover"), orderId: orderIdShape }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
