@@ -93,7 +93,7 @@ test("checkDocs passes good pages and finds each planted fault", () => {
     [{ pages: [...good.pages, { path: "docs/a.md", text: "[x](gone.md)" }] }, /gone\.md leads nowhere/],
     [{ pages: [...good.pages, { path: "a.md", text: "fault `NotThere`" }] }, /no fault is called NotThere/],
     [{ faultCodes: ["NotFound", "Unused"] }, /nothing uses the fault Unused/],
-    [{ pages: [...good.pages, { path: "docs/decisions/b.md", text: "b".repeat(2401) }] }, /half a page/],
+    [{ pages: [...good.pages, { path: "docs/decisions/b.md", text: "b".repeat(3201) }] }, /half a page/],
     [{ dependencies: ["zod", "pg"] }, /names `pg`/],
   ];
   for (const [change, message] of planted) {

@@ -1,0 +1,181 @@
+// `watari dev`: the checks, tests and benchmarks of a checkout, each with its time, all failures shown, one exit code.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { glob, mkdtemp, readFile, rm } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Command } from "commander";
+import { z } from "zod";
+import { systemClock } from "../base/clock.ts";
+import { tryCommand } from "../base/run-command.ts";
+import { forEachParallel } from "../base/semaphore.ts";
+import { say } from "./output.ts";
+import { packagesFor } from "./setup/package-lists.ts";
+import { ensurePackages } from "./setup/packages.ts";
+
+const projectRoot = join(import.meta.dirname, "../..");
+const checkTimeoutMs = 5 * 60_000;
+const unitTestTimeoutMs = 2 * 60_000;
+const systemTestTimeoutMs = 18 * 60_000;
+/** Bound of one whole run of the tests' runner, far above what it takes. */
+const runTimeoutMs = 40 * 60_000;
+const benchTimeoutMs = 30 * 60_000;
+
+interface Check {
+  readonly name: string;
+  readonly program: string;
+  readonly args: readonly string[];
+}
+
+const bin = (name: string): string => join(projectRoot, "node_modules/.bin", name);
+
+const checks: readonly Check[] = [
+  { name: "types", program: bin("tsc"), args: ["-p", "."] },
+  { name: "types of the contract, without Node", program: bin("tsc"), args: ["-p", "tsconfig.contract.json"] },
+  { name: "lint", program: bin("oxlint"), args: [] },
+  { name: "format", program: bin("oxfmt"), args: ["--check", "."] },
+  { name: "layers", program: process.execPath, args: ["tools/check-layers.ts"] },
+  { name: "tidy", program: process.execPath, args: ["tools/check-tidy.ts"] },
+  { name: "docs", program: process.execPath, args: ["tools/check-docs.ts"] },
+  { name: "unused", program: bin("knip"), args: ["--no-progress"] },
+];
+
+export function registerDevCommand(program: Command): void {
+  const noun = program.command("dev", { hidden: true }).description("checks, tests and benchmarks of this checkout");
+  noun
+    .command("check")
+    .description("types, lint, format and house rules")
+    .action(async () => finish([await runChecks()]));
+  noun
+    .command("test")
+    .description("set-up, all checks, all tests; the system tests last and one at a time")
+    .argument("[patterns...]", "only the tests of these files, without checks")
+    .action(async (patterns: readonly string[]) => await runEverything(patterns));
+  noun
+    .command("bench")
+    .description("measure every claim of bench/, or the files given")
+    .argument("[files...]", "files in bench/")
+    .action(async (files: readonly string[]) => finish([await runBenches(files)]));
+}
+
+/** One of the parts said no: exit code 1. */
+function finish(passes: readonly boolean[]): void {
+  if (passes.includes(false)) process.exitCode = 1;
+}
+
+async function runChecks(): Promise<boolean> {
+  const failed: string[] = [];
+  await forEachParallel(checks, Math.max(2, availableParallelism()), async ({ name, program, args }) => {
+    const startedMs = systemClock.monotonicMs();
+    const env = { ...process.env, NO_COLOR: "1" };
+    const { exitCode, stdout, stderr } = await tryCommand(program, args, { cwd: projectRoot, timeoutMs: checkTimeoutMs, env });
+    const seconds = ((systemClock.monotonicMs() - startedMs) / 1000).toFixed(1);
+    say(`${exitCode === 0 ? "✔" : "✖"} ${name} (${seconds} s)`);
+    if (exitCode === 0) return;
+    failed.push(name);
+    say(`${stdout}\n${stderr}`.trim().replaceAll(/^/gm, "    "));
+  });
+  say(failed.length === 0 ? "all checks passed" : `checks that failed: ${failed.join(", ")}`);
+  return failed.length === 0;
+}
+
+const totalsShape = z.object({
+  tests: z.number(),
+  suites: z.number(),
+  passed: z.number(),
+  failed: z.number(),
+  cancelled: z.number(),
+  skipped: z.number(),
+  todo: z.number(),
+});
+type Totals = z.infer<typeof totalsShape>;
+
+async function runEverything(patterns: readonly string[]): Promise<void> {
+  const startedMs = systemClock.monotonicMs();
+  await ensurePackages(packagesFor("test"), { purpose: "watari dev test", confirm: "announce" });
+  const areChecksGood = patterns.length > 0 || (await runChecks());
+  const all = await findTests(patterns.length > 0 ? patterns : ["{src,tools,lab,test,bench}/**/*.test.ts"]);
+  const systemTests = all.filter((path) => path.startsWith("test/system/"));
+  const unitTests = all.filter((path) => !path.startsWith("test/system/"));
+  const runs = [
+    await runTests(unitTests, { concurrency: Math.max(2, availableParallelism()), timeoutMs: unitTestTimeoutMs }),
+    await runTests(systemTests, { concurrency: 1, timeoutMs: systemTestTimeoutMs }),
+  ];
+  printTotals(
+    runs.flatMap(({ totals }) => totals ?? []),
+    systemClock.monotonicMs() - startedMs,
+  );
+  finish([areChecksGood, all.length > 0, ...runs.map(({ isGood }) => isGood)]);
+  if (!areChecksGood) say("the checks failed; see above");
+}
+
+async function findTests(patterns: readonly string[]): Promise<readonly string[]> {
+  const found: string[] = [];
+  for await (const path of glob([...patterns], { cwd: projectRoot })) found.push(path);
+  return found.toSorted();
+}
+
+interface TestRun {
+  readonly isGood: boolean;
+  readonly totals: Totals | undefined;
+}
+
+/** Runs the files with Node's test runner, its report on stdout. */
+async function runTests(files: readonly string[], limits: { readonly concurrency: number; readonly timeoutMs: number }): Promise<TestRun> {
+  if (files.length === 0) return { isGood: true, totals: undefined };
+  const folder = await mkdtemp(join(tmpdir(), "watari-test-"));
+  try {
+    const totalsFile = join(folder, "totals.json");
+    const reporters = ["spec", "stdout", join(projectRoot, "tools/test-totals.ts"), totalsFile];
+    const args = [
+      "--disable-warning=ExperimentalWarning",
+      "--test",
+      `--test-concurrency=${limits.concurrency}`,
+      `--test-timeout=${limits.timeoutMs}`,
+      ...reporters.map((value, index) => (index % 2 === 0 ? `--test-reporter=${value}` : `--test-reporter-destination=${value}`)),
+      ...files,
+    ];
+    const isGood = await runInherited(process.execPath, args, runTimeoutMs);
+    const text = await readFile(totalsFile, "utf8").catch(() => undefined); // Absent when the runner itself broke; isGood tells.
+    return { isGood, totals: text === undefined || text === "" ? undefined : totalsShape.parse(JSON.parse(text)) };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The same lines as the test runner's own summary, over all runs, so that the end of the output holds the whole truth. */
+function printTotals(runs: readonly Totals[], tookMs: number): void {
+  const sum = (key: keyof Totals): number => runs.reduce((total, run) => total + run[key], 0);
+  const names = { tests: "tests", suites: "suites", pass: "passed", fail: "failed", cancelled: "cancelled", skipped: "skipped" } as const;
+  const lines = Object.entries(names).map(([label, key]) => `ℹ ${label} ${sum(key)}`);
+  process.stdout.write(`\n${[...lines, `ℹ todo ${sum("todo")}`, `ℹ duration_ms ${Math.round(tookMs)}`].join("\n")}\n`);
+}
+
+async function runBenches(files: readonly string[]): Promise<boolean> {
+  const found = files.length > 0 ? files : await findBenches();
+  const failed: string[] = [];
+  // One after the other: a measurement wants the machine for itself.
+  for (const file of found) {
+    say(`bench ${file}`);
+    if (!(await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", file], benchTimeoutMs))) failed.push(file);
+  }
+  say(failed.length === 0 ? `${found.length} benchmarks done` : `benchmarks that failed: ${failed.join(", ")}`);
+  return failed.length === 0 && found.length > 0;
+}
+
+/** A benchmark is a file of bench/ that does something when it is run by itself. */
+async function findBenches(): Promise<readonly string[]> {
+  const found: string[] = [];
+  for await (const path of glob("bench/*.ts", { cwd: projectRoot })) {
+    const text = await readFile(join(projectRoot, path), "utf8");
+    if (!path.endsWith(".test.ts") && text.includes("import.meta.main")) found.push(path);
+  }
+  return found.toSorted();
+}
+
+async function runInherited(program: string, args: readonly string[], timeoutMs: number): Promise<boolean> {
+  const child = spawn(program, args, { cwd: projectRoot, stdio: ["ignore", "inherit", "inherit"], timeout: timeoutMs });
+  const ending: readonly unknown[] = await once(child, "exit");
+  return ending[0] === 0;
+}
