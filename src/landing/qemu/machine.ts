@@ -1,0 +1,183 @@
+// One landed machine: its disks, network and emulator, as separate steps that may each be repeated.
+
+import { copyFile, mkdir, open, readFile, rm, stat, truncate } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import type { Clock } from "../../base/clock.ts";
+import { tryCommand } from "../../base/run-command.ts";
+import { Fault } from "../../contract/errors.ts";
+import { hydrate } from "../hydration/hydrate.ts";
+import { detach, openRawView } from "../hydration/raw-view.ts";
+import type { ExportDisk, HydrationReport, LandingDisk } from "../target.ts";
+import { blockGraph, emulatorArguments, exportNameOf, qcow2Node, type Accelerator } from "./emulator.ts";
+import { machinePaths, type MachinePaths, type MachineRecord } from "./machine-record.ts";
+import { closeNetwork, openNetwork, type NamedNetwork } from "./network.ts";
+import { createOverlay, needsPoint } from "./overlay.ts";
+import { findProcess, killProcess } from "./process-identity.ts";
+import { openQmp, type Qmp } from "./qmp.ts";
+
+export interface MachineSurroundings {
+  readonly stateFolder: string;
+  readonly networks: Readonly<Record<string, NamedNetwork>>;
+  readonly exportDisk: ExportDisk;
+  readonly accelerator: Accelerator;
+  readonly clock: Clock;
+  /** Serves of this process, by socket path. */
+  readonly served: Map<string, AsyncDisposable>;
+}
+
+const hardware = { drivers: { required: ["virtio_pci", "virtio_blk"], wished: ["virtio_scsi"] }, cardDriver: "virtio_net" };
+const serialTailBytes = 4_096;
+const serialBytesMax = 16 * 2 ** 20;
+const startMsMax = 60_000;
+const efiFolder = "/usr/share/OVMF";
+
+/** A machine by its record. Holds nothing open itself. */
+export class Machine {
+  readonly paths: MachinePaths;
+  readonly record: MachineRecord;
+  readonly #around: MachineSurroundings;
+
+  constructor(record: MachineRecord, around: MachineSurroundings) {
+    this.record = record;
+    this.paths = machinePaths(around.stateFolder, record.name);
+    this.#around = around;
+  }
+
+  /** What only this machine's processes carry in their command lines. */
+  get mark(): string {
+    return `${this.paths.folder}/`;
+  }
+
+  async exportContents(disks: readonly LandingDisk[]): Promise<void> {
+    for (const [index, { content }] of disks.entries()) {
+      const socketPath = this.paths.nbdSocket(index);
+      if (this.#around.served.has(socketPath)) continue;
+      this.#around.served.set(socketPath, await this.#around.exportDisk(content, { socketPath, exportName: exportNameOf(index) }));
+    }
+  }
+
+  async closeExports(): Promise<void> {
+    for (const index of this.record.disks.keys()) await this.closeExport(index);
+  }
+
+  async closeExport(index: number): Promise<void> {
+    const socketPath = this.paths.nbdSocket(index);
+    const served = this.#around.served.get(socketPath);
+    this.#around.served.delete(socketPath);
+    await served?.[Symbol.asyncDispose]();
+    await rm(socketPath, { force: true });
+  }
+
+  async createOverlays(): Promise<void> {
+    for (const [index, { sizeBytes }] of this.record.disks.entries()) {
+      const uri = `nbd+unix:///${exportNameOf(index)}?socket=${this.paths.nbdSocket(index)}`;
+      await createOverlay(this.paths.overlay(index), { uri, sizeBytes });
+    }
+  }
+
+  async hydrateOverlays(signal?: AbortSignal): Promise<HydrationReport> {
+    const { clock } = this.#around;
+    const startedMs = clock.monotonicMs();
+    await mkdir(this.paths.scratch, { recursive: true, mode: 0o700 });
+    const graphs = this.record.disks.map((_, index) => ({ nodes: blockGraph(this.paths, index, true), topNode: qcow2Node(index) }));
+    const common = { clock, ...(signal === undefined ? {} : { signal }) };
+    let changes: readonly string[];
+    {
+      await using view = await openRawView({ graphs, folder: this.paths.scratch, ...common });
+      const bootDiskIndex = this.record.disks.findIndex(({ isBoot }) => isBoot);
+      const { nics } = this.record;
+      const scratchFolder = this.paths.scratch;
+      ({ changes } = await hydrate({ imagePaths: view.paths, bootDiskIndex, nics, hardware, scratchFolder, ...common }));
+    }
+    await rm(this.paths.scratch, { recursive: true });
+    return { seconds: (clock.monotonicMs() - startedMs) / 1000, changes };
+  }
+
+  async openNetwork(signal?: AbortSignal) {
+    return await openNetwork({ ...this.#networkOptions(), ...(signal === undefined ? {} : { signal }) });
+  }
+
+  #networkOptions() {
+    const { networks, clock } = this.#around;
+    return { paths: this.paths, record: this.record, networks, clock };
+  }
+
+  async findEmulator(): Promise<number | undefined> {
+    return await findProcess(this.paths.pidFile, this.mark);
+  }
+
+  /** Starts the emulator in the machine's network; the processor runs on return. */
+  async startEmulator(signal?: AbortSignal): Promise<void> {
+    const { accelerator } = this.#around;
+    const { cards, namespacePid } = await this.openNetwork(signal);
+    const dependsOnPoint = await this.dependencies();
+    const efi = await this.#efiFiles();
+    const around = { paths: this.paths, accelerator, cards, dependsOnPoint, ...(efi === undefined ? {} : { efi }) };
+    const command = ["qemu-system-x86_64", ...emulatorArguments(this.record, around)];
+    const entered = namespacePid === undefined ? command : ["nsenter", `--net=/proc/${namespacePid}/ns/net`, ...command];
+    const [program = "", ...args] = entered;
+    const options = { timeoutMs: startMsMax, cwd: "/", ...(signal === undefined ? {} : { signal }) };
+    const { exitCode, stderr } = await tryCommand(program, args, options);
+    if (exitCode !== 0) {
+      const evidence = { exitCode, output: stderr.slice(-2000) };
+      throw new Fault("LandingFailed", `could not start machine ${this.record.name}`, { evidence });
+    }
+  }
+
+  /** For each disk, whether it still needs the recovery point. A running emulator does not disturb the answer. */
+  async dependencies(): Promise<readonly boolean[]> {
+    return await Promise.all(this.record.disks.map(async (_, index) => await needsPoint(this.paths.overlay(index))));
+  }
+
+  async openQmp(): Promise<Qmp | undefined> {
+    return (await this.findEmulator()) === undefined ? undefined : await openQmp(this.paths.qmpSocket);
+  }
+
+  /** Lets a guest go on that stopped because its disk did not answer. */
+  async resume(): Promise<void> {
+    await using qmp = await this.openQmp();
+    if (qmp === undefined) return;
+    const { status } = z.object({ status: z.string() }).parse(await qmp.execute("query-status"));
+    if (status === "io-error") await qmp.execute("cont");
+  }
+
+  /** Last words on the serial console. A guest that talks without end does not fill the host's disk. */
+  async serialTail(): Promise<string> {
+    const size = (await stat(this.paths.serial).catch(() => undefined))?.size; // No console yet.
+    if (size === undefined) return "";
+    await using file = await open(this.paths.serial, "r");
+    const tail = Buffer.alloc(Math.min(size, serialTailBytes));
+    await file.read(tail, 0, tail.length, size - tail.length);
+    if (size > serialBytesMax) await truncate(this.paths.serial, 0);
+    return tail.toString("utf8");
+  }
+
+  /** Takes everything away, whatever state it is in. May be repeated. */
+  async erase(): Promise<void> {
+    const { clock } = this.#around;
+    await killProcess(this.paths.pidFile, this.mark, clock);
+    await killProcess(join(this.paths.scratch, "storage-daemon.pid"), this.mark, clock);
+    for (const index of this.record.disks.keys()) await detach(join(this.paths.scratch, `view-${index}.raw`));
+    await closeNetwork(this.#networkOptions());
+    await this.closeExports();
+    await rm(this.paths.qmpSocket, { force: true });
+    await rm(this.paths.folder, { recursive: true, force: true });
+  }
+
+  async #efiFiles(): Promise<{ codePath: string; variablesPath: string } | undefined> {
+    if (this.record.firmware === "bios") return undefined;
+    const codePath = join(efiFolder, "OVMF_CODE_4M.fd");
+    if (!existsSync(codePath)) {
+      throw new Fault("MissingProgram", "could not start an EFI machine: its firmware is not installed", { evidence: { package: "ovmf" } });
+    }
+    const variablesPath = join(this.paths.folder, "efi-variables.fd");
+    if (!existsSync(variablesPath)) await copyFile(join(efiFolder, "OVMF_VARS_4M.fd"), variablesPath);
+    return { codePath, variablesPath };
+  }
+
+  async readNetworkLog(): Promise<string> {
+    return await readFile(join(this.paths.folder, "network.log"), "utf8").catch(() => ""); // Only isolated networks have one.
+  }
+}

@@ -1,0 +1,167 @@
+// Wires landed machines: a network namespace of its own for isolated ones, a bridge that is there already for named ones.
+
+import { spawn } from "node:child_process";
+import { open, readFile, rm } from "node:fs/promises";
+import type { Clock } from "../../base/clock.ts";
+import { runCommand, tryCommand } from "../../base/run-command.ts";
+import { Fault } from "../../contract/errors.ts";
+import type { MachinePaths, MachineRecord } from "./machine-record.ts";
+import { findProcess, killProcess } from "./process-identity.ts";
+import { subnetFor, type GuestSubnet } from "./subnet.ts";
+
+/** What a network's name stands for here. */
+export type NamedNetwork =
+  /** A bridge of the host; others give addresses there. Their dnsmasq leases file tells which. */
+  | { readonly kind: "bridge"; readonly bridge: string; readonly leasesFile?: string }
+  /** QEMU's own address translation: the guest reaches out, ports of the guest are reached by forwards on loopback. */
+  | { readonly kind: "user"; readonly forwards: readonly { readonly hostPort: number; readonly guestPort: number }[] };
+
+export interface Wiring {
+  /** For -netdev, one per card. */
+  readonly cards: readonly string[];
+  /** A process whose network namespace the machine runs in; undefined for this program's own. */
+  readonly namespacePid: number | undefined;
+}
+
+export interface NetworkOptions {
+  readonly paths: MachinePaths;
+  readonly record: MachineRecord;
+  readonly networks: Readonly<Record<string, NamedNetwork>>;
+  readonly clock: Clock;
+  readonly signal?: AbortSignal;
+}
+
+const bridgeName = "watari0";
+const startMsMax = 15_000;
+const pollMs = 5;
+
+/** Makes the machine's network; what is there already is kept. */
+export async function openNetwork(options: NetworkOptions): Promise<Wiring> {
+  const { record, paths } = options;
+  const taps = record.nics.map((_, index) => paths.tap(index));
+  const cards = taps.map((tap) => `tap,ifname=${tap},script=no,downscript=no`);
+  if (record.network.kind === "isolated") return { cards, namespacePid: await openNamespace(options, taps) };
+  const network = namedNetwork(options);
+  if (network.kind === "user") {
+    const forwards = network.forwards.map(({ hostPort, guestPort }) => `,hostfwd=tcp:127.0.0.1:${hostPort}-:${guestPort}`).join("");
+    return { cards: record.nics.map((_, index) => (index === 0 ? `user${forwards}` : "user")), namespacePid: undefined };
+  }
+  for (const tap of taps) await plug(tap, network.bridge, options);
+  return { cards, namespacePid: undefined };
+}
+
+/** Removes what openNetwork made; for good when it is called again. */
+export async function closeNetwork(options: Omit<NetworkOptions, "networks">): Promise<void> {
+  const { paths, record, clock } = options;
+  await killProcess(paths.netPidFile, `${paths.folder}/`, clock);
+  await rm(paths.netPidFile, { force: true });
+  for (const index of record.nics.keys()) {
+    if ((await tryCommand("ip", ["link", "show", "dev", paths.tap(index)])).exitCode === 0)
+      await runCommand("ip", ["link", "delete", "dev", paths.tap(index)]);
+  }
+}
+
+/** The process that holds the isolated network, undefined when there is none. */
+export async function findNamespace(paths: MachinePaths): Promise<number | undefined> {
+  return await findProcess(paths.netPidFile, `${paths.folder}/`);
+}
+
+/** Files where the machine's addresses appear, and addresses that it is known to have. */
+export function addressSources(options: Pick<NetworkOptions, "paths" | "record" | "networks">): {
+  readonly leasesFile: string | undefined;
+  readonly addresses: readonly string[];
+} {
+  const { record, paths } = options;
+  const known = record.nics.flatMap(({ address }) => (address === undefined ? [] : [address.replace(/\/.*$/, "")]));
+  if (record.network.kind === "isolated") return { leasesFile: paths.leases, addresses: known };
+  const network = namedNetwork(options);
+  return { leasesFile: network.kind === "bridge" ? network.leasesFile : undefined, addresses: network.kind === "user" ? [] : known };
+}
+
+export function namedNetwork({ record, networks }: Pick<NetworkOptions, "record" | "networks">): NamedNetwork {
+  const name = record.network.kind === "named" ? record.network.name : "";
+  const network = Object.hasOwn(networks, name) ? networks[name] : undefined;
+  if (network === undefined) {
+    throw new Fault("NotFound", `could not attach machine ${record.name}: there is no network ${JSON.stringify(name)}`, {
+      evidence: { networks: Object.keys(networks) },
+    });
+  }
+  return network;
+}
+
+async function plug(tap: string, bridge: string, { paths, record }: NetworkOptions): Promise<void> {
+  const present = await tryCommand("ip", ["link", "show", "dev", tap]);
+  if (present.exitCode !== 0) await runCommand("ip", ["tuntap", "add", "dev", tap, "mode", "tap"]);
+  const attached = await tryCommand("ip", [
+    "link",
+    "set",
+    "dev",
+    tap,
+    "master",
+    bridge,
+    "alias",
+    `watari ${paths.folder}`.slice(0, 250),
+    "up",
+  ]);
+  if (attached.exitCode !== 0) {
+    throw new Fault("LandingFailed", `could not attach machine ${record.name} to the bridge ${bridge}`, {
+      causes: ["the bridge does not exist in the hub's network namespace"],
+      evidence: { output: attached.stderr.slice(-500) },
+    });
+  }
+}
+
+/** A fresh namespace that lives as long as its own DHCP server, which is also its keeper. */
+async function openNamespace(options: NetworkOptions, taps: readonly string[]): Promise<number> {
+  const { paths, record, clock, signal } = options;
+  const present = await findNamespace(paths);
+  if (present !== undefined) return present;
+  const subnets = record.nics.map(({ mac, address }) => subnetFor(mac, address));
+  const script = 'printf "%s\\n" "$1" | ip -batch - ; shift; exec dnsmasq "$@"';
+  const logPath = `${paths.folder}/network.log`;
+  await using log = await open(logPath, "w");
+  const args = ["--net", "sh", "-eu", "-c", script, "network", namespaceBatch(taps, subnets), ...dhcpArguments(paths, subnets)];
+  const child = spawn("unshare", args, { detached: true, stdio: ["ignore", log.fd, log.fd], cwd: "/" });
+  let isOver = false;
+  child.once("error", () => (isOver = true));
+  child.once("exit", () => (isOver = true));
+  child.unref();
+  const deadlineMs = clock.monotonicMs() + startMsMax;
+  for (;;) {
+    const pid = await findNamespace(paths);
+    if (pid !== undefined) return pid;
+    if (isOver || clock.monotonicMs() > deadlineMs) {
+      child.kill("SIGKILL");
+      const output = (await readFile(logPath, "utf8")).slice(-1000);
+      throw new Fault("LandingFailed", `could not make the isolated network of machine ${record.name}`, { evidence: { output } });
+    }
+    try {
+      await clock.sleep(pollMs, signal);
+    } catch (error) {
+      child.kill("SIGKILL");
+      throw error;
+    }
+  }
+}
+
+function namespaceBatch(taps: readonly string[], subnets: readonly GuestSubnet[]): string {
+  const own = new Set(subnets.map(({ ownAddress, prefixLength }) => `${ownAddress}/${prefixLength}`));
+  return [
+    "link set lo up",
+    `link add ${bridgeName} type bridge`,
+    ...[...own].map((address) => `addr add ${address} dev ${bridgeName}`),
+    `link set ${bridgeName} up`,
+    ...taps.flatMap((tap) => [`tuntap add dev ${tap} mode tap`, `link set dev ${tap} master ${bridgeName} up`]),
+  ].join("\n");
+}
+
+function dhcpArguments(paths: MachinePaths, subnets: readonly GuestSubnet[]): readonly string[] {
+  const ranges = new Set(subnets.map(({ rangeFirst, rangeLast, netmask }) => `--dhcp-range=${rangeFirst},${rangeLast},${netmask},1h`));
+  return [
+    ...["--conf-file=/dev/null", "--keep-in-foreground", "--no-hosts", "--no-resolv", "--port=0", "--no-ping", "--dhcp-authoritative"],
+    ...[`--interface=${bridgeName}`, "--bind-interfaces", "--user=nobody", "--log-facility=-"],
+    ...[`--dhcp-leasefile=${paths.leases}`, `--pid-file=${paths.netPidFile}`],
+    ...ranges,
+    ...subnets.flatMap(({ mac, guestAddress }) => (guestAddress === undefined ? [] : [`--dhcp-host=${mac},${guestAddress}`])),
+  ];
+}

@@ -1,0 +1,315 @@
+// Lands machines as QEMU processes on this host: instant boot on overlays over a recovery point, filled while they run.
+
+import { spawnSync } from "node:child_process";
+import { mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import { tryCommand } from "../../base/run-command.ts";
+import { Semaphore } from "../../base/semaphore.ts";
+import { Fault } from "../../contract/errors.ts";
+import type { ExportDisk, HttpProbe, HydrationReport, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../target.ts";
+import { checkSpec } from "../check-spec.ts";
+import { chooseAccelerator } from "./accelerator.ts";
+import type { Accelerator } from "./emulator.ts";
+import { bytesToFill, fillMachine } from "./fill.ts";
+import { leasedAddresses, probeHttp, type ProbeOrder } from "./http-probe.ts";
+import { findLeftovers } from "./leftovers.ts";
+import { machinePaths, readRecord, recordOf, writeRecord, type MachineRecord } from "./machine-record.ts";
+import { Machine, type MachineSurroundings } from "./machine.ts";
+import { addressSources, findNamespace, namedNetwork, type NamedNetwork } from "./network.ts";
+
+export interface QemuTargetOptions {
+  /** Own folder for overlays, records and sockets; a short path: sockets lie in it. */
+  readonly stateFolder: string;
+  readonly exportDisk: ExportDisk;
+  readonly networks: Readonly<Record<string, NamedNetwork>>;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Found by a trial unless told. */
+  readonly accelerator?: Accelerator;
+  /** How long a guest may take to power itself off before it is ended. */
+  readonly stopMsMax?: number;
+}
+
+/** Debian packages by the programs that are needed of them. */
+const packages = {
+  "qemu-system-x86_64": "qemu-system-x86",
+  "qemu-img": "qemu-utils",
+  "qemu-storage-daemon": "qemu-system-common",
+  debugfs: "e2fsprogs",
+  e2fsck: "e2fsprogs",
+  dnsmasq: "dnsmasq-base",
+  ip: "iproute2",
+  nsenter: "util-linux",
+  unshare: "util-linux",
+  setpriv: "util-linux",
+  umount: "mount",
+};
+
+const socketPathBytesMax = 107;
+const stopPollMs = 100;
+const probeGraceMs = 30_000;
+
+/** Opens the target. Machines of an earlier process are taken over; those that never became whole are removed. */
+export async function openQemuTarget(options: QemuTargetOptions): Promise<QemuTarget> {
+  requirePrograms();
+  await mkdir(join(options.stateFolder, "machines"), { recursive: true, mode: 0o700 });
+  await mkdir(join(options.stateFolder, "s"), { recursive: true, mode: 0o700 });
+  const accelerator = options.accelerator ?? (await chooseAccelerator());
+  const target = new QemuTarget(options, accelerator);
+  await target.removeUnfinished();
+  return target;
+}
+
+export class QemuTarget implements Target {
+  readonly kind = "qemu";
+  readonly #options: QemuTargetOptions;
+  readonly #around: MachineSurroundings;
+  /** Changes to one machine come one after another. */
+  readonly #turns = new Map<string, Semaphore>();
+
+  /** Use openQemuTarget. */
+  constructor(options: QemuTargetOptions, accelerator: Accelerator) {
+    this.#options = options;
+    const { stateFolder, networks, exportDisk, clock } = options;
+    this.#around = { stateFolder, networks, exportDisk, accelerator, clock, served: new Map() };
+  }
+
+  async launch(spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
+    checkSpec(spec);
+    return await this.#inTurn(spec.name, async () => {
+      const present = await this.#find(spec.name);
+      if (present !== undefined) {
+        await present.exportContents(spec.disks);
+        if ((await present.findEmulator()) === undefined) await this.#startPresent(present);
+        return { hydration: present.record.hydration };
+      }
+      const machine = new Machine(recordOf(spec), this.#around);
+      this.#checkSurroundings(machine);
+      try {
+        return await this.#land(machine, spec, signal);
+      } catch (error) {
+        await machine.erase();
+        throw error;
+      }
+    });
+  }
+
+  async #land(machine: Machine, spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
+    signal?.throwIfAborted();
+    await mkdir(machine.paths.folder, { recursive: true, mode: 0o700 });
+    await writeRecord(machine.paths, machine.record);
+    await machine.exportContents(spec.disks);
+    await machine.createOverlays();
+    const networking = machine.openNetwork(signal); // Meanwhile.
+    const results = await Promise.allSettled([machine.hydrateOverlays(signal), networking]);
+    const [hydrated, wired] = results;
+    if (hydrated.status === "rejected") throw hydrated.reason;
+    if (wired.status === "rejected") throw wired.reason;
+    await machine.startEmulator(signal);
+    signal?.throwIfAborted();
+    const hydration = hydrated.value;
+    await writeRecord(machine.paths, { ...machine.record, state: "landed", hydration: { ...hydration, changes: [...hydration.changes] } });
+    this.#options.log.info("machine landed", { name: spec.name, hydrationSeconds: hydration.seconds });
+    return { hydration };
+  }
+
+  #checkSurroundings(machine: Machine): void {
+    if (machine.record.network.kind === "named") namedNetwork({ record: machine.record, networks: this.#options.networks });
+    const longest = machine.paths.qmpSocket;
+    if (Buffer.byteLength(longest) > socketPathBytesMax) {
+      throw new Fault("InputInvalid", "could not land a machine: the path of the state folder is too long for sockets", {
+        evidence: { path: longest, bytesMax: socketPathBytesMax },
+      });
+    }
+  }
+
+  async status(name: string): Promise<LandedStatus> {
+    const machine = await this.#find(name);
+    if (machine === undefined) return { name, power: "gone", addresses: [], bytesToFill: 0, serialTail: "" };
+    const { leasesFile, addresses } = addressSources({ paths: machine.paths, record: machine.record, networks: this.#options.networks });
+    const leased = await leasedAddresses(
+      leasesFile,
+      machine.record.nics.map(({ mac }) => mac),
+    );
+    return {
+      name,
+      power: (await machine.findEmulator()) === undefined ? "stopped" : "running",
+      addresses: [...new Set([...leased, ...addresses])],
+      bytesToFill: await bytesToFill(machine),
+      serialTail: await machine.serialTail(),
+    };
+  }
+
+  async probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+    const machine = await this.#existing(name, "probe");
+    const order = this.#probeOrder(machine, probe, timeoutSeconds);
+    const isIsolated = machine.record.network.kind === "isolated";
+    const outcome = isIsolated ? await this.#probeInside(machine, order, signal) : await probeHttp(order, this.#options.clock, signal);
+    if (outcome.kind === "answered") return outcome;
+    return { ...outcome, reason: `${outcome.reason}; last words on its console: ${(await machine.serialTail()).slice(-1000)}` };
+  }
+
+  #probeOrder(machine: Machine, probe: HttpProbe, timeoutSeconds: number): ProbeOrder {
+    const { record, paths } = machine;
+    const { networks } = this.#options;
+    const { leasesFile, addresses } = addressSources({ paths, record, networks });
+    const network = record.network.kind === "named" ? namedNetwork({ record, networks }) : undefined;
+    const forward = network?.kind === "user" ? network.forwards.find(({ guestPort }) => guestPort === probe.port) : undefined;
+    return {
+      macs: record.nics.map(({ mac }) => mac),
+      addresses: forward === undefined ? [...addresses] : [`127.0.0.1:${forward.hostPort}`],
+      port: probe.port,
+      path: probe.path,
+      timeoutSeconds,
+      ...(leasesFile === undefined ? {} : { leasesFile }),
+    };
+  }
+
+  async #probeInside(machine: Machine, order: ProbeOrder, signal?: AbortSignal): Promise<ProbeOutcome> {
+    const pid = await findNamespace(machine.paths);
+    if (pid === undefined) return { kind: "silent", seconds: 0, reason: "its network is gone; start the machine again" };
+    const script = join(import.meta.dirname, "http-probe-child.ts");
+    const args = [`--net=/proc/${pid}/ns/net`, process.execPath, "--disable-warning=ExperimentalWarning", script];
+    const timeoutMs = order.timeoutSeconds * 1000 + probeGraceMs;
+    const { exitCode, stdout, stderr } = await tryCommand("nsenter", args, {
+      stdin: JSON.stringify(order),
+      timeoutMs,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (exitCode !== 0)
+      throw new Fault("LandingFailed", "could not run the probe in the machine's network", { evidence: { output: stderr.slice(-1000) } });
+    return probeOutcomeShape.parse(JSON.parse(stdout));
+  }
+
+  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const machine = await this.#existing(name, "fill");
+    await fillMachine(machine, { clock, onProgress, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  async start(name: string): Promise<void> {
+    await this.#inTurn(name, async () => {
+      const machine = await this.#existing(name, "start");
+      if ((await machine.findEmulator()) === undefined) await this.#startPresent(machine);
+    });
+  }
+
+  async #startPresent(machine: Machine): Promise<void> {
+    for (const [index, dependsOnPoint] of (await machine.dependencies()).entries()) {
+      if (!dependsOnPoint || this.#around.served.has(machine.paths.nbdSocket(index))) continue;
+      throw new Fault("StateConflict", `could not start machine ${machine.record.name}: its recovery point is not served`, {
+        action: "reattach the machine's recovery point, then start it",
+        evidence: { disk: index },
+      });
+    }
+    await machine.startEmulator();
+  }
+
+  async stop(name: string): Promise<void> {
+    const { clock, stopMsMax = 30_000 } = this.#options;
+    await this.#inTurn(name, async () => {
+      const machine = await this.#existing(name, "stop");
+      await using qmp = await machine.openQmp();
+      if (qmp === undefined) return;
+      await qmp.execute("system_powerdown");
+      const deadlineMs = clock.monotonicMs() + stopMsMax;
+      while ((await machine.findEmulator()) !== undefined) {
+        if (clock.monotonicMs() > deadlineMs) {
+          await qmp.execute("quit").catch(() => undefined); // It may have ended by itself just now.
+        }
+        await clock.sleep(stopPollMs);
+      }
+    });
+  }
+
+  async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
+    await this.#inTurn(name, async () => {
+      const machine = await this.#existing(name, "reattach");
+      const expected = machine.record.disks.map(({ diskId, sizeBytes }) => `${diskId} ${sizeBytes}`);
+      const given = disks.map(({ diskId, content }) => `${diskId} ${content.sizeBytes}`);
+      if (expected.join() !== given.join()) {
+        throw new Fault("InputInvalid", `could not reattach machine ${name}: these are not its disks`, { evidence: { expected, given } });
+      }
+      if (!(await machine.dependencies()).includes(true)) return;
+      await machine.exportContents(disks);
+      await machine.resume();
+    });
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#inTurn(name, async () => {
+      const machine = await this.#find(name);
+      await machine?.erase();
+    });
+  }
+
+  async list(): Promise<readonly string[]> {
+    const names = await readdir(join(this.#options.stateFolder, "machines"));
+    const found = await Promise.all(names.map(async (name) => await this.#find(name)));
+    return found.flatMap((machine) => (machine === undefined ? [] : [machine.record.name])).sort();
+  }
+
+  /** One line for everything here that belongs to no landed machine. Empty after clean removals. */
+  async leftovers(): Promise<readonly string[]> {
+    return await findLeftovers(this.#options.stateFolder, await this.list());
+  }
+
+  /** Ends what a killed process began to land. */
+  async removeUnfinished(): Promise<void> {
+    for (const name of await readdir(join(this.#options.stateFolder, "machines"))) {
+      if ((await this.#find(name)) !== undefined) continue;
+      const record = await readRecord(machinePaths(this.#options.stateFolder, name));
+      await new Machine(record ?? emptyRecord(name), this.#around).erase();
+      this.#options.log.warn("unfinished machine removed", { name });
+    }
+  }
+
+  /** Stops serving; machines run on and wait at reads that need their recovery point. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const served = [...this.#around.served.values()];
+    this.#around.served.clear();
+    for (const each of served) await each[Symbol.asyncDispose]();
+  }
+
+  async #find(name: string): Promise<Machine | undefined> {
+    const record = await readRecord(machinePaths(this.#options.stateFolder, name));
+    return record?.state === "landed" && record.name === name ? new Machine(record, this.#around) : undefined;
+  }
+
+  async #existing(name: string, doing: string): Promise<Machine> {
+    const machine = await this.#find(name);
+    if (machine === undefined) throw new Fault("NotFound", `could not ${doing} machine ${name}: there is none of that name`);
+    return machine;
+  }
+
+  async #inTurn<T>(name: string, task: () => Promise<T>): Promise<T> {
+    const turn = this.#turns.get(name) ?? new Semaphore(1);
+    this.#turns.set(name, turn);
+    return await turn.run(task);
+  }
+}
+
+const probeOutcomeShape = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("answered"), status: z.number(), body: z.string(), seconds: z.number() }),
+  z.object({ kind: z.literal("silent"), seconds: z.number(), reason: z.string() }),
+]);
+
+/** Enough to erase a folder whose record was never written whole. */
+function emptyRecord(name: string): MachineRecord {
+  const hydration = { seconds: 0, changes: [] };
+  const sizes = { cpuCount: 1, memoryBytes: 2 ** 20, firmware: "bios" } as const;
+  return { version: 1, state: "landing", name, ...sizes, disks: [], nics: [], network: { kind: "isolated" }, hydration };
+}
+
+function requirePrograms(): void {
+  const missing = Object.entries(packages).filter(([program]) => spawnSync("sh", ["-c", `command -v ${program}`]).status !== 0);
+  if (missing.length === 0) return;
+  const names = [...new Set(missing.map(([, name]) => name))];
+  throw new Fault("MissingProgram", "could not open the QEMU target: programs are missing", {
+    evidence: { programs: missing.map(([program]) => program), packages: names },
+    action: `apt-get install ${names.join(" ")}`,
+  });
+}
