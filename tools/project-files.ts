@@ -1,8 +1,7 @@
 // The project's own files and their text, as every house rule reads them, and how a rule tells what it found.
 
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { runCommand } from "../src/base/run-command.ts";
+import { glob, readFile } from "node:fs/promises";
+import { join, relative } from "node:path";
 
 export const projectRoot = join(import.meta.dirname, "..");
 
@@ -18,21 +17,17 @@ export interface Finding {
   readonly message: string;
 }
 
-/** All files that git knows or would take, of these endings; what was deleted but not committed is left out. */
-export async function readProjectFiles(endings: readonly string[]): Promise<readonly ProjectFile[]> {
-  const listed = await runCommand("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], { cwd: projectRoot });
-  const paths = [...new Set(listed.stdout.split("\0"))].filter((path) => path !== "" && endings.some((ending) => path.endsWith(ending)));
-  const files = await Promise.all(paths.toSorted().map(readProjectFile));
-  return files.filter((file) => file !== undefined);
-}
+const foldersLeftOut = ["node_modules", ".git", ".watari"];
 
-async function readProjectFile(path: string): Promise<ProjectFile | undefined> {
-  try {
-    return { path, text: await readFile(join(projectRoot, path), "utf8") };
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
-    throw error;
+/** All files of the checkout with one of these endings, sorted by path. */
+export async function readProjectFiles(endings: readonly string[]): Promise<readonly ProjectFile[]> {
+  const entries = glob("**/*", { cwd: projectRoot, withFileTypes: true, exclude: (entry) => foldersLeftOut.includes(entry.name) });
+  const paths: string[] = [];
+  for await (const entry of entries) {
+    const path = relative(projectRoot, join(entry.parentPath, entry.name));
+    if (entry.isFile() && endings.some((ending) => path.endsWith(ending))) paths.push(path);
   }
+  return await Promise.all(paths.toSorted().map(async (path) => ({ path, text: await readFile(join(projectRoot, path), "utf8") })));
 }
 
 /** The tests of the rules hold the very faults that the rules look for. */
