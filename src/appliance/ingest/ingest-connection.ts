@@ -88,7 +88,7 @@ class IngestConnection {
     socket.setTimeout(silentMsMax, () => {
       if (!isBusy) socket.destroy(new Error("nothing arrived for too long"));
     });
-    for await (const frame of readFrames(socket)) {
+    for await (const frame of readFrames(socket.iterator({ destroyOnReturn: false }))) {
       isBusy = true;
       const answer = await this.#take(frame);
       if (answer !== undefined && !socket.write(answer)) await drained(socket);
