@@ -1,0 +1,73 @@
+// Runs a registered agent over a source, real or simulated, until it is stopped or uninstalled.
+
+import type { Clock } from "../base/clock.ts";
+import type { Random } from "../base/random.ts";
+import { agentRoutes, pollResponseShape } from "../contract/agent-control.ts";
+import { connectData, postJson } from "./identity/appliance-client.ts";
+import { loadIdentity, requireOriginal } from "./identity/registration.ts";
+import type { AgentLog } from "./log.ts";
+import { ControlLoop } from "./orders/control-loop.ts";
+import { OrderBook } from "./orders/order-book.ts";
+import { Replicator } from "./points/replicator.ts";
+import type { Source } from "./source.ts";
+
+export interface AgentOptions {
+  readonly source: Source;
+  readonly stateFolder: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: AgentLog;
+  readonly cpuShareMax?: number;
+  readonly bytesPerSecondMax?: number;
+}
+
+/** Resolves when the signal has ended, or "uninstall" when the appliance has had its answer to that order. Throws AgentCloned. */
+export async function runAgent(options: AgentOptions, signal: AbortSignal): Promise<"stopped" | "uninstall"> {
+  const { source, stateFolder, clock, random, log } = options;
+  const { identity, trust } = await loadIdentity(stateFolder);
+  requireOriginal(identity, await source.facts());
+  const host = identity.applianceHost;
+  const replicator = new Replicator({
+    ...options,
+    connect: (abort) => connectData({ host, port: identity.dataPort }, trust, abort),
+    cpuSeconds: () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1e6;
+    },
+    residentBytes: () => process.memoryUsage.rss(),
+  });
+  await replicator.load();
+  const book = new OrderBook(stateFolder, () => replicator.isFrozen);
+  await book.load();
+  const control = new ControlLoop({
+    machineId: identity.machineId,
+    source,
+    replicator,
+    book,
+    poll: (body, abort) =>
+      postJson({
+        endpoint: { host, port: identity.controlPort },
+        trust,
+        path: agentRoutes.poll,
+        body,
+        shape: pollResponseShape,
+        timeoutMs: 60_000,
+        signal: abort,
+      }),
+    requireOriginal: (facts) => requireOriginal(identity, facts),
+    clock,
+    random,
+    log,
+  });
+  const ending = new AbortController();
+  const both = AbortSignal.any([signal, ending.signal]);
+  const copying = replicator.run(both);
+  log.info("agent started", { machineId: identity.machineId });
+  try {
+    return await control.run(both);
+  } finally {
+    ending.abort();
+    await copying;
+    log.info("agent stopped");
+  }
+}

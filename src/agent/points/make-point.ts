@@ -1,0 +1,303 @@
+// Makes one recovery point: rounds on the running machine until little is left, then a freeze, the last changes, and the seal.
+
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import { Fault } from "../../contract/errors.ts";
+import { agentProtocolVersion } from "../../contract/agent-control.ts";
+import type { BeginPoint, SealedPoint } from "../../contract/agent-frames.ts";
+import { parseDigestHex, type PointId } from "../../contract/ids.ts";
+import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
+import { countGranules, type ChangeTracker, type GranuleRun, type Mark } from "../changes/tracker.ts";
+import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disks/ranges.ts";
+import type { DigestTable } from "../sender/digest-table.ts";
+import { batchRuns, readBatch, refreshDigests, sendBatch, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
+import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
+import type { Freeze, OpenDisk, Source } from "../source.ts";
+
+export interface PointDisk {
+  readonly open: OpenDisk;
+  readonly tracker: ChangeTracker;
+  readonly mode: BeginPoint["disks"][number]["mode"];
+  readonly reason: string;
+  /** Ranges that are changed though nobody wrote them: what became or ceased to be excluded, a grown tail. */
+  readonly alsoChanged: readonly ByteRange[];
+  readonly digests: DigestTable | undefined;
+}
+
+export interface PointPlan {
+  readonly pointId: PointId;
+  readonly bootId: string;
+  readonly basePointId: PointId | undefined;
+  readonly consistency: "crash" | "final";
+  readonly disks: readonly PointDisk[];
+  readonly freezeMsMax: number;
+  /** For "final": how long the filesystems may stay frozen. */
+  readonly holdMsMax: number;
+}
+
+export interface PointContext extends PassContext {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly source: Source;
+  readonly readBytes: () => number;
+  /** While logs are held nothing is written to any filesystem. */
+  readonly holdLogs: () => void;
+  readonly releaseLogs: () => void;
+}
+
+export interface MadePoint {
+  readonly sealed: SealedPoint;
+  readonly timeMs: number;
+  readonly frozenMs: number;
+  /** For "final": still held; the caller thaws. */
+  readonly freeze: Freeze | undefined;
+  readonly sourceRoots: SealedPoint["roots"];
+  /** Blocks that differed from the base point although nobody was seen to write them. */
+  readonly unexplainedBlockCount: number;
+  /** To be called once the point is remembered as the new base. */
+  readonly acknowledge: () => void;
+}
+
+const liveRoundsMax = 12;
+const freezeAttemptsMax = 4;
+const quietRoundsMax = 6;
+/** Changes that are read into memory while frozen. */
+export const heldBytesMax = 24 << 20;
+/** What is assumed of a disk's speed before it was measured: 16 MiB/s. */
+const readBytesPerMsMin = 16_384;
+
+interface Round {
+  readonly since: readonly (Mark | undefined)[];
+  readonly until: readonly Mark[];
+}
+
+export async function makePoint(context: PointContext, plan: PointPlan): Promise<MadePoint> {
+  const passDisks = plan.disks.map((disk, index): PassDisk => ({ index, open: disk.open, digests: disk.digests }));
+  const run = new PointRun(context, plan, passDisks);
+  await context.link.begin(beginOf(plan));
+  const differing = await run.sendFirstRound();
+  await run.sendLiveRounds();
+  const instant = await run.freezeAndRead();
+  try {
+    const sourceRoots = plan.consistency === "final" ? run.sourceRoots() : [];
+    const sealed = await context.link.end({
+      pointId: plan.pointId,
+      timeMs: instant.timeMs,
+      frozenMs: instant.frozenMs,
+      readBytes: context.readBytes(),
+      sourceRoots,
+    });
+    const unexplainedBlockCount = run.countUnexplained(differing);
+    return { sealed, ...instant, sourceRoots, unexplainedBlockCount, acknowledge: () => run.acknowledge() };
+  } catch (error) {
+    await instant.freeze?.thaw();
+    context.releaseLogs();
+    throw error;
+  }
+}
+
+function beginOf(plan: PointPlan): BeginPoint {
+  return {
+    protocolVersion: agentProtocolVersion,
+    pointId: plan.pointId,
+    bootId: plan.bootId,
+    consistency: plan.consistency,
+    disks: plan.disks.map((disk) => ({
+      diskId: disk.open.facts.diskId,
+      sizeBytes: disk.open.facts.sizeBytes,
+      isBoot: disk.open.facts.isBoot,
+      excluded: disk.open.facts.excluded,
+      mode: disk.mode,
+      reason: disk.reason,
+      ...(disk.mode === "full" || plan.basePointId === undefined ? {} : { basePointId: plan.basePointId }),
+    })),
+  };
+}
+
+interface Instant {
+  readonly timeMs: number;
+  readonly frozenMs: number;
+  readonly freeze: Freeze | undefined;
+}
+
+class PointRun {
+  readonly #context: PointContext;
+  readonly #plan: PointPlan;
+  readonly #disks: readonly PassDisk[];
+  readonly #isFinal: boolean;
+  readonly #use: DigestUse;
+  #marks: readonly Mark[] = [];
+
+  constructor(context: PointContext, plan: PointPlan, disks: readonly PassDisk[]) {
+    this.#context = context;
+    this.#plan = plan;
+    this.#disks = disks;
+    this.#isFinal = plan.consistency === "final";
+    this.#use = this.#isFinal ? "keep" : "forget";
+  }
+
+  /** Everything that changed since the base, or everything there is. Answers what differed, by disk. */
+  async sendFirstRound(): Promise<ReadonlyMap<number, ReadonlySet<number>>> {
+    this.#marks = await Promise.all(this.#plan.disks.map((disk) => disk.tracker.compact()));
+    const differing = new Map<number, ReadonlySet<number>>();
+    for (const [index, disk] of this.#plan.disks.entries()) {
+      const pass = this.#passDisk(index);
+      if (disk.mode !== "delta") {
+        differing.set(index, await sendWholeDisk(this.#context, pass));
+        continue;
+      }
+      const changed = withoutExcluded(disk.tracker.changed({ until: this.#mark(index) }), disk.open.facts.excluded);
+      const runs = disk.alsoChanged.length === 0 ? changed : joinRuns([[...changed], runsOfRanges(disk.alsoChanged)]);
+      await sendRuns(this.#context, pass, { runs, use: this.#use });
+    }
+    await this.#context.link.roundEnd();
+    if (this.#use === "keep") for (const pass of this.#disks) await refreshDigests(this.#context, pass);
+    return differing;
+  }
+
+  async sendLiveRounds(): Promise<void> {
+    for (let round = 0; round < liveRoundsMax; round++) {
+      const next = await this.#nextRound();
+      if (this.#bytesOf(next) <= this.#restBytesMax() / 4) return;
+      await this.#sendRound(next);
+    }
+  }
+
+  async freezeAndRead(): Promise<Instant> {
+    for (let attempt = 1; attempt <= freezeAttemptsMax; attempt++) {
+      await this.#context.source.sync();
+      const next = await this.#nextRound();
+      if (this.#bytesOf(next) > 0) await this.#sendRound(next);
+      const instant = await this.#tryFreeze();
+      if (instant !== undefined) return instant;
+      this.#context.log.warn("point needed another freeze", { pointId: this.#plan.pointId, attempt });
+    }
+    throw new Fault("FreezeFailed", `could not read the last changes within ${this.#plan.freezeMsMax} ms of freeze, ${freezeAttemptsMax} times`, {
+      evidence: { freezeMsMax: this.#plan.freezeMsMax },
+    });
+  }
+
+  sourceRoots(): SealedPoint["roots"] {
+    const roots: SealedPoint["roots"] = [];
+    for (const disk of this.#plan.disks)
+      if (disk.digests !== undefined) roots.push({ diskId: disk.open.facts.diskId, root: parseDigestHex(disk.digests.root()) });
+    return roots;
+  }
+
+  countUnexplained(differing: ReadonlyMap<number, ReadonlySet<number>>): number {
+    let count = 0;
+    for (const [index, blocks] of differing) {
+      const unexplained = new Set(blocks);
+      for (const run of this.#plan.disks[index]?.tracker.changed({ until: this.#mark(index) }) ?? [])
+        for (let block = Math.floor(run.first / granulesPerBlock); block * granulesPerBlock < run.first + run.count; block++)
+          unexplained.delete(block);
+      for (const range of this.#plan.disks[index]?.alsoChanged ?? [])
+        for (let block = Math.floor(range.offset / blockBytes); block * blockBytes < range.offset + range.length; block++)
+          unexplained.delete(block);
+      count += unexplained.size;
+    }
+    return count;
+  }
+
+  acknowledge(): void {
+    for (const [index, disk] of this.#plan.disks.entries()) disk.tracker.acknowledge(this.#mark(index));
+  }
+
+  /** undefined: it did not work out within the limits; everything is thawed, and what was read has been sent. */
+  async #tryFreeze(): Promise<Instant | undefined> {
+    this.#context.holdLogs();
+    let freeze: Freeze | undefined;
+    try {
+      freeze = await this.#context.source.freeze({ msMax: this.#isFinal ? this.#plan.holdMsMax : this.#plan.freezeMsMax });
+      const instant = await this.#readWhileFrozen(freeze);
+      if (instant?.freeze === undefined) this.#context.releaseLogs();
+      return instant;
+    } catch (error) {
+      await freeze?.thaw();
+      this.#context.releaseLogs();
+      throw error;
+    }
+  }
+
+  /** Reads rounds into memory until nothing changes any more, thaws unless the point is final, then sends what was read. */
+  async #readWhileFrozen(freeze: Freeze): Promise<Instant | undefined> {
+    const { clock } = this.#context;
+    const startMs = clock.monotonicMs();
+    const timeMs = clock.nowMs();
+    const held: ReadBatch[][] = [];
+    let isQuiet = false;
+    for (let round = 0; round < quietRoundsMax; round++) {
+      const next = await this.#nextRound();
+      isQuiet = this.#bytesOf(next) === 0;
+      if (isQuiet || !this.#fits(next, { held, leftMs: this.#plan.freezeMsMax - (clock.monotonicMs() - startMs) })) break;
+      held.push(await this.#readRound(next));
+      this.#marks = next.until;
+    }
+    const isKept = this.#isFinal && isQuiet;
+    const outcome = isKept ? undefined : await freeze.thaw();
+    await this.#sendHeld(held);
+    if (isKept) return { timeMs, frozenMs: clock.monotonicMs() - startMs, freeze };
+    return isQuiet && outcome?.isWhole === true ? { timeMs, frozenMs: outcome.frozenMs, freeze: undefined } : undefined;
+  }
+
+  #fits(next: Round, state: { readonly held: readonly (readonly ReadBatch[])[]; readonly leftMs: number }): boolean {
+    const heldBytes = state.held.flat().reduce((sum, batch) => sum + batch.raw.length, 0);
+    if (heldBytes + this.#bytesOf(next) > heldBytesMax) return false;
+    return this.#isFinal || this.#bytesOf(next) / readBytesPerMsMin <= state.leftMs;
+  }
+
+  async #sendHeld(held: readonly (readonly ReadBatch[])[]): Promise<void> {
+    for (const round of held) {
+      for (const batch of round) await sendBatch(this.#context, batch);
+      await this.#context.link.roundEnd();
+    }
+  }
+
+  async #nextRound(): Promise<Round> {
+    return { since: this.#marks, until: await Promise.all(this.#plan.disks.map((disk) => disk.tracker.tick())) };
+  }
+
+  async #sendRound(round: Round): Promise<void> {
+    for (const [index, pass] of this.#disks.entries()) await sendRuns(this.#context, pass, { runs: this.#runsOf(round, index), use: this.#use });
+    await this.#context.link.roundEnd();
+    this.#marks = round.until;
+  }
+
+  async #readRound(round: Round): Promise<ReadBatch[]> {
+    const [buffer] = this.#context.buffers;
+    if (buffer === undefined) throw new Error("assertion failed: there is a lane");
+    const batches: ReadBatch[] = [];
+    for (const [index, pass] of this.#disks.entries())
+      for (const batch of batchRuns(this.#runsOf(round, index)))
+        batches.push(await readBatch(this.#context, pass, { batch, buffer, use: this.#use }));
+    return batches;
+  }
+
+  #bytesOf(round: Round): number {
+    return this.#disks.reduce((sum, disk) => sum + countGranules(this.#runsOf(round, disk.index)) * granuleBytes, 0);
+  }
+
+  #runsOf(round: Round, index: number): Iterable<GranuleRun> {
+    const disk = this.#plan.disks[index];
+    const until = round.until[index];
+    if (disk === undefined || until === undefined) return [];
+    const since = round.since[index];
+    return withoutExcluded(disk.tracker.changed({ until, ...(since === undefined ? {} : { since }) }), disk.open.facts.excluded);
+  }
+
+  #restBytesMax(): number {
+    return Math.min(heldBytesMax, this.#plan.freezeMsMax * readBytesPerMsMin);
+  }
+
+  #mark(index: number): Mark {
+    const mark = this.#marks[index];
+    if (mark === undefined) throw new Error("assertion failed: every disk has a mark");
+    return mark;
+  }
+
+  #passDisk(index: number): PassDisk {
+    const disk = this.#disks[index];
+    if (disk === undefined) throw new Error("assertion failed: every disk has a pass");
+    return disk;
+  }
+}

@@ -1,0 +1,375 @@
+// Replicator: keeps a machine's replica up to date, point after point, and carries out what the orders ask of it.
+
+import type { Duplex } from "node:stream";
+import { setImmediate } from "node:timers/promises";
+import { assert } from "../../base/assert.ts";
+import type { Random } from "../../base/random.ts";
+import { Semaphore } from "../../base/semaphore.ts";
+import type { AgentState, OrderResult, ReplicationPolicy } from "../../contract/agent-control.ts";
+import { asFault, Fault, toReport } from "../../contract/errors.ts";
+import { parsePointId, type PointId } from "../../contract/ids.ts";
+import { readState, replicationStateShape, stateFiles, writeState, type ReplicationState } from "../identity/state-folder.ts";
+import type { AgentLog } from "../log.ts";
+import { createLaneBuffers } from "../sender/lanes.ts";
+import { ApplianceLink } from "../sender/link.ts";
+import { Pacer } from "../sender/pacer.ts";
+import type { Freeze, Source } from "../source.ts";
+import type { Clock } from "../../base/clock.ts";
+import { DiskSet } from "./disk-set.ts";
+import { makePoint, type MadePoint, type PointPlan } from "./make-point.ts";
+
+export interface ReplicatorOptions {
+  readonly source: Source;
+  readonly stateFolder: string;
+  /** Opens the transport to the appliance's data port. */
+  readonly connect: (signal: AbortSignal) => Promise<Duplex>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: AgentLog;
+  readonly cpuSeconds: () => number;
+  readonly residentBytes: () => number;
+  readonly cpuShareMax?: number;
+  readonly bytesPerSecondMax?: number;
+}
+
+type DoneResult = Extract<OrderResult, { outcome: "done" }>;
+export type Doing = Omit<DoneResult, "outcome" | "orderId">;
+interface Held {
+  readonly freeze: Freeze;
+  readonly made: MadePoint;
+  readonly holdEnd: AbortController;
+}
+
+interface PointKind {
+  readonly kind: "crash" | "verify" | "final";
+  readonly holdMsMax: number;
+}
+
+/** A pass over the whole disk is good for a quiesce for so long. */
+const verifyAgeMsMax = 3_600_000;
+const backOffMsMax = 60_000;
+
+export class Replicator {
+  readonly #options: ReplicatorOptions;
+  readonly #disks: DiskSet;
+  readonly #one = new Semaphore(1);
+  readonly #pacer: Pacer;
+  readonly #buffers = createLaneBuffers();
+  #state: ReplicationState = {};
+  #link: ApplianceLink | undefined;
+  #interrupt = new AbortController();
+  #wake = new AbortController();
+  #isBusy = false;
+  #phase: AgentState["phase"] = "idle";
+  #fault: Fault | undefined;
+  #held: Held | undefined;
+  #verifiedMs: number | undefined;
+  #readBytes = 0;
+  #sentBytes = 0;
+  #pointCount = 0;
+  #lastPointId: PointId | undefined;
+  #lastFrozenMs: number | undefined;
+  readonly #copiedBytes = new Map<number, number>();
+
+  constructor(options: ReplicatorOptions) {
+    this.#options = options;
+    this.#disks = new DiskSet(options.source);
+    this.#pacer = new Pacer({
+      clock: options.clock,
+      cpuSeconds: options.cpuSeconds,
+      cpuShareMax: options.cpuShareMax ?? 0.9,
+      ...(options.bytesPerSecondMax === undefined ? {} : { bytesPerSecondMax: options.bytesPerSecondMax }),
+    });
+  }
+
+  async load(): Promise<void> {
+    this.#state = (await readState(this.#options.stateFolder, stateFiles.replication, replicationStateShape)) ?? {};
+  }
+
+  /** Makes points at the policy's interval until the signal ends. Faults show in state(); the loop goes on. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#options;
+    let failures = 0;
+    while (!signal.aborted) {
+      const startMs = clock.monotonicMs();
+      let waitMs = (this.#state.policy?.pointIntervalSeconds ?? 86_400) * 1000;
+      if (this.#state.policy !== undefined && this.#held === undefined) {
+        try {
+          await this.#makeExclusive({ kind: "crash", holdMsMax: 0 });
+          failures = 0;
+        } catch (error) {
+          const fault = this.#note(error, "make a recovery point");
+          if (fault.code !== "OrderInterrupted") log.warn("point failed", { fault: toReport(fault) });
+          waitMs = fault.retry === "never" ? Math.max(waitMs, 5000) : Math.min(backOffMsMax, 1000 * 2 ** failures);
+          failures += 1;
+        }
+      }
+      const leftMs = Math.max(waitMs - (clock.monotonicMs() - startMs), 0);
+      this.#wake = new AbortController();
+      await clock.sleep(leftMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => undefined); // Woken: look again.
+    }
+    this.#interruptNow("the agent stops");
+    await this.#one.run(() => Promise.resolve());
+    await this.#disks.close();
+    await this.#link?.[Symbol.asyncDispose]();
+  }
+
+  async replicate(policy: ReplicationPolicy): Promise<Doing> {
+    await this.#one.run(async () => {
+      await this.#disks.open(this.#state.base);
+      this.#state = { ...this.#state, policy };
+      await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
+    });
+    if (this.#phase === "idle" || this.#phase === "stopped") this.#phase = this.#state.base === undefined ? "initial" : "delta";
+    this.#wake.abort();
+    return {};
+  }
+
+  async point(): Promise<Doing> {
+    return doingOf(await this.#makeExclusive({ kind: "crash", holdMsMax: 0 }));
+  }
+
+  async verify(): Promise<Doing> {
+    const made = await this.#makeExclusive({ kind: "verify", holdMsMax: 0 });
+    return { ...doingOf(made), repairedBlockCount: made.unexplainedBlockCount };
+  }
+
+  async quiesce(holdMsMax: number): Promise<Doing> {
+    const { clock } = this.#options;
+    const isRecent = this.#verifiedMs !== undefined && clock.monotonicMs() - this.#verifiedMs < verifyAgeMsMax && this.#disks.hasDigests;
+    if (!isRecent) await this.verify();
+    const made = await this.#makeExclusive({ kind: "final", holdMsMax });
+    assert(made.freeze !== undefined, "a final point stays frozen");
+    const holdEnd = new AbortController();
+    this.#held = { freeze: made.freeze, made, holdEnd };
+    this.#phase = "quiesced";
+    void this.#endHoldAfter(holdMsMax, holdEnd.signal);
+    return { ...doingOf(made), sourceRoots: made.sourceRoots };
+  }
+
+  /** Thaws after a quiesce. Without one there is nothing to do. */
+  async release(): Promise<Doing> {
+    this.#interruptNow("a release order came");
+    const held = this.#held;
+    if (held === undefined) return {};
+    const { isWhole } = await this.#thaw(held);
+    if (!isWhole)
+      throw new Fault("QuiesceVoid", "could not release the quiesced machine: its filesystems had been thawed before", { retry: "never" });
+    return {};
+  }
+
+  async stop(): Promise<Doing> {
+    this.#interruptNow("a stop order came");
+    if (this.#held !== undefined) await this.#thaw(this.#held);
+    await this.#one.run(async () => {
+      this.#state = {};
+      await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
+      await this.#disks.remove();
+      await this.#link?.[Symbol.asyncDispose]();
+      this.#link = undefined;
+    });
+    this.#phase = "stopped";
+    this.#fault = undefined;
+    return {};
+  }
+
+  /** Counts anew what has changed since the base, when no point is under way. */
+  async measure(): Promise<void> {
+    if (this.#isBusy || this.#held !== undefined) return;
+    await this.#one.run(() => this.#disks.measure());
+  }
+
+  /** Whether writing to a filesystem would block. */
+  get isFrozen(): boolean {
+    return this.#held?.freeze.isHeld() === true;
+  }
+
+  state(): AgentState {
+    return {
+      phase: this.#phase,
+      disks: this.#disks.list().map((disk, index) => ({
+        diskId: disk.open.facts.diskId,
+        tracking: disk.tracker.tracking,
+        dirtyBytes: disk.dirtyBytes,
+        copiedBytes: Math.min(this.#copiedBytes.get(index) ?? 0, disk.open.facts.sizeBytes),
+        sizeBytes: disk.open.facts.sizeBytes,
+      })),
+      readBytes: this.#readBytes,
+      sentBytes: this.#sentBytes + (this.#link?.sentBytes ?? 0),
+      residentBytes: this.#options.residentBytes(),
+      cpuSeconds: this.#options.cpuSeconds(),
+      pointCount: this.#pointCount,
+      ...(this.#lastPointId === undefined ? {} : { lastPointId: this.#lastPointId }),
+      ...(this.#lastFrozenMs === undefined ? {} : { lastFrozenMs: this.#lastFrozenMs }),
+      ...(this.#fault === undefined ? {} : { fault: toReport(this.#fault) }),
+    };
+  }
+
+  async #makeExclusive(kind: PointKind): Promise<MadePoint> {
+    return await this.#one.run(async () => {
+      if (this.#state.policy === undefined)
+        throw new Fault("StateConflict", "could not make a recovery point: replication has not been started", { evidence: { phase: this.#phase } });
+      if (this.#held !== undefined)
+        throw new Fault("StateConflict", "could not make a recovery point: the machine is quiesced", { evidence: { phase: this.#phase } });
+      this.#interrupt = new AbortController();
+      this.#isBusy = true;
+      try {
+        return await this.#makeOnce(kind);
+      } catch (error) {
+        const fault = asFault(error, "make a recovery point");
+        if (fault.retry !== "now" || this.#interrupt.signal.aborted) throw fault;
+        await this.#adapt(fault);
+        return await this.#makeOnce(kind);
+      } finally {
+        this.#isBusy = false;
+      }
+    });
+  }
+
+  /** What a fault that may be repaired at once asks for: another base, or new tracking. */
+  async #adapt(fault: Fault): Promise<void> {
+    this.#options.log.warn("point is made again", { fault: toReport(fault) });
+    if (fault.code === "BasePointUnknown") {
+      const newest = fault.evidence["newestPointId"];
+      const { base } = this.#state;
+      const replacement = typeof newest === "string" && base !== undefined ? { ...base, pointId: parsePointId(newest) } : undefined;
+      this.#state = { ...(this.#state.policy === undefined ? {} : { policy: this.#state.policy }), ...(replacement === undefined ? {} : { base: replacement }) };
+      this.#disks.distrust("the appliance no longer has the point that changes were counted from");
+    }
+    if (fault.code === "TrackingRefused") await this.#disks.remove();
+    if (fault.code === "RootsDiffer") this.#disks.dropDigests("source and replica differed, so everything is compared");
+  }
+
+  async #makeOnce(kind: PointKind): Promise<MadePoint> {
+    const { clock, log, source } = this.#options;
+    const { policy } = this.#state;
+    assert(policy !== undefined, "a point is made while replication is on");
+    const { signal } = this.#interrupt;
+    const bootId = await this.#disks.open(this.#state.base);
+    if (kind.kind !== "crash") this.#disks.keepDigests();
+    const plan = this.#planOf(kind, { bootId, freezeMsMax: policy.freezeMsMax });
+    if (plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";
+    this.#copiedBytes.clear();
+    const link = await this.#openLink(signal);
+    const onAbort = (): void => void link[Symbol.asyncDispose]();
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      const made = await makePoint(
+        {
+          link,
+          clock,
+          log,
+          source,
+          signal,
+          pacer: this.#pacer,
+          buffers: this.#buffers,
+          readBytes: () => this.#readBytes,
+          onRead: (disk, bytes) => this.#countRead(disk, bytes),
+          holdLogs: () => log.hold(),
+          releaseLogs: () => log.release(),
+        },
+        plan,
+      );
+      this.#pointCount += 1;
+      this.#lastPointId = made.sealed.pointId;
+      this.#lastFrozenMs = made.frozenMs;
+      if (kind.kind === "verify") this.#verifiedMs = clock.monotonicMs();
+      if (made.freeze === undefined) await this.#settle(made, bootId);
+      log.info("point sealed", { pointId: made.sealed.pointId, frozenMs: Math.round(made.frozenMs), storedBytes: made.sealed.storedBytes });
+      return made;
+    } catch (error) {
+      if (signal.aborted) throw interrupted(signal);
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      await setImmediate(); // Lets waiting control work run between points that follow each other closely.
+    }
+  }
+
+  #planOf(kind: PointKind, limits: { readonly bootId: string; readonly freezeMsMax: number }): PointPlan {
+    const { base } = this.#state;
+    return {
+      pointId: newPointId(this.#options.clock.nowMs(), this.#options.random),
+      bootId: limits.bootId,
+      basePointId: base?.pointId,
+      consistency: kind.kind === "final" ? "final" : "crash",
+      disks: this.#disks.plan({ base, isVerify: kind.kind === "verify" }),
+      freezeMsMax: limits.freezeMsMax,
+      holdMsMax: kind.holdMsMax,
+    };
+  }
+
+  /** Order matters: the new base is durable before the tracker forgets. */
+  async #settle(made: MadePoint, bootId: string): Promise<void> {
+    this.#state = { ...this.#state, base: this.#disks.baseOf(made.sealed.pointId, bootId) };
+    await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
+    made.acknowledge();
+    this.#disks.trust();
+    this.#phase = "delta";
+    this.#fault = undefined;
+  }
+
+  async #openLink(signal: AbortSignal): Promise<ApplianceLink> {
+    if (this.#link !== undefined && !this.#link.isBroken) return this.#link;
+    this.#sentBytes += this.#link?.sentBytes ?? 0;
+    this.#link = new ApplianceLink({ transport: await this.#options.connect(signal), clock: this.#options.clock });
+    return this.#link;
+  }
+
+  #countRead(disk: number, bytes: number): void {
+    this.#readBytes += bytes;
+    this.#copiedBytes.set(disk, (this.#copiedBytes.get(disk) ?? 0) + bytes);
+  }
+
+  async #thaw(held: Held): Promise<{ readonly isWhole: boolean }> {
+    this.#held = undefined;
+    held.holdEnd.abort();
+    const outcome = await held.freeze.thaw();
+    this.#options.log.release();
+    this.#lastFrozenMs = outcome.frozenMs;
+    const { bootId } = await this.#options.source.facts();
+    await this.#settle(held.made, bootId);
+    this.#wake.abort();
+    return outcome;
+  }
+
+  async #endHoldAfter(holdMsMax: number, signal: AbortSignal): Promise<void> {
+    const ended = await this.#options.clock.sleep(holdMsMax, signal).then(
+      () => true,
+      () => false,
+    );
+    const held = this.#held;
+    if (!ended || held === undefined) return;
+    await this.#thaw(held);
+    this.#fault = new Fault("QuiesceVoid", `the machine was thawed: it was quiesced for ${Math.round(holdMsMax / 1000)} s without a decision`);
+    this.#options.log.warn("quiesce became void", { holdMsMax });
+  }
+
+  #interruptNow(why: string): void {
+    this.#interrupt.abort(new Fault("OrderInterrupted", `the point under way was dropped: ${why}`));
+  }
+
+  #note(error: unknown, doing: string): Fault {
+    const fault = asFault(error, doing);
+    if (fault.code !== "OrderInterrupted") this.#fault = fault;
+    return fault;
+  }
+}
+
+function doingOf(made: MadePoint): Doing {
+  return { pointId: made.sealed.pointId, frozenMs: made.frozenMs };
+}
+
+function interrupted(signal: AbortSignal): Fault {
+  return signal.reason instanceof Fault ? signal.reason : new Fault("OrderInterrupted", "the point under way was dropped", { cause: signal.reason });
+}
+
+/** A UUID of version 7 (RFC 9562): 48 bits of time, then randomness. */
+export function newPointId(nowMs: number, random: Random): PointId {
+  const bytes = Buffer.from(random.bytes(16));
+  bytes.writeUIntBE(nowMs, 0, 6);
+  bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
+  bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
+  const hex = bytes.toString("hex");
+  return parsePointId([hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-"));
+}

@@ -1,0 +1,257 @@
+// ApplianceLink: one data connection to the appliance. Sends frames under the window, pairs answers with units, fails as a whole.
+
+import type { Duplex } from "node:stream";
+import { assert } from "../../base/assert.ts";
+import type { Clock } from "../../base/clock.ts";
+import { asFault, Fault, fromReport } from "../../contract/errors.ts";
+import {
+  encodeFrameHeader,
+  encodeJsonFrame,
+  FrameError,
+  frameFaultShape,
+  frameHeaderBytes,
+  frameTypes,
+  needAnswers,
+  parseJsonBody,
+  readFrames,
+  sealedPointShape,
+  unitsInFlightMax,
+  type BeginPoint,
+  type EndPoint,
+  type Frame,
+  type FrameType,
+  type SealedPoint,
+} from "../../contract/agent-frames.ts";
+
+export interface LinkOptions {
+  readonly transport: Duplex;
+  readonly clock: Clock;
+  /** Silence while units are unfinished, after which the connection counts as broken. */
+  readonly silenceMsMax?: number;
+  readonly sealMsMax?: number;
+}
+
+interface Waiting<T> {
+  readonly resolve: (value: T) => void;
+  readonly reject: (fault: Fault) => void;
+}
+
+export class ApplianceLink implements AsyncDisposable {
+  readonly #options: Required<LinkOptions>;
+  readonly #needs = new Map<number, Waiting<Uint8Array> & { readonly count: number }>();
+  readonly #takens = new Map<number, Waiting<void>>();
+  readonly #forRoom: Waiting<void>[] = [];
+  readonly #forIdle: Waiting<void>[] = [];
+  readonly #ending = new AbortController();
+  #sealing: Waiting<SealedPoint> | undefined;
+  #failure: Fault | undefined;
+  #lastUnit = 0;
+  #unitsInFlight = 0;
+  #heardMs: number;
+  #sentBytes = 0;
+
+  constructor(options: LinkOptions) {
+    this.#options = { silenceMsMax: 120_000, sealMsMax: 900_000, ...options };
+    this.#heardMs = options.clock.monotonicMs();
+    options.transport.on("error", (error) => this.#fail(brokenBy(error)));
+    void this.#listen();
+    void this.#watch();
+  }
+
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  get isBroken(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  async begin(point: BeginPoint): Promise<void> {
+    assert(this.#unitsInFlight === 0, "a point begins when no unit is under way");
+    await this.#write([encodeJsonFrame(frameTypes.begin, point)]);
+  }
+
+  /** Announces blocks; answers what the appliance wants of them. When nothing is wanted the unit is finished. */
+  async announce(ids: { readonly diskIndex: number; readonly firstBlock: number; readonly digests: Uint8Array }): Promise<{ unit: number; need: Uint8Array }> {
+    const unit = await this.#openUnit();
+    const count = ids.digests.length / 32;
+    const body = new Uint8Array(8 + ids.digests.length);
+    const view = new DataView(body.buffer);
+    view.setUint32(0, ids.diskIndex);
+    view.setUint32(4, ids.firstBlock);
+    body.set(ids.digests, 8);
+    const answer = new Promise<Uint8Array>((resolve, reject) => this.#needs.set(unit, { resolve, reject, count }));
+    answer.catch(() => undefined); // Rejected again below; a failure during the write must not count as unhandled.
+    await this.#send(frameTypes.ids, { unit, count, parts: [body] });
+    const need = await answer;
+    if (!need.includes(needAnswers.send)) this.#closeUnit();
+    return { unit, need };
+  }
+
+  /** Sends the wanted blocks of an announced unit; resolves when they were taken. `parts` are the body. */
+  async sendBlocks(unit: number, count: number, parts: readonly Uint8Array[]): Promise<void> {
+    const taken = this.#awaitTaken(unit);
+    await this.#send(frameTypes.blocks, { unit, count, parts });
+    await taken;
+    this.#closeUnit();
+  }
+
+  async sendGranules(count: number, parts: readonly Uint8Array[]): Promise<void> {
+    const unit = await this.#openUnit();
+    const taken = this.#awaitTaken(unit);
+    await this.#send(frameTypes.granules, { unit, count, parts });
+    await taken;
+    this.#closeUnit();
+  }
+
+  /** Resolves when every unit is finished: the round has ended. */
+  async roundEnd(): Promise<void> {
+    this.#throwIfBroken();
+    if (this.#unitsInFlight === 0) return;
+    await new Promise<void>((resolve, reject) => this.#forIdle.push({ resolve, reject }));
+  }
+
+  async end(point: EndPoint): Promise<SealedPoint> {
+    assert(this.#unitsInFlight === 0, "a point ends when no unit is under way");
+    const sealed = new Promise<SealedPoint>((resolve, reject) => {
+      this.#sealing = { resolve, reject };
+    });
+    sealed.catch(() => undefined); // Awaited below; a failure during the write must not count as unhandled.
+    this.#heardMs = this.#options.clock.monotonicMs();
+    await this.#write([encodeJsonFrame(frameTypes.end, point)]);
+    return await sealed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#fail(new Fault("AgentProtocolBroken", "the connection to the appliance was closed by the agent"));
+    await Promise.resolve();
+  }
+
+  #awaitTaken(unit: number): Promise<void> {
+    const taken = new Promise<void>((resolve, reject) => this.#takens.set(unit, { resolve, reject }));
+    taken.catch(() => undefined); // Awaited after the write; a failure during the write must not count as unhandled.
+    return taken;
+  }
+
+  async #openUnit(): Promise<number> {
+    this.#throwIfBroken();
+    if (this.#unitsInFlight >= unitsInFlightMax) await new Promise<void>((resolve, reject) => this.#forRoom.push({ resolve, reject }));
+    else this.#unitsInFlight += 1;
+    this.#lastUnit = this.#lastUnit === 0xffff_ffff ? 1 : this.#lastUnit + 1;
+    return this.#lastUnit;
+  }
+
+  #closeUnit(): void {
+    const next = this.#forRoom.shift();
+    if (next !== undefined) {
+      next.resolve(); // The place goes to the one who waits.
+      return;
+    }
+    this.#unitsInFlight -= 1;
+    if (this.#unitsInFlight === 0) for (const waiting of this.#forIdle.splice(0)) waiting.resolve();
+  }
+
+  async #send(type: FrameType, frame: { readonly unit: number; readonly count: number; readonly parts: readonly Uint8Array[] }): Promise<void> {
+    const header = new Uint8Array(frameHeaderBytes);
+    const bodyLength = frame.parts.reduce((sum, part) => sum + part.length, 0);
+    encodeFrameHeader({ type, unit: frame.unit, count: frame.count, bodyLength }, header);
+    await this.#write([header, ...frame.parts]);
+  }
+
+  /** All parts of one frame are queued at once, so frames of parallel callers do not mix. Resolves when they left. */
+  async #write(parts: readonly Uint8Array[]): Promise<void> {
+    this.#throwIfBroken();
+    const { transport } = this.#options;
+    await new Promise<void>((resolve, reject) => {
+      transport.cork();
+      parts.forEach((part, index) => {
+        this.#sentBytes += part.length;
+        const isLast = index === parts.length - 1;
+        transport.write(part, isLast ? (error) => (error ? reject(this.#failure ?? brokenBy(error)) : resolve()) : undefined);
+      });
+      transport.uncork();
+    });
+  }
+
+  async #listen(): Promise<void> {
+    try {
+      for await (const frame of readFrames(this.#options.transport)) {
+        this.#heardMs = this.#options.clock.monotonicMs();
+        this.#take(frame);
+      }
+      this.#fail(new Fault("AgentProtocolBroken", "the appliance closed the connection"));
+    } catch (error) {
+      this.#fail(error instanceof Fault ? error : brokenBy(error));
+    }
+  }
+
+  #take(frame: Frame): void {
+    switch (frame.type) {
+      case frameTypes.need:
+        return this.#takeNeed(frame);
+      case frameTypes.taken: {
+        const waiting = this.#takens.get(frame.unit);
+        if (waiting === undefined) throw new FrameError(`an answer to unit ${frame.unit}, which is not under way`);
+        this.#takens.delete(frame.unit);
+        return waiting.resolve();
+      }
+      case frameTypes.sealed: {
+        const waiting = this.#sealing;
+        if (waiting === undefined) throw new FrameError("a sealed point that was not ended");
+        this.#sealing = undefined;
+        return waiting.resolve(parseJsonBody(sealedPointShape, frame.body));
+      }
+      case frameTypes.fault:
+        throw fromReport(parseJsonBody(frameFaultShape, frame.body));
+      case frameTypes.begin:
+      case frameTypes.ids:
+      case frameTypes.blocks:
+      case frameTypes.granules:
+      case frameTypes.end:
+        throw new FrameError(`frame type ${frame.type} from the appliance`);
+    }
+  }
+
+  #takeNeed(frame: Frame): void {
+    const waiting = this.#needs.get(frame.unit);
+    if (waiting === undefined) throw new FrameError(`an answer to unit ${frame.unit}, which is not under way`);
+    if (frame.body.length !== waiting.count || frame.count !== waiting.count) throw new FrameError("an answer of another length than the question");
+    this.#needs.delete(frame.unit);
+    waiting.resolve(Uint8Array.from(frame.body));
+  }
+
+  async #watch(): Promise<void> {
+    const { clock, silenceMsMax, sealMsMax } = this.#options;
+    const { signal } = this.#ending;
+    while (!signal.aborted) {
+      await clock.sleep(Math.min(5000, silenceMsMax), signal).catch(() => undefined); // Aborted: the loop ends.
+      const silentMs = clock.monotonicMs() - this.#heardMs;
+      const limitMs = this.#sealing === undefined ? silenceMsMax : sealMsMax;
+      if (this.#unitsInFlight === 0 && this.#sealing === undefined) this.#heardMs = clock.monotonicMs();
+      else if (silentMs > limitMs) this.#fail(new Fault("AgentProtocolBroken", `the appliance was silent for ${Math.round(silentMs / 1000)} s`));
+    }
+  }
+
+  #throwIfBroken(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #fail(fault: Fault): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = fault;
+    this.#ending.abort();
+    const waiting = [...this.#needs.values(), ...this.#takens.values(), ...this.#forRoom.splice(0), ...this.#forIdle.splice(0)];
+    this.#needs.clear();
+    this.#takens.clear();
+    for (const one of waiting) one.reject(fault);
+    this.#sealing?.reject(fault);
+    this.#sealing = undefined;
+    this.#options.transport.destroy();
+  }
+}
+
+function brokenBy(error: unknown): Fault {
+  if (error instanceof FrameError)
+    return new Fault("AgentProtocolBroken", `could not understand the appliance: ${error.message}`, { cause: error });
+  return new Fault("AgentProtocolBroken", `the connection to the appliance broke: ${asFault(error, "use it").message}`, { cause: error });
+}

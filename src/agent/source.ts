@@ -1,0 +1,47 @@
+// What the agent needs of the machine that it runs on. Real and simulated machines differ here and nowhere else.
+
+import type { MachineFacts, SourceDisk } from "../contract/agent-control.ts";
+import type { ChangeTracker } from "./changes/tracker.ts";
+
+/** One opened disk of the source. */
+export interface OpenDisk extends AsyncDisposable {
+  readonly facts: SourceDisk;
+  /**
+   * Fills `into` with what is on the device now, never from a cache. Offset and length are multiples of 4 KiB,
+   * `into` starts on a page; what lies beyond the end of the disk reads as zeros. Excluded ranges are not masked.
+   */
+  read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
+}
+
+export interface Freeze {
+  /** Thaws everything. isWhole: nothing had been thawed before this call, so what was read in between is one instant. Twice is fine. */
+  thaw(): Promise<{ readonly isWhole: boolean; readonly frozenMs: number }>;
+  /** Whether the filesystems are known to be frozen still. */
+  isHeld(): boolean;
+}
+
+export interface TrackerRequest {
+  /** Session of an earlier run to go on with, hex; undefined starts anew. */
+  readonly session: string | undefined;
+}
+
+export interface OpenTracker {
+  readonly tracker: ChangeTracker;
+  /** Hex; to be kept in the agent's state. */
+  readonly session: string;
+}
+
+export interface Source {
+  facts(): Promise<MachineFacts>;
+  openDisk(facts: SourceDisk): Promise<OpenDisk>;
+  /** Throws Fault TrackingRefused when no rung of the ladder sees changes. */
+  openTracker(disk: OpenDisk, request: TrackerRequest): Promise<OpenTracker>;
+  /** Ends what earlier runs left tracking, but for these disks. */
+  removeTrackersExcept(diskIds: readonly string[]): Promise<void>;
+  /** Writes out what the filesystems hold in memory. */
+  sync(): Promise<void>;
+  /** Freezes every writable filesystem on the disks. Thaws by itself after msMax, and when this process dies. */
+  freeze(limits: { readonly msMax: number }): Promise<Freeze>;
+  /** Removes the agent's service and files from the machine. */
+  uninstall(): Promise<void>;
+}
