@@ -1,0 +1,102 @@
+// Facts of the machine that the agent runs on: names, hardware, network and disks.
+
+import { constants } from "node:fs";
+import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
+import { availableParallelism, hostname, networkInterfaces, release, totalmem } from "node:os";
+import { basename, join } from "node:path";
+import type { MachineFacts, SourceDisk } from "../../contract/agent-control.ts";
+import { Fault } from "../../contract/errors.ts";
+import { granuleBytes } from "../../disk/geometry.ts";
+import { allocatePageAligned } from "../kernel/page-aligned.ts";
+import { chooseIdentities, identitiesOf } from "./disk-identity.ts";
+import { parseMountinfo, parseSwaps } from "./mounts.ts";
+import { alignInward, joinRanges, type ByteRange } from "./ranges.ts";
+import { disksUnder, listPhysicalDisks, placeOfDevice, readTrimmed, type PhysicalDisk } from "./sysfs.ts";
+
+const headBytes = 8192;
+
+/** Throws Fault DiskUnidentified when a disk has nothing to be known by. */
+export async function readMachineFacts(): Promise<MachineFacts> {
+  const osRelease = (await readTrimmed("/etc/os-release")) ?? "";
+  const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).filter((one) => !one.internal).map((one) => one.address));
+  return {
+    hostname: hostname(),
+    smbiosUuid: ((await readTrimmed("/sys/class/dmi/id/product_uuid")) ?? "").toLowerCase(),
+    osMachineId: (await readTrimmed("/etc/machine-id")) ?? "",
+    bootId: (await readTrimmed("/proc/sys/kernel/random/boot_id")) ?? "",
+    osName: /^PRETTY_NAME="?([^"\n]*)"?$/m.exec(osRelease)?.[1] ?? "Linux",
+    kernelRelease: release(),
+    firmware: (await stat("/sys/firmware/efi").catch(() => undefined)) === undefined ? "bios" : "efi", // Absent: started by a BIOS.
+    cpuCount: availableParallelism(),
+    memoryBytes: totalmem(),
+    addresses: addresses.slice(0, 64),
+    nics: await readNics(),
+    disks: await readDisks(),
+  };
+}
+
+async function readNics(): Promise<MachineFacts["nics"]> {
+  const nics: MachineFacts["nics"] = [];
+  for (const name of (await readdir("/sys/class/net")).sort()) {
+    const folder = join("/sys/class/net", name);
+    const hasDevice = (await stat(join(folder, "device")).catch(() => undefined)) !== undefined; // Bridges, veth and lo have none.
+    if (hasDevice && nics.length < 64) nics.push({ name, mac: (await readTrimmed(join(folder, "address"))) ?? "" });
+  }
+  return nics;
+}
+
+/** The physical disks with their identities; the source of every other question about disks. */
+export async function readDisks(): Promise<SourceDisk[]> {
+  const disks = await listPhysicalDisks();
+  const identities = chooseIdentities(await Promise.all(disks.map(async (disk) => identitiesOf(disk.name, await readHead(disk)))));
+  const [boot, swaps] = await Promise.all([bootDisks(), swapRanges()]);
+  return disks.map((disk, index) => {
+    const identity = identities[index];
+    if (identity === undefined)
+      throw new Fault("DiskUnidentified", `could not tell the disk ${disk.name} from others: it has no serial number, WWN or partition table of its own`, {
+        evidence: { disk: disk.name, sizeBytes: disk.sizeBytes },
+      });
+    return {
+      ...identity,
+      deviceName: disk.name,
+      sizeBytes: disk.sizeBytes,
+      isBoot: boot.has(disk.name),
+      excluded: joinRanges(swaps.get(disk.name) ?? []),
+    };
+  });
+}
+
+async function readHead(disk: PhysicalDisk): Promise<Uint8Array> {
+  await using file = await open(join("/dev", disk.name), constants.O_RDONLY | constants.O_DIRECT);
+  const head = allocatePageAligned(headBytes);
+  await file.read(head, 0, headBytes, 0);
+  return head;
+}
+
+async function bootDisks(): Promise<Set<string>> {
+  const mounts = parseMountinfo(await readFile("/proc/self/mountinfo", "utf8"));
+  const boot = new Set<string>();
+  for (const mount of mounts)
+    if (["/", "/boot", "/boot/efi"].includes(mount.path)) for (const disk of await disksUnder(await deviceOf(mount))) boot.add(disk);
+  return boot;
+}
+
+/** Device number of the mount; btrfs shows an anonymous one, its source's is meant then. */
+export async function deviceOf(mount: { readonly device: string; readonly source: string }): Promise<string> {
+  if (!mount.device.startsWith("0:") || !mount.source.startsWith("/dev/")) return mount.device;
+  const name = basename(await realpath(mount.source).catch(() => mount.source)); // Gone: then no disk is found under it.
+  return (await readTrimmed(join("/sys/class/block", name, "dev"))) ?? mount.device;
+}
+
+/** Swap partitions without their first page, which holds label and UUID. Swap files and mapped swaps stay in the replica. */
+async function swapRanges(): Promise<Map<string, ByteRange[]>> {
+  const ranges = new Map<string, ByteRange[]>();
+  for (const swap of parseSwaps(await readFile("/proc/swaps", "utf8"))) {
+    if (swap.kind !== "partition") continue;
+    const place = await placeOfDevice(basename(await realpath(swap.path).catch(() => swap.path))); // Gone: then it has no place.
+    if (place === undefined) continue;
+    const range = alignInward({ offset: place.offset + granuleBytes, length: place.length - granuleBytes });
+    if (range !== undefined) ranges.set(place.disk, [...(ranges.get(place.disk) ?? []), range]);
+  }
+  return ranges;
+}

@@ -1,0 +1,73 @@
+// Reads sysfs: whole physical disks, and which of them a mounted device stands on.
+
+import { readdir, readFile, readlink, realpath } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+
+/** A whole physical disk as the kernel names it at this boot. */
+export interface PhysicalDisk {
+  readonly name: string;
+  /** (major << 20) | minor, as trace events carry it. */
+  readonly device: number;
+  readonly sizeBytes: number;
+  readonly logicalBlockBytes: number;
+}
+
+const virtualNames = /^(loop|ram|zram|dm-|md|sr|fd|nbd|drbd|pmem|rbd)/;
+const levelsMax = 16;
+
+export async function readTrimmed(path: string): Promise<string | undefined> {
+  const text = await readFile(path, "utf8").catch(() => undefined); // Absent attributes are normal in sysfs.
+  return text?.replaceAll("\0", "").trim();
+}
+
+/** Disks with a device behind them, in the kernel's order of names; not loop, dm, md, zram, CD or other removable drives. */
+export async function listPhysicalDisks(sysFolder = "/sys"): Promise<PhysicalDisk[]> {
+  const names = (await readdir(join(sysFolder, "block"))).sort();
+  const disks: PhysicalDisk[] = [];
+  for (const name of names) {
+    if (virtualNames.test(name)) continue;
+    const folder = join(sysFolder, "block", name);
+    const attribute = async (path: string): Promise<string> => (await readTrimmed(join(folder, path))) ?? "";
+    const target = await realpath(folder);
+    if (target.includes("/devices/virtual/") || (await attribute("removable")) === "1" || (await attribute("hidden")) === "1") continue;
+    const sizeBytes = Number(await attribute("size")) * 512;
+    if (!(sizeBytes > 0)) continue;
+    const device = parseDevice(await attribute("dev"));
+    const logicalBlockBytes = Number(await attribute("queue/logical_block_size")) || 512;
+    if (device !== undefined) disks.push({ name, device, sizeBytes, logicalBlockBytes });
+  }
+  return disks;
+}
+
+/** "8:1" as (major << 20) | minor. */
+export function parseDevice(text: string): number | undefined {
+  const [, major, minor] = /^(\d+):(\d+)$/.exec(text.trim()) ?? [];
+  return major === undefined || minor === undefined ? undefined : Number(major) * 2 ** 20 + Number(minor);
+}
+
+/** Names of the whole disks under a device ("254:3"): through partitions, LVM, md and crypt. */
+export async function disksUnder(majorMinor: string, sysFolder = "/sys"): Promise<Set<string>> {
+  const found = new Set<string>();
+  const walk = async (folder: string, level: number): Promise<void> => {
+    if (level > levelsMax) return;
+    const slaves = await readdir(join(folder, "slaves")).catch((): string[] => []); // Partitions have no such folder.
+    for (const slave of slaves) await walk(await realpath(join(folder, "slaves", slave)), level + 1);
+    if (slaves.length > 0) return;
+    const isPartition = (await readTrimmed(join(folder, "partition"))) !== undefined;
+    found.add(basename(isPartition ? dirname(folder) : folder));
+  };
+  const folder = await realpath(join(sysFolder, "dev/block", majorMinor)).catch(() => undefined); // Not a block device: nothing is under it.
+  if (folder !== undefined) await walk(folder, 0);
+  return found;
+}
+
+/** Where a partition or whole disk lies: disk name and byte range; undefined for mapped devices. */
+export async function placeOfDevice(name: string, sysFolder = "/sys"): Promise<{ disk: string; offset: number; length: number } | undefined> {
+  const link = await readlink(join(sysFolder, "class/block", name)).catch(() => undefined); // Gone since it was listed.
+  if (link === undefined) return undefined;
+  const folder = await realpath(join(sysFolder, "class/block", name));
+  const length = Number((await readTrimmed(join(folder, "size"))) ?? "0") * 512;
+  const start = await readTrimmed(join(folder, "start"));
+  if (start !== undefined) return { disk: basename(dirname(folder)), offset: Number(start) * 512, length };
+  return virtualNames.test(name) ? undefined : { disk: name, offset: 0, length };
+}

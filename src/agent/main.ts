@@ -1,0 +1,107 @@
+// The agent's program on a source machine: run, register, status, uninstall.
+
+import { readFile } from "node:fs/promises";
+import { parseArgs } from "node:util";
+import { systemClock } from "../base/clock.ts";
+import { systemRandom } from "../base/random.ts";
+import { asFault, Fault, toReport } from "../contract/errors.ts";
+import { runAgent } from "./agent.ts";
+import { readMachineFacts } from "./disks/machine-facts.ts";
+import type { Endpoint } from "./identity/appliance-client.ts";
+import { registerAgent } from "./identity/registration.ts";
+import { identityShape, readState, replicationStateShape, stateFiles } from "./identity/state-folder.ts";
+import { openLinuxSource } from "./linux-source.ts";
+import { createAgentLog } from "./log.ts";
+import { agentPlaces } from "./unit.ts";
+import { agentVersion } from "./version.ts";
+
+const usage = `usage: agent run [--state DIR]
+       agent register --appliance HOST:PORT --ca FILE --passphrase-file FILE [--state DIR]
+       agent status [--json] [--state DIR]
+       agent uninstall [--state DIR]
+`;
+
+const options = {
+  state: { type: "string", default: agentPlaces.stateFolder },
+  appliance: { type: "string" },
+  ca: { type: "string" },
+  "passphrase-file": { type: "string" },
+  json: { type: "boolean", default: false },
+} as const;
+
+async function main(args: readonly string[]): Promise<void> {
+  const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
+  switch (positionals[0]) {
+    case "run":
+      return await run(values.state);
+    case "register":
+      return await register({ stateFolder: values.state, appliance: values.appliance, ca: values.ca, passphraseFile: values["passphrase-file"] });
+    case "status":
+      return await printStatus(values.state, values.json ? "json" : "text");
+    case "uninstall":
+      return await (await openLinuxSource({ clock: systemClock, random: systemRandom, stateFolder: values.state })).uninstall();
+    case undefined:
+    default:
+      throw new Fault("InputInvalid", `unknown command\n${usage}`);
+  }
+}
+
+async function run(stateFolder: string): Promise<void> {
+  const ending = new AbortController();
+  const end = (): void => ending.abort();
+  process.once("SIGTERM", end);
+  process.once("SIGINT", end);
+  const log = createAgentLog({ clock: systemClock, write: (line) => void process.stderr.write(line) });
+  const source = await openLinuxSource({ clock: systemClock, random: systemRandom, stateFolder });
+  const outcome = await runAgent({ source, stateFolder, clock: systemClock, random: systemRandom, log }, ending.signal);
+  if (outcome === "stopped") return;
+  await source.uninstall();
+  process.exitCode = 3; // The unit says that this status is not followed by a restart.
+}
+
+interface RegisterArguments {
+  readonly stateFolder: string;
+  readonly appliance: string | undefined;
+  readonly ca: string | undefined;
+  readonly passphraseFile: string | undefined;
+}
+
+async function register(given: RegisterArguments): Promise<void> {
+  const { appliance, ca, passphraseFile } = given;
+  if (appliance === undefined || ca === undefined || passphraseFile === undefined) throw new Fault("InputInvalid", `an option is missing\n${usage}`);
+  const identity = await registerAgent({
+    stateFolder: given.stateFolder,
+    appliance: parseEndpoint(appliance),
+    authorityPem: await readFile(ca, "utf8"),
+    passphraseFile,
+    facts: await readMachineFacts(),
+  });
+  process.stdout.write(`${JSON.stringify({ machineId: identity.machineId })}\n`);
+}
+
+function parseEndpoint(text: string): Endpoint {
+  const [, host, port] = /^(.+?)(?::(\d+))?$/.exec(text) ?? [];
+  if (host === undefined) throw new Fault("InputInvalid", "the appliance's address is empty");
+  return { host: host.replace(/^\[|\]$/g, ""), port: Number(port ?? "443") };
+}
+
+async function printStatus(stateFolder: string, form: "json" | "text"): Promise<void> {
+  const identity = await readState(stateFolder, stateFiles.identity, identityShape);
+  const replication = await readState(stateFolder, stateFiles.replication, replicationStateShape);
+  const status = { version: agentVersion, isRegistered: identity !== undefined, ...identity, policy: replication?.policy, base: replication?.base };
+  if (form === "json") process.stdout.write(`${JSON.stringify(status)}\n`);
+  else
+    process.stdout.write(
+      identity === undefined
+        ? "not registered\n"
+        : `machine ${identity.machineId}, appliance ${identity.applianceHost}, newest point ${replication?.base?.pointId ?? "none"}\n`,
+    );
+}
+
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  const fault = asFault(error, "run the agent");
+  process.stderr.write(`${JSON.stringify({ level: "error", message: fault.message, fault: toReport(fault) })}\n`);
+  process.exitCode = fault.exitCode;
+}

@@ -1,0 +1,97 @@
+// Freezes every writable filesystem on the replicated disks and thaws them again; a watchdog stands by for the whole time.
+
+import { constants } from "node:fs";
+import { open, readFile, rm, stat, writeFile, type FileHandle } from "node:fs/promises";
+import type { Clock } from "../../base/clock.ts";
+import { Fault } from "../../contract/errors.ts";
+import { deviceOf } from "../disks/machine-facts.ts";
+import { freezeOrder, parseMountinfo, type Mount } from "../disks/mounts.ts";
+import { disksUnder } from "../disks/sysfs.ts";
+import { KernelRefused, type SystemCalls } from "../kernel/system-calls.ts";
+import type { Freeze } from "../source.ts";
+import { armWatchdog } from "./watchdog.ts";
+
+const freezeRequest = 0xc004_5877;
+const thawRequest = 0xc004_5878;
+/** In memory (tmpfs): there while filesystems may be frozen; what starts after a crash looks for it. */
+export const frozenMarker = "/run/watari-agent-frozen";
+
+export interface FreezeOptions {
+  readonly calls: SystemCalls;
+  readonly clock: Clock;
+  readonly diskNames: ReadonlySet<string>;
+  readonly msMax: number;
+}
+
+/** Thaws what a killed agent left frozen. */
+export async function thawLeftovers(): Promise<void> {
+  if ((await stat(frozenMarker).catch(() => undefined)) === undefined) return; // No marker: nothing was left.
+  await writeFile("/proc/sysrq-trigger", "j");
+  await rm(frozenMarker, { force: true });
+}
+
+export async function freezeFilesystems(options: FreezeOptions): Promise<Freeze> {
+  const mounts = await openMounts(options.diskNames);
+  const frozen: FileHandle[] = [];
+  const watchdog = await armWatchdog(options.msMax);
+  await writeFile(frozenMarker, "");
+  // From here until the thaw nothing may be written anywhere: each step is a system call on what is open already.
+  const startMs = options.clock.monotonicMs();
+  let outcome: { readonly isWhole: boolean; readonly frozenMs: number } | undefined;
+  const thaw: Freeze["thaw"] = async () => {
+    if (outcome !== undefined) return outcome;
+    const hadEnded = watchdog.hasEnded();
+    const answers = frozen.toReversed().map((mount) => tryThaw(options.calls, mount));
+    outcome = { isWhole: !hadEnded && answers.every(Boolean), frozenMs: options.clock.monotonicMs() - startMs };
+    watchdog.disarm();
+    await rm(frozenMarker, { force: true });
+    for (const { file } of mounts) await file.close();
+    return outcome;
+  };
+  try {
+    for (const { file, mount } of mounts) if (freezeOne(options.calls, { file, mount })) frozen.push(file);
+  } catch (error) {
+    await thaw();
+    throw error;
+  }
+  return { thaw, isHeld: () => outcome === undefined && !watchdog.hasEnded() };
+}
+
+interface OpenMount {
+  readonly file: FileHandle;
+  readonly mount: Mount;
+}
+
+async function openMounts(diskNames: ReadonlySet<string>): Promise<OpenMount[]> {
+  const all = parseMountinfo(await readFile("/proc/self/mountinfo", "utf8")).filter((mount) => mount.isWritable);
+  const opened: OpenMount[] = [];
+  for (const mount of freezeOrder(all)) {
+    const under = await disksUnder(await deviceOf(mount));
+    if (!under.values().some((name) => diskNames.has(name))) continue;
+    const isDirectory = (await stat(mount.path)).isDirectory();
+    opened.push({ file: await open(mount.path, constants.O_RDONLY | (isDirectory ? constants.O_DIRECTORY : 0)), mount });
+  }
+  return opened;
+}
+
+/** false: the filesystem knows no freeze (vfat); it was synced just before, and the reader sees to it that nothing changes. */
+function freezeOne(calls: SystemCalls, { file, mount }: OpenMount): boolean {
+  try {
+    calls.call("ioctl", file.fd, freezeRequest, 0);
+    return true;
+  } catch (error) {
+    if (error instanceof KernelRefused && error.errorName === "EOPNOTSUPP") return false;
+    const why = error instanceof KernelRefused ? error.errorName : "an unknown reason";
+    throw new Fault("FreezeFailed", `could not freeze the filesystem at ${mount.path}: ${why}`, { evidence: { path: mount.path, why }, cause: error });
+  }
+}
+
+function tryThaw(calls: SystemCalls, file: FileHandle): boolean {
+  try {
+    calls.call("ioctl", file.fd, thawRequest, 0);
+    return true;
+  } catch (error) {
+    if (error instanceof KernelRefused) return false; // Not frozen any more: the watchdog or an operator was first.
+    throw error;
+  }
+}

@@ -1,0 +1,58 @@
+// The agent as a systemd service: its unit text, where its files lie, and how all of it is removed.
+
+import { rm } from "node:fs/promises";
+import { runCommand, tryCommand } from "../base/run-command.ts";
+import { removePinsExcept } from "./changes/ebpf-tracker.ts";
+
+export const agentPlaces = {
+  installFolder: "/opt/watari-agent",
+  node: "/opt/watari-agent/bin/node",
+  program: "/opt/watari-agent/agent.mjs",
+  stateFolder: "/var/lib/watari-agent",
+  unitName: "watari-agent.service",
+  unitFile: "/etc/systemd/system/watari-agent.service",
+} as const;
+
+/**
+ * No ProtectSystem and no private mounts: the agent must see the machine's own mounts to freeze them. ExecStopPost thaws
+ * whatever a killed agent left frozen, by the marker in /run.
+ */
+export function agentUnitText(): string {
+  return `[Unit]
+Description=Watari mobility agent: replicates this machine's disks
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Environment=UV_THREADPOOL_SIZE=4 NODE_ENV=production
+ExecStart=${agentPlaces.node} --disable-warning=ExperimentalWarning --max-old-space-size=64 --max-semi-space-size=2 ${agentPlaces.program} run --state ${agentPlaces.stateFolder}
+ExecStopPost=/bin/sh -c 'if [ -e /run/watari-agent-frozen ]; then echo j > /proc/sysrq-trigger; rm -f /run/watari-agent-frozen; fi'
+Restart=always
+RestartSec=2
+RestartPreventExitStatus=3
+TimeoutStopSec=20
+Nice=10
+IOWeight=20
+CPUWeight=20
+CPUQuota=100%
+MemoryMax=512M
+OOMScoreAdjust=500
+LimitMEMLOCK=infinity
+NoNewPrivileges=yes
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** Removes service, unit, files, pins, keys and certificates. The process that calls it may be the service: it ends by itself. */
+export async function removeInstallation(stateFolder: string): Promise<void> {
+  await removePinsExcept(new Set());
+  await rm("/sys/fs/bpf/watari", { recursive: true, force: true });
+  await tryCommand("systemctl", ["disable", agentPlaces.unitName]); // Not enabled, or no systemd: the files go all the same.
+  await rm(agentPlaces.unitFile, { force: true });
+  await rm(stateFolder, { recursive: true, force: true });
+  await rm(agentPlaces.installFolder, { recursive: true, force: true });
+  await runCommand("systemctl", ["daemon-reload"]).catch(() => undefined); // Without systemd there is nothing to reload.
+}
