@@ -1,0 +1,123 @@
+// The demo's stage: the lab, the two programs in their zones, and the operator's desk from which every command is given.
+
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { z } from "zod";
+import { stringify } from "yaml";
+import { writeFileAtomic } from "../../src/base/atomic-file.ts";
+import { Fault, fromReport } from "../../src/contract/errors.ts";
+import { faultReportShape } from "../../src/contract/shapes.ts";
+import type { LabFacts } from "../lab.ts";
+import { labPlace, type LabPlace, type Zone } from "../place.ts";
+import { isAlive, labExec, startDaemon, waitUntil } from "../processes.ts";
+
+const launcher = fileURLToPath(new URL("../../watari", import.meta.url));
+export const demoRoot = "/var/lib/watari-demo";
+
+/** Files of one demo; everything under `folder` goes when the demo ends. */
+export interface Stage {
+  readonly place: LabPlace;
+  readonly folder: string;
+  readonly hubState: string;
+  readonly applianceState: string;
+  readonly profile: string;
+}
+
+export function stageOf(prefix: string): Stage {
+  const folder = join(demoRoot, prefix);
+  return {
+    place: labPlace({ prefix }),
+    folder,
+    hubState: join(folder, "hub"),
+    applianceState: join(folder, "appliance"),
+    profile: join(folder, "profile.json"),
+  };
+}
+
+/** Readable by the database's user, who must pass through; the programs' own folders are closed. */
+export async function makeStage(stage: Stage): Promise<void> {
+  await mkdir(stage.folder, { recursive: true, mode: 0o755 });
+}
+
+export async function removeStage(stage: Stage): Promise<void> {
+  await rm(stage.folder, { recursive: true, force: true });
+}
+
+/** Runs `watari …args` on the operator's desk and answers what it prints with --json. A fault of the command is thrown as it was told. */
+export async function operate<T>(stage: Stage, shape: z.ZodType<T>, args: readonly string[], zone: Zone = "onprem"): Promise<T> {
+  const result = await labExec(stage.place, zone, [launcher, ...args, "--json"], {
+    env: { ...process.env, WATARI_PROFILE: stage.profile },
+    timeoutMs: 3600_000,
+  });
+  const answer = parseAnswer(result.stdout);
+  if (result.exitCode === 0) return shape.parse(answer);
+  const report = faultReportShape.safeParse((answer as { error?: unknown } | undefined)?.error);
+  if (report.success) throw fromReport(report.data);
+  const lastLines = result.stderr.trim().split("\n").slice(-8);
+  throw new Fault("Internal", `"watari ${args.slice(0, 2).join(" ")}" ended with ${result.exitCode}`, { evidence: { lastLines } });
+}
+
+function parseAnswer(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // The exit code and stderr tell.
+  }
+}
+
+/** The network's name in the hub, and of the bridge on which machines land. */
+export const landingNetwork = "landing";
+
+export async function startHub(stage: Stage, facts: LabFacts): Promise<void> {
+  const { hub, zones } = facts;
+  const config = {
+    domain: facts.domain,
+    stateDir: stage.hubState,
+    publicAddresses: [hub.publicAddress, "198.51.100.11"],
+    networks: [
+      {
+        virtualNetwork: landingNetwork,
+        subnet: "default",
+        cidr: "10.200.0.0/24",
+        interface: hub.bridge,
+        endpointAddresses: { first: hub.endpointsFirst, last: "10.200.0.50" },
+        dnsAddress: hub.dns,
+      },
+    ],
+    landing: {
+      networks: { [landingNetwork]: { bridge: hub.bridge, leaseFile: join(stage.place.stateFolder, "leases-landing") } },
+    },
+  };
+  const configFile = join(stage.place.stateFolder, "hub.yaml");
+  await writeFileAtomic(configFile, stringify(config));
+  await startProgram(stage, { name: "hub", zone: "landing", argv: ["hub", "run", "--config", configFile] }, async () => {
+    const answer = await labExec(stage.place, zones.landing.namespace === "" ? "landing" : "landing", [
+      ...["curl", "-sf", "--noproxy", "*", "--max-time", "2", "--cacert", join(stage.hubState, "ca.crt")],
+      ...["--resolve", `management.${facts.domain}:443:${hub.publicAddress}`, `https://management.${facts.domain}/health`],
+    ]);
+    return answer.exitCode === 0;
+  });
+}
+
+export async function startAppliance(stage: Stage, isReady: () => Promise<boolean>): Promise<void> {
+  await startProgram(stage, { name: "appliance", zone: "onprem", argv: ["appliance", "run", "--state", stage.applianceState] }, isReady);
+}
+
+const startWaitMsMax = 90_000;
+
+async function startProgram(
+  stage: Stage,
+  program: { readonly name: string; readonly zone: Zone; readonly argv: readonly string[] },
+  isReady: () => Promise<boolean>,
+): Promise<void> {
+  const pid = await startDaemon({ place: stage.place, zone: program.zone, name: program.name, argv: [launcher, ...program.argv] });
+  await waitUntil(`the ${program.name}`, startWaitMsMax, async () => {
+    if (!isAlive(pid))
+      throw new Fault("Internal", `the ${program.name} ended at its start`, {
+        evidence: { log: `${stage.place.stateFolder}/${program.name}.log` },
+        action: "read the log named in the evidence",
+      });
+    return await isReady();
+  });
+}
