@@ -43,7 +43,7 @@ export function exportNameOf(index: number): string {
 export function emulatorArguments(record: MachineRecord, around: EmulatorSurroundings): readonly string[] {
   const { paths, accelerator } = around;
   return [
-    ["-name", `watari-${record.name}`, "-nodefaults", "-no-user-config", "-daemonize", "-pidfile", paths.pidFile],
+    ["-name", `watari-${record.name}`, "-nodefaults", "-no-user-config", "-pidfile", paths.pidFile],
     ["-machine", "q35", "-accel", accelerator === "kvm" ? "kvm" : "tcg,thread=multi"],
     ["-cpu", accelerator === "kvm" ? "host" : "max", "-smp", String(record.cpuCount)],
     ["-m", `${Math.ceil(record.memoryBytes / 2 ** 20)}M`, "-rtc", "base=utc"],

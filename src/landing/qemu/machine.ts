@@ -1,15 +1,15 @@
 // One landed machine: its disks, network and emulator, as separate steps that may each be repeated.
 
-import { copyFile, mkdir, open, readFile, rm, stat, truncate } from "node:fs/promises";
+import { copyFile, mkdir, open, rm, stat, truncate } from "node:fs/promises";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
-import { tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { detach, openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, HydrationReport, LandingDisk } from "../target.ts";
+import { startDetached } from "./detached.ts";
 import { blockGraph, emulatorArguments, exportNameOf, qcow2Node, type Accelerator } from "./emulator.ts";
 import { machinePaths, type MachinePaths, type MachineRecord } from "./machine-record.ts";
 import { closeNetwork, openNetwork, type NamedNetwork } from "./network.ts";
@@ -115,15 +115,24 @@ export class Machine {
     const dependsOnPoint = await this.dependencies();
     const efi = await this.#efiFiles();
     const around = { paths: this.paths, accelerator, cards, dependsOnPoint, ...(efi === undefined ? {} : { efi }) };
-    const command = ["qemu-system-x86_64", ...emulatorArguments(this.record, around)];
-    const entered = namespacePid === undefined ? command : ["nsenter", `--net=/proc/${namespacePid}/ns/net`, ...command];
-    const [program = "", ...args] = entered;
-    const options = { timeoutMs: startMsMax, cwd: "/", ...(signal === undefined ? {} : { signal }) };
-    const { exitCode, stderr } = await tryCommand(program, args, options);
-    if (exitCode !== 0) {
-      const evidence = { exitCode, output: stderr.slice(-2000) };
-      throw new Fault("LandingFailed", `could not start machine ${this.record.name}`, { evidence });
-    }
+    const entry = namespacePid === undefined ? [] : ["nsenter", `--net=/proc/${namespacePid}/ns/net`];
+    const [program = "", ...args] = [...entry, "qemu-system-x86_64", ...emulatorArguments(this.record, around)];
+    const outcome = await startDetached({
+      command: [program, ...args],
+      logPath: join(this.paths.folder, "emulator.log"),
+      isReady: async () => await this.isRunning(),
+      readyMsMax: startMsMax,
+      clock: this.#around.clock,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (outcome.kind === "ready") return;
+    throw new Fault("LandingFailed", `could not start machine ${this.record.name}`, { evidence: { output: outcome.output } });
+  }
+
+  /** Whether the processor has begun to run. */
+  async isRunning(): Promise<boolean> {
+    await using qmp = await this.openQmp();
+    return qmp !== undefined && z.object({ running: z.boolean() }).parse(await qmp.execute("query-status")).running;
   }
 
   /** For each disk, whether it still needs the recovery point. A running emulator does not disturb the answer. */
@@ -175,9 +184,5 @@ export class Machine {
     const variablesPath = join(this.paths.folder, "efi-variables.fd");
     if (!existsSync(variablesPath)) await copyFile(join(efiFolder, "OVMF_VARS_4M.fd"), variablesPath);
     return { codePath, variablesPath };
-  }
-
-  async readNetworkLog(): Promise<string> {
-    return await readFile(join(this.paths.folder, "network.log"), "utf8").catch(() => ""); // Only isolated networks have one.
   }
 }

@@ -1,10 +1,10 @@
 // Wires landed machines: a network namespace of its own for isolated ones, a bridge that is there already for named ones.
 
-import { spawn } from "node:child_process";
-import { open, readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import type { Clock } from "../../base/clock.ts";
 import { runCommand, tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
+import { startDetached } from "./detached.ts";
 import type { MachinePaths, MachineRecord } from "./machine-record.ts";
 import { findProcess, killProcess } from "./process-identity.ts";
 import { subnetFor, type GuestSubnet } from "./subnet.ts";
@@ -33,7 +33,6 @@ export interface NetworkOptions {
 
 const bridgeName = "watari0";
 const startMsMax = 15_000;
-const pollMs = 5;
 
 /** Makes the machine's network; what is there already is kept. */
 export async function openNetwork(options: NetworkOptions): Promise<Wiring> {
@@ -118,30 +117,18 @@ async function openNamespace(options: NetworkOptions, taps: readonly string[]): 
   if (present !== undefined) return present;
   const subnets = record.nics.map(({ mac, address }) => subnetFor(mac, address));
   const script = 'printf "%s\\n" "$1" | ip -batch - ; shift; exec dnsmasq "$@"';
-  const logPath = `${paths.folder}/network.log`;
-  await using log = await open(logPath, "w");
-  const args = ["--net", "sh", "-eu", "-c", script, "network", namespaceBatch(taps, subnets), ...dhcpArguments(paths, subnets)];
-  const child = spawn("unshare", args, { detached: true, stdio: ["ignore", log.fd, log.fd], cwd: "/" });
-  let isOver = false;
-  child.once("error", () => (isOver = true));
-  child.once("exit", () => (isOver = true));
-  child.unref();
-  const deadlineMs = clock.monotonicMs() + startMsMax;
-  for (;;) {
-    const pid = await findNamespace(paths);
-    if (pid !== undefined) return pid;
-    if (isOver || clock.monotonicMs() > deadlineMs) {
-      child.kill("SIGKILL");
-      const output = (await readFile(logPath, "utf8")).slice(-1000);
-      throw new Fault("LandingFailed", `could not make the isolated network of machine ${record.name}`, { evidence: { output } });
-    }
-    try {
-      await clock.sleep(pollMs, signal);
-    } catch (error) {
-      child.kill("SIGKILL");
-      throw error;
-    }
-  }
+  const outcome = await startDetached({
+    command: ["unshare", "--net", "sh", "-eu", "-c", script, "network", namespaceBatch(taps, subnets), ...dhcpArguments(paths, subnets)],
+    logPath: `${paths.folder}/network.log`,
+    isReady: async () => (await findNamespace(paths)) !== undefined,
+    readyMsMax: startMsMax,
+    clock,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const pid = await findNamespace(paths);
+  if (outcome.kind === "ready" && pid !== undefined) return pid;
+  const output = outcome.kind === "ended" ? outcome.output : "it ended at once";
+  throw new Fault("LandingFailed", `could not make the isolated network of machine ${record.name}`, { evidence: { output } });
 }
 
 function namespaceBatch(taps: readonly string[], subnets: readonly GuestSubnet[]): string {

@@ -1,0 +1,168 @@
+// A target in memory: machines without processors that keep every promise of Target, for tests of whoever lands machines.
+
+import type { Clock } from "../../base/clock.ts";
+import { Fault } from "../../contract/errors.ts";
+import { checkSpec } from "../check-spec.ts";
+import type { HttpProbe, HydrationReport, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../target.ts";
+
+/** A disk that begins with this boots here; what follows up to a zero byte is what the machine answers over HTTP. */
+export const simGuestMark = "SIMGUEST:";
+
+interface SimMachine {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly diskIds: readonly string[];
+  readonly addresses: readonly string[];
+  readonly answer: string;
+  readonly hydration: HydrationReport;
+  power: "running" | "stopped";
+  bytesToFill: number;
+}
+
+/** What outlives a SimTarget, as processes and files outlive the program behind a real one. */
+export class SimWorld {
+  readonly machines = new Map<string, SimMachine>();
+
+  /** Power is lost; the disks stay. */
+  killMachine(name: string): void {
+    const machine = this.machines.get(name);
+    if (machine !== undefined) machine.power = "stopped";
+  }
+}
+
+const headBytes = 4_096;
+const fillPieceBytes = 2 ** 20;
+const probePauseMs = 50;
+
+export class SimTarget implements Target {
+  readonly kind = "sim";
+  readonly #world: SimWorld;
+  readonly #clock: Clock;
+  /** Contents served by this process, by machine. */
+  readonly #contents = new Map<string, readonly LandingDisk[]>();
+
+  constructor(options: { readonly world: SimWorld; readonly clock: Clock }) {
+    this.#world = options.world;
+    this.#clock = options.clock;
+  }
+
+  async launch(spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
+    checkSpec(spec);
+    signal?.throwIfAborted();
+    const present = this.#world.machines.get(spec.name);
+    if (present !== undefined) {
+      this.#contents.set(spec.name, spec.disks);
+      present.power = "running";
+      return { hydration: present.hydration };
+    }
+    const answer = await readAnswer(spec, signal);
+    signal?.throwIfAborted();
+    const sizeBytes = spec.disks.reduce((sum, { content }) => sum + content.sizeBytes, 0);
+    const hydration = { seconds: 0, changes: spec.nics.map(({ mac, guestName }) => `the card ${mac} keeps the name ${guestName}`) };
+    this.#contents.set(spec.name, spec.disks);
+    this.#world.machines.set(spec.name, {
+      name: spec.name,
+      sizeBytes,
+      diskIds: spec.disks.map(({ diskId }) => diskId),
+      addresses: spec.nics.flatMap(({ address }) => (address === undefined ? [] : [address.replace(/\/.*$/, "")])),
+      answer,
+      hydration,
+      power: "running",
+      bytesToFill: sizeBytes,
+    });
+    return { hydration };
+  }
+
+  async status(name: string): Promise<LandedStatus> {
+    const machine = this.#world.machines.get(name);
+    if (machine === undefined) return { name, power: "gone", addresses: [], bytesToFill: 0, serialTail: "" };
+    const { power, addresses, bytesToFill } = machine;
+    return { name, power, addresses, bytesToFill, serialTail: power === "running" ? `${name} login: ` : "" };
+  }
+
+  async probe(name: string, _probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+    const machine = this.#existing(name, "probe");
+    const startedMs = this.#clock.monotonicMs();
+    const seconds = () => (this.#clock.monotonicMs() - startedMs) / 1000;
+    while (seconds() < timeoutSeconds) {
+      signal?.throwIfAborted();
+      const canRead = machine.bytesToFill === 0 || this.#contents.has(name);
+      if (machine.power === "running" && canRead) return { kind: "answered", status: 200, body: machine.answer, seconds: seconds() };
+      await this.#clock.sleep(probePauseMs, signal);
+    }
+    return { kind: "silent", seconds: seconds(), reason: `the machine is ${machine.power}` };
+  }
+
+  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+    const machine = this.#existing(name, "fill");
+    const disks = this.#contents.get(name);
+    if (machine.bytesToFill > 0 && (machine.power !== "running" || disks === undefined)) {
+      throw new Fault("StateConflict", `could not fill machine ${name}: it does not run, or its recovery point is not served`);
+    }
+    let left = machine.bytesToFill;
+    for (const { content } of left > 0 ? (disks ?? []) : []) {
+      for (let at = 0; at < content.sizeBytes; at += fillPieceBytes) {
+        signal?.throwIfAborted();
+        const piece = Buffer.alloc(Math.min(fillPieceBytes, content.sizeBytes - at));
+        await content.read(at, piece, signal);
+        left -= piece.length;
+        if (left > 0) onProgress(left);
+      }
+    }
+    machine.bytesToFill = 0;
+    this.#contents.delete(name);
+    onProgress(0);
+  }
+
+  async start(name: string): Promise<void> {
+    const machine = this.#existing(name, "start");
+    if (machine.power === "running") return;
+    if (machine.bytesToFill > 0 && !this.#contents.has(name)) {
+      throw new Fault("StateConflict", `could not start machine ${name}: its recovery point is not served`);
+    }
+    machine.power = "running";
+  }
+
+  async stop(name: string): Promise<void> {
+    this.#existing(name, "stop").power = "stopped";
+  }
+
+  async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
+    const machine = this.#existing(name, "reattach");
+    const given = disks.map(({ diskId }) => diskId);
+    if (given.join() !== machine.diskIds.join()) {
+      throw new Fault("InputInvalid", `could not reattach machine ${name}: these are not its disks`, { evidence: { given } });
+    }
+    if (machine.bytesToFill > 0) this.#contents.set(name, disks);
+  }
+
+  async remove(name: string): Promise<void> {
+    this.#world.machines.delete(name);
+    this.#contents.delete(name);
+  }
+
+  async list(): Promise<readonly string[]> {
+    return [...this.#world.machines.keys()].sort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#contents.clear();
+  }
+
+  #existing(name: string, doing: string): SimMachine {
+    const machine = this.#world.machines.get(name);
+    if (machine === undefined) throw new Fault("NotFound", `could not ${doing} machine ${name}: there is none of that name`);
+    return machine;
+  }
+}
+
+async function readAnswer(spec: LaunchSpec, signal?: AbortSignal): Promise<string> {
+  const boot = spec.disks.find(({ isBoot }) => isBoot)?.content;
+  const head = Buffer.alloc(Math.min(headBytes, boot?.sizeBytes ?? 0));
+  await boot?.read(0, head, signal);
+  const text = head.toString("utf8").replace(/\0.*$/s, "");
+  if (!text.startsWith(simGuestMark)) {
+    throw new Fault("HydrationUnsupported", "could not hydrate the clone: no root filesystem was found", { evidence: { found: [] } });
+  }
+  return text.slice(simGuestMark.length);
+}

@@ -1,0 +1,226 @@
+// The promises of Target as tests: every target runs them, the simulated one too.
+
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Fault, type FaultCode } from "../contract/errors.ts";
+import { parseDiskId } from "../contract/ids.ts";
+import type { Disk } from "../disk/disk.ts";
+import { MemoryDisk } from "../disk/memory-disk.ts";
+import type { HttpProbe, LandingDisk, LaunchSpec, Target } from "./target.ts";
+
+export interface TargetHarness {
+  readonly target: Target;
+  /** Closes the target and opens it again, as a restart of the program would. */
+  restart(): Promise<Target>;
+  /** Ends a machine as a power cut would. */
+  killMachine(name: string): Promise<void>;
+  /** Traces of machines that are not listed. */
+  leftovers(): Promise<readonly string[]>;
+  close(): Promise<void>;
+}
+
+export interface TargetSuite {
+  readonly kind: string;
+  readonly open: () => Promise<TargetHarness>;
+  /** Disks of a machine that boots and answers `answer`; closed by the suite's caller. */
+  readonly disks: () => readonly LandingDisk[];
+  readonly nic: { readonly mac: string; readonly guestName: string };
+  readonly probe: HttpProbe;
+  readonly answer: string;
+  readonly bootSecondsMax: number;
+  /** A reason not to run. */
+  readonly skip?: string | undefined;
+}
+
+const quickSeconds = 2;
+
+export function runTargetSuite(suite: TargetSuite): void {
+  const spec = (name: string, disks: readonly LandingDisk[] = suite.disks()): LaunchSpec => ({
+    name,
+    cpuCount: 2,
+    memoryBytes: 512 * 2 ** 20,
+    firmware: "bios",
+    disks,
+    nics: [{ ...suite.nic, address: "10.77.0.20/24" }],
+    network: { kind: "isolated" },
+  });
+  const withHarness = (task: (harness: TargetHarness) => Promise<void>) => async () => {
+    const harness = await suite.open();
+    try {
+      await task(harness);
+    } finally {
+      await harness.close();
+    }
+  };
+
+  describe(`${suite.kind} target`, { skip: suite.skip ?? false }, () => {
+    it(
+      "refuses an order that makes no sense and leaves nothing",
+      withHarness(async (harness) => {
+        const good = spec("m");
+        const bad: readonly LaunchSpec[] = [
+          { ...good, name: "../m" },
+          { ...good, cpuCount: 0 },
+          { ...good, memoryBytes: 1 },
+          { ...good, disks: [] },
+          { ...good, disks: good.disks.map((disk) => ({ ...disk, isBoot: false })) },
+          { ...good, nics: [{ mac: "x", guestName: "eth0" }] },
+        ];
+        for (const each of bad) await rejectsWith(harness.target.launch(each), "InputInvalid");
+        await assertEmpty(harness);
+      }),
+    );
+
+    it(
+      "says gone of a machine that is not there",
+      withHarness(async ({ target }) => {
+        assert.equal((await target.status("nobody")).power, "gone");
+        await target.remove("nobody");
+        for (const call of [
+          target.start("nobody"),
+          target.stop("nobody"),
+          target.probe("nobody", suite.probe, 1),
+          target.fill("nobody", () => undefined),
+          target.reattach("nobody", []),
+        ])
+          await rejectsWith(call, "NotFound");
+      }),
+    );
+
+    it(
+      "leaves nothing when the disk holds no system",
+      withHarness(async (harness) => {
+        const disks = [{ diskId: parseDiskId("empty"), isBoot: true, content: new MemoryDisk(new Uint8Array(2 ** 22)) }];
+        await rejectsWith(harness.target.launch(spec("empty", disks)), "HydrationUnsupported");
+        await assertEmpty(harness);
+      }),
+    );
+
+    it(
+      "leaves nothing when the recovery point cannot be read",
+      withHarness(async (harness) => {
+        const disks = suite.disks().map((disk) => ({ ...disk, content: brokenDisk(disk.content) }));
+        await assert.rejects(harness.target.launch(spec("broken", disks)), Fault);
+        await assertEmpty(harness);
+      }),
+    );
+
+    it(
+      "leaves nothing when launch is aborted",
+      withHarness(async (harness) => {
+        const reason = new Error("the operator changed his mind");
+        await assert.rejects(harness.target.launch(spec("aborted"), AbortSignal.abort(reason)));
+        const controller = new AbortController();
+        const disks = suite.disks().map((disk) => ({ ...disk, content: withFirstRead(disk.content, () => controller.abort(reason)) }));
+        await assert.rejects(harness.target.launch(spec("aborted", disks), controller.signal));
+        await assertEmpty(harness);
+      }),
+    );
+
+    it(
+      "boots from a recovery point, survives restarts and power cuts, fills, and goes without a trace",
+      withHarness(async (harness) => {
+        let { target } = harness;
+        const disks = suite.disks();
+        const first = await target.launch(spec("web", disks));
+        assert.ok(first.hydration.changes.length > 0, "the changes are told");
+        assert.deepEqual(await target.launch(spec("web", disks)), first, "launching again is no fault and changes nothing");
+        assert.deepEqual(await target.list(), ["web"]);
+        const answers = async (seconds: number) => {
+          const outcome = await target.probe("web", suite.probe, seconds);
+          assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
+          assert.equal(outcome.kind === "answered" ? outcome.body : "", suite.answer);
+        };
+        await answers(suite.bootSecondsMax);
+        assert.ok((await target.status("web")).addresses.includes("10.77.0.20"), "the machine keeps its address");
+
+        target = await harness.restart();
+        assert.equal((await target.status("web")).power, "running", "a restart of the program leaves the machine running");
+        assert.ok((await target.status("web")).bytesToFill > 0);
+        await target.reattach("web", disks);
+        await answers(suite.bootSecondsMax);
+
+        await harness.killMachine("web");
+        assert.equal((await target.status("web")).power, "stopped");
+        await target.start("web");
+        await answers(suite.bootSecondsMax);
+
+        const left: number[] = [];
+        await target.fill("web", (bytesLeft) => left.push(bytesLeft));
+        assert.equal(left.at(-1), 0);
+        assert.deepEqual(
+          left,
+          left.toSorted((a, b) => b - a),
+          "progress never goes back",
+        );
+        assert.equal((await target.status("web")).bytesToFill, 0);
+        assert.equal((await target.status("web")).power, "running", "the guest runs on while it is filled");
+        await target.fill("web", () => undefined);
+
+        target = await harness.restart(); // Nothing is served any more.
+        await answers(suite.bootSecondsMax);
+        await target.stop("web");
+        await target.stop("web");
+        assert.equal((await target.status("web")).power, "stopped");
+        assert.equal((await target.probe("web", suite.probe, quickSeconds)).kind, "silent");
+        await target.start("web");
+        assert.equal((await target.status("web")).power, "running", "a filled machine starts by itself");
+        await target.remove("web");
+        await target.remove("web");
+        assert.equal((await target.status("web")).power, "gone");
+        await assertEmpty({ ...harness, target });
+      }),
+    );
+
+    it(
+      "does not start a machine whose recovery point nobody serves",
+      withHarness(async (harness) => {
+        await harness.target.launch(spec("waiting"));
+        const target = await harness.restart();
+        await harness.killMachine("waiting");
+        await rejectsWith(target.start("waiting"), "StateConflict");
+        const other = suite.disks().map((disk) => ({ ...disk, diskId: parseDiskId("other") }));
+        await rejectsWith(target.reattach("waiting", other), "InputInvalid");
+        await target.reattach("waiting", suite.disks());
+        await target.start("waiting");
+        assert.equal((await target.status("waiting")).power, "running");
+        await target.remove("waiting");
+        await assertEmpty({ ...harness, target });
+      }),
+    );
+  });
+}
+
+async function assertEmpty(harness: Pick<TargetHarness, "target" | "leftovers">): Promise<void> {
+  assert.deepEqual(await harness.target.list(), []);
+  assert.deepEqual(await harness.leftovers(), []);
+}
+
+async function rejectsWith(call: Promise<unknown>, code: FaultCode): Promise<void> {
+  await assert.rejects(call, (error) => {
+    assert.ok(error instanceof Fault, String(error));
+    assert.equal(error.code, code, error.message);
+    return true;
+  });
+}
+
+function brokenDisk(content: Disk): Disk {
+  const fail = async () => {
+    throw new Fault("DataDamaged", "could not read a block: its digest is wrong");
+  };
+  return { sizeBytes: content.sizeBytes, read: fail, extents: fail, [Symbol.asyncDispose]: async () => undefined };
+}
+
+function withFirstRead(content: Disk, onFirst: () => void): Disk {
+  let isFirst = true;
+  return {
+    sizeBytes: content.sizeBytes,
+    read: async (offset, into, signal) => {
+      if (isFirst) onFirst();
+      isFirst = false;
+      await content.read(offset, into, signal);
+    },
+    extents: async (offset, length, signal) => await content.extents(offset, length, signal),
+    [Symbol.asyncDispose]: async () => undefined,
+  };
+}
