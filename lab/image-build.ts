@@ -183,7 +183,9 @@ async function finishOnHardware(options: FinishOptions): Promise<{ readonly card
       { path: join(options.folder, "ledger.raw"), format: "raw", serial: "labdata" },
     ],
   });
-  const append = `root=UUID=${options.rootUuid} rw console=ttyS0,115200n8 quiet ipv6.disable=1 watari.finish`;
+  // A login prompt on the serial line would hang up the line that the script speaks on.
+  const masked = "systemd.mask=serial-getty@ttyS0.service systemd.mask=ssh.service";
+  const append = `root=UUID=${options.rootUuid} rw console=ttyS0,115200n8 quiet ipv6.disable=1 watari.finish ${masked}`;
   const boot = ["-kernel", options.boot.kernel, "-initrd", options.boot.initrd, "-append", append, "-no-reboot"];
   const args = [...hardware, ...boot, "-display", "none", "-chardev", `file,id=serial,path=${serial}`, "-serial", "chardev:serial"];
   const result = await tryCommand("setpriv", [...diesWithUs, "qemu-system-x86_64", ...args], {

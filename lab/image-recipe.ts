@@ -64,7 +64,8 @@ export async function recipeKey(): Promise<string> {
   hash.update(JSON.stringify([1, suite, rootDisk, ledgerDisk, guestPackages, leftOut, guestFiles]));
   const ledgerFiles = (await readdir(join(guestFolder, "ledger"))).filter((name) => name.endsWith(".go") && !name.endsWith("_test.go"));
   const names = [...guestFiles.map((file) => file.from), ...ledgerFiles.toSorted().map((name) => join("ledger", name))];
-  for (const path of [...names.map((name) => join(guestFolder, name)), join(import.meta.dirname, "image-build.ts")]) {
+  const builders = ["image-build.ts", "hardware.ts"].map((name) => join(import.meta.dirname, name));
+  for (const path of [...names.map((name) => join(guestFolder, name)), ...builders]) {
     const content = await readFile(path);
     hash.update(`${path.slice(import.meta.dirname.length)} ${content.length}\n`).update(content);
   }

@@ -3,7 +3,7 @@
 # Runs once, in the image's first boot, started by watari-finish.service; says WATARI-IMAGE-READY on the serial line when all went well.
 set -euo pipefail
 exec >/dev/ttyS0 2>&1
-trap 'echo "WATARI-IMAGE-FAILED at line $LINENO"; sync; poweroff -ff' ERR
+trap 'line=$LINENO; set +e; echo "WATARI-IMAGE-FAILED at line $line"; sync; poweroff -ff' ERR
 
 disk_with_serial() {
   lsblk -dnpo NAME,SERIAL | awk -v serial="$1" '$2 == serial { print $1 }'
