@@ -76,14 +76,14 @@ export function runTargetSuite(suite: TargetSuite): void {
       withHarness(async ({ target }) => {
         assert.equal((await target.status("nobody")).power, "gone");
         await target.remove("nobody");
-        for (const call of [
-          target.start("nobody"),
-          target.stop("nobody"),
-          target.probe("nobody", suite.probe, 1),
-          target.fill("nobody", () => undefined),
-          target.reattach("nobody", []),
-        ])
-          await rejectsWith(call, "NotFound");
+        const calls = [
+          () => target.start("nobody"),
+          () => target.stop("nobody"),
+          () => target.probe("nobody", suite.probe, 1),
+          () => target.fill("nobody", () => undefined),
+          () => target.reattach("nobody", []),
+        ];
+        for (const call of calls) await rejectsWith(call(), "NotFound");
       }),
     );
 

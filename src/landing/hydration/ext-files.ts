@@ -61,7 +61,7 @@ export class ExtFiles {
   /** Entries of a folder, undefined when there is none. */
   async list(path: string): Promise<readonly GuestFile[] | undefined> {
     const { stdout, stderr } = await this.#run([`ls -p ${checked(path)}`], "read");
-    if (stderr.includes("File not found") || stderr.includes("not found by ext2_lookup")) return undefined;
+    if (stderr.split("\n").some(isAbsence)) return undefined;
     return stdout.split("\n").flatMap((line) => parseListLine(line));
   }
 
@@ -126,8 +126,10 @@ export class ExtFiles {
     await writeFile(script, `${commands.join("\n")}\n`);
     const args = [...(access === "write" ? ["-w"] : []), "-f", script, this.#image()];
     const result = await tryCommand("debugfs", args, this.#running());
-    if (result.stderr.includes("while trying to open") || result.stderr.includes("Filesystem not open")) {
-      throw new Fault("DataDamaged", "could not open the clone's filesystem", { evidence: { output: result.stderr.slice(-2000) } });
+    // debugfs goes on after a failed read and leaves a shorter file; its words are the only sign.
+    const complaints = result.stderr.split("\n").filter((line) => line !== "" && !/^debugfs \d/.test(line) && !isAbsence(line));
+    if (access === "read" && complaints.length > 0) {
+      throw new Fault("DataDamaged", "could not read the clone's filesystem", { evidence: { output: complaints.join("\n").slice(-2000) } });
     }
     return result;
   }
@@ -145,6 +147,11 @@ export class ExtFiles {
     this.#serial += 1;
     return join(this.#options.scratchFolder, `file-${this.#options.offset}-${this.#serial}`);
   }
+}
+
+/** What debugfs says of a path that is not there, or not of the asked kind. */
+function isAbsence(line: string): boolean {
+  return /File not found by ext2_lookup|is not a directory|not a regular file|Ext2 inode is not/.test(line);
 }
 
 function checked(path: string): string {

@@ -41,8 +41,11 @@ export async function surveyVolumes(imagePaths: readonly string[]): Promise<read
     await using file = await open(path, "r");
     const { size: sizeBytes } = await file.stat();
     const readAt = async (offset: number, into: Buffer) => {
-      const { bytesRead } = await file.read(into, 0, into.length, offset);
-      if (bytesRead !== into.length) throw new Fault("DataDamaged", `could not read disk ${diskIndex} of the clone at byte ${offset}`);
+      const cannot = `could not read disk ${diskIndex} of the clone at byte ${offset}`;
+      const { bytesRead } = await file.read(into, 0, into.length, offset).catch((cause: unknown) => {
+        throw new Fault("DataDamaged", cannot, { cause });
+      });
+      if (bytesRead !== into.length) throw new Fault("DataDamaged", cannot);
     };
     const { partitions } = await readPartitionTable({ sizeBytes, readAt });
     for (const partition of partitions) {
