@@ -153,6 +153,9 @@ export const sealedPointReportShape = z.object({
 });
 export type SealedPointReport = z.infer<typeof sealedPointReportShape>;
 
+/** Body of a call to `points`. Every route that only takes something in answers 200 and {}; a refusal is its status and one FaultReport. */
+export const sealedPointsShape = z.object({ points: z.array(sealedPointReportShape).max(100) });
+
 /** Orders from the hub. An order given twice (same orderId) is carried out once and answered with the same result. */
 export const applianceOrderShape = z.discriminatedUnion("kind", [
   /** Prerequisites over SSH, push install, registration, then replication by this policy. Result carries machineId and facts. */
