@@ -3,8 +3,11 @@
 import { toDate } from "../../base/clock.ts";
 import type { BlobFacts } from "./blob-files.ts";
 
+/** Named references only: the service's own library knows no others. */
+const references: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" };
+
 export function escapeXml(text: string): string {
-  return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+  return text.replace(/[&<>"']/g, (char) => references[char] ?? char);
 }
 
 export interface BlobList {
