@@ -157,14 +157,14 @@ async function answerMetaContext(haggle: Haggle, option: number, data: Buffer): 
 }
 
 /** Name of an INFO or GO request: length, name, count, that many 16-bit requests, and nothing more. */
-export function parseInfoName(data: Buffer): string | undefined {
+function parseInfoName(data: Buffer): string | undefined {
   const name = cutText(data, 0);
   if (name === undefined || data.length < name.end + 2) return undefined;
   return data.length === name.end + 2 + 2 * data.readUInt16BE(name.end) ? name.text : undefined;
 }
 
 /** Name and queries of a meta context request. */
-export function parseMetaContext(data: Buffer): { readonly name: string; readonly queries: readonly string[] } | undefined {
+function parseMetaContext(data: Buffer): { readonly name: string; readonly queries: readonly string[] } | undefined {
   const name = cutText(data, 0);
   if (name === undefined || data.length < name.end + 4) return undefined;
   const count = data.readUInt32BE(name.end);

@@ -3,7 +3,7 @@
 export const handshakeMagic = Buffer.from("NBDMAGICIHAVEOPT", "latin1");
 export const optionMagic = 0x4948_4156_454f_5054n;
 const optionReplyMagic = 0x0003_e889_0455_65a9n;
-export const requestMagic = 0x2560_9513;
+const requestMagic = 0x2560_9513;
 const simpleReplyMagic = 0x6744_6698;
 const structuredReplyMagic = 0x668e_33ef;
 

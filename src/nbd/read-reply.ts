@@ -36,7 +36,7 @@ async function sendPieces(connection: Connection, request: Request, pieces: read
 }
 
 /** Holes in one piece, data in pieces of at most pieceBytesMax that start and end at multiples of it. */
-export function cutPieces(extents: readonly Extent[]): readonly Extent[] {
+function cutPieces(extents: readonly Extent[]): readonly Extent[] {
   const pieces: Extent[] = [];
   for (const { offset, length, kind } of extents) {
     const end = offset + length;

@@ -1,8 +1,11 @@
 // A real guest lands on QEMU: without hydration it does not boot, with it it does, and every promise of Target holds.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync, rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
@@ -12,6 +15,7 @@ import { runCommand } from "../../src/base/run-command.ts";
 import { parseDiskId } from "../../src/contract/ids.ts";
 import { openFileDisk } from "../../src/disk/file-disk.ts";
 import { machinePaths } from "../../src/landing/qemu/machine-record.ts";
+import type { NamedNetwork } from "../../src/landing/qemu/network.ts";
 import { openQemuTarget } from "../../src/landing/qemu/qemu-target.ts";
 import { runTargetSuite } from "../../src/landing/target-suite.ts";
 import type { ExportDisk, Target } from "../../src/landing/target.ts";
@@ -33,7 +37,8 @@ const exportDisk: ExportDisk = async (content, { socketPath, exportName }) =>
     log,
   });
 
-const open = (stateFolder: string) => openQemuTarget({ stateFolder, exportDisk, networks: {}, clock, log, stopMsMax: 5_000 });
+const open = async (stateFolder: string, networks: Readonly<Record<string, NamedNetwork>> = {}) =>
+  await openQemuTarget({ stateFolder, exportDisk, networks, clock, log, stopMsMax: 5_000 });
 
 runTargetSuite({
   kind: "qemu",
@@ -106,3 +111,131 @@ describe("a guest with VMware's drivers only", { skip: skip ?? false }, () => {
     assert.match(words, /Gave up waiting for root|does not exist/);
   });
 });
+
+const childPath = join(import.meta.dirname, "landing-child.ts");
+
+/** Starts the child, waits for its first words, and kills it as a crash would. */
+async function crashChild(mode: "hang" | "land", stateFolder: string): Promise<void> {
+  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", childPath, mode, stateFolder, image], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(child.stdout, "data");
+  child.kill("SIGKILL");
+  await once(child, "exit");
+}
+
+describe("a hub that is killed", { skip: skip ?? false }, () => {
+  it("leaves nothing of a machine that it was about to land", async () => {
+    const stateFolder = await mkdtemp(join(tmpdir(), "wl-"));
+    await crashChild("hang", stateFolder);
+    const target = await open(stateFolder);
+    assert.deepEqual(await target.list(), []);
+    assert.deepEqual(await target.leftovers(), []);
+    await closeAll(target, stateFolder);
+  });
+
+  it("finds its machine running, and serves it again", async () => {
+    const stateFolder = await mkdtemp(join(tmpdir(), "wl-"));
+    await crashChild("land", stateFolder);
+    const target = await open(stateFolder);
+    assert.equal((await target.status("child")).power, "running");
+    assert.ok(disk !== undefined);
+    await target.reattach("child", [{ diskId: parseDiskId("boot"), isBoot: true, content: disk }]);
+    const outcome = await target.probe("child", { port: guest.port, path: guest.path }, bootSecondsMax);
+    assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
+    await target.remove("child");
+    assert.deepEqual(await target.leftovers(), []);
+    await closeAll(target, stateFolder);
+  });
+});
+
+describe("networks", { skip: skip ?? false }, () => {
+  it("a named bridge gives the machine its address, and keeps no tap", async () => {
+    const stateFolder = await mkdtemp(join(tmpdir(), "wl-"));
+    const args = ["--net", process.execPath, "--disable-warning=ExperimentalWarning", childPath, "bridge", stateFolder, image];
+    const { stdout } = await runCommand("unshare", args, { timeoutMs: bootSecondsMax * 1000 });
+    rmSync(stateFolder, { recursive: true });
+    const told = JSON.parse(stdout);
+    assert.equal(told.outcome.body, `${guest.body}\n`);
+    assert.match(told.addresses.join(), /^10\.78\.0\.\d+$/);
+    assert.deepEqual([told.leftovers, told.links], [[], []]);
+  });
+
+  it("from order to answer takes at most 1.3 times a boot from a local raw file plus 10 s", async (t) => {
+    assert.ok(disk !== undefined);
+    const hostPort = await freePort();
+    const stateFolder = await mkdtemp(join(tmpdir(), "wl-"));
+    const networks: Readonly<Record<string, NamedNetwork>> = { nat: { kind: "user", forwards: [{ hostPort, guestPort: guest.port }] } };
+    const target = await open(stateFolder, networks);
+    const disks = [{ diskId: parseDiskId("boot"), isBoot: true, content: disk }];
+    const nics = [{ mac: guest.mac, guestName: guest.nicName }];
+    const shape = { name: "timed", cpuCount: 2, memoryBytes: 512 * 2 ** 20, firmware: "bios", disks, nics } as const;
+    const probe = async () => {
+      const outcome = await target.probe("timed", { port: guest.port, path: guest.path }, bootSecondsMax);
+      assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
+    };
+    const orderedMs = clock.monotonicMs();
+    const { hydration } = await target.launch({ ...shape, network: { kind: "named", name: "nat" } });
+    await probe();
+    const landedSeconds = (clock.monotonicMs() - orderedMs) / 1000;
+    await target.fill("timed", () => undefined);
+    await target.stop("timed");
+    const overlay = machinePaths(stateFolder, "timed").overlay(0);
+    const raw = join(stateFolder, "raw");
+    await runCommand("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", overlay, raw]);
+    const machine = [
+      "-machine",
+      "q35",
+      "-accel",
+      "tcg,thread=multi",
+      "-cpu",
+      "max",
+      "-smp",
+      "2",
+      "-m",
+      "512M",
+      "-nodefaults",
+      "-display",
+      "none",
+    ];
+    const rest = [
+      "-vga",
+      "std",
+      "-device",
+      "virtio-rng-pci",
+      "-drive",
+      `if=virtio,format=raw,file=${raw}`,
+      "-serial",
+      `file:${raw}.serial`,
+    ];
+    const card = [
+      "-netdev",
+      `user,id=n0,hostfwd=tcp:127.0.0.1:${hostPort}-:${guest.port}`,
+      "-device",
+      `virtio-net-pci,netdev=n0,mac=${guest.mac}`,
+    ];
+    const ended = new AbortController();
+    const rawMs = clock.monotonicMs();
+    const timeoutMs = bootSecondsMax * 1000;
+    const stopped = assert.rejects(runCommand("qemu-system-x86_64", [...machine, ...rest, ...card], { timeoutMs, signal: ended.signal }));
+    await probe();
+    const rawSeconds = (clock.monotonicMs() - rawMs) / 1000;
+    ended.abort();
+    await stopped;
+    await closeAll(target, stateFolder);
+    t.diagnostic(
+      `order to answer ${landedSeconds.toFixed(1)} s, hydration ${hydration.seconds.toFixed(2)} s, raw boot ${rawSeconds.toFixed(1)} s`,
+    );
+    assert.ok(landedSeconds <= 1.3 * rawSeconds + 10, `${landedSeconds} s against ${rawSeconds} s`);
+  });
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  assert.ok(typeof address === "object" && address !== null);
+  server.close();
+  await once(server, "close");
+  return address.port;
+}

@@ -13,7 +13,7 @@ export const cpioTypes = { mask: 0o170000, folder: 0o040000, file: 0o100000, lin
 const headerBytes = 110;
 const trailerName = "TRAILER!!!";
 const nameBytesMax = 4_096;
-export const cpioMagic = "070701";
+const cpioMagic = "070701";
 const checksumMagic = "070702";
 
 /** One archive with its trailer, padded with zeros to a multiple of 512 bytes. */

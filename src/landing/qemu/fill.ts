@@ -15,7 +15,7 @@ const pollMs = 100;
 
 const jobIdOf = (index: number): string => `fill${index}`;
 
-export async function queryFillJobs(machine: Machine): Promise<readonly FillJob[]> {
+async function queryFillJobs(machine: Machine): Promise<readonly FillJob[]> {
   await using qmp = await machine.openQmp();
   return qmp === undefined ? [] : jobsShape.parse(await qmp.execute("query-block-jobs"));
 }
