@@ -1,7 +1,10 @@
 // The connector's promises, held against a real proxy and real TLS servers: the right way, the right fault, the right identity.
 
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request as httpsRequest } from "node:https";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { TLSSocket } from "node:tls";
 import { request } from "undici";
@@ -104,6 +107,28 @@ test("Connector names a proxy that asks for a password, and passes with the righ
   await using right = connect(document, { proxyCredentials: async () => await Promise.resolve({ user: "anna", password: "geheim" }) });
   assert.equal(await (await right.fetch(url)).text(), "public");
 });
+
+test(
+  "Connector reads the proxy's password from the topology's file, and never shows a file that is wrong",
+  { skip: skipSquid },
+  async (context) => {
+    await using site = await startSite((_request, response) => response.end("public"), serverTls);
+    await using proxy = await startProxy({ allowed: { "public.test": "127.0.0.1" }, credentials: { user: "anna", password: "ge:heim" } });
+    const folder = await mkdtemp(join(tmpdir(), "watari-proxy-"));
+    context.after(async () => await rm(folder, { recursive: true }));
+    const credentialsFile = join(folder, "credentials");
+    await using connector = connect({ publicNames: ["public.test"], proxy: { url: `http://127.0.0.1:${proxy.port}`, credentialsFile } });
+    const url = `https://public.test:${site.port}/`;
+    await assert.rejects(connector.fetch(url), { code: "InputInvalid" });
+    await writeFile(credentialsFile, "geheim without user\n");
+    await assert.rejects(connector.fetch(url), (error: unknown) => {
+      assert.ok(error instanceof Fault && error.code === "InputInvalid");
+      return !JSON.stringify([error.message, error.evidence, error.action]).includes("geheim");
+    });
+    await writeFile(credentialsFile, "anna:ge:heim\n");
+    assert.equal(await (await connector.fetch(url)).text(), "public");
+  },
+);
 
 test("Connector refuses TLS with a wrong name, an expired date or a strange authority, and says which certificate it saw", async () => {
   const stranger = await (await createAuthority("stranger")).issue(["private.test"]);

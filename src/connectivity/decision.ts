@@ -40,6 +40,6 @@ export function decide(topology: Topology, rawHost: string): Decision {
 }
 
 /** An entry that begins with a dot matches every name below it, not the name itself. */
-export function matchesName(entry: string, host: string): boolean {
+function matchesName(entry: string, host: string): boolean {
   return entry.startsWith(".") ? host.length > entry.length && host.endsWith(entry) : host === entry;
 }

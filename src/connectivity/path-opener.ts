@@ -153,7 +153,7 @@ export class PathOpener {
 }
 
 /** Reads "user:password" from a file. Throws InputInvalid without showing the content. */
-export async function readProxyCredentials(path: string): Promise<ProxyCredentials> {
+async function readProxyCredentials(path: string): Promise<ProxyCredentials> {
   const action = `write one line user:password to ${path} and make it readable by this program only`;
   const text = await readFile(path, "utf8").catch((error: unknown) => {
     throw new Fault("InputInvalid", "could not read the proxy's credentials file", { evidence: { path }, action, cause: error });

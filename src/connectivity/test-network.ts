@@ -20,7 +20,7 @@ const startTriesMax = 5;
 const startTimeoutMs = 20_000;
 
 /** The program's path, or undefined where it is not installed. */
-export function findProgram(name: string): string | undefined {
+function findProgram(name: string): string | undefined {
   return ["/usr/sbin", "/usr/bin", "/usr/lib/squid"]
     .map((folder) => join(folder, name))
     .find((path) => {
