@@ -80,13 +80,15 @@ export class EntryWriter implements AsyncDisposable {
 
   async #append(entry: Parameters<PackBuilder["append"]>[0], plain: Uint8Array): Promise<void> {
     this.throwIfFailed();
+    // While it waits, the compressor's output is overwritten by others.
+    const kept = this.#open.builder.hasRoom(plain.length) ? plain : Uint8Array.from(plain);
     while (!this.#open.builder.hasRoom(plain.length)) {
       await this.#closePack();
       this.throwIfFailed();
     }
     const { entries } = this.#options;
     if (entries.find(entry.kind, entry.id) !== undefined) return; // Stored by another call meanwhile.
-    const row = this.#open.builder.append(entry, plain);
+    const row = this.#open.builder.append(entry, kept);
     entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
   }
 
