@@ -401,6 +401,7 @@ export const faultKinds = {
   ),
   // Jobs and migration
   JobCancelled: row(409, 3, "never", ["someone cancelled the job"], "start the operation again when it is wanted"),
+  OrderWithdrawn: row(409, 3, "never", ["the job that gave the order ended before the appliance fetched it"], "start the operation again"),
   StepAttemptsExhausted: row(
     500,
     6,
