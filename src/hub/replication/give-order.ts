@@ -1,0 +1,117 @@
+// Gives an appliance an order from a job step: once, however often the step runs, and under the job's lease.
+
+import { createHash } from "node:crypto";
+import { sql } from "kysely";
+import { Fault, fromReport, toReport } from "../../contract/errors.ts";
+import { parseApplianceId, parseOrderId, type OrderId } from "../../contract/ids.ts";
+import type { ApplianceOrder, ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
+import { notify } from "../db/notifications.ts";
+import type { StepContext } from "../jobs/job.ts";
+import type { HubServices } from "../services.ts";
+
+type Without<Order, Key extends PropertyKey> = Order extends unknown ? Omit<Order, Key> : never;
+/** An order that has no id yet. */
+export type OrderDraft = Without<ApplianceOrder, "orderId">;
+export type DoneResult = Extract<ApplianceOrderResult, { outcome: "done" }>;
+
+export interface OrderWish {
+  readonly applianceId: string;
+  readonly draft: OrderDraft;
+  /** Tells this order from the job's others; the order's id follows from job and label. */
+  readonly label: string;
+  readonly waitSecondsMax: number;
+  readonly pollMs: number;
+  /** For undos: a failure that is stored already is followed by a new order, so that trying the undo again does something. */
+  readonly isRepeated?: boolean;
+}
+
+const attemptsMax = 3;
+const repeatsMax = 50;
+
+/** Waits for the result. A fault that may pass at once (an agent that restarted) is met with a new order, a bounded number of times. */
+export async function giveOrder(services: HubServices, context: StepContext<object, object>, wish: OrderWish): Promise<DoneResult> {
+  const last = wish.isRepeated === true ? repeatsMax : attemptsMax;
+  for (let attempt = 1; ; attempt++) {
+    const orderId = orderIdOf(context.jobId, `${wish.label}/${attempt}`);
+    const wasAnswered = wish.isRepeated === true && (await services.orders.find(orderId))?.result?.outcome === "failed";
+    if (wasAnswered && attempt < last) continue;
+    const result = await giveOnce(services, context, wish, orderId);
+    if (result.outcome === "done") return result;
+    const isWorthAnother = result.fault.retry === "now" || result.fault.id === "OrderInterrupted";
+    if (!isWorthAnother || attempt >= attemptsMax) throw fromReport(result.fault);
+    await context.log(`order ${wish.draft.kind} failed and is given again: ${result.fault.message}`);
+  }
+}
+
+/** The newest result of an order that may have been given before, taking back one that nobody has fetched. For undos. */
+export async function settleOrder(
+  services: HubServices,
+  context: StepContext<object, object>,
+  wish: Omit<OrderWish, "draft">,
+): Promise<ApplianceOrderResult | "never given"> {
+  for (let attempt = attemptsMax; attempt >= 1; attempt--) {
+    const orderId = orderIdOf(context.jobId, `${wish.label}/${attempt}`);
+    if ((await services.orders.find(orderId)) === undefined) continue;
+    await withdraw(services, context, orderId);
+    return await waitForResult(services, context, orderId, wish);
+  }
+  return "never given";
+}
+
+/** UUID that follows from the job and the label, so that a step that runs again asks for the same order. */
+export function orderIdOf(jobId: string, label: string): OrderId {
+  const hex = createHash("sha256").update(`${jobId}/${label}`).digest("hex");
+  return parseOrderId(`${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`);
+}
+
+async function giveOnce(
+  services: HubServices,
+  context: StepContext<object, object>,
+  wish: OrderWish,
+  orderId: OrderId,
+): Promise<ApplianceOrderResult> {
+  const order: ApplianceOrder = { ...wish.draft, orderId };
+  // The job's row stays locked until the order is stored: a hub that lost the job cannot give orders in its name.
+  await context.write(async () => await services.orders.enqueue(parseApplianceId(wish.applianceId), order));
+  return await waitForResult(services, context, orderId, wish);
+}
+
+async function waitForResult(
+  services: HubServices,
+  context: StepContext<object, object>,
+  orderId: OrderId,
+  wish: Pick<OrderWish, "waitSecondsMax" | "pollMs" | "label" | "applianceId">,
+): Promise<ApplianceOrderResult> {
+  const { clock, orders } = services;
+  const endsAtMs = clock.monotonicMs() + wish.waitSecondsMax * 1000;
+  for (;;) {
+    const state = await orders.find(orderId);
+    if (state?.result !== undefined) return state.result;
+    if (state !== undefined && state.percent > 0) await context.progress(state.percent, state.progressText);
+    if (clock.monotonicMs() > endsAtMs)
+      throw new Fault("ApplianceSilent", `waited ${wish.waitSecondsMax} s for an appliance to answer the order ${wish.label}`, {
+        evidence: { orderId, applianceId: wish.applianceId, waitSecondsMax: wish.waitSecondsMax },
+      });
+    const limit = new AbortController();
+    const signal = AbortSignal.any([context.signal, limit.signal]);
+    const answered = orders.result(orderId, signal).then(
+      () => undefined,
+      () => undefined, // The order's state is read again above; the signal is looked at below.
+    );
+    await Promise.race([answered, clock.sleep(wish.pollMs, context.signal)]);
+    limit.abort();
+    context.signal.throwIfAborted();
+  }
+}
+
+/** Answers for the appliance when it has not fetched the order yet; otherwise its own answer is waited for. */
+async function withdraw(services: HubServices, context: StepContext<object, object>, orderId: OrderId): Promise<void> {
+  const fault = toReport(new Fault("OrderWithdrawn", "the order was withdrawn before the appliance fetched it"));
+  const result: ApplianceOrderResult = { outcome: "failed", orderId, fault };
+  await context.write(async (db) => {
+    await sql`update orders set state = 'done', ended_at = clock_timestamp(), result = ${JSON.stringify(result)}::jsonb
+      where order_id = ${orderId} and state = 'queued' and given_at is null`.execute(db);
+    await notify(db, `order:${orderId}`);
+  });
+  services.log.info("order withdrawn unless given", { orderId });
+}

@@ -1,0 +1,181 @@
+// A protected item as it is stored: which machine, how it shall land, and where its replication stands.
+
+import { sql } from "kysely";
+import { z } from "zod";
+import { machineFactsShape } from "../../contract/agent-control.ts";
+import { Fault, type FaultReport } from "../../contract/errors.ts";
+import { faultReportShape, machineIdShape, pointIdShape } from "../../contract/shapes.ts";
+import type { ResourceId } from "../api/resource-id.ts";
+import type { JsonObject } from "../db/resources.ts";
+import type { JobOutcome, Queryable } from "../jobs/job.ts";
+import { itemType } from "./names.ts";
+
+/** The documented protectionState strings that this hub uses. */
+export const protectionStates = [
+  "EnablingProtection",
+  "EnablingFailed",
+  "InitialReplicationInProgress",
+  "Protected",
+  "UnplannedFailoverInitiated",
+  "UnplannedFailoverFailed",
+  "UnplannedFailoverCommitPending",
+  "CancelFailoverInProgressOnRecovery",
+  "CancelFailoverFailedOnRecovery",
+  "CommitFailoverInProgressOnRecovery",
+  "CommitFailoverFailedOnRecovery",
+  "CommitFailoverCompleted",
+  "DisablingProtection",
+  "DisablingFailed",
+] as const;
+export type ProtectionState = (typeof protectionStates)[number];
+
+export const testFailoverStates = [
+  "None",
+  "TestMigrationInProgress",
+  "TestMigrationSucceeded",
+  "TestMigrationFailed",
+  "TestMigrationCleanupInProgress",
+] as const;
+export type TestFailoverState = (typeof testFailoverStates)[number];
+
+const landingShape = z.object({
+  landedName: z.string(),
+  pointId: pointIdShape,
+  endedAt: z.string(),
+});
+
+export const itemShape = z.object({
+  infrastructureId: z.string(),
+  applianceId: z.string(),
+  machineName: z.string(),
+  smbiosUuid: z.string().default(""),
+  runAsAccountId: z.string(),
+  address: z.string().optional(),
+  policyName: z.string(),
+  machineId: machineIdShape.optional(),
+  facts: machineFactsShape.optional(),
+  protectionState: z.enum(protectionStates),
+  testFailoverState: z.enum(testFailoverStates).default("None"),
+  /** How it shall land. */
+  target: z
+    .object({
+      name: z.string().optional(),
+      size: z.string().optional(),
+      networkId: z.string().optional(),
+      testNetworkId: z.string().optional(),
+      resourceGroupId: z.string().optional(),
+    })
+    .default({}),
+  /** What the client gave beside, answered as given. */
+  providerInput: z.record(z.string(), z.unknown()).default({}),
+  test: landingShape.optional(),
+  failover: landingShape.optional(),
+  lastSuccessfulTestFailoverTime: z.string().optional(),
+  lastSuccessfulFailoverTime: z.string().optional(),
+  scenario: z.object({ scenarioName: z.string(), jobId: z.string(), startTime: z.string() }).optional(),
+  /** Faults of the last job, cleared by the next success. */
+  faults: z.array(faultReportShape).default([]),
+});
+export type Item = z.infer<typeof itemShape>;
+
+export function parseItem(properties: JsonObject): Item {
+  return itemShape.parse(properties);
+}
+
+/** Changes some properties of the item, within the caller's transaction; undefined values remove them. */
+export async function patchItem(db: Queryable, id: ResourceId | string, change: Partial<Item>): Promise<void> {
+  const removed = Object.entries(change).flatMap(([name, value]) => (value === undefined ? [name] : []));
+  await sql`update resources set properties = (properties || ${JSON.stringify(change)}::jsonb) - ${removed}::text[],
+    etag = '"' || gen_random_uuid() || '"', updated_at = clock_timestamp() where key = ${keyOf(id)}`.execute(db);
+}
+
+export async function readItem(db: Queryable, id: ResourceId | string): Promise<Item> {
+  const found = await sql<{ properties: JsonObject }>`select properties from resources where key = ${keyOf(id)}`.execute(db);
+  const row = found.rows[0];
+  if (row === undefined)
+    throw new Fault("NotFound", "could not find the protected item: it was removed", { evidence: { itemId: keyOf(id) } });
+  return parseItem(row.properties);
+}
+
+/** Protected items that might be the same machine, by vCenter's id or by BIOS id, in every vault. */
+export async function findItemsOf(
+  db: Queryable,
+  machine: { readonly infrastructureId: string; readonly smbiosUuid: string },
+): Promise<readonly { readonly id: string; readonly infrastructureId: string; readonly machineName: string }[]> {
+  const found = await sql<{ id: string; infrastructureId: string; machineName: string }>`
+    select id, properties->>'infrastructureId' as "infrastructureId", properties->>'machineName' as "machineName"
+    from resources where type = ${itemType.toLowerCase()} and
+      (properties->>'infrastructureId' = ${machine.infrastructureId}
+        or (${machine.smbiosUuid} <> '' and properties->>'smbiosUuid' = ${machine.smbiosUuid}))`.execute(db);
+  return found.rows;
+}
+
+/** The item that made a landed machine; undefined once it is gone. */
+export async function findItemWithLanded(db: Queryable, id: string): Promise<Item | undefined> {
+  const found = await sql<{ properties: JsonObject }>`select properties from resources where key = ${keyOf(id)}`.execute(db);
+  return found.rows[0] === undefined ? undefined : parseItem(found.rows[0].properties);
+}
+
+/** What a job's end means for the item's health: the faults of a failure, none after a success. */
+export function faultsOf(outcome: JobOutcome): FaultReport[] {
+  return outcome.kind === "succeeded" ? [] : [outcome.fault, ...outcome.undoFaults];
+}
+
+/** What a person may do now. */
+export function allowedOperations(item: Item): readonly string[] {
+  switch (item.protectionState) {
+    case "EnablingProtection":
+    case "InitialReplicationInProgress":
+    case "UnplannedFailoverInitiated":
+    case "CancelFailoverInProgressOnRecovery":
+    case "CommitFailoverInProgressOnRecovery":
+    case "DisablingProtection":
+      return [];
+    case "EnablingFailed":
+    case "DisablingFailed":
+      return ["DisableProtection"];
+    case "Protected":
+      return operationsWhileProtected(item.testFailoverState);
+    case "UnplannedFailoverFailed":
+    case "CancelFailoverFailedOnRecovery":
+      return ["CancelFailover"];
+    case "UnplannedFailoverCommitPending":
+    case "CommitFailoverFailedOnRecovery":
+      return ["Commit", "CancelFailover"];
+    case "CommitFailoverCompleted":
+      return ["CompleteMigration", "DisableProtection"];
+  }
+}
+
+function operationsWhileProtected(state: TestFailoverState): readonly string[] {
+  switch (state) {
+    case "None":
+    case "TestMigrationFailed":
+      return ["TestFailover", "UnplannedFailover", "DisableProtection"];
+    case "TestMigrationSucceeded":
+      return ["TestFailoverCleanup"];
+    case "TestMigrationInProgress":
+    case "TestMigrationCleanupInProgress":
+      return [];
+  }
+}
+
+/** Throws StateConflict unless the operation is allowed now; the evidence says what is. */
+export function requireOperation(item: Item, operation: string, doing: string): void {
+  const allowed = allowedOperations(item);
+  if (allowed.includes(operation)) return;
+  const action =
+    item.testFailoverState === "TestMigrationSucceeded"
+      ? "clean up the test migration first"
+      : allowed.length > 0
+        ? `what can be done now: ${allowed.join(", ")}`
+        : "wait for the job that is under way";
+  throw new Fault("StateConflict", `could not ${doing} ${item.machineName}: it is ${item.protectionState}`, {
+    evidence: { protectionState: item.protectionState, testFailoverState: item.testFailoverState, allowedOperations: [...allowed] },
+    action,
+  });
+}
+
+function keyOf(id: ResourceId | string): string {
+  return typeof id === "string" ? id.toLowerCase() : id.key;
+}

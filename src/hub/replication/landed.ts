@@ -1,0 +1,139 @@
+// Landed machines: their rows beside the vault, their disks held open while they depend on a recovery point, launch and removal.
+
+import { sql } from "kysely";
+import { z } from "zod";
+import { Fault } from "../../contract/errors.ts";
+import { diskIdShape, pointIdShape } from "../../contract/shapes.ts";
+import type { HydrationReport, LandingDisk, LandingNetwork, LaunchSpec, Target } from "../../landing/target.ts";
+import type { VaultReader } from "../../vault/vault.ts";
+import type { ResourceId } from "../api/resource-id.ts";
+import type { Queryable } from "../jobs/job.ts";
+import { machineType } from "./names.ts";
+
+/** All that is needed to launch the machine again, apart from the bytes of its disks. */
+export const landedShape = z.object({
+  purpose: z.enum(["test", "migrated"]),
+  itemId: z.string(),
+  vaultId: z.string(),
+  /** vmId of the ARM shape; given once. */
+  vmId: z.string(),
+  pointId: pointIdShape,
+  launch: z.object({
+    name: z.string(),
+    cpuCount: z.number(),
+    memoryBytes: z.number(),
+    firmware: z.enum(["bios", "efi"]),
+    disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: z.number() })),
+    nics: z.array(z.object({ mac: z.string(), guestName: z.string(), address: z.string().optional() })),
+    network: z.discriminatedUnion("kind", [
+      z.object({ kind: z.literal("isolated") }),
+      z.object({ kind: z.literal("named"), name: z.string() }),
+    ]),
+  }),
+});
+export type Landed = z.infer<typeof landedShape>;
+
+/** Written before the target is asked, so that whatever a crash leaves has a row that names it. */
+export async function saveLanded(
+  db: Queryable,
+  id: ResourceId,
+  landed: Landed,
+  provisioningState: "Creating" | "Succeeded",
+): Promise<void> {
+  await sql`insert into resources (key, id, type, name, parent_key, location, envelope, properties, provisioning_state, etag, created_at, updated_at)
+    values (${id.key}, ${id.text}, ${machineType.toLowerCase()}, ${id.name}, ${id.parentKey}, null, '{}', ${JSON.stringify(landed)}::jsonb,
+      ${provisioningState}, '"' || gen_random_uuid() || '"', clock_timestamp(), clock_timestamp())
+    on conflict (key) do update set properties = excluded.properties, provisioning_state = excluded.provisioning_state,
+      etag = excluded.etag, updated_at = excluded.updated_at`.execute(db);
+}
+
+export async function removeLandedRow(db: Queryable, id: ResourceId): Promise<void> {
+  await sql`delete from resources where key = ${id.key} and type = ${machineType.toLowerCase()}`.execute(db);
+}
+
+/** Opens the disks of landed machines and keeps them until the machine stands by itself or is gone. */
+export class Landings implements AsyncDisposable {
+  readonly #target: Target;
+  readonly #openReader: (vaultResourceId: string) => Promise<VaultReader>;
+  readonly #held = new Map<string, readonly LandingDisk[]>();
+
+  constructor(options: { readonly target: Target; readonly openReader: (vaultResourceId: string) => Promise<VaultReader> }) {
+    this.#target = options.target;
+    this.#openReader = options.openReader;
+  }
+
+  /** Launches, or gives a machine that runs already the disks that it still depends on. May be called again. */
+  async launch(landed: Landed, signal: AbortSignal): Promise<HydrationReport> {
+    const { name } = landed.launch;
+    const held = this.#held.get(name);
+    const disks = held ?? (await this.#openDisks(landed));
+    const nics = landed.launch.nics.map(({ address, ...nic }) => (address === undefined ? nic : { ...nic, address }));
+    const spec: LaunchSpec = { ...landed.launch, nics, disks };
+    try {
+      const { hydration } = await this.#target.launch(spec, signal);
+      this.#held.set(name, disks);
+      return hydration;
+    } catch (error) {
+      this.#held.delete(name);
+      await closeAll(disks);
+      throw error;
+    }
+  }
+
+  /** After a restart: serves the contents again that a running machine still depends on. */
+  async reattach(landed: Landed): Promise<void> {
+    const { name } = landed.launch;
+    const { power, bytesToFill } = await this.#target.status(name);
+    if (power === "gone" || bytesToFill === 0 || this.#held.has(name)) return;
+    const disks = await this.#openDisks(landed);
+    this.#held.set(name, disks);
+    await this.#target.reattach(name, disks);
+  }
+
+  async fill(name: string, onProgress: (bytesLeft: number) => void, signal: AbortSignal): Promise<void> {
+    await this.#target.fill(name, onProgress, signal);
+    await this.#release(name);
+  }
+
+  /** Ends the machine and proves that the target knows it no more. */
+  async remove(name: string): Promise<void> {
+    await this.#target.remove(name);
+    const left = await this.#target.list();
+    if (left.includes(name))
+      throw new Fault("LeftoverFound", `could not remove the landed machine ${name}: it is still there`, { evidence: { leftover: name } });
+    await this.#release(name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const name of this.#held.keys()) await this.#release(name);
+  }
+
+  async #openDisks(landed: Landed): Promise<readonly LandingDisk[]> {
+    const reader = await this.#openReader(landed.vaultId);
+    const opened: LandingDisk[] = [];
+    try {
+      for (const { diskId, isBoot } of landed.launch.disks)
+        opened.push({ diskId, isBoot, content: await reader.openDisk(landed.pointId, diskId) });
+    } catch (error) {
+      await closeAll(opened);
+      throw error;
+    }
+    return opened;
+  }
+
+  async #release(name: string): Promise<void> {
+    const disks = this.#held.get(name) ?? [];
+    this.#held.delete(name);
+    await closeAll(disks);
+  }
+}
+
+/** Network of an ARM id or a plain name; nothing given is the isolated one. */
+export function toNetwork(networkId: string | undefined): LandingNetwork {
+  const name = networkId?.split("/").at(-1);
+  return name === undefined || name === "" ? { kind: "isolated" } : { kind: "named", name };
+}
+
+async function closeAll(disks: readonly LandingDisk[]): Promise<void> {
+  for (const disk of disks) await disk.content[Symbol.asyncDispose]();
+}

@@ -1,0 +1,166 @@
+// The steps that the test and the real migration share: choose a point, launch from it, probe.
+
+import { z } from "zod";
+import { toTimestamp } from "../../base/clock.ts";
+import type { MachineFacts } from "../../contract/agent-control.ts";
+import { Fault } from "../../contract/errors.ts";
+import type { PointId } from "../../contract/ids.ts";
+import type { HydrationReport, LandingNetwork } from "../../landing/target.ts";
+import type { RecoveryPoint } from "../../vault/vault.ts";
+import { parseResourceId } from "../api/resource-id.ts";
+import { stored, type StepContext } from "../jobs/job.ts";
+import type { Item } from "./item.ts";
+import { removeLandedRow, saveLanded, type Landed } from "./landed.ts";
+import { landedId, vaultOf } from "./names.ts";
+import type { Replication } from "./world.ts";
+
+export const probeShape = z.object({
+  port: z.number().int().min(1).max(65_535),
+  path: z.string().startsWith("/").max(500).default("/"),
+  timeoutSeconds: z.number().min(1).max(7200).optional(),
+});
+export type Probe = z.infer<typeof probeShape>;
+
+/** Evidence that these steps leave; jobs merge it into their state. */
+export interface LaunchState {
+  readonly pointId?: string;
+  readonly landedName?: string;
+  readonly vmId?: string;
+  readonly launchedAt?: string;
+  readonly hydrationSeconds?: number;
+  readonly hydrationChanges?: readonly string[];
+  readonly probedAt?: string;
+  readonly probeSeconds?: number;
+  readonly probeStatus?: number;
+  readonly probeBody?: string;
+  readonly serialTail?: string;
+  readonly addresses?: readonly string[];
+}
+
+const serialTailCharactersMax = 4000;
+const probeBodyCharactersMax = 4000;
+const changesMax = 500;
+
+/** The point from the vault itself: its seal, not the catalogue, says what can be opened. */
+export async function openPoint(world: Replication, vaultId: string, pointId: PointId): Promise<RecoveryPoint> {
+  const reader = await world.openReader(vaultId);
+  const point = await reader.point(pointId);
+  if (point !== undefined) return point;
+  throw new Fault("NotFound", `could not open the recovery point ${pointId}: the vault does not have it`, { evidence: { pointId } });
+}
+
+export interface LaunchWish {
+  readonly itemId: string;
+  readonly item: Item;
+  readonly purpose: Landed["purpose"];
+  readonly name: string;
+  readonly pointId: PointId;
+  readonly network: LandingNetwork;
+}
+
+export async function launchFromPoint<State extends LaunchState>(
+  world: Replication,
+  context: StepContext<object, State>,
+  wish: LaunchWish,
+): Promise<HydrationReport> {
+  const { services, landings } = world;
+  const vault = vaultOf(parseResourceId(wish.itemId));
+  const point = await openPoint(world, vault.text, wish.pointId);
+  const facts = wish.item.facts;
+  if (facts === undefined) throw new Error("assertion failed: a protected machine has facts");
+  const vmId = context.state.vmId ?? services.random.uuid();
+  const landed: Landed = {
+    purpose: wish.purpose,
+    itemId: wish.itemId,
+    vaultId: vault.text,
+    vmId,
+    pointId: wish.pointId,
+    launch: {
+      name: wish.name,
+      cpuCount: facts.cpuCount,
+      memoryBytes: facts.memoryBytes,
+      firmware: facts.firmware,
+      disks: point.disks.map(({ diskId, isBoot, sizeBytes }) => ({ diskId, isBoot, sizeBytes })),
+      nics: nicsOf(facts),
+      network: wish.network,
+    },
+  };
+  const kept: LaunchState = { vmId, landedName: wish.name };
+  await context.save(kept as Partial<State>); // LaunchState is a part of State.
+  const id = landedId(vault, wish.name);
+  await context.write(async (db) => await saveLanded(db, id, landed, "Creating"));
+  await context.confirm();
+  const hydration = await landings.launch(landed, context.signal);
+  await context.write(async (db) => await saveLanded(db, id, landed, "Succeeded"));
+  return hydration;
+}
+
+/** Facts do not say which address is which card's: only with one card is it known. */
+function nicsOf(facts: MachineFacts): Landed["launch"]["nics"] {
+  const address = facts.nics.length === 1 ? facts.addresses.find((each) => /^\d+\.\d+\.\d+\.\d+(\/\d+)?$/.test(each)) : undefined;
+  return facts.nics.map(({ mac, name }) => ({ mac, guestName: name, ...(address === undefined ? {} : { address }) }));
+}
+
+export function hydrationEvidence(world: Replication, hydration: HydrationReport): LaunchState {
+  return {
+    launchedAt: toTimestamp(world.services.clock.nowMs()),
+    hydrationSeconds: hydration.seconds,
+    hydrationChanges: hydration.changes.slice(0, changesMax),
+  };
+}
+
+/** Takes back a launch that was begun; nothing is left of it, in the target or in the database. */
+export async function removeLaunched<State extends LaunchState>(
+  world: Replication,
+  context: StepContext<object, State>,
+  itemId: string,
+): Promise<void> {
+  const name = context.state.landedName;
+  if (name === undefined) return;
+  await context.confirm();
+  await world.landings.remove(name);
+  await context.write(async (db) => await removeLandedRow(db, landedId(vaultOf(parseResourceId(itemId)), name)));
+}
+
+/** Asks the landed machine until it answers 200. Without a probe a running processor counts. */
+export async function probeLanded<State extends LaunchState>(
+  world: Replication,
+  context: StepContext<object, State>,
+  probe: Probe | undefined,
+): Promise<LaunchState> {
+  const { target, services, limits } = world;
+  const name = stored<LaunchState, "landedName">(context.state, "landedName");
+  if (probe === undefined) {
+    const status = await target.status(name);
+    if (status.power !== "running")
+      throw new Fault("ProbeFailed", `the landed machine ${name} does not run`, { evidence: { name, power: status.power } });
+    return { probedAt: toTimestamp(services.clock.nowMs()), ...describeStatus(status) };
+  }
+  const seconds = probe.timeoutSeconds ?? limits.probeSeconds;
+  const outcome = await target.probe(name, { port: probe.port, path: probe.path }, seconds, context.signal);
+  const probedAt = toTimestamp(services.clock.nowMs());
+  const status = await target.status(name);
+  if (outcome.kind === "silent")
+    throw new Fault("ProbeFailed", `the landed machine ${name} did not answer on port ${probe.port} within ${seconds} s`, {
+      evidence: {
+        name,
+        port: probe.port,
+        path: probe.path,
+        reason: outcome.reason,
+        power: status.power,
+        addresses: status.addresses,
+        serialTail: status.serialTail.slice(-serialTailCharactersMax),
+      },
+    });
+  return {
+    probedAt,
+    probeSeconds: outcome.seconds,
+    probeStatus: outcome.status,
+    probeBody: outcome.body.slice(0, probeBodyCharactersMax),
+    ...describeStatus(status),
+  };
+}
+
+function describeStatus(status: { readonly addresses: readonly string[]; readonly serialTail: string }): LaunchState {
+  return { addresses: status.addresses, serialTail: status.serialTail.slice(-serialTailCharactersMax) };
+}

@@ -1,0 +1,51 @@
+// Recovery points of a protected item, newest first, from the catalogue.
+
+import { z } from "zod";
+import { toTimestamp } from "../../base/clock.ts";
+import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
+import { pointIdShape } from "../../contract/shapes.ts";
+import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
+import { defineResource, type ResourceType } from "../api/resource-type.ts";
+import type { JsonObject } from "../db/resources.ts";
+import type { HubServices } from "../services.ts";
+import { parseItem } from "./item.ts";
+import { pointType, provider, vaultOf } from "./names.ts";
+
+export function pointResource(services: HubServices): ResourceType {
+  return defineResource({
+    type: pointType,
+    within: "parent",
+    properties: z.record(z.string(), z.unknown()),
+    source: {
+      get: async ({ id }) => {
+        const pointId = pointIdShape.safeParse(id.name.toLowerCase());
+        if (!pointId.success) return undefined;
+        const itemId = parseResourceId(id.parentText);
+        const { machineId } = parseItem((await services.resources.get(itemId)).properties);
+        const point = await services.points.find(vaultOf(id).key, pointId.data);
+        return point === undefined || point.machineId !== machineId ? undefined : show(itemId, point);
+      },
+      list: async ({ id }, { after, countMax }) => {
+        const { machineId } = parseItem((await services.resources.get(id)).properties);
+        if (machineId === undefined) return { items: [], next: undefined };
+        const before = after === undefined ? undefined : pointIdShape.parse(after);
+        const points = await services.points.list(vaultOf(id).key, machineId, { countMax: countMax + 1, before });
+        const page = points.slice(0, countMax);
+        return { items: page.map((point) => show(id, point)), next: points.length > countMax ? page.at(-1)?.pointId : undefined };
+      },
+    },
+  });
+}
+
+function show(itemId: ResourceId, point: SealedPointReport): JsonObject {
+  return {
+    id: `${itemId.text}/recoveryPoints/${point.pointId}`,
+    name: point.pointId,
+    type: pointType,
+    properties: {
+      recoveryPointTime: toTimestamp(point.timeMs),
+      recoveryPointType: point.consistency === "application" ? "ApplicationConsistent" : "CrashConsistent",
+      providerSpecificDetails: { instanceType: provider, isMultiVmSyncPoint: "No", watari: point },
+    },
+  };
+}

@@ -1,0 +1,208 @@
+// A protected item as ARM clients see it: documented states, health and details, from the stored item and what its appliance last said.
+
+import { fromTimestamp } from "../../base/clock.ts";
+import type { AgentState } from "../../contract/agent-control.ts";
+import type { FaultReport } from "../../contract/errors.ts";
+import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
+import type { MachineState } from "../db/appliances.ts";
+import { openResourceStore, presentResource, type JsonObject, type Resource } from "../db/resources.ts";
+import type { Queryable } from "../jobs/job.ts";
+import type { HubServices } from "../services.ts";
+import { allowedOperations, parseItem, type Item } from "./item.ts";
+import { containerName, itemType, landedId, protectableType, provider, vaultOf } from "./names.ts";
+import { parseApplianceId } from "../../contract/ids.ts";
+import type { Replication } from "./world.ts";
+
+const mebibyte = 1 << 20;
+/** An agent or appliance that has not been heard of for this long is critical (documented: 15 minutes). */
+const silentMs = 15 * 60_000;
+
+/** The item's properties as answered. */
+export async function presentItem(services: HubServices, resource: Resource): Promise<JsonObject> {
+  const item = parseItem(resource.properties);
+  const vault = vaultOf(resource.id);
+  const machine = item.machineId === undefined ? undefined : await services.appliances.machine(vault.key, item.machineId);
+  const [point] = item.machineId === undefined ? [] : await services.points.list(vault.key, item.machineId, { countMax: 1 });
+  const nowMs = services.clock.nowMs();
+  const applianceId = parseApplianceId(item.applianceId);
+  const appliance = await services.appliances.find(applianceId);
+  const health = healthOf(item, machine, nowMs);
+  const container = resource.id.parentText;
+  return {
+    friendlyName: item.machineName,
+    protectedItemType: "VMwareVirtualMachine",
+    protectableItemId: `${container}/${protectableType.split("/").at(-1)}/${item.infrastructureId}`,
+    primaryFabricFriendlyName: appliance?.name ?? item.applianceId,
+    primaryFabricProvider: "VMware",
+    recoveryFabricFriendlyName: "Watari",
+    primaryProtectionContainerFriendlyName: containerName(applianceId),
+    protectionState: item.protectionState,
+    protectionStateDescription: item.protectionState.replaceAll(/([a-z])([A-Z])/g, "$1 $2"),
+    activeLocation: item.protectionState === "CommitFailoverCompleted" ? "Recovery" : "Primary",
+    testFailoverState: item.testFailoverState,
+    testFailoverStateDescription: item.testFailoverState.replaceAll(/([a-z])([A-Z])/g, "$1 $2"),
+    allowedOperations: allowedOperations(item),
+    replicationHealth: health.level,
+    failoverHealth: item.faults.length > 0 ? "Warning" : "Normal",
+    healthErrors: health.errors.map((fault) => toHealthError(fault, resource.updatedAt)),
+    policyId: `${vault.text}/replicationPolicies/${item.policyName}`,
+    policyFriendlyName: item.policyName,
+    ...(item.lastSuccessfulFailoverTime === undefined ? {} : { lastSuccessfulFailoverTime: item.lastSuccessfulFailoverTime }),
+    ...(item.lastSuccessfulTestFailoverTime === undefined ? {} : { lastSuccessfulTestFailoverTime: item.lastSuccessfulTestFailoverTime }),
+    ...(item.scenario === undefined ? {} : { currentScenario: item.scenario }),
+    ...(item.failover === undefined ? {} : { failoverRecoveryPointId: `${resource.id.text}/recoveryPoints/${item.failover.pointId}` }),
+    providerSpecificDetails: details({ item, machine, point, nowMs, resource }),
+  };
+}
+
+interface Seen {
+  readonly item: Item;
+  readonly machine: MachineState | undefined;
+  readonly point: SealedPointReport | undefined;
+  readonly nowMs: number;
+  readonly resource: Resource;
+}
+
+function details({ item, machine, point, nowMs, resource }: Seen): JsonObject {
+  const state = machine?.report.state;
+  const facts = machine?.report.facts ?? item.facts;
+  const lagSeconds = point === undefined ? undefined : Math.max(0, Math.round((nowMs - point.timeMs) / 1000));
+  const landed = item.failover ?? item.test;
+  const vault = vaultOf(resource.id);
+  return {
+    ...item.providerInput,
+    instanceType: provider,
+    infrastructureVmId: item.infrastructureId,
+    vCenterInfrastructureId: item.infrastructureId,
+    vmId: item.machineId ?? "",
+    protectionStage: item.protectionState,
+    vmProtectionState: item.protectionState,
+    resyncProgressPercentage: percentOf(state),
+    ...(lagSeconds === undefined ? {} : { rpoInSeconds: lagSeconds }),
+    ipAddress: facts?.addresses[0] ?? item.address ?? "",
+    agentVersion: machine?.report.agentVersion ?? "",
+    ...(machine === undefined ? {} : { lastHeartbeat: machine.lastSeenAt, lastUpdateReceivedTime: machine.lastSeenAt }),
+    processServerId: item.applianceId,
+    sourceVmCpuCount: facts?.cpuCount ?? 0,
+    sourceVmRamSizeInMB: Math.round((facts?.memoryBytes ?? 0) / mebibyte),
+    osType: "Linux",
+    osVersion: facts?.osName ?? "",
+    firmwareType: facts?.firmware === "efi" ? "UEFI" : "BIOS",
+    discoveryType: "vCenter",
+    useManagedDisks: "true",
+    totalDataTransferred: state?.sentBytes ?? 0,
+    totalProgressHealth: state?.phase === "initial" ? "InProgress" : "None",
+    recoveryAzureVMName: item.target.name ?? item.machineName,
+    recoveryAzureVMSize: item.target.size ?? "",
+    selectedRecoveryAzureNetworkId: item.target.networkId ?? "",
+    selectedTfoAzureNetworkId: item.target.testNetworkId ?? "",
+    ...(landed === undefined ? {} : { targetVmId: landedId(vault, landed.landedName).text }),
+    vmNics: (facts?.nics ?? []).map((nic) => ({ nicId: nic.name, macAddress: nic.mac })),
+    protectedDisks: disksOf(state, lagSeconds),
+    validationErrors: [],
+    watari: extension({ item, machine, point, state, lagSeconds }),
+  };
+}
+
+/** What ARM has no word for. */
+function extension(seen: {
+  readonly item: Item;
+  readonly machine: MachineState | undefined;
+  readonly point: SealedPointReport | undefined;
+  readonly state: AgentState | undefined;
+  readonly lagSeconds: number | undefined;
+}): JsonObject {
+  const { item, point, state, lagSeconds } = seen;
+  return {
+    phase: state?.phase ?? "unknown",
+    residentBytes: state?.residentBytes ?? 0,
+    cpuSeconds: state?.cpuSeconds ?? 0,
+    readBytes: state?.readBytes ?? 0,
+    sentBytes: state?.sentBytes ?? 0,
+    dirtyBytes: (state?.disks ?? []).reduce((sum, disk) => sum + disk.dirtyBytes, 0),
+    pointCount: state?.pointCount ?? 0,
+    ...(lagSeconds === undefined ? {} : { lagSeconds }),
+    ...(point === undefined ? {} : { lastRecoveryPoint: point }),
+    ...(item.test === undefined ? {} : { test: item.test }),
+    ...(item.failover === undefined ? {} : { failover: item.failover }),
+  };
+}
+
+function disksOf(state: AgentState | undefined, lagSeconds: number | undefined): readonly JsonObject[] {
+  return (state?.disks ?? []).map((disk) => ({
+    diskId: disk.diskId,
+    diskName: disk.diskId,
+    diskCapacityInBytes: disk.sizeBytes,
+    resyncRequired: "false",
+    resyncProcessedBytes: disk.copiedBytes,
+    resyncProgressPercentage: disk.sizeBytes === 0 ? 100 : Math.floor((100 * disk.copiedBytes) / disk.sizeBytes),
+    sourceDataInMegaBytes: disk.dirtyBytes / mebibyte,
+    progressHealth: state?.phase === "initial" ? "InProgress" : "None",
+    progressStatus: `${disk.tracking.rung}: ${disk.tracking.reason}`,
+    ...(lagSeconds === undefined ? {} : { rpoInSeconds: lagSeconds }),
+  }));
+}
+
+function percentOf(state: AgentState | undefined): number {
+  if (state === undefined) return 0;
+  if (state.phase !== "initial") return 100;
+  const sizeBytes = state.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0);
+  const copiedBytes = state.disks.reduce((sum, disk) => sum + disk.copiedBytes, 0);
+  return sizeBytes === 0 ? 0 : Math.floor((100 * copiedBytes) / sizeBytes);
+}
+
+function healthOf(
+  item: Item,
+  machine: MachineState | undefined,
+  nowMs: number,
+): { readonly level: "None" | "Normal" | "Warning" | "Critical"; readonly errors: readonly FaultReport[] } {
+  const agentFault = machine?.report.state.fault;
+  const errors = [...item.faults, ...(agentFault === undefined ? [] : [agentFault])];
+  switch (item.protectionState) {
+    case "EnablingProtection":
+    case "InitialReplicationInProgress":
+    case "Protected": {
+      const isSilent = machine !== undefined && nowMs - fromTimestamp(machine.lastSeenAt) > silentMs;
+      if (isSilent || agentFault !== undefined) return { level: "Critical", errors };
+      return { level: errors.length > 0 ? "Warning" : item.protectionState === "Protected" ? "Normal" : "None", errors };
+    }
+    case "EnablingFailed":
+    case "DisablingFailed":
+    case "UnplannedFailoverFailed":
+    case "CancelFailoverFailedOnRecovery":
+    case "CommitFailoverFailedOnRecovery":
+      return { level: "Critical", errors };
+    case "UnplannedFailoverInitiated":
+    case "UnplannedFailoverCommitPending":
+    case "CancelFailoverInProgressOnRecovery":
+    case "CommitFailoverInProgressOnRecovery":
+    case "CommitFailoverCompleted":
+    case "DisablingProtection":
+      return { level: "None", errors };
+  }
+}
+
+/** The documented health error, from a Fault. */
+function toHealthError(fault: FaultReport, at: string): JsonObject {
+  return {
+    errorSource: "Watari",
+    errorType: "ReplicationError",
+    errorLevel: "Error",
+    errorCategory: "Replication",
+    errorCode: fault.id,
+    errorId: fault.id,
+    summaryMessage: fault.message,
+    errorMessage: fault.message,
+    possibleCauses: fault.causes.join("; "),
+    recommendedAction: fault.action,
+    creationTimeUtc: at,
+    customerResolvability: "NotAllowed",
+  };
+}
+
+/** The item as a job's operation answers it when it ends. */
+export async function presentAfter(world: Replication, db: Queryable, itemId: string): Promise<JsonObject> {
+  const { services } = world;
+  const resource = await openResourceStore({ db, clock: services.clock, random: services.random }).get(itemId);
+  return presentResource(resource, itemType, await presentItem(services, resource));
+}

@@ -1,0 +1,99 @@
+// Adds replication and migration to a hub: its resource types, its jobs, and what a killed hub left of them.
+
+import type { OpenExtension, HubExtension, HubServices } from "../services.ts";
+import { JobEngine, type JobEngineOptions } from "../jobs/job-engine.ts";
+import type { JobKind } from "../jobs/job.ts";
+import { defineDisableProtection } from "./disable-protection.ts";
+import { defineEnableProtection } from "./enable-protection.ts";
+import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
+import { itemResource } from "./item-type.ts";
+import { eventResource, jobResource } from "./job-type.ts";
+import { Landings, landedShape } from "./landed.ts";
+import { machineResource } from "./machine-type.ts";
+import { machineType } from "./names.ts";
+import { pointResource } from "./point-type.ts";
+import { policyResource } from "./policy-type.ts";
+import { siteTypes } from "./site-types.ts";
+import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
+import { defineUnplannedFailover } from "./unplanned-failover.ts";
+import { replicationLimits, type Replication, type ReplicationFront, type ReplicationLimits, type ReplicationWorld } from "./world.ts";
+
+/** Who composes the hub gives these. `openWorld` gets the configuration's landing section; what it opens is closed by `closeWorld`. */
+export interface ReplicationDependencies {
+  readonly openWorld: (services: HubServices, landing: unknown) => Promise<ReplicationWorld & AsyncDisposable>;
+  readonly limits?: Partial<ReplicationLimits>;
+  /** Lease, poll and bound of the job engine. */
+  readonly jobs?: Pick<JobEngineOptions, "leaseMs" | "pollMs" | "jobsMax">;
+}
+
+/** More jobs at once would need more database connections than the pool has: a step may hold two. */
+const jobsMax = 6;
+
+export function registerReplication(dependencies: ReplicationDependencies): OpenExtension {
+  return async (services, { landing }) => {
+    const world = await dependencies.openWorld(services, landing);
+    const limits = { ...replicationLimits, ...dependencies.limits };
+    const landings = new Landings(world);
+    const replication: Replication = { services, target: world.target, openReader: world.openReader, landings, limits };
+    let engine: JobEngine | undefined;
+    const running = (): JobEngine => {
+      if (engine === undefined) throw new Error("assertion failed: the extension was started before the first request");
+      return engine;
+    };
+    const front: ReplicationFront = {
+      ...replication,
+      get engine() {
+        return running();
+      },
+    };
+    const extension: HubExtension = {
+      name: "replication",
+      types: [
+        ...siteTypes(services),
+        policyResource(services),
+        itemResource(front),
+        pointResource(services),
+        jobResource(services, running),
+        eventResource(services),
+        machineResource(front),
+      ],
+      start: async () => {
+        await reattachLanded(replication);
+        const { database, clock, random, log } = services;
+        engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, jobsMax, ...dependencies.jobs });
+      },
+      [Symbol.asyncDispose]: async () => {
+        await engine?.[Symbol.asyncDispose]();
+        await world[Symbol.asyncDispose]();
+        await landings[Symbol.asyncDispose]();
+      },
+    };
+    return extension;
+  };
+}
+
+export function replicationJobs(world: Replication): readonly JobKind[] {
+  return [
+    defineEnableProtection(world),
+    defineTestFailover(world),
+    defineTestFailoverCleanup(world),
+    defineUnplannedFailover(world),
+    defineCommitFailover(world),
+    defineCancelFailover(world),
+    defineDisableProtection(world),
+  ];
+}
+
+/** Machines that still read from a recovery point get it served again, before any job goes on. */
+async function reattachLanded(world: Replication): Promise<void> {
+  for await (const resource of world.services.resources.all(machineType)) {
+    const landed = landedShape.parse(resource.properties);
+    try {
+      await world.landings.reattach(landed);
+    } catch (error) {
+      // The hub must start without it: the machine's own job or its clean-up tells the person, and the next start tries again.
+      const reason = error instanceof Error ? error.message : String(error);
+      world.services.log.error("landed machine not reattached", { name: landed.launch.name, reason });
+    }
+  }
+}

@@ -1,0 +1,159 @@
+// Jobs TestFailover and TestFailoverCleanup: a machine from a recovery point in a network of its own, probed; then no trace of it.
+
+import { z } from "zod";
+import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
+import { Fault } from "../../contract/errors.ts";
+import { parseMachineId, parsePointId } from "../../contract/ids.ts";
+import { pointIdShape } from "../../contract/shapes.ts";
+import { parseResourceId } from "../api/resource-id.ts";
+import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
+import { readJob } from "../jobs/job-store.ts";
+import { faultsOf, patchItem, readItem } from "./item.ts";
+import { removeLandedRow, toNetwork } from "./landed.ts";
+import {
+  hydrationEvidence,
+  launchFromPoint,
+  openPoint,
+  probeLanded,
+  probeShape,
+  removeLaunched,
+  type LaunchState,
+} from "./launch-steps.ts";
+import { landedId, toLandedName, vaultOf } from "./names.ts";
+import { presentAfter } from "./present-item.ts";
+import type { Replication } from "./world.ts";
+
+const testParametersShape = z.object({
+  itemId: z.string(),
+  /** The latest unless given. */
+  pointId: pointIdShape.optional(),
+  /** Isolated unless given. */
+  networkId: z.string().optional(),
+  probe: probeShape.optional(),
+});
+type TestParameters = z.infer<typeof testParametersShape>;
+
+interface TestState extends LaunchState {
+  /** From the order to the probe's answer. */
+  readonly orderToProbeSeconds?: number;
+}
+
+export const testSuffix = "-test";
+
+export function defineTestFailover(world: Replication): JobKind {
+  return defineJob<TestParameters, TestState>({
+    kind: "TestFailover",
+    title: "test the migration",
+    parameters: testParametersShape,
+    steps: [
+      {
+        name: "choosePoint",
+        title: "choose the recovery point",
+        run: async (context) => await choosePoint(world, context),
+        undo: "choosing only reads",
+      },
+      {
+        name: "launch",
+        title: "hydrate a clone and boot it",
+        weight: 4,
+        run: async (context) => {
+          const { itemId, networkId } = context.parameters;
+          const item = await readItem(world.services.database.db, itemId);
+          const hydration = await launchFromPoint(world, context, {
+            itemId,
+            item,
+            purpose: "test",
+            name: toLandedName(item.target.name ?? item.machineName, testSuffix),
+            pointId: parsePointId(stored(context.state, "pointId")),
+            network: toNetwork(networkId),
+          });
+          return hydrationEvidence(world, hydration);
+        },
+        undo: async (context) => await removeLaunched(world, context, context.parameters.itemId),
+      },
+      {
+        name: "probe",
+        title: "probe the test machine",
+        weight: 4,
+        run: async (context) => {
+          const evidence = await probeLanded(world, context, context.parameters.probe);
+          const job = await readJob(world.services.database.db, context.jobId);
+          const orderToProbeSeconds = (toMs(evidence.probedAt) - toMs(job?.createdAt)) / 1000;
+          return { ...evidence, orderToProbeSeconds };
+        },
+        undo: "a probe leaves nothing",
+      },
+    ],
+    settle: async (db, { parameters: { itemId }, state, outcome }) => {
+      const isDone = outcome.kind === "succeeded";
+      await patchItem(db, itemId, {
+        testFailoverState: isDone ? "TestMigrationSucceeded" : "TestMigrationFailed",
+        faults: faultsOf(outcome),
+        test: isDone
+          ? {
+              landedName: stored(state, "landedName"),
+              pointId: parsePointId(stored(state, "pointId")),
+              endedAt: toTimestamp(world.services.clock.nowMs()),
+            }
+          : undefined,
+      });
+      return await presentAfter(world, db, itemId);
+    },
+  });
+}
+
+async function choosePoint(world: Replication, context: StepContext<TestParameters, TestState>): Promise<TestState> {
+  const { itemId, pointId } = context.parameters;
+  const vault = vaultOf(parseResourceId(itemId));
+  const item = await readItem(world.services.database.db, itemId);
+  const machineId = parseMachineId(item.machineId ?? "");
+  const [latest] = pointId === undefined ? await world.services.points.list(vault.key, machineId, { countMax: 1 }) : [];
+  const chosen = pointId ?? latest?.pointId;
+  if (chosen === undefined)
+    throw new Fault("ReplicationNotReady", `could not test ${item.machineName}: it has no recovery point`, { evidence: { machineId } });
+  const point = await openPoint(world, vault.text, chosen);
+  if (point.machineId !== machineId)
+    throw new Fault("InputInvalid", `could not test ${item.machineName}: the recovery point ${chosen} is another machine's`, {
+      evidence: { pointId: chosen },
+    });
+  return { pointId: chosen };
+}
+
+const cleanupParametersShape = z.object({ itemId: z.string(), landedName: z.string(), comments: z.string() });
+
+export function defineTestFailoverCleanup(world: Replication): JobKind {
+  return defineJob<z.infer<typeof cleanupParametersShape>, { readonly removed?: string; readonly leftovers?: readonly string[] }>({
+    kind: "TestFailoverCleanup",
+    title: "clean up the test migration",
+    parameters: cleanupParametersShape,
+    steps: [
+      {
+        name: "remove",
+        title: "end the test machine and prove that nothing is left",
+        run: async (context) => {
+          const { itemId, landedName, comments } = context.parameters;
+          if (comments !== "") await context.log(`comment: ${comments}`);
+          await context.confirm();
+          await world.landings.remove(landedName);
+          await context.write(async (db) => await removeLandedRow(db, landedId(vaultOf(parseResourceId(itemId)), landedName)));
+          return { removed: landedName, leftovers: [] };
+        },
+        undo: "nobody wants a test machine back; the clean-up is called again",
+      },
+    ],
+    settle: async (db, { parameters: { itemId }, outcome }) => {
+      const isDone = outcome.kind === "succeeded";
+      await patchItem(db, itemId, {
+        testFailoverState: isDone ? "None" : "TestMigrationSucceeded",
+        faults: faultsOf(outcome),
+        ...(isDone ? { test: undefined, lastSuccessfulTestFailoverTime: toTimestamp(world.services.clock.nowMs()) } : {}),
+      });
+      return await presentAfter(world, db, itemId);
+    },
+  });
+}
+
+function toMs(timestamp: string | undefined): number {
+  if (timestamp === undefined) throw new Error("assertion failed: the time is known");
+  return fromTimestamp(timestamp);
+}

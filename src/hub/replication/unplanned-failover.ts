@@ -1,0 +1,360 @@
+// Job UnplannedFailover, the migration: a journaled cut-over in which source and target never run at once and a failure rolls back.
+
+import { z } from "zod";
+import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
+import { withRetry } from "../../base/retry.ts";
+import { Fault } from "../../contract/errors.ts";
+import { parseMachineId, parsePointId } from "../../contract/ids.ts";
+import { diskIdShape, digestShape } from "../../contract/shapes.ts";
+import { parseResourceId } from "../api/resource-id.ts";
+import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
+import { giveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
+import { faultsOf, patchItem, readItem } from "./item.ts";
+import { toNetwork } from "./landed.ts";
+import {
+  hydrationEvidence,
+  launchFromPoint,
+  openPoint,
+  probeLanded,
+  probeShape,
+  removeLaunched,
+  type LaunchState,
+} from "./launch-steps.ts";
+import { toLandedName, vaultOf } from "./names.ts";
+import { presentAfter } from "./present-item.ts";
+import type { Replication } from "./world.ts";
+
+const parametersShape = z.object({
+  itemId: z.string(),
+  applianceId: z.string(),
+  machineId: z.string(),
+  networkId: z.string(),
+  landedName: z.string(),
+  probe: probeShape.optional(),
+});
+type Parameters = z.infer<typeof parametersShape>;
+
+const diskRootsShape = z.array(z.object({ diskId: diskIdShape, root: digestShape }));
+type DiskRoots = z.infer<typeof diskRootsShape>;
+
+export interface FailoverState extends LaunchState {
+  readonly repairedBlockCount?: number;
+  readonly rounds?: readonly { readonly pointId: string; readonly sentBytes: number }[];
+  /** When the hub asked for the freeze: the source's downtime begins after it. */
+  readonly quiesceOrderedAt?: string;
+  readonly quiescedAt?: string;
+  readonly frozenMs?: number;
+  readonly sourceRoots?: DiskRoots;
+  readonly equalRoots?: DiskRoots;
+  readonly fencedAt?: string;
+  readonly downtimeSeconds?: number;
+  readonly filledAt?: string;
+  readonly rolledBack?: string;
+}
+type Context = StepContext<Parameters, FailoverState>;
+type Step = JobStep<Parameters, FailoverState>;
+
+export function defineUnplannedFailover(world: Replication): JobKind {
+  return defineJob<Parameters, FailoverState>({
+    kind: "UnplannedFailover",
+    title: "migrate",
+    parameters: parametersShape,
+    steps: [
+      prepareStep(world),
+      verifyStep(world),
+      roundsStep(world),
+      quiesceStep(world),
+      compareStep(world),
+      fenceStep(world),
+      launchStep(world),
+      probeStep(world),
+      fillStep(world),
+    ],
+    settle: async (db, { parameters, state, outcome }) => {
+      const { itemId } = parameters;
+      const isDone = outcome.kind === "succeeded";
+      // With an undo that failed nobody knows which side runs; a person looks, and cancels the failover once more.
+      const isRolledBack = !isDone && outcome.undoFaults.length === 0;
+      await patchItem(db, itemId, {
+        protectionState: isDone ? "UnplannedFailoverCommitPending" : isRolledBack ? "Protected" : "UnplannedFailoverFailed",
+        faults: faultsOf(outcome),
+        failover:
+          isDone || !isRolledBack
+            ? {
+                landedName: parameters.landedName,
+                pointId: parsePointId(state.pointId ?? emptyPoint),
+                endedAt: toTimestamp(world.services.clock.nowMs()),
+              }
+            : undefined,
+        ...(isDone ? { lastSuccessfulFailoverTime: toTimestamp(world.services.clock.nowMs()) } : {}),
+      });
+      return await presentAfter(world, db, itemId);
+    },
+  });
+}
+
+/** Stands for "no point yet" where a failover broke off before one was made. */
+const emptyPoint = "00000000-0000-0000-0000-000000000000";
+
+function orderTo(world: Replication, context: Context, draft: OrderDraft, label: string, waitSecondsMax: number): OrderWish {
+  return { applianceId: context.parameters.applianceId, draft, label, waitSecondsMax, pollMs: world.limits.pollMs };
+}
+
+function prepareStep(world: Replication): Step {
+  return {
+    name: "prepare",
+    title: "check that source, replica and target are ready",
+    run: async (context) => {
+      const { itemId, landedName } = context.parameters;
+      const item = await readItem(world.services.database.db, itemId);
+      const vault = vaultOf(parseResourceId(itemId));
+      const machineId = parseMachineId(context.parameters.machineId);
+      const state = await world.services.appliances.machine(vault.key, machineId);
+      if (state === undefined || state.report.state.phase !== "delta")
+        throw new Fault("ReplicationNotReady", `could not migrate ${item.machineName}: its agent does not replicate changes`, {
+          evidence: { phase: state?.report.state.phase ?? "unknown", lastSeenAt: state?.lastSeenAt ?? "never" },
+        });
+      if ((await world.target.list()).includes(landedName))
+        throw new Fault("StateConflict", `could not migrate ${item.machineName}: the target has a machine named ${landedName}`, {
+          evidence: { landedName },
+          action: "remove that machine, or give the item another target name",
+          retry: "never",
+        });
+      return {};
+    },
+    undo: "the checks only read",
+  };
+}
+
+function verifyStep(world: Replication): Step {
+  return {
+    name: "verify",
+    title: "compare the whole source with the replica",
+    weight: 4,
+    run: async (context) => {
+      const machineId = parseMachineId(context.parameters.machineId);
+      const wish = orderTo(world, context, { kind: "verify", machineId }, "verify", world.limits.longOrderSeconds);
+      const result = await giveOrder(world.services, context, wish);
+      return { repairedBlockCount: result.repairedBlockCount ?? 0 };
+    },
+    undo: "it only read the source, and what it repaired in the replica is right",
+  };
+}
+
+function roundsStep(world: Replication): Step {
+  return {
+    name: "rounds",
+    title: "send changes until few are left",
+    weight: 2,
+    run: async (context) => {
+      const machineId = parseMachineId(context.parameters.machineId);
+      const vault = vaultOf(parseResourceId(context.parameters.itemId));
+      const rounds: { pointId: string; sentBytes: number }[] = [];
+      for (let round = 1; round <= world.limits.roundsMax; round++) {
+        const wish = orderTo(world, context, { kind: "point", machineId }, `round-${round}`, world.limits.longOrderSeconds);
+        const { pointId } = await giveOrder(world.services, context, wish);
+        if (pointId === undefined) throw new Fault("Internal", "the appliance answered the order point without a point");
+        const sentBytes = (await waitForReport(world, context, vault.key, pointId)).sentBytes;
+        rounds.push({ pointId, sentBytes });
+        await context.save({ rounds: [...rounds] });
+        if (sentBytes <= world.limits.roundBytesSmall) break;
+      }
+      return { rounds };
+    },
+    undo: "the points that were made are ordinary recovery points",
+  };
+}
+
+async function waitForReport(
+  world: Replication,
+  context: Context,
+  vaultKey: string,
+  pointId: string,
+): Promise<{ readonly sentBytes: number }> {
+  const { clock, points } = world.services;
+  const endsAtMs = clock.monotonicMs() + world.limits.shortOrderSeconds * 1000;
+  for (;;) {
+    const report = await points.find(vaultKey, parsePointId(pointId));
+    if (report !== undefined) return report;
+    if (clock.monotonicMs() > endsAtMs)
+      throw new Fault("ApplianceSilent", "the appliance made a recovery point and did not report it", { evidence: { pointId } });
+    await clock.sleep(Math.min(200, world.limits.pollMs), context.signal);
+  }
+}
+
+function quiesceStep(world: Replication): Step {
+  const { services, limits } = world;
+  return {
+    name: "quiesce",
+    title: "freeze the source and make the final point",
+    run: async (context) => {
+      const machineId = parseMachineId(context.parameters.machineId);
+      // Kept from the first try: the hold counts from the first moment at which the source may have been frozen.
+      if (context.state.quiesceOrderedAt === undefined) await context.save({ quiesceOrderedAt: toTimestamp(services.clock.nowMs()) });
+      const draft: OrderDraft = { kind: "quiesce", machineId, holdSecondsMax: limits.holdSeconds };
+      const result = await giveOrder(services, context, orderTo(world, context, draft, "quiesce", limits.longOrderSeconds));
+      if (result.pointId === undefined) throw new Fault("Internal", "the appliance answered the order quiesce without a point");
+      return {
+        pointId: result.pointId,
+        quiescedAt: toTimestamp(services.clock.nowMs()),
+        sourceRoots: result.sourceRoots ?? [],
+        ...(result.frozenMs === undefined ? {} : { frozenMs: result.frozenMs }),
+      };
+    },
+    undo: async (context) => {
+      // A source that was switched off is not frozen any more; the fence's undo, which runs first, has switched it on again.
+      if (context.state.fencedAt !== undefined) return;
+      const machineId = parseMachineId(context.parameters.machineId);
+      const wish = orderTo(world, context, { kind: "release", machineId }, "release", limits.shortOrderSeconds);
+      await giveOrder(services, context, { ...wish, isRepeated: true });
+      await context.log("the source was thawed");
+    },
+  };
+}
+
+function compareStep(world: Replication): Step {
+  return {
+    name: "compare",
+    title: "prove that source and replica are equal",
+    run: async (context) => {
+      const { itemId } = context.parameters;
+      const pointId = parsePointId(stored(context.state, "pointId"));
+      const point = await openPoint(world, vaultOf(parseResourceId(itemId)).text, pointId);
+      const sourceRoots = stored(context.state, "sourceRoots");
+      const differing = point.disks.filter((disk) => sourceRoots.find((source) => source.diskId === disk.diskId)?.root !== disk.root);
+      if (differing.length === 0 && sourceRoots.length === point.disks.length) return { equalRoots: [...sourceRoots] };
+      throw new Fault("RootsDiffer", "the source's disks and the final recovery point are not equal", {
+        evidence: {
+          pointId,
+          disks: point.disks.map((disk) => {
+            const source = sourceRoots.find((each) => each.diskId === disk.diskId)?.root ?? "not given";
+            return `${disk.diskId}: source ${source}, replica ${disk.root}`;
+          }),
+        },
+      });
+    },
+    undo: "comparing only reads",
+  };
+}
+
+function fenceStep(world: Replication): Step {
+  const { services, limits } = world;
+  return {
+    name: "fence",
+    title: "switch the source off",
+    run: async (context) => {
+      const machineId = parseMachineId(context.parameters.machineId);
+      requireHold(world, context);
+      await giveOrder(services, context, orderTo(world, context, { kind: "fence", machineId }, "fence", limits.shortOrderSeconds));
+      requireHold(world, context);
+      return { fencedAt: toTimestamp(services.clock.nowMs()) };
+    },
+    undo: async (context) => {
+      const { machineId: id, applianceId, landedName } = context.parameters;
+      const machineId = parseMachineId(id);
+      if ((await world.target.list()).includes(landedName))
+        throw new Fault("LeftoverFound", "could not switch the source on again: its target still exists", {
+          evidence: { landedName },
+          action: "remove the landed machine by hand, then cancel the failover",
+        });
+      const wish = { applianceId, label: "fence", waitSecondsMax: limits.shortOrderSeconds, pollMs: limits.pollMs };
+      const given = await settleOrder(services, context, wish);
+      if (given === "never given") return;
+      const unfence = orderTo(world, context, { kind: "unfence", machineId }, "unfence", limits.shortOrderSeconds);
+      await giveOrder(services, context, { ...unfence, isRepeated: true });
+      await context.log("the source was switched on again");
+      const wasOff = given.outcome === "done" ? { fencedAt: toTimestamp(services.clock.nowMs()) } : {};
+      await context.save({ rolledBack: "the source runs", ...wasOff });
+    },
+  };
+}
+
+/** The final point is only final while the source is held: after the hold the agent may have thawed, and writes would be lost. */
+function requireHold(world: Replication, context: Context): void {
+  const heldSeconds = (world.services.clock.nowMs() - fromTimestamp(stored(context.state, "quiesceOrderedAt"))) / 1000;
+  if (heldSeconds < world.limits.holdSeconds && heldSeconds >= 0) return;
+  throw new Fault("QuiesceVoid", "the source was frozen longer ago than it is held", {
+    evidence: { heldSeconds, holdSecondsMax: world.limits.holdSeconds },
+  });
+}
+
+function launchStep(world: Replication): Step {
+  return {
+    name: "launch",
+    title: "boot the machine on the target",
+    weight: 2,
+    run: async (context) => {
+      const { itemId, landedName, networkId } = context.parameters;
+      stored(context.state, "fencedAt");
+      const item = await readItem(world.services.database.db, itemId);
+      const hydration = await launchFromPoint(world, context, {
+        itemId,
+        item,
+        purpose: "migrated",
+        name: landedName,
+        pointId: parsePointId(stored(context.state, "pointId")),
+        network: toNetwork(networkId),
+      });
+      return hydrationEvidence(world, hydration);
+    },
+    undo: async (context) => {
+      await removeLaunched(world, context, context.parameters.itemId);
+      await context.log("the target was removed");
+    },
+  };
+}
+
+function probeStep(world: Replication): Step {
+  return {
+    name: "probe",
+    title: "probe the machine on the target",
+    weight: 2,
+    run: async (context) => {
+      const evidence = await probeLanded(world, context, context.parameters.probe);
+      const downtimeMs = fromTimestamp(evidence.probedAt ?? "") - fromTimestamp(stored(context.state, "quiesceOrderedAt"));
+      return { ...evidence, downtimeSeconds: downtimeMs / 1000 };
+    },
+    undo: "a probe leaves nothing",
+  };
+}
+
+const fillAttemptsMax = 10;
+
+function fillStep(world: Replication): Step {
+  const { services, target, landings } = world;
+  return {
+    name: "fill",
+    title: "copy what still depends on the recovery point",
+    weight: 6,
+    run: async (context) => {
+      const { landedName } = context.parameters;
+      const totalBytes = Math.max(1, (await target.status(landedName)).bytesToFill);
+      let told: Promise<void> = Promise.resolve();
+      const tell = (bytesLeft: number): void => {
+        // One report at a time; a failed one shows in the await below.
+        told = told.then(async () => await context.progress(100 - (100 * bytesLeft) / totalBytes, `${bytesLeft} bytes to copy`));
+      };
+      await withRetry(
+        {
+          clock: services.clock,
+          attemptsMax: fillAttemptsMax,
+          firstWaitMs: 500,
+          waitMaxMs: 30_000,
+          isTransient: (error) => error instanceof Fault && error.retry !== "never",
+          signal: context.signal,
+        },
+        async () => await landings.fill(landedName, tell, context.signal),
+      );
+      await told;
+      const { bytesToFill, power } = await target.status(landedName);
+      if (bytesToFill > 0 || power !== "running")
+        throw new Fault("ProbeFailed", `the machine ${landedName} does not stand by itself`, { evidence: { bytesToFill, power } });
+      return { filledAt: toTimestamp(services.clock.nowMs()) };
+    },
+    undo: "what was copied goes with the machine, which the launch's undo removes",
+  };
+}
+
+export function defaultLandedName(item: { readonly machineName: string; readonly target: { readonly name?: string | undefined } }): string {
+  return toLandedName(item.target.name ?? item.machineName, "");
+}

@@ -1,0 +1,57 @@
+// What the replication needs beside the hub's services: a place to land, a reader of vaults, the job engine.
+
+import type { Target } from "../../landing/target.ts";
+import type { VaultReader } from "../../vault/vault.ts";
+import type { JobEngine } from "../jobs/job-engine.ts";
+import type { HubServices } from "../services.ts";
+import type { Landings } from "./landed.ts";
+
+/** Opened once for the extension's life, closed with it. */
+export interface ReplicationWorld {
+  readonly target: Target;
+  /** The reader of a vault, by resource id; the same one is answered again. StorageRoleMissing and StateConflict as VaultAccess.open. */
+  readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
+}
+
+/** What the workflows' steps work with. */
+export interface Replication extends ReplicationWorld {
+  readonly services: HubServices;
+  readonly landings: Landings;
+  readonly limits: ReplicationLimits;
+}
+
+/** What the resource types' hooks work with. */
+export interface ReplicationFront extends Replication {
+  readonly engine: JobEngine;
+}
+
+/** Waits and limits of the workflows; tests give shorter ones. */
+export interface ReplicationLimits {
+  /** Longest wait for an order of a few commands (release, fence, unprotect). */
+  readonly shortOrderSeconds: number;
+  /** Longest wait for a push install. */
+  readonly installSeconds: number;
+  /** Longest wait for an order that may read whole disks (verify, quiesce, point). */
+  readonly longOrderSeconds: number;
+  readonly initialReplicationSeconds: number;
+  /** Time for which a source is held frozen. Roots, fence and its confirmation must fit in it. */
+  readonly holdSeconds: number;
+  /** A delta round that sent less than this is the last. */
+  readonly roundBytesSmall: number;
+  readonly roundsMax: number;
+  readonly probeSeconds: number;
+  /** Looks at states that nothing tells of. */
+  readonly pollMs: number;
+}
+
+export const replicationLimits: ReplicationLimits = {
+  shortOrderSeconds: 300,
+  installSeconds: 1200,
+  longOrderSeconds: 24 * 3600,
+  initialReplicationSeconds: 30 * 24 * 3600,
+  holdSeconds: 300,
+  roundBytesSmall: 4 << 20,
+  roundsMax: 6,
+  probeSeconds: 600,
+  pollMs: 1000,
+};
