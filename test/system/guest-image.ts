@@ -11,6 +11,8 @@ const sectorBytes = 512;
 const imageBytes = 1536 * 2 ** 20;
 const bootPartition = { firstSector: 2048, sectorCount: 2048 };
 const rootFirstSector = 4096;
+/** First byte of the root filesystem. */
+export const guestRootOffset = rootFirstSector * sectorBytes;
 const rootUuid = "6f1c7a52-2d2b-4f0e-9c57-0a1b2c3d4e5f";
 
 const packages = [
@@ -130,7 +132,6 @@ async function assemble(tree: string, image: string): Promise<void> {
     core.writeBigUInt64LE(BigInt(bootPartition.firstSector + 1), 0x1f4);
     await file.write(core, 0, core.length, bootPartition.firstSector * sectorBytes);
   }
-  const offset = rootFirstSector * sectorBytes;
   await runCommand(
     "mke2fs",
     [
@@ -143,7 +144,7 @@ async function assemble(tree: string, image: string): Promise<void> {
       "-L",
       "root",
       "-E",
-      `offset=${offset}`,
+      `offset=${guestRootOffset}`,
       "-d",
       tree,
       image,

@@ -20,7 +20,7 @@ import { openQemuTarget } from "../../src/landing/qemu/qemu-target.ts";
 import { runTargetSuite } from "../../src/landing/target-suite.ts";
 import type { ExportDisk, Target } from "../../src/landing/target.ts";
 import { openNbdServer } from "../../src/nbd/server.ts";
-import { buildGuestImage, guest } from "./guest-image.ts";
+import { buildGuestImage, guest, guestRootOffset } from "./guest-image.ts";
 
 const bootSecondsMax = 240;
 const cacheFolder = process.env["WATARI_CACHE"] ?? "/var/cache/watari";
@@ -74,41 +74,77 @@ async function closeAll(target: Target, stateFolder: string): Promise<void> {
   rmSync(stateFolder, { recursive: true });
 }
 
+/** Boots an image on an overlay of its own until the console says one of `words`, then cuts the power. Answers console and overlay. */
+async function bootUntil(folder: string, words: RegExp, diskDevices: readonly string[]): Promise<{ said: string; overlay: string }> {
+  const overlay = join(folder, "disk.qcow2");
+  const serial = join(folder, "serial.log");
+  await runCommand("qemu-img", ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, overlay]);
+  const machine = [
+    "-machine",
+    "q35",
+    "-accel",
+    "tcg,thread=multi",
+    "-cpu",
+    "max",
+    "-smp",
+    "2",
+    "-m",
+    "512M",
+    "-nodefaults",
+    "-display",
+    "none",
+  ];
+  const devices = ["-drive", `if=none,id=d,format=qcow2,file=${overlay}`, ...diskDevices, "-serial", `file:${serial}`, "-no-reboot"];
+  const child = spawn("qemu-system-x86_64", [...machine, ...devices], { stdio: "ignore" });
+  const exited = once(child, "exit");
+  const deadlineMs = clock.monotonicMs() + bootSecondsMax * 1000;
+  let said = "";
+  while (!words.test(said) && clock.monotonicMs() < deadlineMs) {
+    await clock.sleep(200);
+    said = readFileSync(serial, "utf8");
+  }
+  child.kill("SIGKILL");
+  await exited;
+  return { said, overlay };
+}
+
 describe("a guest with VMware's drivers only", { skip: skip ?? false }, () => {
   it("finds no root on virtio without hydration", async () => {
     const folder = await mkdtemp(join(tmpdir(), "wl-raw-"));
-    const overlay = join(folder, "disk.qcow2");
-    const serial = join(folder, "serial.log");
-    await runCommand("qemu-img", ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, overlay]);
-    const machine = [
-      "-machine",
-      "q35",
-      "-accel",
-      "tcg,thread=multi",
-      "-cpu",
-      "max",
-      "-smp",
-      "2",
-      "-m",
-      "512M",
-      "-nodefaults",
-      "-display",
-      "none",
-    ];
-    const devices = ["-drive", `if=virtio,format=qcow2,file=${overlay}`, "-serial", `file:${serial}`, "-no-reboot"];
-    const ended = new AbortController();
-    const running = runCommand("qemu-system-x86_64", [...machine, ...devices], { timeoutMs: bootSecondsMax * 1000, signal: ended.signal });
-    const stopped = assert.rejects(running);
-    const deadlineMs = clock.monotonicMs() + bootSecondsMax * 1000;
-    let words = "";
-    while (!/Gave up waiting for root|does not exist|login:/.test(words) && clock.monotonicMs() < deadlineMs) {
-      await clock.sleep(200);
-      words = readFileSync(serial, "utf8");
-    }
-    ended.abort();
-    await stopped;
+    const noRoot = /Gave up waiting for root|does not exist/;
+    const { said } = await bootUntil(folder, new RegExp(`${noRoot.source}|login:`), ["-device", "virtio-blk-pci,drive=d"]);
     rmSync(folder, { recursive: true });
-    assert.match(words, /Gave up waiting for root|does not exist/);
+    assert.match(said, noRoot);
+  });
+
+  it("lands from a crash-consistent point: its journal is replayed on the clone", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "wl-"));
+    const { said, overlay } = await bootUntil(folder, /login:/, ["-device", "pvscsi", "-device", "scsi-hd,drive=d"]);
+    assert.match(said, /login:/);
+    const crashed = join(folder, "crashed.raw");
+    await runCommand("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", overlay, crashed]);
+    const content = await openFileDisk(crashed, { access: "read" });
+    const superblock = Buffer.alloc(1024);
+    await content.read(guestRootOffset + 1024, superblock);
+    assert.equal(superblock.readUInt32LE(0x60) & 4, 4, "the journal holds changes");
+    const target = await open(join(folder, "state"));
+    const nics = [{ mac: guest.mac, guestName: guest.nicName }];
+    const shape = {
+      name: "crashed",
+      cpuCount: 2,
+      memoryBytes: 512 * 2 ** 20,
+      firmware: "bios",
+      nics,
+      network: { kind: "isolated" },
+    } as const;
+    await target.launch({ ...shape, disks: [{ diskId: parseDiskId("boot"), isBoot: true, content }] });
+    const outcome = await target.probe("crashed", { port: guest.port, path: guest.path }, bootSecondsMax);
+    await target.remove("crashed");
+    assert.deepEqual(await target.leftovers(), []);
+    await target[Symbol.asyncDispose]();
+    await content[Symbol.asyncDispose]();
+    rmSync(folder, { recursive: true });
+    assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
   });
 });
 

@@ -47,17 +47,6 @@ export class ExtFiles {
     this.#options = options;
   }
 
-  /** Applies the journal, as the guest's own kernel would at its next mount. */
-  async replayJournal(): Promise<void> {
-    const image = this.#image();
-    const { exitCode, stderr, stdout } = await tryCommand("e2fsck", ["-fy", "-E", "journal_only", image], this.#running());
-    if (exitCode > 1) {
-      throw new Fault("DataDamaged", "could not replay the journal of the clone's filesystem", {
-        evidence: { exitCode, output: `${stdout}\n${stderr}`.slice(-2000) },
-      });
-    }
-  }
-
   /** Entries of a folder, undefined when there is none. */
   async list(path: string): Promise<readonly GuestFile[] | undefined> {
     const { stdout, stderr } = await this.#run([`ls -p ${checked(path)}`], "read");

@@ -43,7 +43,7 @@ export async function openRawView(options: RawViewOptions): Promise<RawView> {
   const close = async () => {
     child.kill("SIGTERM");
     await exited;
-    for (const path of paths) await detach(path);
+    await detachUnder(options.folder);
   };
   try {
     await waitUntilServed(paths, child, options);
@@ -60,17 +60,22 @@ export async function openRawView(options: RawViewOptions): Promise<RawView> {
   return { paths, [Symbol.asyncDispose]: close };
 }
 
-/** Ends the daemon's hold on a view that it left behind, if it did. */
-export async function detach(path: string): Promise<void> {
+/** Detaches every view under a folder that a killed daemon left behind. */
+export async function detachUnder(folder: string): Promise<void> {
+  for (const path of (await mountPoints()).filter((each) => each.startsWith(`${folder}/`)).toReversed())
+    await runCommand("umount", ["-l", path]);
+}
+
+async function mountPoints(): Promise<readonly string[]> {
   const mounts = await readFile("/proc/self/mounts", "utf8");
-  if (mounts.split("\n").some((line) => line.split(" ")[1] === path)) await runCommand("umount", ["-l", path]);
+  return mounts.split("\n").map((line) => line.split(" ")[1] ?? "");
 }
 
 async function waitUntilServed(paths: readonly string[], child: ReturnType<typeof spawn>, options: RawViewOptions): Promise<void> {
   const { clock, signal } = options;
   const deadlineMs = clock.monotonicMs() + startMsMax;
   const isServed = async () => {
-    const mounts = (await readFile("/proc/self/mounts", "utf8")).split("\n").map((line) => line.split(" ")[1]);
+    const mounts = await mountPoints();
     return paths.every((path) => mounts.includes(path));
   };
   while (!(await isServed())) {

@@ -1,10 +1,12 @@
 // Surveys a clone's disks: partitions, filesystems, and which of them is the root. Reads only, but for journals.
 
 import { open } from "node:fs/promises";
+import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { ExtFiles } from "./ext-files.ts";
 import { identifyFilesystem, type Filesystem } from "./filesystem.ts";
 import { parseFstab } from "./fstab.ts";
+import { replayJournal } from "./journal.ts";
 import { readPartitionTable, type Partition } from "./partition-table.ts";
 
 export interface Volume {
@@ -32,6 +34,7 @@ export interface SurveyOptions {
   readonly imagePaths: readonly string[];
   readonly bootDiskIndex: number;
   readonly scratchFolder: string;
+  readonly clock: Clock;
   readonly signal?: AbortSignal;
 }
 
@@ -83,7 +86,7 @@ async function openFiles(volume: ExtVolume, options: SurveyOptions): Promise<Ext
   const { scratchFolder, signal } = options;
   const { offset } = volume.partition;
   const files = new ExtFiles({ imagePath, offset, scratchFolder, ...(signal === undefined ? {} : { signal }) });
-  if (volume.filesystem.needsRecovery) await files.replayJournal();
+  if (volume.filesystem.needsRecovery) await replayJournal({ ...options, imagePath, partition: volume.partition });
   return files;
 }
 

@@ -7,7 +7,7 @@ import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { hydrate } from "../hydration/hydrate.ts";
-import { detach, openRawView } from "../hydration/raw-view.ts";
+import { detachUnder, openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, HydrationReport, LandingDisk } from "../target.ts";
 import { startDetached } from "./detached.ts";
 import { blockGraph, emulatorArguments, exportNameOf, qcow2Node, type Accelerator } from "./emulator.ts";
@@ -168,7 +168,7 @@ export class Machine {
     const { clock } = this.#around;
     await killProcess(this.paths.pidFile, this.mark, clock);
     await killProcess(join(this.paths.scratch, "storage-daemon.pid"), this.mark, clock);
-    for (const index of this.record.disks.keys()) await detach(join(this.paths.scratch, `view-${index}.raw`));
+    await detachUnder(this.paths.folder);
     await closeNetwork(this.#networkOptions());
     await this.closeExports();
     await rm(this.paths.qmpSocket, { force: true });

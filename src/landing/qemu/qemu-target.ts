@@ -212,14 +212,10 @@ export class QemuTarget implements Target {
     const { clock, stopMsMax = 30_000 } = this.#options;
     await this.#inTurn(name, async () => {
       const machine = await this.#existing(name, "stop");
-      await using qmp = await machine.openQmp();
-      if (qmp === undefined) return;
-      await qmp.execute("system_powerdown");
+      await tell(machine, "system_powerdown");
       const deadlineMs = clock.monotonicMs() + stopMsMax;
       while ((await machine.findEmulator()) !== undefined) {
-        if (clock.monotonicMs() > deadlineMs) {
-          await qmp.execute("quit").catch(() => undefined); // It may have ended by itself just now.
-        }
+        if (clock.monotonicMs() > deadlineMs) await tell(machine, "quit").catch(() => undefined); // It may have ended by itself just now.
         await clock.sleep(stopPollMs);
       }
     });
@@ -296,6 +292,12 @@ const probeOutcomeShape = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("answered"), status: z.number(), body: z.string(), seconds: z.number() }),
   z.object({ kind: z.literal("silent"), seconds: z.number(), reason: z.string() }),
 ]);
+
+/** The monitor serves one client at a time, so nobody keeps it open while waiting. */
+async function tell(machine: Machine, command: string): Promise<void> {
+  await using qmp = await machine.openQmp();
+  await qmp?.execute(command);
+}
 
 /** Enough to erase a folder whose record was never written whole. */
 function emptyRecord(name: string): MachineRecord {

@@ -17,6 +17,8 @@ const answerShape = z.union([
 ]);
 type Answer = z.infer<typeof answerShape>;
 
+/** A monitor that says nothing for so long is taken for dead. */
+const silenceMsMax = 30_000;
 const lineBytesMax = 4 * 2 ** 20;
 
 /** Connects; undefined when nobody listens at the socket. */
@@ -27,6 +29,7 @@ export async function openQmp(socketPath: string): Promise<Qmp | undefined> {
     socket.once("error", () => resolve(false)); // No file, or nobody behind it: the machine does not run.
   });
   if (!isOpen) return undefined;
+  socket.setTimeout(silenceMsMax, () => socket.destroy());
   socket.on("error", () => undefined); // The waiting reader learns it by the end of the stream.
   const lines = linesOf(socket);
   const execute: Qmp["execute"] = async (command, args) => {
