@@ -40,8 +40,8 @@ export interface IngestParts {
   readonly registry: MachineRegistry;
   readonly clock: Clock;
   readonly log: Log;
-  /** Throws Fault SpoolFull when no new point may begin. */
-  readonly checkSpace: () => void;
+  /** Rejects with Fault SpoolFull when no new point may begin. */
+  readonly checkSpace: () => Promise<void>;
   /** Told of each fault that ended a point, and of each sealed point (undefined). */
   readonly onOutcome: (peer: Peer, fault: Fault | undefined) => void;
 }
@@ -131,7 +131,7 @@ class IngestConnection {
       });
     }
     this.#hold ??= registry.holdAlive(machineId, begin.bootId);
-    this.#parts.checkSpace();
+    await this.#parts.checkSpace();
     const basePointId = basePointIdOf(begin);
     if (basePointId !== undefined) {
       checkBase(begin, {

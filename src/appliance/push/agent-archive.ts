@@ -12,9 +12,11 @@ const archiveMsMax = 300_000;
 export interface AgentFiles {
   readonly nodePath: string;
   readonly bundlePath: string;
+  /** systemd unit of the agent; its ExecStart names /opt/watari-agent/bin/node and /opt/watari-agent/agent.mjs. */
+  readonly unitText: string;
 }
 
-/** Answers the path of a tar.gz with `node`, `agent.mjs` and, when this machine has it, `spare/libatomic.so.1`. */
+/** Answers the path of a tar.gz with `bin/node`, `agent.mjs` and, when this machine has it, `spare/libatomic.so.1`. */
 export async function prepareAgentArchive(files: AgentFiles, cacheFolder: string): Promise<string> {
   const nodePath = await realpath(files.nodePath);
   const { size, mtimeMs } = await stat(nodePath);
@@ -27,14 +29,15 @@ export async function prepareAgentArchive(files: AgentFiles, cacheFolder: string
   try {
     const tree = join(staging, "tree");
     await mkdir(join(tree, "spare"), { recursive: true });
-    await copyFile(nodePath, join(tree, "node"));
+    await mkdir(join(tree, "bin"));
+    await copyFile(nodePath, join(tree, "bin", "node"));
     await copyFile(files.bundlePath, join(tree, "agent.mjs"));
     // A fifth smaller without its symbols; where strip is absent the whole file goes.
-    await tryCommand("strip", ["--strip-unneeded", join(tree, "node")], { timeoutMs: archiveMsMax }).catch(() => undefined);
+    await tryCommand("strip", ["--strip-unneeded", join(tree, "bin", "node")], { timeoutMs: archiveMsMax }).catch(() => undefined);
     const library = await findAtomicLibrary();
     if (library !== undefined) await copyFile(library, join(tree, "spare", "libatomic.so.1"));
     await runCommand("chmod", ["-R", "u=rwX,go=rX", tree]);
-    await runCommand("chmod", ["755", join(tree, "node")]);
+    await runCommand("chmod", ["755", join(tree, "bin", "node")]);
     const fresh = join(staging, "agent.tar.gz");
     // Level 1: the archive goes over a site's own network once a guest, and gzip is what every guest has.
     await runCommand("tar", ["--owner=0", "--group=0", "-C", tree, "-I", "gzip -1", "-cf", fresh, "."], { timeoutMs: archiveMsMax });

@@ -16,11 +16,18 @@ const uploadMsMax = 900_000;
 const firstPollMsMax = 60_000;
 const lookAgainMs = 200;
 
+/** Node needs libatomic; a guest without it gets the spare one by a wrapper in Node's place. */
+const useSpareLibrary = `mv spare lib
+mv bin/node bin/node.real
+printf '#!/bin/sh\nLD_LIBRARY_PATH=${program}/lib exec ${program}/bin/node.real "$@"\n' > bin/node
+chmod 755 bin/node`;
+
 export interface InstallOptions {
   readonly session: SshSession;
   /** For messages. */
   readonly host: string;
   readonly archivePath: string;
+  readonly unitText: string;
   /** Address and control port of this appliance as the guest dials it. */
   readonly appliance: { readonly address: string; readonly controlPort: number; readonly dataPort: number };
   readonly authorityPem: string;
@@ -54,7 +61,7 @@ export async function installAgent(options: InstallOptions, signal?: AbortSignal
   try {
     await putFiles(options, facts.hasAtomicLibrary, signal);
     onStep(60, "registering the agent");
-    await registerAndStart(options, facts.hasAtomicLibrary);
+    await registerAndStart(options);
     onStep(80, "waiting for the agent's first poll");
     const machine = await waitFirstPoll(options, { ...facts, startedMs }, signal);
     return { machine, findings };
@@ -82,7 +89,6 @@ test ! -e ${program} && test ! -e ${state} && test ! -e ${unitFile}`,
 async function putFiles(options: InstallOptions, hasAtomicLibrary: boolean, signal?: AbortSignal): Promise<void> {
   const { session, onStep, archivePath, host } = options;
   onStep(15, `copying the agent to ${host}`);
-  const keepSpare = hasAtomicLibrary ? "rm -rf spare" : "mv spare lib";
   await session.requireAsRoot(
     "copy the agent",
     `set -e
@@ -91,7 +97,7 @@ rm -rf ${program} ${freshProgram} ${state}
 mkdir -m 755 ${freshProgram}
 cd ${freshProgram}
 tar -xzf -
-${keepSpare}
+${hasAtomicLibrary ? "rm -rf spare" : useSpareLibrary}
 mv ${freshProgram} ${program}
 mkdir -m 700 -p ${state}`,
     { stdin: createReadStream(archivePath, { highWaterMark: 1 << 20 }), timeoutMs: uploadMsMax, ...(signal === undefined ? {} : { signal }) },
@@ -100,15 +106,14 @@ mkdir -m 700 -p ${state}`,
     void (await session.requireAsRoot(`write ${path}`, `umask 077 && cat > ${quote(path)} && chmod ${mode} ${quote(path)}`, { stdin: text }));
   await put(`${state}/appliance-authority.pem`, "600", options.authorityPem);
   await put(`${state}/passphrase`, "600", `${options.passphrase}\n`);
-  await put(unitFile, "644", unitText(hasAtomicLibrary));
+  await put(unitFile, "644", options.unitText);
 }
 
-async function registerAndStart({ session, appliance }: InstallOptions, hasAtomicLibrary: boolean): Promise<void> {
-  const library = hasAtomicLibrary ? "" : `LD_LIBRARY_PATH=${program}/lib `;
+async function registerAndStart({ session, appliance }: InstallOptions): Promise<void> {
   await session.requireAsRoot(
     "register the agent",
-    `${library}${program}/node --disable-warning=ExperimentalWarning ${program}/agent.mjs register --state ${state} ` +
-      `--appliance ${quote(`${appliance.address}:${appliance.controlPort}`)} --authority-file ${state}/appliance-authority.pem ` +
+    `${program}/bin/node --disable-warning=ExperimentalWarning ${program}/agent.mjs register --state ${state} ` +
+      `--appliance ${quote(`${appliance.address}:${appliance.controlPort}`)} --ca ${state}/appliance-authority.pem ` +
       `--passphrase-file ${state}/passphrase`,
   );
   await session.requireAsRoot("start the agent", "systemctl daemon-reload && systemctl enable --now watari-agent");
@@ -131,26 +136,4 @@ async function waitFirstPoll(
     }
     await clock.sleep(lookAgainMs, signal);
   }
-}
-
-function unitText(hasAtomicLibrary: boolean): string {
-  const library = hasAtomicLibrary ? "" : `Environment=LD_LIBRARY_PATH=${program}/lib\n`;
-  return `[Unit]
-Description=Watari mobility agent
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-${library}ExecStart=${program}/node --disable-warning=ExperimentalWarning --experimental-ffi ${program}/agent.mjs run --state ${state}
-Restart=always
-RestartSec=2
-Nice=5
-IOSchedulingClass=best-effort
-IOSchedulingPriority=7
-MemoryMax=512M
-KillMode=mixed
-
-[Install]
-WantedBy=multi-user.target
-`;
 }

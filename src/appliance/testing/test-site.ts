@@ -82,7 +82,8 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
         registry,
         clock,
         log: silentLog,
-        checkSpace: () => {
+        checkSpace: async () => {
+          await Promise.resolve();
           if (space.fault !== undefined) throw space.fault;
         },
         onOutcome: (_peer, fault) => outcomes.push(fault),

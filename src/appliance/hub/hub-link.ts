@@ -1,0 +1,171 @@
+// The appliance's standing talk with its hub: the long poll, points, progress, inventory, telemetry, and the storage grant.
+
+import { z } from "zod";
+import { fromTimestamp, toTimestamp, type Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import {
+  appliancePollResponseShape,
+  applianceProtocolVersion,
+  storageGrantShape,
+  type Inventory,
+  type StorageGrant,
+  telemetryShape,
+} from "../../contract/appliance-protocol.ts";
+import { asFault, Fault } from "../../contract/errors.ts";
+import type { ApplianceId } from "../../contract/ids.ts";
+import type { MachineRegistry } from "../control/machine-registry.ts";
+import type { PointLedger } from "../ingest/point-ledger.ts";
+import { emptyAnswer, type HubClient } from "./hub-client.ts";
+import type { HubOrders } from "./hub-orders.ts";
+import type { OrderRunner } from "./order-runner.ts";
+
+const waitSecondsIdle = 20;
+/** While orders run, so that their progress is told. */
+const waitSecondsBusy = 2;
+const firstRetryMs = 500;
+const retryMsMax = 15_000;
+const progressEveryMs = 3_000;
+const telemetryEveryMs = 30_000;
+const pointsPerCallMax = 100;
+const grantLookEveryMs = 60_000;
+/** A grant is renewed when less than this is left of it. */
+const grantLeftMsMin = 6 * 3600_000;
+
+export interface HubLinkParts {
+  readonly applianceId: ApplianceId;
+  readonly hub: HubClient;
+  readonly hubOrders: HubOrders;
+  readonly runner: OrderRunner;
+  readonly ledger: PointLedger;
+  readonly registry: MachineRegistry;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly inventory: () => Inventory;
+  readonly waitInventoryChange: (signal: AbortSignal) => Promise<void>;
+  readonly telemetry: () => Promise<z.input<typeof telemetryShape>>;
+  readonly grant: () => StorageGrant;
+  readonly onGrant: (grant: StorageGrant) => void;
+  /** Told of each call's outcome, for the health list. */
+  readonly onReach: (fault: Fault | undefined) => void;
+}
+
+export interface HubLink extends AsyncDisposable {
+  /** Tells every sealed point that the hub does not know yet. */
+  flushPoints(signal?: AbortSignal): Promise<void>;
+  pushInventory(signal?: AbortSignal): Promise<void>;
+}
+
+export function startHubLink(parts: HubLinkParts): HubLink {
+  const { hub, clock, ledger } = parts;
+  const ending = new AbortController();
+  const { signal } = ending;
+  const flushPoints = async (abort?: AbortSignal): Promise<void> => {
+    for (;;) {
+      const points = ledger.untold(pointsPerCallMax);
+      if (points.length === 0) return;
+      await hub.call("points", { points }, emptyAnswer, abort ?? signal);
+      ledger.markTold(points.map((point) => point.pointId));
+    }
+  };
+  const pushInventory = async (abort?: AbortSignal): Promise<void> =>
+    void (await hub.call("inventory", parts.inventory(), emptyAnswer, abort ?? signal));
+  const loops = [
+    keepDoing(parts, signal, "poll", async () => await pollOnce(parts, flushPoints, signal)),
+    keepDoing(parts, signal, "points", async () => {
+      await flushPoints();
+      if (ledger.untold(1).length === 0) await ledger.waitCompleted(signal);
+    }),
+    keepDoing(parts, signal, "inventory", async () => {
+      const changed = parts.waitInventoryChange(signal);
+      await pushInventory();
+      await changed;
+    }),
+    keepDoing(parts, signal, "progress", async () => {
+      await pushProgress(parts, signal);
+      await clock.sleep(progressEveryMs, signal);
+    }),
+    keepDoing(parts, signal, "telemetry", async () => {
+      await hub.call("telemetry", await parts.telemetry(), emptyAnswer, signal);
+      await clock.sleep(telemetryEveryMs, signal);
+    }),
+    keepDoing(parts, signal, "storageGrant", async () => {
+      if (fromTimestamp(parts.grant().expiresAt) - clock.nowMs() < grantLeftMsMin) {
+        parts.onGrant(await hub.call("storageGrant", {}, storageGrantShape, signal));
+      }
+      await clock.sleep(grantLookEveryMs, signal);
+    }),
+  ];
+  return {
+    flushPoints,
+    pushInventory,
+    [Symbol.asyncDispose]: async () => {
+      ending.abort();
+      await Promise.all(loops);
+    },
+  };
+}
+
+/** Results out, orders in. A result that comes up ends the waiting poll. */
+async function pollOnce(parts: HubLinkParts, flushPoints: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  const { hub, hubOrders, runner, applianceId } = parts;
+  const results = hubOrders.untold(64);
+  // The hub must know a point before it hears of the order that made it.
+  if (results.length > 0) await flushPoints();
+  const progress = runner.progress();
+  const body = {
+    protocolVersion: applianceProtocolVersion,
+    applianceId,
+    results,
+    progress,
+    waitSeconds: results.length > 0 ? 0 : runner.isBusy ? waitSecondsBusy : waitSecondsIdle,
+  };
+  const ended = new AbortController();
+  const either = AbortSignal.any([signal, ended.signal]);
+  if (results.length === 0) void runner.waitResult(either).then(() => ended.abort());
+  try {
+    const { orders } = await hub.call("poll", body, appliancePollResponseShape, either);
+    hubOrders.markTold(results.map((result) => result.orderId));
+    runner.take(orders);
+  } catch (error) {
+    if (!ended.signal.aborted || signal.aborted) throw error;
+  } finally {
+    ended.abort();
+  }
+}
+
+async function pushProgress({ hub, registry }: HubLinkParts, signal: AbortSignal): Promise<void> {
+  const machines = registry.list().flatMap((machine) =>
+    machine.state === undefined
+      ? []
+      : [
+          {
+            machineId: machine.machineId,
+            ...(machine.infrastructureId === undefined ? {} : { infrastructureId: machine.infrastructureId }),
+            lastSeenAt: toTimestamp(machine.seenAtMs),
+            agentVersion: machine.agentVersion,
+            facts: machine.facts,
+            state: machine.state,
+          },
+        ],
+  );
+  await hub.call("progress", { machines: machines.slice(0, 2000) }, emptyAnswer, signal);
+}
+
+/** Repeats until the signal: at once after a success, with growing waits after failures. Never rejects. */
+async function keepDoing({ clock, log, onReach }: HubLinkParts, signal: AbortSignal, what: string, task: () => Promise<void>): Promise<void> {
+  let waitMs = firstRetryMs;
+  while (!signal.aborted) {
+    try {
+      await task();
+      waitMs = firstRetryMs;
+      onReach(undefined);
+    } catch (error) {
+      if (signal.aborted) return;
+      const fault = asFault(error, `talk to the hub (${what})`);
+      onReach(fault);
+      log.warn("call to the hub failed", { what, fault: fault.code, reason: fault.message, waitMs });
+      await clock.sleep(waitMs, signal).catch(() => undefined); // The loop's head sees the abort.
+      waitMs = Math.min(retryMsMax, waitMs * 2);
+    }
+  }
+}

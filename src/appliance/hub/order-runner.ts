@@ -1,0 +1,221 @@
+// Carries the hub's orders out: side by side, each once, each with a result; what needs the agent waits for the agent.
+
+import { Semaphore } from "../../base/semaphore.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import type { AgentOrder } from "../../contract/agent-control.ts";
+import type { ApplianceOrder, ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
+import { asFault, Fault, fromReport, toReport } from "../../contract/errors.ts";
+import type { MachineId, OrderId } from "../../contract/ids.ts";
+import { Bell, type AgentOrders } from "../control/agent-orders.ts";
+import type { MachineRegistry } from "../control/machine-registry.ts";
+import type { PointLedger } from "../ingest/point-ledger.ts";
+import type { HubOrders } from "./hub-orders.ts";
+
+const protectionsAtOnceMax = 4;
+const removeAgentMsMax = 60_000;
+
+export interface OrderRunnerParts {
+  readonly hubOrders: HubOrders;
+  readonly orders: AgentOrders;
+  readonly registry: MachineRegistry;
+  readonly ledger: PointLedger;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly discover: (signal: AbortSignal) => Promise<void>;
+  readonly fence: (machineId: MachineId, wanted: "poweredOn" | "poweredOff", signal: AbortSignal) => Promise<void>;
+  /** Called before a quiesce is given: whatever is needed to fence the machine while its filesystems are frozen. */
+  readonly prepareFence: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
+  /** Installs the agent and answers its machine. */
+  readonly install: (
+    order: Extract<ApplianceOrder, { kind: "protect" }>,
+    onStep: (percent: number, text: string) => void,
+    signal: AbortSignal,
+  ) => Promise<{ readonly machineId: MachineId; readonly address: string }>;
+  /** Removes the agent over SSH. */
+  readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
+  readonly disconnect: (machineId: MachineId) => Promise<void>;
+}
+
+export interface OrderRunner extends AsyncDisposable {
+  take(orders: readonly ApplianceOrder[]): void;
+  progress(): readonly { readonly orderId: OrderId; readonly percent: number; readonly text: string }[];
+  readonly isBusy: boolean;
+  /** Resolves when a result is there to be told, or at the abort. */
+  waitResult(signal: AbortSignal): Promise<void>;
+}
+
+type Done = Extract<ApplianceOrderResult, { outcome: "done" }>;
+
+/** Takes up what an earlier run left open. */
+export function startOrderRunner(parts: OrderRunnerParts): OrderRunner {
+  const runner = new Runner(parts);
+  for (const order of parts.hubOrders.open()) runner.start(order);
+  return runner;
+}
+
+class Runner implements OrderRunner {
+  readonly #parts: OrderRunnerParts;
+  readonly #running = new Map<OrderId, Promise<void>>();
+  readonly #progress = new Map<OrderId, { readonly percent: number; readonly text: string }>();
+  readonly #ending = new AbortController();
+  readonly #bell = new Bell();
+  readonly #protections = new Semaphore(protectionsAtOnceMax);
+
+  constructor(parts: OrderRunnerParts) {
+    this.#parts = parts;
+  }
+
+  get isBusy(): boolean {
+    return this.#running.size > 0;
+  }
+
+  take(orders: readonly ApplianceOrder[]): void {
+    for (const order of orders) {
+      if (this.#parts.hubOrders.accept(order)) this.start(order);
+      else if (!this.#running.has(order.orderId)) this.#parts.hubOrders.tellAgain(order.orderId);
+    }
+  }
+
+  progress(): readonly { readonly orderId: OrderId; readonly percent: number; readonly text: string }[] {
+    return [...this.#progress].map(([orderId, step]) => ({ orderId, ...step })).slice(0, 64);
+  }
+
+  async waitResult(signal: AbortSignal): Promise<void> {
+    if (this.#parts.hubOrders.untold(1).length > 0) return;
+    await this.#bell.wait("result", signal);
+  }
+
+  start(order: ApplianceOrder): void {
+    const { log } = this.#parts;
+    log.info("order begun", { orderId: order.orderId, kind: order.kind });
+    this.#running.set(
+      order.orderId,
+      this.#carryOut(order).catch((error: unknown) => {
+        // Only the state database can fail here; the order stays open and is taken up at the next start.
+        log.error("order result could not be kept", { orderId: order.orderId, reason: error instanceof Error ? error.message : String(error) });
+      }),
+    );
+  }
+
+  async #carryOut(order: ApplianceOrder): Promise<void> {
+    const { hubOrders, log } = this.#parts;
+    const { signal } = this.#ending;
+    const { orderId } = order;
+    try {
+      const result = await this.#run(order, signal).catch((error: unknown): ApplianceOrderResult => {
+        signal.throwIfAborted();
+        return { outcome: "failed", orderId, fault: toReport(asFault(error, `carry out the order ${order.kind}`)) };
+      });
+      hubOrders.finish(result);
+      const fault = result.outcome === "failed" ? { fault: result.fault.id, reason: result.fault.message } : {};
+      log.info("order ended", { orderId, kind: order.kind, outcome: result.outcome, ...fault });
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    } finally {
+      this.#progress.delete(orderId);
+      this.#running.delete(orderId);
+      this.#bell.ring("result");
+    }
+  }
+
+  async #run(order: ApplianceOrder, signal: AbortSignal): Promise<ApplianceOrderResult> {
+    const { registry, discover, fence, prepareFence } = this.#parts;
+    const { orderId } = order;
+    switch (order.kind) {
+      case "protect":
+        return await this.#protections.run(async () => await this.#protect(order, signal));
+      case "setPolicy":
+        registry.get(order.machineId);
+        registry.setPolicy(order.machineId, order.policy);
+        return await this.#ask(order.machineId, { kind: "replicate", orderId, policy: order.policy }, signal);
+      case "point":
+      case "release":
+        return await this.#ask(order.machineId, { kind: order.kind, orderId }, signal);
+      case "verify": {
+        const done = await this.#ask(order.machineId, { kind: "verify", orderId }, signal);
+        const counted = done.pointId === undefined ? undefined : this.#parts.ledger.repairedBlockCountOf(done.pointId);
+        return counted === undefined ? done : { ...done, repairedBlockCount: counted };
+      }
+      case "quiesce":
+        await prepareFence(order.machineId, signal);
+        return await this.#ask(order.machineId, { kind: "quiesce", orderId, holdSecondsMax: order.holdSecondsMax }, signal);
+      case "fence":
+      case "unfence":
+        await fence(order.machineId, order.kind === "fence" ? "poweredOff" : "poweredOn", signal);
+        return { outcome: "done", orderId, machineId: order.machineId };
+      case "unprotect":
+        return await this.#unprotect(order, signal);
+      case "discover":
+        await discover(signal);
+        return { outcome: "done", orderId };
+    }
+  }
+
+  async #protect(order: Extract<ApplianceOrder, { kind: "protect" }>, signal: AbortSignal): Promise<Done> {
+    const { registry, install } = this.#parts;
+    const { orderId, infrastructureId, policy, runAsAccountId } = order;
+    const present = registry.findByInfrastructureId(infrastructureId);
+    if (present?.protectedBy !== undefined && present.protectedBy !== orderId) {
+      throw new Fault("AlreadyProtected", `machine ${present.facts.hostname} is protected already`, {
+        evidence: { machineId: present.machineId, infrastructureId, protectedBy: present.protectedBy },
+      });
+    }
+    const onStep = (percent: number, text: string): void => void this.#progress.set(orderId, { percent, text });
+    if (present?.protectedBy !== orderId) {
+      const { machineId, address } = await install(order, onStep, signal);
+      registry.protect(machineId, { infrastructureId, orderId, policy, address, credentialId: runAsAccountId });
+    }
+    const { machineId } = registry.findByInfrastructureId(infrastructureId) ?? {};
+    if (machineId === undefined) throw new Error("assertion failed: the machine was just protected");
+    onStep(90, "starting replication");
+    try {
+      const done = await this.#ask(machineId, { kind: "replicate", orderId, policy }, signal);
+      return { ...done, facts: registry.get(machineId).facts };
+    } catch (error) {
+      signal.throwIfAborted();
+      registry.unprotect(machineId); // The same order under a new id must find the machine free.
+      throw error;
+    }
+  }
+
+  async #unprotect(order: Extract<ApplianceOrder, { kind: "unprotect" }>, signal: AbortSignal): Promise<Done> {
+    const { registry, uninstall, disconnect } = this.#parts;
+    const { machineId, orderId, removeAgent } = order;
+    const done: Done = { outcome: "done", orderId, machineId };
+    if (registry.find(machineId) === undefined) return done;
+    const kind = removeAgent ? "uninstall" : "stop";
+    const deadline = AbortSignal.timeout(removeAgentMsMax);
+    try {
+      await this.#ask(machineId, { kind, orderId }, AbortSignal.any([signal, deadline]));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!removeAgent) {
+        if (!deadline.aborted) throw error;
+      } else await uninstall(machineId, signal).catch((cause: unknown) => this.#notRemoved(machineId, cause));
+    }
+    await disconnect(machineId);
+    if (removeAgent) registry.remove(machineId);
+    else registry.unprotect(machineId);
+    return done;
+  }
+
+  /** A machine that is powered off for good cannot be cleaned; its certificate is worth nothing once it is forgotten. */
+  #notRemoved(machineId: MachineId, cause: unknown): void {
+    this.#parts.log.warn("agent could not be removed from the guest", { machineId, reason: cause instanceof Error ? cause.message : String(cause) });
+  }
+
+  async #ask(machineId: MachineId, order: AgentOrder, signal: AbortSignal): Promise<Done> {
+    const { registry, orders } = this.#parts;
+    registry.get(machineId);
+    orders.give(machineId, order);
+    const result = await orders.waitResult(order.orderId, signal);
+    if (result.outcome === "failed") throw fromReport(result.fault);
+    return { ...result, machineId };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort();
+    await Promise.all(this.#running.values());
+  }
+}
