@@ -5,6 +5,7 @@ import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { toErrorBody } from "./arm-errors.ts";
+import type { JsonObject } from "../db/resources.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { Caller } from "./resource-type.ts";
 
@@ -42,6 +43,8 @@ export function createManagementApi(dependencies: {
   readonly router: ArmRouter;
   /** Throws Fault Unauthorized unless the Authorization header proves a caller. */
   readonly authenticate: (authorization: string | undefined) => Promise<Caller>;
+  /** Those that the caller may read. */
+  readonly subscriptions: (caller: Caller) => Promise<readonly JsonObject[]>;
   readonly health: () => Promise<Readonly<Record<string, unknown>>>;
   readonly log: Log;
   readonly random: Random;
@@ -49,9 +52,9 @@ export function createManagementApi(dependencies: {
   const { router, authenticate, health, log } = dependencies;
   const face = createHttpFace(dependencies);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
-  face.all("/subscriptions", async (request, reply) => {
-    await authenticate(request.headers.authorization);
-    return await reply.send({ value: [] });
+  face.get("/subscriptions", async (request, reply) => {
+    const caller = await authenticate(request.headers.authorization);
+    return await reply.send({ value: await dependencies.subscriptions(caller) });
   });
   face.all("/subscriptions/*", async (request, reply) => {
     const caller = await authenticate(request.headers.authorization);

@@ -141,7 +141,7 @@ async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType
     properties: parseInput(type.properties, properties ?? {}, "the resource's properties"),
     existing,
   };
-  return await write(hub, call, type, request, desired, type.onPut === "refuse" ? undefined : type.onPut);
+  return await write(hub, call, type, request, desired, type.onPut);
 }
 
 async function patch(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {

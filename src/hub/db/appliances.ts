@@ -31,9 +31,16 @@ export interface MachineState {
 }
 
 export interface ApplianceCatalogue {
-  add(appliance: Omit<Appliance, "registeredAt" | "lastSeenAt" | "telemetry">): Promise<void>;
+  /** Stores the appliance and uses its registration key in one transaction. */
+  add(
+    appliance: Omit<Appliance, "registeredAt" | "lastSeenAt" | "telemetry"> & {
+      readonly usingKey: (transaction: Kysely<Tables>) => Promise<void>;
+    },
+  ): Promise<void>;
   find(applianceId: ApplianceId): Promise<Appliance | undefined>;
   inVault(vaultId: string): Promise<readonly Appliance[]>;
+  /** Removes the vault's appliances with their orders, and every machine's state and points. */
+  removeVault(vaultId: string): Promise<void>;
   seen(applianceId: ApplianceId): Promise<void>;
   saveTelemetry(applianceId: ApplianceId, telemetry: Telemetry): Promise<void>;
   /** Replaces the appliance's earlier inventory. */
@@ -65,24 +72,26 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
     if (vault !== undefined && Object.keys(values).length > 0) await notify(db, applianceTopic(vault.vault_key));
   };
   return {
-    add: async (appliance) => {
-      await db
-        .insertInto("appliances")
-        .values({
-          appliance_id: appliance.applianceId,
-          vault_key: appliance.vaultKey.toLowerCase(),
-          name: appliance.name,
-          version: appliance.version,
-          certificate_digest: appliance.certificateDigest,
-          registered_at: now(),
-          last_seen_at: now(),
-          telemetry: null,
-          inventory: null,
-          inventory_at: null,
-        })
-        .execute();
-      await notify(db, applianceTopic(appliance.vaultKey));
-    },
+    add: (appliance) =>
+      db.transaction().execute(async (transaction) => {
+        await appliance.usingKey(transaction);
+        await transaction
+          .insertInto("appliances")
+          .values({
+            appliance_id: appliance.applianceId,
+            vault_key: appliance.vaultKey.toLowerCase(),
+            name: appliance.name,
+            version: appliance.version,
+            certificate_digest: appliance.certificateDigest,
+            registered_at: now(),
+            last_seen_at: now(),
+            telemetry: null,
+            inventory: null,
+            inventory_at: null,
+          })
+          .execute();
+        await notify(transaction, applianceTopic(appliance.vaultKey));
+      }),
     find: async (applianceId) => {
       const row = await db.selectFrom("appliances").select(listed).where("appliance_id", "=", applianceId).executeTakeFirst();
       return row === undefined ? undefined : fromRow(row);
@@ -91,6 +100,7 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
       const query = db.selectFrom("appliances").select(listed).where("vault_key", "=", vaultId.toLowerCase());
       return (await query.orderBy("registered_at").execute()).map(fromRow);
     },
+    removeVault: (vaultId) => removeVault(db, vaultId.toLowerCase()),
     seen: (applianceId) => change(applianceId, {}),
     saveTelemetry: (applianceId, telemetry) => change(applianceId, { telemetry: JSON.stringify(telemetry) }),
     saveInventory: (applianceId, inventory) => change(applianceId, { inventory: JSON.stringify(inventory), inventory_at: now() }),
@@ -100,6 +110,15 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
     },
     ...machineStates({ db }),
   };
+}
+
+async function removeVault(db: Kysely<Tables>, vaultKey: string): Promise<void> {
+  await db.transaction().execute(async (transaction) => {
+    const ofVault = transaction.selectFrom("appliances").select("appliance_id").where("vault_key", "=", vaultKey);
+    await transaction.deleteFrom("orders").where("appliance_id", "in", ofVault).execute();
+    for (const table of ["appliances", "registration_keys", "machine_states", "points"] as const)
+      await transaction.deleteFrom(table).where("vault_key", "=", vaultKey).execute();
+  });
 }
 
 function machineStates({ db }: { readonly db: Kysely<Tables> }): Pick<ApplianceCatalogue, "saveMachines" | "machine" | "removeMachine"> {

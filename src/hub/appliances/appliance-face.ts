@@ -1,0 +1,167 @@
+// The hub's side of contract/appliance-protocol.ts: what each of a vault's five private names answers.
+
+import type { IncomingMessage } from "node:http";
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { z } from "zod";
+import { assert } from "../../base/assert.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import type { Random } from "../../base/random.ts";
+import {
+  appliancePollRequestShape,
+  applianceProgressShape,
+  applianceProtocolVersion,
+  applianceRoutes,
+  inventoryShape,
+  sealedPointReportShape,
+  telemetryShape,
+  type PrivateService,
+} from "../../contract/appliance-protocol.ts";
+import { Fault } from "../../contract/errors.ts";
+import type { ResourceId } from "../api/resource-id.ts";
+import { createHttpFace } from "../api/api-server.ts";
+import { parseInput } from "../api/arm-errors.ts";
+import type { Appliance, ApplianceCatalogue } from "../db/appliances.ts";
+import type { OrderQueue } from "../db/orders.ts";
+import type { PointCatalogue } from "../db/points.ts";
+import type { RegistrationKeys } from "../db/registration-keys.ts";
+import type { Resource } from "../db/resources.ts";
+import type { Authority } from "../pki/authority.ts";
+import type { HttpHandler } from "../private-link/door.ts";
+import type { VaultAccess } from "../resources/vault-access.ts";
+import { requireAppliance } from "./appliance-caller.ts";
+import { registerAppliance } from "./register.ts";
+import { grantStorage } from "./storage-grant.ts";
+
+export interface ApplianceFaceDependencies {
+  readonly keys: RegistrationKeys;
+  readonly appliances: ApplianceCatalogue;
+  readonly orders: OrderQueue;
+  readonly points: PointCatalogue;
+  readonly vaults: VaultAccess;
+  readonly authority: Authority;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export interface ApplianceFace {
+  /** The handler of one service of one vault. */
+  handlerOf(vault: Resource, service: PrivateService): HttpHandler;
+  close(): Promise<void>;
+}
+
+/** The vault and the service whose name was called; set by the door's handler, never by the request. */
+interface Called {
+  readonly vault: ResourceId;
+  readonly service: PrivateService;
+}
+
+/** An inventory of 20 000 machines is larger than any other body. */
+const inventoryBytesMax = 64 << 20;
+const pointsShape = z.object({ points: z.array(sealedPointReportShape).max(1000) });
+
+export async function createApplianceFace(dependencies: ApplianceFaceDependencies): Promise<ApplianceFace> {
+  const face = createHttpFace(dependencies);
+  const called = new WeakMap<IncomingMessage, Called>();
+  const calledOf = (request: FastifyRequest): Called => {
+    const found = called.get(request.raw);
+    assert(found !== undefined, "a request reaches the appliance face through handlerOf");
+    return found;
+  };
+  face.addHook("preParsing", async (request) => {
+    const { service } = calledOf(request);
+    const route = Object.values(applianceRoutes).find(({ path }) => path === request.routeOptions.url);
+    if (route !== undefined && route.service !== service)
+      throw new Fault("NotFound", `could not find ${route.path} here: it is served by the name of ${route.service}`, {
+        evidence: { calledService: service, rightService: route.service },
+      });
+    // Before the body is read: who has no certificate of this vault has nothing parsed.
+    if (route !== undefined && route.path !== applianceRoutes.register.path) await requireCaller(dependencies, calledOf(request), request);
+  });
+  addRoutes(face, dependencies, calledOf);
+  await face.ready();
+  return {
+    handlerOf: (vault, service) => (request, response) => {
+      called.set(request, { vault: vault.id, service });
+      face.routing(request, response);
+    },
+    close: () => face.close(),
+  };
+}
+
+async function requireCaller(dependencies: ApplianceFaceDependencies, { vault }: Called, request: FastifyRequest): Promise<Appliance> {
+  return await requireAppliance(dependencies.appliances, request.raw, vault);
+}
+
+function addRoutes(face: FastifyInstance, dependencies: ApplianceFaceDependencies, calledOf: (request: FastifyRequest) => Called): void {
+  const { appliances, points } = dependencies;
+  /** A route of a registered appliance: the body parsed, the caller proved again, the vault that of the name. */
+  const route = <Shape extends z.ZodType>(
+    path: string,
+    shape: Shape,
+    answer: (body: z.infer<Shape>, caller: Appliance, vault: ResourceId, signal: AbortSignal) => Promise<unknown>,
+    bodyLimit?: number,
+  ): void => {
+    face.post(path, bodyLimit === undefined ? {} : { bodyLimit }, async (request, reply) => {
+      const caller = await requireCaller(dependencies, calledOf(request), request);
+      const gone = new AbortController();
+      reply.raw.once("close", () => gone.abort());
+      const body = parseInput(shape, request.body ?? {}, "the call");
+      return await reply.send(await answer(body, caller, calledOf(request).vault, gone.signal));
+    });
+  };
+  face.post(applianceRoutes.register.path, async (request, reply) => {
+    const answer = await registerAppliance(dependencies, calledOf(request).vault, request.body, request.signal);
+    return await reply.send(answer);
+  });
+  route(applianceRoutes.storageGrant.path, z.looseObject({}), async (_body, _caller, vault, signal) => {
+    return (await grantStorage(dependencies, vault.text, signal)).grant;
+  });
+  route(applianceRoutes.poll.path, appliancePollRequestShape, async (body, caller, _vault, signal) => {
+    return await poll(dependencies, body, caller, signal);
+  });
+  route(
+    applianceRoutes.inventory.path,
+    inventoryShape,
+    async (body, caller) => {
+      await appliances.saveInventory(caller.applianceId, body);
+      return {};
+    },
+    inventoryBytesMax,
+  );
+  route(applianceRoutes.points.path, pointsShape, async (body, _caller, vault) => {
+    await points.add(vault.text, body.points);
+    return {};
+  });
+  route(applianceRoutes.telemetry.path, telemetryShape, async (body, caller) => {
+    await appliances.saveTelemetry(caller.applianceId, body);
+    return {};
+  });
+  route(applianceRoutes.progress.path, applianceProgressShape, async (body, caller, vault) => {
+    await appliances.saveMachines(vault.text, caller.applianceId, body.machines);
+    return {};
+  });
+}
+
+async function poll(
+  dependencies: ApplianceFaceDependencies,
+  body: z.infer<typeof appliancePollRequestShape>,
+  caller: Appliance,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const { orders, appliances } = dependencies;
+  if (body.protocolVersion !== applianceProtocolVersion)
+    throw new Fault("InputInvalid", "could not poll: the appliance speaks another version of the protocol", {
+      evidence: { applianceVersion: body.protocolVersion, hubVersion: applianceProtocolVersion },
+      action: "update the appliance",
+    });
+  if (body.applianceId !== caller.applianceId)
+    throw new Fault("Forbidden", "could not poll: the certificate is another appliance's", {
+      evidence: { applianceId: caller.applianceId },
+    });
+  await appliances.seen(caller.applianceId);
+  for (const result of body.results) await orders.answer(caller.applianceId, result);
+  for (const progress of body.progress) await orders.progress(caller.applianceId, progress);
+  return { orders: await orders.waitQueued(caller.applianceId, body.waitSeconds * 1000, signal) };
+}

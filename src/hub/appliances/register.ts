@@ -1,0 +1,59 @@
+// Registration of an appliance: a key that works once against a certificate, the vault's key and a storage grant.
+
+import { createHmac, timingSafeEqual } from "node:crypto";
+import {
+  applianceProtocolVersion,
+  applianceRegisterRequestShape,
+  applianceRegisterResponseShape,
+  type ApplianceRegisterResponse,
+} from "../../contract/appliance-protocol.ts";
+import { Fault } from "../../contract/errors.ts";
+import { parseApplianceId } from "../../contract/ids.ts";
+import { parseInput } from "../api/arm-errors.ts";
+import type { ResourceId } from "../api/resource-id.ts";
+import type { ApplianceFaceDependencies } from "./appliance-face.ts";
+import { grantStorage } from "./storage-grant.ts";
+
+/** What can fail for other reasons comes first; the key is used up last, together with the appliance's row. */
+export async function registerAppliance(
+  dependencies: ApplianceFaceDependencies,
+  vault: ResourceId,
+  body: unknown,
+  signal: AbortSignal,
+): Promise<ApplianceRegisterResponse> {
+  const { keys, appliances, authority, random, log } = dependencies;
+  const request = parseInput(applianceRegisterRequestShape, body, "the registration");
+  if (request.protocolVersion !== applianceProtocolVersion)
+    throw new Fault("InputInvalid", "could not register the appliance: it speaks another version of the protocol", {
+      evidence: { applianceVersion: request.protocolVersion, hubVersion: applianceProtocolVersion },
+      action: "update the appliance",
+    });
+  const applianceId = parseApplianceId(random.uuid());
+  const isProved = (secret: Uint8Array): boolean => {
+    const expected = createHmac("sha256", Buffer.from(secret)).update(request.csrPem, "utf8").digest();
+    return timingSafeEqual(expected, Buffer.from(request.proof, "hex"));
+  };
+  await keys.check({ keyId: request.keyId, vaultId: vault.text, isProved });
+  const { grant, place } = await grantStorage(dependencies, vault.text, signal);
+  const certificate = await authority.clientCertificate({
+    csrPem: request.csrPem,
+    commonName: applianceId,
+    uri: `urn:watari:vault:${place.vaultId}:appliance:${applianceId}`,
+  });
+  await appliances.add({
+    applianceId,
+    vaultKey: vault.key,
+    name: request.name,
+    version: request.applianceVersion,
+    certificateDigest: certificate.digest,
+    usingKey: async (transaction) => await keys.use({ keyId: request.keyId, vaultId: vault.text, applianceId, isProved, transaction }),
+  });
+  log.info("appliance registered", { applianceId, name: request.name, vault: vault.text });
+  return applianceRegisterResponseShape.parse({
+    applianceId,
+    certificatePem: certificate.certificatePem,
+    caPem: authority.caPem,
+    vault: { vaultId: place.vaultId, keyId: place.key.keyId, key: Buffer.from(place.key.bytes).toString("base64") },
+    storage: grant,
+  });
+}

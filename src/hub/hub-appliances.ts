@@ -1,0 +1,16 @@
+// Wires the appliances' face to the stores.
+
+import { createApplianceFace, type ApplianceFace } from "./appliances/appliance-face.ts";
+import type { HubStores } from "./hub-stores.ts";
+import type { Authority } from "./pki/authority.ts";
+import type { HubServices } from "./services.ts";
+
+export async function openAppliances(wanted: {
+  readonly stores: HubStores;
+  readonly services: HubServices;
+  readonly authority: Authority;
+}): Promise<ApplianceFace> {
+  const { stores, services, authority } = wanted;
+  const { appliances, orders, points, vaults, clock, random, log } = services;
+  return await createApplianceFace({ keys: stores.registrationKeys, appliances, orders, points, vaults, authority, clock, random, log });
+}

@@ -1,0 +1,131 @@
+// The hub's own public names: management (the ARM API), login (tokens), download (what newcomers need before they trust the hub).
+
+import { join } from "node:path";
+import { Fault } from "../contract/errors.ts";
+import { createHttpFace, createManagementApi } from "./api/api-server.ts";
+import { parseResourceId, subscriptionType } from "./api/resource-id.ts";
+import type { Caller } from "./api/resource-type.ts";
+import { createLoginFace } from "./auth/login-face.ts";
+import { openTokens } from "./auth/tokens.ts";
+import { presentResource, type JsonObject, type Resource } from "./db/resources.ts";
+import type { HubConfig } from "./hub-config.ts";
+import type { Platform } from "./hub-platform.ts";
+import type { HubStores } from "./hub-stores.ts";
+import type { Authority } from "./pki/authority.ts";
+import { answerFault, type HttpHandler } from "./private-link/door.ts";
+import type { PrivateLink } from "./private-link/private-link.ts";
+import type { PublicNames } from "./private-link/public-door.ts";
+import type { HubServices } from "./services.ts";
+
+export interface Faces {
+  /** By public name. */
+  readonly own: ReadonlyMap<string, HttpHandler>;
+  /** The API as a project's private endpoint serves it: that project and nothing else. */
+  projectHandlerOf(project: Resource): HttpHandler;
+  /** Links and documents name this port. */
+  listenOn(port: number): void;
+  urls(): { readonly managementUrl: string; readonly loginUrl: string };
+  close(): Promise<void>;
+}
+
+const httpsPort = 443;
+
+export async function openFaces(wanted: {
+  readonly config: HubConfig;
+  readonly services: HubServices;
+  readonly stores: HubStores;
+  readonly platform: Platform;
+  readonly authority: Authority;
+  readonly names: PublicNames;
+  readonly privateLink: () => PrivateLink;
+}): Promise<Faces> {
+  const { config, services, stores, platform, authority, names } = wanted;
+  const { log, random, clock } = services;
+  const { tenantId, principals } = stores;
+  let port = config.managementPort;
+  const toUrl = (name: string): string => `https://${name}${port === httpsPort ? "" : `:${port}`}`;
+  const issuer = `https://${names.login}/${tenantId}/v2.0`;
+  const audience = `https://${names.management}/`;
+  const tokens = await openTokens({ keyFile: join(config.stateDir, "auth", "token-key.pem"), issuer, audience, tenantId, clock, random });
+  const loginUrl = (): string => toUrl(names.login);
+  const login = createLoginFace({ principals, tokens, tenantId, managementName: names.management, loginUrl, issuer, log, random });
+  const authenticate = async (authorization: string | undefined): Promise<Caller> => {
+    const [scheme = "", token = ""] = (authorization ?? "").split(" ");
+    if (scheme.toLowerCase() !== "bearer" || token === "")
+      throw new Fault("Unauthorized", "could not accept the call: it has no access token");
+    const { principalId, name } = tokens.check(token);
+    // A token outlives its principal by up to an hour; the principal is what counts.
+    if ((await principals.find(principalId)) === undefined)
+      throw new Fault("Unauthorized", "could not accept the call: its caller was removed");
+    return { principalId, name };
+  };
+  const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
+  const health = async (): Promise<Readonly<Record<string, unknown>>> => healthOf(wanted);
+  const management = createManagementApi({ router: platform.router, authenticate, subscriptions, health, log, random });
+  const download = createHttpFace({ log, random });
+  download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
+  const all = [management, login, download];
+  for (const face of all) await face.ready();
+  return {
+    own: new Map<string, HttpHandler>([
+      [names.management, (request, response) => management.routing(request, response)],
+      [names.login, (request, response) => login.routing(request, response)],
+      [names.download, (request, response) => download.routing(request, response)],
+    ]),
+    projectHandlerOf: (project) => (request, response) => {
+      if (isOf(project, request.url ?? "")) management.routing(request, response);
+      else answerFault(response, otherResource(project, request.url ?? ""));
+    },
+    listenOn: (bound) => {
+      port = bound;
+    },
+    urls: () => ({ managementUrl: toUrl(names.management), loginUrl: toUrl(names.login) }),
+    close: async () => {
+      await Promise.all(all.map((face) => face.close()));
+    },
+  };
+}
+
+function isOf(project: Resource, url: string): boolean {
+  const path = url.split("?", 1)[0]?.toLowerCase() ?? "";
+  return path === "/health" || path === project.id.key || path.startsWith(`${project.id.key}/`);
+}
+
+function otherResource(project: Resource, url: string): Fault {
+  return new Fault("Forbidden", "could not serve the call: this private endpoint leads to one project only", {
+    evidence: { project: project.id.text, path: url.split("?", 1)[0] ?? "" },
+    action: "call the management name for other resources",
+  });
+}
+
+async function readableSubscriptions(
+  { stores, platform, services }: { readonly stores: HubStores; readonly platform: Platform; readonly services: HubServices },
+  caller: Caller,
+): Promise<readonly JsonObject[]> {
+  const id = parseResourceId(`/subscriptions/${stores.subscriptionId}`);
+  try {
+    await platform.authorize(caller, `${subscriptionType}/read`, id);
+  } catch (error) {
+    if (error instanceof Fault && error.code === "Forbidden") return []; // What may not be read is not listed.
+    throw error;
+  }
+  return [presentResource(await services.resources.get(id), subscriptionType)];
+}
+
+/** Open to everyone, so it tells no names and no addresses. */
+async function healthOf({
+  stores,
+  privateLink,
+}: {
+  readonly stores: HubStores;
+  readonly privateLink: () => PrivateLink;
+}): Promise<Readonly<Record<string, unknown>>> {
+  const faults = [...privateLink().faults.values()];
+  await stores.database.db.selectFrom("settings").select("name").limit(1).execute();
+  return {
+    status: faults.length === 0 ? "healthy" : "degraded",
+    database: "healthy",
+    privateNames: privateLink().served().length,
+    faults: faults.map((fault) => fault.code),
+  };
+}

@@ -1,0 +1,82 @@
+// The platform's resource types, and the router over them and the extensions' types.
+
+import { createArmRouter, type ArmRouter } from "./api/arm-router.ts";
+import { createTypeTable, type ResourceType, type TypeTable } from "./api/resource-type.ts";
+import { createAuthorize, type Authorize } from "./auth/roles.ts";
+import type { HubConfig } from "./hub-config.ts";
+import type { HubStores } from "./hub-stores.ts";
+import type { Authority } from "./pki/authority.ts";
+import type { PrivateLink } from "./private-link/private-link.ts";
+import type { PublicNames } from "./private-link/public-door.ts";
+import { authorizationTypes } from "./resources/authorization.ts";
+import { createDnsSettings } from "./resources/dns-settings.ts";
+import { dnsTypes } from "./resources/dns-zones.ts";
+import { groupTypes } from "./resources/groups.ts";
+import { networkTypes } from "./resources/networks.ts";
+import { endpointTypes } from "./resources/private-endpoints.ts";
+import { projectTypes } from "./resources/projects.ts";
+import { createRegistrationKeyMaker } from "./resources/registration-key.ts";
+import { storageTypes } from "./resources/storage-accounts.ts";
+import { vaultTypes } from "./resources/vaults.ts";
+import type { HubServices } from "./services.ts";
+
+export interface Platform {
+  readonly types: TypeTable;
+  readonly router: ArmRouter;
+  readonly authorize: Authorize;
+}
+
+const protectedItemType = "Microsoft.RecoveryServices/vaults/replicationFabrics/replicationProtectionContainers/replicationProtectedItems";
+const usesMax = 20;
+
+export function createPlatform(wanted: {
+  readonly config: HubConfig;
+  readonly services: HubServices;
+  readonly stores: HubStores;
+  readonly authority: Authority;
+  readonly names: PublicNames;
+  readonly privateLink: () => PrivateLink;
+  readonly removeBlobs: (accountName: string) => Promise<void>;
+  readonly extraTypes: readonly ResourceType[];
+}): Platform {
+  const { config, services, stores, authority, names, privateLink, removeBlobs } = wanted;
+  const { resources, secrets, random, clock, vaults, appliances } = services;
+  const { networks, domain } = config;
+  const dnsSettings = createDnsSettings({ resources, networks, domain });
+  const registrationKeys = createRegistrationKeyMaker({
+    keys: stores.registrationKeys,
+    dnsSettings,
+    vaults,
+    publicNames: Object.values(names),
+    caPem: authority.caPem,
+    clock,
+    random,
+  });
+  const types = createTypeTable([
+    ...groupTypes({ db: stores.database.db, resources }),
+    ...authorizationTypes(stores),
+    ...networkTypes({ resources, networks }),
+    ...dnsTypes({ resources, privateLink }),
+    ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),
+    ...storageTypes({ resources, secrets, random, domain, removeBlobs }),
+    ...projectTypes({ resources }),
+    ...vaultTypes({
+      ...stores,
+      random,
+      dnsSettings,
+      registrationKeys,
+      usesOf: async (vault) => {
+        const items = await resources.list({ under: vault.id.text, isDeep: true, type: protectedItemType, countMax: usesMax });
+        return items.map((item) => item.id.text);
+      },
+      forget: async (vault) => await appliances.removeVault(vault.id.text),
+    }),
+    ...wanted.extraTypes,
+  ]);
+  const authorize = createAuthorize(stores.assignments);
+  return {
+    types,
+    authorize,
+    router: createArmRouter({ types, resources, operations: services.operations, audit: services.audit, authorize }),
+  };
+}

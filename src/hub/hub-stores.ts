@@ -1,0 +1,74 @@
+// Opens the database, private or outside, and every store over it.
+
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import type { Log } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import { openApplianceCatalogue, type ApplianceCatalogue } from "./db/appliances.ts";
+import { openAuditTrail, type AuditTrail } from "./db/audit.ts";
+import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
+import { openOperationStore, type OperationStore } from "./db/operations.ts";
+import { openOrderQueue, type OrderQueue } from "./db/orders.ts";
+import { openPointCatalogue, type PointCatalogue } from "./db/points.ts";
+import { openPrincipals, type Principals } from "./db/principals.ts";
+import { openPrivateAddresses, type PrivateAddresses } from "./db/private-addresses.ts";
+import { startPrivateCluster } from "./db/private-cluster.ts";
+import { openRegistrationKeys, type RegistrationKeys } from "./db/registration-keys.ts";
+import { openResourceStore, type ResourceStore } from "./db/resources.ts";
+import { openRoleAssignments, type RoleAssignments } from "./db/role-assignments.ts";
+import { createSealer, openMasterKey, openSecretStore, type SecretStore } from "./db/secrets.ts";
+import { settingOf } from "./db/settings.ts";
+import type { HubConfig } from "./hub-config.ts";
+
+export interface HubStores extends AsyncDisposable {
+  readonly database: Database;
+  readonly resources: ResourceStore;
+  readonly operations: OperationStore;
+  readonly audit: AuditTrail;
+  readonly secrets: SecretStore;
+  readonly principals: Principals;
+  readonly assignments: RoleAssignments;
+  readonly addresses: PrivateAddresses;
+  readonly registrationKeys: RegistrationKeys;
+  readonly appliances: ApplianceCatalogue;
+  readonly orders: OrderQueue;
+  readonly points: PointCatalogue;
+  readonly tenantId: string;
+  readonly subscriptionId: string;
+}
+
+export async function openStores(
+  config: HubConfig,
+  environment: { readonly clock: Clock; readonly random: Random; readonly log: Log },
+): Promise<HubStores> {
+  const { clock, random, log } = environment;
+  await using opening = new AsyncDisposableStack();
+  const address = await openAddress(config, log, opening);
+  const database = opening.use(await openDatabase({ address, log, clock }));
+  const { db, notifications } = database;
+  const sealer = createSealer(await openMasterKey(join(config.stateDir, "master.key"), random), random);
+  const stores = {
+    database,
+    resources: openResourceStore({ db, clock, random }),
+    operations: openOperationStore({ db, clock, random }),
+    audit: openAuditTrail({ db, clock }),
+    secrets: openSecretStore({ db, sealer }),
+    principals: openPrincipals({ db, clock }),
+    assignments: openRoleAssignments({ db }),
+    addresses: openPrivateAddresses({ db }),
+    registrationKeys: openRegistrationKeys({ db, clock, sealer }),
+    appliances: openApplianceCatalogue({ db, clock }),
+    orders: openOrderQueue({ db, notifications, clock }),
+    points: openPointCatalogue({ db }),
+    tenantId: await settingOf(db, "tenantId", () => random.uuid()),
+    subscriptionId: await settingOf(db, "subscriptionId", () => random.uuid()),
+  };
+  const closing = opening.move();
+  return { ...stores, [Symbol.asyncDispose]: () => closing.disposeAsync() };
+}
+
+async function openAddress(config: HubConfig, log: Log, opening: AsyncDisposableStack): Promise<DatabaseAddress> {
+  if (config.databaseUrl !== undefined) return { kind: "url", url: config.databaseUrl };
+  const { socketFolder, user, database } = opening.use(await startPrivateCluster({ stateDir: config.stateDir, log }));
+  return { kind: "socket", socketFolder, user, database };
+}

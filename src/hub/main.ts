@@ -1,0 +1,182 @@
+// The hub's composition root: opens every part in order, and closes them in reverse.
+
+import { chmod, mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import type { Log } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import { parseResourceId } from "./api/resource-id.ts";
+import { createBlobListener } from "./blob/blob-listener.ts";
+import { openAppliances } from "./hub-appliances.ts";
+import { openFaces } from "./hub-faces.ts";
+import { openStores, type HubStores } from "./hub-stores.ts";
+import type { HubConfig } from "./hub-config.ts";
+import { bootstrapOperator } from "./auth/operator.ts";
+import { openAuthority, type Authority } from "./pki/authority.ts";
+import { createResolver, type LandingResolver } from "./dns/resolver.ts";
+import { openDoor, type HttpHandler } from "./private-link/door.ts";
+import { openPrivateLink, type PrivateLink } from "./private-link/private-link.ts";
+import { createPublicDoor, publicNamesOf } from "./private-link/public-door.ts";
+import { storageAccountType, vaultType } from "./private-link/link-target.ts";
+import type { Resource } from "./db/resources.ts";
+import { createPlatform } from "./hub-platform.ts";
+import { createVaultAccess } from "./resources/vault-access.ts";
+import { accountKey } from "./resources/storage-accounts.ts";
+import type { PrivateService } from "../contract/appliance-protocol.ts";
+import { privateServices } from "../contract/appliance-protocol.ts";
+import type { HubServices, OpenExtension } from "./services.ts";
+import type { ResourceType } from "./api/resource-type.ts";
+
+export interface RunningHub extends AsyncDisposable {
+  readonly managementUrl: string;
+  readonly loginUrl: string;
+  /** Where the public names listen. */
+  readonly port: number;
+  readonly services: HubServices;
+  readonly privateLink: PrivateLink;
+  readonly types: readonly ResourceType[];
+  readonly caPem: string;
+}
+
+export interface HubEnvironment {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly extensions: readonly OpenExtension[];
+}
+
+/** Ready for calls on return. Starting again after any kill goes on from what is in the state folder and the database. */
+export async function startHub(config: HubConfig, environment: HubEnvironment): Promise<RunningHub> {
+  const { clock, random, log } = environment;
+  await mkdir(config.stateDir, { recursive: true });
+  await chmod(config.stateDir, 0o711); // The database's own account walks through it; every file inside is closed.
+  await using opening = new AsyncDisposableStack();
+  const stores = opening.use(await openStores(config, environment));
+  const authority = await openAuthority({ folder: join(config.stateDir, "pki"), clock, random });
+  const names = publicNamesOf(config.domain);
+  let privateLink: PrivateLink | undefined;
+  const privateLinkNow = (): PrivateLink => {
+    if (privateLink === undefined) throw new Error("assertion failed: private link is open before it is asked");
+    return privateLink;
+  };
+  const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
+  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults };
+  const appliances = await openAppliances({ stores, services, authority });
+  opening.defer(async () => await appliances.close());
+  const blobRoot = join(config.stateDir, "blob");
+  const blob = await createBlobListener({ root: blobRoot, accounts: blobAccounts(stores, random), clock, log });
+  const faceOf = (target: Resource, member: string): HttpHandler => {
+    if (target.id.type.toLowerCase() === vaultType.toLowerCase()) return appliances.handlerOf(target, toService(member));
+    if (target.id.type.toLowerCase() === storageAccountType.toLowerCase()) return blob;
+    return (request, response) => faces.projectHandlerOf(target)(request, response);
+  };
+  privateLink = opening.use(
+    openPrivateLink({ ...config, resources: stores.resources, authority, faceOf, ...landing(config, environment), clock, log }),
+  );
+  const extensions = [];
+  for (const open of environment.extensions) extensions.push(opening.use(await open(services, { landing: config.landing })));
+  const platform = createPlatform({
+    config,
+    services,
+    stores,
+    authority,
+    names,
+    privateLink: privateLinkNow,
+    removeBlobs: async (account) => await rm(join(blobRoot, account), { recursive: true, force: true }),
+    extraTypes: extensions.flatMap((extension) => extension.types),
+  });
+  const faces = await openFaces({ config, services, stores, platform, authority, names, privateLink: privateLinkNow });
+  opening.defer(async () => await faces.close());
+  await saveSubscription(stores);
+  await privateLink.reconcile();
+  for (const extension of extensions) await extension.start();
+  const port = await openPublicDoors({ config, authority, stores, own: faces.own, faceOf, log }, opening);
+  faces.listenOn(port);
+  const { managementUrl, loginUrl } = faces.urls();
+  await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.caPem });
+  log.info("hub started", { managementUrl, loginUrl });
+  const closing = opening.move();
+  const close = async (): Promise<void> => await closing.disposeAsync().finally(() => log.info("hub stopped"));
+  let closed: Promise<void> | undefined;
+  return {
+    managementUrl,
+    loginUrl,
+    port,
+    services,
+    privateLink,
+    types: platform.types.types,
+    caPem: authority.caPem,
+    [Symbol.asyncDispose]: () => (closed ??= close()),
+  };
+}
+
+async function saveSubscription({ resources, subscriptionId, tenantId }: HubStores): Promise<void> {
+  const envelope = { subscriptionId, tenantId, displayName: "Watari", state: "Enabled" };
+  await resources.save({ id: parseResourceId(`/subscriptions/${subscriptionId}`), properties: {}, envelope });
+}
+
+async function createOperator(wanted: {
+  readonly stores: HubStores;
+  readonly environment: HubEnvironment;
+  readonly config: HubConfig;
+  readonly urls: { readonly managementUrl: string; readonly loginUrl: string };
+  readonly caPem: string;
+}): Promise<void> {
+  const { stores, environment, config, urls, caPem } = wanted;
+  const { tenantId, subscriptionId, principals, resources } = stores;
+  const facts = { ...urls, tenantId, subscriptionId, caPem };
+  const file = await bootstrapOperator({ principals, resources, random: environment.random, stateDir: config.stateDir, facts });
+  if (file !== undefined) environment.log.info("operator created", { file });
+}
+
+async function openPublicDoors(
+  wanted: {
+    readonly config: HubConfig;
+    readonly authority: Authority;
+    readonly stores: HubStores;
+    readonly own: ReadonlyMap<string, HttpHandler>;
+    readonly faceOf: (target: Resource, member: string) => HttpHandler;
+    readonly log: Log;
+  },
+  opening: AsyncDisposableStack,
+): Promise<number> {
+  const { config, authority, stores, own, faceOf, log } = wanted;
+  const handlerOf = createPublicDoor({ resources: stores.resources, domain: config.domain, own, faceOf });
+  let port = config.managementPort;
+  for (const address of config.publicAddresses) {
+    const door = opening.use(await openDoor({ address, port, authority, handlerOf, asksClients: true, log }));
+    port = door.port;
+    log.info("public names served", { address, port });
+  }
+  return port;
+}
+
+/** One resolver for each network that has a resolver's address. */
+function landing(config: HubConfig, environment: HubEnvironment): { readonly resolvers: ReadonlyMap<string, LandingResolver> } {
+  const resolvers = new Map<string, LandingResolver>();
+  for (const { virtualNetwork, dnsAddress, dnsPort } of config.networks) {
+    if (dnsAddress === undefined || resolvers.has(virtualNetwork)) continue;
+    const folder = join(config.stateDir, "dns");
+    resolvers.set(virtualNetwork, createResolver({ folder, address: dnsAddress, port: dnsPort, ...environment }));
+  }
+  return { resolvers };
+}
+
+function blobAccounts(stores: HubStores, random: Random): { keysOf(account: string): Promise<readonly Uint8Array[] | undefined> } {
+  return {
+    keysOf: async (name) => {
+      for await (const account of stores.resources.all(storageAccountType))
+        if (account.id.name.toLowerCase() === name) {
+          const keys = { secrets: stores.secrets, random };
+          return await Promise.all([accountKey(keys, account.id.text, "key1"), accountKey(keys, account.id.text, "key2")]);
+        }
+      return undefined;
+    },
+  };
+}
+
+function toService(member: string): PrivateService {
+  const service = privateServices.find((known) => known === member);
+  if (service === undefined) throw new Error(`assertion failed: ${member} is a member of a vault`);
+  return service;
+}

@@ -1,0 +1,37 @@
+// The private endpoint connections of a resource, as the resource shows them.
+
+import { Fault } from "../../contract/errors.ts";
+import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
+import { endpointType, storedEndpointShape } from "../private-link/endpoint-plan.ts";
+
+export async function endpointsOf(resources: ResourceStore, target: Resource): Promise<readonly Resource[]> {
+  const found: Resource[] = [];
+  for await (const endpoint of resources.all(endpointType)) {
+    const connections = storedEndpointShape.parse(endpoint.properties).privateLinkServiceConnections;
+    if (connections.some(({ properties }) => properties.privateLinkServiceId.toLowerCase() === target.id.key)) found.push(endpoint);
+  }
+  return found;
+}
+
+export async function presentConnections(resources: ResourceStore, target: Resource): Promise<readonly JsonObject[]> {
+  return (await endpointsOf(resources, target)).map((endpoint) => ({
+    id: `${target.id.text}/privateEndpointConnections/${endpoint.id.name}`,
+    name: endpoint.id.name,
+    type: `${target.id.type}/privateEndpointConnections`,
+    properties: {
+      provisioningState: "Succeeded",
+      privateEndpoint: { id: endpoint.id.text },
+      privateLinkServiceConnectionState: { status: "Approved", description: "approved by the hub", actionsRequired: "None" },
+    },
+  }));
+}
+
+export async function refuseWhileConnected(resources: ResourceStore, target: Resource): Promise<void> {
+  const endpoints = await endpointsOf(resources, target);
+  if (endpoints.length === 0) return;
+  throw new Fault("StateConflict", `could not delete ${target.id.name}: private endpoints lead to it`, {
+    evidence: { privateEndpoints: endpoints.map((endpoint) => endpoint.id.text) },
+    action: "delete the private endpoints first",
+    retry: "never",
+  });
+}
