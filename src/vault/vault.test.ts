@@ -1,76 +1,29 @@
 // The vault's promises over a store in memory: round trips, sharing, order, refusal.
 
 import assert from "node:assert/strict";
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { systemClock } from "../base/clock.ts";
-import { silentLog } from "../base/log.ts";
-import { systemRandom } from "../base/random.ts";
-import { parseDiskId, parseMachineId, parsePointId, parseVaultId, type MachineId, type PointId } from "../contract/ids.ts";
+import type { PointId } from "../contract/ids.ts";
 import { computeRoot } from "../disk/compute-root.ts";
-import { idOf, isAllZero, zeroId } from "../disk/digest.ts";
+import { idOf, zeroId } from "../disk/digest.ts";
 import { blockBytes, granuleBytes } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import { MemoryStore } from "../store/memory-store.ts";
-import type { Store } from "../store/store.ts";
-import { openVault, openVaultReader, type VaultOptions } from "./open-vault.ts";
-import type { PointWriter, Vault, VaultReader } from "./vault.ts";
-
-const vaultId = parseVaultId(randomUUID());
-const key = randomBytes(32);
-const diskId = parseDiskId("disk-1");
-const newMachine = (): MachineId => parseMachineId(randomUUID());
-const newPoint = (): PointId => parsePointId(randomUUID());
-const seal = { timeMs: 1000, consistency: "crash" } as const;
-
-async function open(store: Store, more: Partial<VaultOptions> = {}): Promise<Vault> {
-  return await openVault({ store, vaultId, key, clock: systemClock, random: systemRandom, log: silentLog, ...more });
-}
-
-function blockAt(content: Buffer, block: number): Buffer {
-  const bytes = Buffer.alloc(blockBytes);
-  content.copy(bytes, 0, block * blockBytes, Math.min(content.length, (block + 1) * blockBytes));
-  return bytes;
-}
-
-/** Sends a whole disk as an agent does: ids, then what is needed. Answers how many blocks were needed. */
-async function sendAll(writer: PointWriter, content: Buffer, disk = diskId): Promise<number> {
-  let neededCount = 0;
-  for (let block = 0; block * blockBytes < content.length; block++) {
-    const bytes = blockAt(content, block);
-    const id = idOf(bytes);
-    const [isNeeded] = await writer.need(disk, block, [id]);
-    if (isNeeded === true) {
-      neededCount += 1;
-      await writer.putBlock(disk, block, id, bytes);
-    } else writer.setBlock(disk, block, id);
-  }
-  return neededCount;
-}
-
-async function sealWhole(vault: Vault, machineId: MachineId, content: Buffer): Promise<PointId> {
-  const pointId = newPoint();
-  await using writer = await vault.beginPoint({
-    pointId,
-    machineId,
-    disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
-  });
-  await sendAll(writer, content);
-  const { point } = await writer.seal(seal);
-  assert.equal(point.disks[0]?.root, await computeRoot(new MemoryDisk(content)));
-  return pointId;
-}
-
-async function assertContent(reader: VaultReader, pointId: PointId, content: Buffer): Promise<void> {
-  await using disk = await reader.openDisk(pointId, diskId);
-  assert.equal(disk.sizeBytes, content.length);
-  const bytes = Buffer.alloc(content.length, 1);
-  await disk.read(0, bytes);
-  assert.ok(bytes.equals(content), "content is what was sent");
-  for (const extent of await disk.extents(0, content.length))
-    if (extent.kind === "zero") assert.ok(isAllZero(content.subarray(extent.offset, extent.offset + extent.length)));
-}
+import { openVaultReader } from "./open-vault.ts";
+import {
+  assertContent,
+  blockAt,
+  diskId,
+  newMachine,
+  newPoint,
+  openTestVault,
+  sealFacts,
+  sealWhole,
+  sendAll,
+  testKey,
+  vaultId,
+} from "./test-vault.ts";
 
 describe("Vault", () => {
   it("gives back random disks after random patches over several points, in another process's reader too", async () => {
@@ -82,7 +35,7 @@ describe("Vault", () => {
         fc.boolean(),
         async (firstSize, generations, isSmallPack) => {
           const store = new MemoryStore();
-          await using vault = await open(store, {
+          await using vault = await openTestVault(store, {
             packBytes: isSmallPack ? 100_000 : 64 << 20,
             blockCacheBytesMax: isSmallPack ? 70_000 : 1 << 20,
           });
@@ -109,17 +62,17 @@ describe("Vault", () => {
               running.push(writer.patchBlock(diskId, Math.floor(granule / 16), [{ index: granule % 16, bytes }]));
             }
             await Promise.all(running);
-            const { point } = await writer.seal(seal);
+            const { point } = await writer.seal(sealFacts);
             assert.equal(point.disks[0]?.root, await computeRoot(new MemoryDisk(content)));
             made.push([pointId, Buffer.from(content)]);
             parentPointId = pointId;
           }
-          await using reader = await openVaultReader({ store, vaultId, key });
+          await using reader = await openVaultReader({ store, vaultId, key: testKey });
           for (const [pointId, expected] of made) {
             await assertContent(vault, pointId, expected);
             await assertContent(reader, pointId, expected);
           }
-          await using reopened = await open(store);
+          await using reopened = await openTestVault(store);
           for (const [pointId, expected] of made) await assertContent(reopened, pointId, expected);
         },
       ),
@@ -129,14 +82,14 @@ describe("Vault", () => {
 
   it("lists points with their facts, by machine and in all", async () => {
     const store = new MemoryStore();
-    await using vault = await open(store);
+    await using vault = await openTestVault(store);
     const [one, other] = [newMachine(), newMachine()];
     const points = [
       await sealWhole(vault, one, randomBytes(10)),
       await sealWhole(vault, one, randomBytes(10)),
       await sealWhole(vault, other, randomBytes(10)),
     ];
-    await using reader = await openVaultReader({ store, vaultId, key });
+    await using reader = await openVaultReader({ store, vaultId, key: testKey });
     const listed = await Array.fromAsync(reader.listPoints());
     assert.deepEqual(listed.map(({ pointId }) => pointId).sort(), [...points].sort());
     assert.equal((await Array.fromAsync(reader.listPoints(one))).length, 2);
@@ -149,7 +102,7 @@ describe("Vault", () => {
 
   it("stores changed granules, not changed blocks", async () => {
     const store = new MemoryStore();
-    await using vault = await open(store);
+    await using vault = await openTestVault(store);
     const machineId = newMachine();
     const content = randomBytes(32 << 20);
     const parentPointId = await sealWhole(vault, machineId, content);
@@ -160,13 +113,13 @@ describe("Vault", () => {
       disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
     });
     for (let block = 0; block < 512; block += 8) await writer.patchBlock(diskId, block, [{ index: 3, bytes: randomBytes(granuleBytes) }]);
-    const { storedBytes } = await writer.seal(seal);
+    const { storedBytes } = await writer.seal(sealFacts);
     assert.ok(storedBytes < 64 * granuleBytes * 1.15, `${storedBytes} bytes stored for ${64 * granuleBytes} changed`);
   });
 
   it("stores a block once for a machine, and tells no machine what another one has", async () => {
     const store = new MemoryStore();
-    await using vault = await open(store);
+    await using vault = await openTestVault(store);
     const [one, other] = [newMachine(), newMachine()];
     const content = Buffer.concat([randomBytes(blockBytes), Buffer.alloc(blockBytes)]);
     await sealWhole(vault, one, content);
@@ -178,12 +131,12 @@ describe("Vault", () => {
     assert.deepEqual(await foreign.need(diskId, 0, [id, zeroId]), [true, false]);
     assert.throws(() => foreign.setBlock(diskId, 0, id), { code: "InputInvalid" });
     assert.equal(await sendAll(foreign, content), 1);
-    const { point } = await foreign.seal(seal);
+    const { point } = await foreign.seal(sealFacts);
     await assertContent(vault, point.pointId, content);
   });
 
   it("refuses bytes that do not fit their id, and pages given as blocks", async () => {
-    await using vault = await open(new MemoryStore());
+    await using vault = await openTestVault(new MemoryStore());
     const machineId = newMachine();
     const content = randomBytes(blockBytes);
     const pointId = await sealWhole(vault, machineId, content);
@@ -203,7 +156,7 @@ describe("Vault", () => {
   });
 
   it("lets the last of several writes to a block win", async () => {
-    await using vault = await open(new MemoryStore(), { packBytes: 100_000, blockCacheBytesMax: 1 });
+    await using vault = await openTestVault(new MemoryStore(), { packBytes: 100_000, blockCacheBytesMax: 1 });
     const machineId = newMachine();
     const content = randomBytes(8 * blockBytes);
     const parentPointId = await sealWhole(vault, machineId, content);
@@ -222,7 +175,7 @@ describe("Vault", () => {
     writer.setBlock(diskId, 1, zeroId);
     running.push(patch(1, 5, 3), writer.putBlock(diskId, 2, idOf(full), full), patch(2, 4, 1));
     await Promise.all(running);
-    await writer.seal(seal);
+    await writer.seal(sealFacts);
     granules[2]?.copy(content, granuleBytes);
     granules[1]?.copy(content, 2 * granuleBytes);
     content.fill(0, blockBytes, 2 * blockBytes);
@@ -234,7 +187,7 @@ describe("Vault", () => {
 
   it("shows nothing of a point that was given up, and takes the machine's next point", async () => {
     const store = new MemoryStore();
-    await using vault = await open(store, { packBytes: 100_000 });
+    await using vault = await openTestVault(store, { packBytes: 100_000 });
     const machineId = newMachine();
     const content = randomBytes(10 * blockBytes);
     const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
@@ -250,7 +203,7 @@ describe("Vault", () => {
 
   it("removes a machine and leaves the others", async () => {
     const store = new MemoryStore();
-    await using vault = await open(store);
+    await using vault = await openTestVault(store);
     const [one, other] = [newMachine(), newMachine()];
     const content = randomBytes(blockBytes);
     const gone = await sealWhole(vault, one, content);
@@ -264,7 +217,7 @@ describe("Vault", () => {
   });
 
   it("refuses a smaller disk, an unknown parent and a sealed point", async () => {
-    await using vault = await open(new MemoryStore());
+    await using vault = await openTestVault(new MemoryStore());
     const machineId = newMachine();
     const parentPointId = await sealWhole(vault, machineId, randomBytes(2 * blockBytes));
     const disks = [{ diskId, sizeBytes: blockBytes, isBoot: true, excluded: [] }];
@@ -272,5 +225,24 @@ describe("Vault", () => {
     await assert.rejects(vault.beginPoint({ pointId: newPoint(), machineId, parentPointId: newPoint(), disks }), { code: "NotFound" });
     await assert.rejects(vault.beginPoint({ pointId: newPoint(), machineId: newMachine(), parentPointId, disks }), { code: "NotFound" });
     await assert.rejects(vault.beginPoint({ pointId: parentPointId, machineId, disks }), { code: "StateConflict" });
+  });
+
+  it("tells the id of a block, and refuses to seal under other roots", async () => {
+    await using vault = await openTestVault(new MemoryStore());
+    const machineId = newMachine();
+    const content = randomBytes(3 * blockBytes);
+    const parentPointId = await sealWhole(vault, machineId, content);
+    const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
+    const root = await computeRoot(new MemoryDisk(content));
+    {
+      await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, parentPointId, disks });
+      assert.deepEqual(Buffer.from(await writer.blockId(diskId, 1)), Buffer.from(idOf(blockAt(content, 1))));
+      writer.setBlock(diskId, 1, zeroId);
+      assert.deepEqual(Buffer.from(await writer.blockId(diskId, 1)), Buffer.from(zeroId));
+      await assert.rejects(writer.seal({ ...sealFacts, expectedRoots: [{ diskId, root }] }), { code: "RootsDiffer" });
+    }
+    assert.equal((await Array.fromAsync(vault.listPoints())).length, 1);
+    await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, parentPointId, disks });
+    await writer.seal({ ...sealFacts, expectedRoots: [{ diskId, root }] });
   });
 });

@@ -1,0 +1,180 @@
+// Damage and crashes: every cut and every flipped bit is refused, and what was sealed stays readable.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { describe, it } from "node:test";
+import { Fault } from "../contract/errors.ts";
+import type { MachineId, PointId } from "../contract/ids.ts";
+import { blockBytes, granuleBytes } from "../disk/geometry.ts";
+import { withFaults, type FaultMoment } from "../store/faulty-store.ts";
+import { MemoryStore } from "../store/memory-store.ts";
+import type { Store } from "../store/store.ts";
+import { openVaultReader } from "./open-vault.ts";
+import { assertContent, diskId, newMachine, newPoint, openTestVault, sealFacts, sealWhole, testKey, vaultId } from "./test-vault.ts";
+import { verifyPoint } from "./verify-point.ts";
+import type { Vault } from "./vault.ts";
+
+async function patchPoint(vault: Vault, machineId: MachineId, parentPointId: PointId, content: Buffer): Promise<PointId> {
+  const pointId = newPoint();
+  await using writer = await vault.beginPoint({
+    pointId,
+    machineId,
+    parentPointId,
+    disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
+  });
+  const bytes = Buffer.alloc(granuleBytes, pointId);
+  bytes.copy(content, 0);
+  await writer.patchBlock(diskId, 0, [{ index: 0, bytes }]);
+  await writer.seal(sealFacts);
+  return pointId;
+}
+
+/** A store with two points of a small disk: full blocks, a patch, pages. */
+async function madeStore(): Promise<{ store: MemoryStore; pointId: PointId; content: Buffer }> {
+  const store = new MemoryStore();
+  await using vault = await openTestVault(store);
+  const machineId = newMachine();
+  const content = Buffer.alloc(3 * blockBytes, "some text that compresses well, ");
+  randomBytes(200).copy(content, blockBytes);
+  randomBytes(200).copy(content, 0);
+  const parent = await sealWhole(vault, machineId, content);
+  const pointId = await patchPoint(vault, machineId, parent, content);
+  return { store, pointId, content };
+}
+
+async function copyWith(store: Store, key: string, bytes: Uint8Array): Promise<MemoryStore> {
+  const copy = new MemoryStore();
+  for await (const blob of store.list(""))
+    await copy.put(blob.key, blob.key === key ? bytes : ((await store.get(blob.key)) ?? assert.fail("absent")));
+  return copy;
+}
+
+/** Reads everything; a fault must be DataDamaged, and content that is given must be right. Answers whether there was a fault. */
+async function isRefused(store: Store, pointId: PointId, content: Buffer, key = testKey): Promise<boolean> {
+  await using reader = await openVaultReader({ store, vaultId, key });
+  try {
+    await assertContent(reader, pointId, content);
+    return false;
+  } catch (error) {
+    assert.ok(error instanceof Fault && error.code === "DataDamaged", String(error));
+    return true;
+  }
+}
+
+describe("Vault objects", () => {
+  it("are refused when one bit is flipped, wherever it is used, and never give other content", async () => {
+    const { store, pointId, content } = await madeStore();
+    let refusedCount = 0;
+    let triedCount = 0;
+    for await (const { key, sizeBytes } of store.list("")) {
+      const bytes = (await store.get(key)) ?? assert.fail("absent");
+      const isOldPoint = key.startsWith("points/") && !key.endsWith(pointId);
+      for (let bit = 0; bit < sizeBytes * 8; bit += sizeBytes > 2000 ? 13 : 5) {
+        const flipped = Uint8Array.from(bytes);
+        flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+        const wasRefused = await isRefused(await copyWith(store, key, flipped), pointId, content);
+        triedCount += 1;
+        if (wasRefused) refusedCount += 1;
+        // The older point is not opened here, and the pages that the newer one replaced are not read.
+        else assert.ok(isOldPoint || key.startsWith("packs/"), `bit ${bit} of ${key} is noticed`);
+      }
+    }
+    assert.ok(refusedCount > triedCount / 2, `${refusedCount} of ${triedCount}`);
+  });
+
+  it("are refused at every length that is not their own", async () => {
+    const { store, pointId, content } = await madeStore();
+    for await (const { key, sizeBytes } of store.list("")) {
+      if (key.startsWith("points/") && !key.endsWith(pointId)) continue;
+      const bytes = (await store.get(key)) ?? assert.fail("absent");
+      for (let cut = 0; cut < sizeBytes; cut += sizeBytes > 2000 ? 17 : 3)
+        assert.ok(await isRefused(await copyWith(store, key, bytes.subarray(0, cut)), pointId, content), `${key} cut to ${cut}`);
+      assert.ok(await isRefused(await copyWith(store, key, Buffer.concat([bytes, Buffer.alloc(1)])), pointId, content), "one byte more");
+    }
+  });
+
+  it("do not open with another key, for another vault, or under another name", async () => {
+    const { store, pointId, content } = await madeStore();
+    assert.ok(await isRefused(store, pointId, content, randomBytes(32)));
+    const moved = new MemoryStore();
+    for await (const { key } of store.list("")) {
+      const bytes = (await store.get(key)) ?? assert.fail("absent");
+      await moved.put(key.startsWith("packs/") ? key.replace(/.{8}$/, "00000000") : key, bytes);
+    }
+    assert.ok(await isRefused(moved, pointId, content));
+  });
+
+  it("that are damaged are named by verifyPoint, block by block, and the rest is read", async () => {
+    const store = new MemoryStore();
+    await using vault = await openTestVault(store);
+    const content = randomBytes(20 * blockBytes + 5000);
+    const pointId = await sealWhole(vault, newMachine(), content);
+    const whole = await verifyPoint(vault, pointId);
+    assert.deepEqual([whole.damagedCount, whole.readBytes], [0, content.length]);
+    const [pack] = await Array.fromAsync(store.list("packs/"));
+    const key = pack?.key ?? assert.fail("absent");
+    const bytes = (await store.get(key)) ?? assert.fail("absent");
+    bytes[7 * (blockBytes + 16) + 100] = (bytes[7 * (blockBytes + 16) + 100] ?? 0) ^ 1;
+    await using reader = await openVaultReader({ store: await copyWith(store, key, bytes), vaultId, key: testKey });
+    const report = await verifyPoint(reader, pointId);
+    assert.deepEqual(
+      report.damaged.map(({ offset, length }) => [offset, length]),
+      [[7 * blockBytes, blockBytes]],
+    );
+  });
+});
+
+describe("Vault after a crash", () => {
+  for (const moment of ["before", "after"] satisfies FaultMoment[])
+    it(`at each store call, the fault coming ${moment} it, reads what was sealed and goes on`, async () => {
+      for (let failAt = 1; ; failAt++) {
+        const memory = new MemoryStore();
+        const machineId = newMachine();
+        const content = randomBytes(5 * blockBytes);
+        const first = await (async () => {
+          await using vault = await openTestVault(memory, { packBytes: 100_000 });
+          return await sealWhole(vault, machineId, content);
+        })();
+        let wasHit = false;
+        const faulty = withFaults(memory, ({ number }) => {
+          wasHit ||= number === failAt;
+          return number >= failAt ? moment : undefined;
+        });
+        const next = randomBytes(5 * blockBytes);
+        await using broken = await openTestVault(faulty, { packBytes: 100_000 });
+        const outcome = await sealWhole(broken, machineId, next).catch((error: unknown) => error);
+        if (!wasHit) return assert.equal(typeof outcome, "string", "without a fault the point is sealed");
+        assert.ok(outcome instanceof Fault && outcome.code === "StoreUnavailable", String(outcome));
+        await using reopened = await openTestVault(memory);
+        await assertContent(reopened, first, content);
+        for await (const point of reopened.listPoints())
+          assert.equal((await verifyPoint(reopened, point.pointId)).damagedCount, 0, "every point that is seen is whole");
+        await assertContent(reopened, await sealWhole(reopened, machineId, next), next);
+        // The vault that met the faults goes on too, once the store answers again.
+        assert.ok(failAt < 100);
+      }
+    });
+
+  it("that removed half of a machine removes the rest when asked again", async () => {
+    for (let failAt = 1; ; failAt++) {
+      const memory = new MemoryStore();
+      const machineId = newMachine();
+      {
+        await using vault = await openTestVault(memory, { packBytes: 100_000 });
+        await patchPoint(vault, machineId, await sealWhole(vault, machineId, randomBytes(5 * blockBytes)), Buffer.alloc(5 * blockBytes));
+      }
+      let wasHit = false;
+      const faulty = withFaults(memory, ({ number }) => {
+        wasHit ||= number === failAt;
+        return number === failAt ? "after" : undefined;
+      });
+      await using vault = await openTestVault(faulty);
+      const outcome = await vault.removeMachine(machineId).catch((error: unknown) => error);
+      if (!wasHit) return;
+      assert.ok(outcome instanceof Fault);
+      for await (const point of vault.listPoints()) assert.equal((await verifyPoint(vault, point.pointId)).damagedCount, 0);
+      await vault.removeMachine(machineId);
+      assert.deepEqual(await Array.fromAsync(memory.list("")), []);
+    }
+  });
+});
