@@ -70,10 +70,7 @@ const onpremChains: readonly Chain[] = [
 const dmzChains: readonly Chain[] = [
   {
     hook: "input",
-    allow: [
-      'iifname "lo"',
-      `iifname d-on ip saddr ${onprem.appliance} tcp dport { ${onprem.proxyPort}, ${onprem.proxyWithPasswordPort} }`,
-    ],
+    allow: ['iifname "lo"', `iifname d-on ip saddr ${onprem.appliance} tcp dport { ${onprem.proxyPort}, ${onprem.proxyWithPasswordPort} }`],
   },
   {
     hook: "output",
@@ -87,7 +84,10 @@ const dmzChains: readonly Chain[] = [
 ];
 
 const internetChains: readonly Chain[] = [
-  { hook: "input", allow: ['iifname "lo"', `iifname i-dmz ip saddr ${internet.dmz} ip daddr ${internet.dns} meta l4proto { tcp, udp } th dport 53`] },
+  {
+    hook: "input",
+    allow: ['iifname "lo"', `iifname i-dmz ip saddr ${internet.dmz} ip daddr ${internet.dns} meta l4proto { tcp, udp } th dport 53`],
+  },
   { hook: "output", allow: ['oifname "lo"', `oifname i-land ip daddr ${hubDoors} tcp dport 443`] },
   { hook: "forward", allow: [`iifname i-dmz oifname i-land ip saddr ${internet.dmz} ip daddr ${hubDoors} tcp dport 443`] },
 ];

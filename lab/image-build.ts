@@ -137,7 +137,8 @@ async function keepBootFiles(tree: string, folder: string): Promise<BootFiles> {
   const names = await readdir(join(tree, "boot"));
   const kernelName = names.find((name) => name.startsWith("vmlinuz-"));
   const initrdName = names.find((name) => name.startsWith("initrd.img-"));
-  if (kernelName === undefined || initrdName === undefined) throw new Fault("Internal", "could not find kernel and initramfs in the fresh image");
+  if (kernelName === undefined || initrdName === undefined)
+    throw new Fault("Internal", "could not find kernel and initramfs in the fresh image");
   const boot = { kernel: join(folder, "vmlinuz"), initrd: join(folder, "initrd") };
   await copyFile(join(tree, "boot", kernelName), boot.kernel);
   await copyFile(join(tree, "boot", initrdName), boot.initrd);

@@ -51,7 +51,10 @@ async function buildInto(folder: string, key: string, options: ImageOptions): Pr
   const fresh = `${folder}.building`;
   await rm(fresh, { recursive: true, force: true });
   await mkdir(fresh, { recursive: true });
-  const built = await buildImage({ ...options, folder: fresh });
+  const built = await buildImage({ ...options, folder: fresh }).catch(async (error: unknown) => {
+    await rm(fresh, { recursive: true, force: true });
+    throw error;
+  });
   const buildSeconds = Math.round((systemClock.monotonicMs() - startMs) / 100) / 10;
   await writeFileAtomic(join(fresh, "image.json"), JSON.stringify({ ...built, key, buildSeconds }, undefined, 2));
   await rm(folder, { recursive: true, force: true });

@@ -67,7 +67,9 @@ function describeFacts(facts: LabFacts): readonly string[] {
   const site = facts.zones.onprem.namespace;
   return [
     `operator's desk   ip netns exec ${site} bash`,
-    ...(facts.machines.length === 0 ? [] : [`vCenter           ${vcenter.url} as ${vcenter.user}, password in ${vcenter.passwordFile}, CA in ${facts.caFile}`]),
+    ...(facts.machines.length === 0
+      ? []
+      : [`vCenter           ${vcenter.url} as ${vcenter.user}, password in ${vcenter.passwordFile}, CA in ${facts.caFile}`]),
     `proxy             ${proxy.url}; with password: ${proxy.withPasswordUrl} as ${proxy.user}, password in ${proxy.passwordFile}`,
     ...facts.machines.flatMap((machine) => [
       `${machine.name.padEnd(18)}${machine.address}, ledger ${machine.ledgerUrl}, serial log ${machine.serialLog}`,
@@ -89,6 +91,8 @@ function describeStatus(status: LabStatus): readonly string[] {
     `proxy             ${status.isProxyUp ? "up" : "down"}`,
     `forbidden packets ${forbidden?.total ?? 0}`,
     ...rules.map(([rule, packets]) => `                  ${rule}: ${packets}`),
-    ...(forbidden?.flows ?? []).map((flow) => `                  ${flow.zone}: ${flow.from} to ${flow.to} ${flow.protocol} ${flow.port}: ${flow.packets}`),
+    ...(forbidden?.flows ?? []).map(
+      (flow) => `                  ${flow.zone}: ${flow.from} to ${flow.to} ${flow.protocol} ${flow.port}: ${flow.packets}`,
+    ),
   ];
 }

@@ -20,7 +20,10 @@ export async function takeLock(options: LockOptions): Promise<AsyncDisposable> {
     if (held !== undefined) return held;
     if (attempt === 0) options.onWait?.();
     if (systemClock.monotonicMs() > deadline) {
-      throw new Fault("StateConflict", `could not take the lock ${options.name} within ${options.waitMaxMs} ms: another lab command holds it`);
+      throw new Fault(
+        "StateConflict",
+        `could not take the lock ${options.name} within ${options.waitMaxMs} ms: another lab command holds it`,
+      );
     }
     await systemClock.sleep(200, options.signal);
   }

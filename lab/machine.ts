@@ -71,7 +71,10 @@ export function defineMachines(options: Defining): readonly LabMachine[] {
   if (options.requests.length > machinesMax) throw new Fault("InputInvalid", `could not define more than ${machinesMax} machines`);
   for (const [index, request] of options.requests.entries()) {
     if (!namePattern.test(request.name) || machines.some((machine) => machine.name === request.name)) {
-      throw new Fault("InputInvalid", `could not use ${JSON.stringify(request.name)} as a machine name: it is taken or not of a-z, 0-9 and -`);
+      throw new Fault(
+        "InputInvalid",
+        `could not use ${JSON.stringify(request.name)} as a machine name: it is taken or not of a-z, 0-9 and -`,
+      );
     }
     const original = machines.find((machine) => machine.name === request.cloneOf);
     if (request.cloneOf !== undefined && original === undefined) {
@@ -127,7 +130,8 @@ function machineArgv(machine: LabMachine, options: Defining): readonly string[] 
   const disks = machine.disks.map((disk) => ({ path: disk.path, format: "qcow2" as const, serial: disk.serial, wwn: disk.wwn }));
   const given = ["administrator-key", "operator-hash", ...(machine.cloneOf === undefined ? ["hostname"] : [])];
   const firmware = given.flatMap((key) => {
-    const file = key === "hostname" ? join(place.stateFolder, "machines", `${machine.name}.hostname`) : join(place.stateFolder, "secrets", key);
+    const file =
+      key === "hostname" ? join(place.stateFolder, "machines", `${machine.name}.hostname`) : join(place.stateFolder, "secrets", key);
     return ["-fw_cfg", `name=opt/watari/${key},file=${file}`];
   });
   return [
@@ -136,7 +140,14 @@ function machineArgv(machine: LabMachine, options: Defining): readonly string[] 
     `${place.prefix}-${machine.name}`,
     "-uuid",
     machine.smbiosUuid,
-    ...hardwareArguments({ accelerator, cpuCount: machine.cpuCount, memoryMiB: machine.memoryMiB, mac: machine.mac, tap: machine.tap, disks }),
+    ...hardwareArguments({
+      accelerator,
+      cpuCount: machine.cpuCount,
+      memoryMiB: machine.memoryMiB,
+      mac: machine.mac,
+      tap: machine.tap,
+      disks,
+    }),
     ...firmware,
     "-display",
     "none",

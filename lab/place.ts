@@ -22,7 +22,10 @@ const prefixPattern = /^[a-z][a-z0-9]{0,7}$/;
 export function labPlace(options: { readonly prefix?: string | undefined } = {}): LabPlace {
   const prefix = options.prefix ?? "wtr";
   if (!prefixPattern.test(prefix)) {
-    throw new Fault("InputInvalid", `could not use ${JSON.stringify(prefix)} as a lab prefix: it takes 1 to 8 of a-z and 0-9, a letter first`);
+    throw new Fault(
+      "InputInvalid",
+      `could not use ${JSON.stringify(prefix)} as a lab prefix: it takes 1 to 8 of a-z and 0-9, a letter first`,
+    );
   }
   return {
     prefix,

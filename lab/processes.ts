@@ -98,12 +98,7 @@ export async function endProcesses(ids: readonly number[], graceMs = 2_000): Pro
 }
 
 /** Polls `isReady` until it answers true; the fault names what was waited for. */
-export async function waitUntil(
-  what: string,
-  waitMaxMs: number,
-  isReady: () => Promise<boolean>,
-  signal?: AbortSignal,
-): Promise<void> {
+export async function waitUntil(what: string, waitMaxMs: number, isReady: () => Promise<boolean>, signal?: AbortSignal): Promise<void> {
   const deadlineMs = systemClock.monotonicMs() + waitMaxMs;
   while (!(await isReady())) {
     if (systemClock.monotonicMs() > deadlineMs) throw new Fault("Internal", `could not see ${what} within ${waitMaxMs} ms`);

@@ -21,7 +21,11 @@ export async function startProxy(place: LabPlace, passwordFile: string): Promise
   await chmod(`${folder}/users`, 0o640);
   await writeFile(`${folder}/squid.conf`, renderConfiguration(folder));
   await startDaemon({ place, zone: "dmz", name: "squid", argv: ["squid", "-N", "-f", `${folder}/squid.conf`] });
-  await waitUntil("the proxy", 20_000, async () => (await isOpen(place, onprem.proxyPort)) && (await isOpen(place, onprem.proxyWithPasswordPort)));
+  await waitUntil(
+    "the proxy",
+    20_000,
+    async () => (await isOpen(place, onprem.proxyPort)) && (await isOpen(place, onprem.proxyWithPasswordPort)),
+  );
 }
 
 export async function stopProxy(place: LabPlace): Promise<void> {

@@ -49,7 +49,7 @@ func addMachine(ctx context.Context, client *vim25.Client, m *machine) (*labMach
 	}
 	inner := simulator.Map.Get(info.Result.(types.ManagedObjectReference)).(*simulator.VirtualMachine)
 	m.describe(inner)
-	vm := &labMachine{VirtualMachine: inner, machine: m}
+	vm := &labMachine{VirtualMachine: *inner, machine: m}
 	simulator.Map.Put(vm)
 	simulator.Map.WithLock(vm, vm.observe)
 	return vm, nil

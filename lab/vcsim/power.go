@@ -12,8 +12,9 @@ import (
 )
 
 // labMachine stands in the inventory in place of the simulator's own machine; the embedded one keeps the properties.
+// It is embedded by value: the simulator looks for the properties in the first field of a struct.
 type labMachine struct {
-	*simulator.VirtualMachine
+	simulator.VirtualMachine
 	machine *machine
 }
 
@@ -97,7 +98,7 @@ func (vm *labMachine) observe() {
 		types.PropertyChange{Name: "guest.toolsRunningStatus", Val: string(tools)},
 		types.PropertyChange{Name: "guest.guestState", Val: string(guest)},
 	)
-	simulator.Map.Update(vm.VirtualMachine, changes)
+	simulator.Map.Update(&vm.VirtualMachine, changes)
 }
 
 // follow keeps the inventory right when a machine stops or starts without a task.

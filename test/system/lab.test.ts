@@ -81,7 +81,15 @@ describe("lab network", { skip, timeout: 300_000 }, () => {
 
   test("the site asks the hub's resolver for private zones, over the private line", async () => {
     const place = labPlace({ prefix });
-    const dns = ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--conf-file=/dev/null", "--pid-file="];
+    const dns = [
+      "dnsmasq",
+      "--keep-in-foreground",
+      "--no-resolv",
+      "--no-hosts",
+      "--bind-interfaces",
+      "--conf-file=/dev/null",
+      "--pid-file=",
+    ];
     const records = ["--listen-address=10.200.0.53", "--host-record=store1.blob.watari.test,10.200.0.4"];
     const [program, ...args] = inZone(place, "landing", [...dns, ...records]);
     const child = spawn(program, args, { stdio: "ignore" });
@@ -101,7 +109,8 @@ describe("lab network", { skip, timeout: 300_000 }, () => {
   test("the proxy lets the hub's public names through and nothing else", async () => {
     await using _hub = await answering(prefix, "landing", "198.51.100.10", 443, "hub ");
     const { url, withPasswordUrl, user, passwordFile } = facts.proxy;
-    const code = async (...args: string[]): Promise<string> => (await curl(prefix, "onprem", "-o", "/dev/null", "-w", "%{http_connect}", ...args)).stdout;
+    const code = async (...args: string[]): Promise<string> =>
+      (await curl(prefix, "onprem", "-o", "/dev/null", "-w", "%{http_connect}", ...args)).stdout;
     assert.equal(await code("-x", url, "https://management.watari.test/"), "200");
     assert.equal(await code("-x", url, "https://store1.blob.watari.test/"), "403");
     assert.equal(await code("-x", url, "https://198.51.100.10/"), "403");
@@ -132,7 +141,13 @@ describe("lab network", { skip, timeout: 300_000 }, () => {
     assert.equal(await said(prefix, "onprem", "10.200.0.4", 443), "endpoint 10.10.0.10");
   });
 
-  const forbidden: readonly { readonly name: string; readonly zone: Zone; readonly to: string; readonly port: number; readonly rule: string }[] = [
+  const forbidden: readonly {
+    readonly name: string;
+    readonly zone: Zone;
+    readonly to: string;
+    readonly port: number;
+    readonly rule: string;
+  }[] = [
     { name: "site to the public door without the proxy", zone: "onprem", to: "198.51.100.10", port: 443, rule: "onprem/output" },
     { name: "site to an endpoint by another port", zone: "onprem", to: "10.200.0.4", port: 22, rule: "onprem/out-on-line" },
     { name: "landing zone to the site", zone: "landing", to: "10.10.0.101", port: 22, rule: "landing/out-on-line" },
@@ -163,7 +178,21 @@ describe("lab network", { skip, timeout: 300_000 }, () => {
 /** One SOAP call to the lab's vCenter from the operator's desk. */
 async function soap(facts: LabFacts, cookies: string, body: string): Promise<string> {
   const envelope = `<Envelope xmlns="http://schemas.xmlsoap.org/soap/envelope/"><Body>${body}</Body></Envelope>`;
-  const args = ["curl", "-s", "--max-time", "60", "--cacert", facts.caFile, "-b", cookies, "-c", cookies, "--data-binary", "@-", facts.vcenter.url];
+  const args = [
+    "curl",
+    "-s",
+    "--max-time",
+    "60",
+    "--cacert",
+    facts.caFile,
+    "-b",
+    cookies,
+    "-c",
+    cookies,
+    "--data-binary",
+    "@-",
+    facts.vcenter.url,
+  ];
   return (await labExec(labPlace(facts), "onprem", ["curl", ...args.slice(1)], { stdin: envelope })).stdout;
 }
 
@@ -193,7 +222,16 @@ describe("lab with machines", { skip, timeout: 1_800_000 }, () => {
 
   async function ssh(target: LabMachine, command: string): Promise<string> {
     const known = join(folder, `known-${target.name}`);
-    const options = ["-o", "StrictHostKeyChecking=accept-new", "-o", `UserKnownHostsFile=${known}`, "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"];
+    const options = [
+      "-o",
+      "StrictHostKeyChecking=accept-new",
+      "-o",
+      `UserKnownHostsFile=${known}`,
+      "-o",
+      "BatchMode=yes",
+      "-o",
+      "ConnectTimeout=20",
+    ];
     const argv = ["ssh", "-i", facts.guest.rootKeyFile, ...options, `root@${target.address}`, command] as const;
     const result = await labExec(place, "onprem", ["ssh", ...argv.slice(1)]);
     assert.equal(result.exitCode, 0, result.stderr);
@@ -233,8 +271,14 @@ describe("lab with machines", { skip, timeout: 1_800_000 }, () => {
     assert.equal(await ssh(machine, "cat /sys/class/dmi/id/product_uuid"), machine.smbiosUuid);
     const serials = (await ssh(machine, "lsblk -dno SERIAL | grep -v '^$' | sort")).split("\n");
     assert.deepEqual(serials, machine.disks.map((disk) => disk.serial).toSorted());
-    assert.equal(await ssh(machine, "findmnt -no FSTYPE /; findmnt -no FSTYPE,SOURCE /srv/ledger; swapon --noheadings --show=TYPE"), "ext4\nxfs    /dev/mapper/data-ledger\npartition");
-    assert.match(await ssh(machine, "lsinitramfs /boot/initrd.img-* | grep -o 'vmw_pvscsi.ko\\|virtio_blk.ko\\|virtio_pci.ko' | sort -u"), /^vmw_pvscsi\.ko$/);
+    assert.equal(
+      await ssh(machine, "findmnt -no FSTYPE /; findmnt -no FSTYPE,SOURCE /srv/ledger; swapon --noheadings --show=TYPE"),
+      "ext4\nxfs    /dev/mapper/data-ledger\npartition",
+    );
+    assert.match(
+      await ssh(machine, "lsinitramfs /boot/initrd.img-* | grep -o 'vmw_pvscsi.ko\\|virtio_blk.ko\\|virtio_pci.ko' | sort -u"),
+      /^vmw_pvscsi\.ko$/,
+    );
     assert.match(await ssh(machine, "find /lib/modules -name virtio_blk.ko"), /virtio_blk\.ko/);
   });
 
@@ -245,8 +289,20 @@ describe("lab with machines", { skip, timeout: 1_800_000 }, () => {
     assert.match(await soap(facts, cookies, login(facts.vcenter.user, password)), /LoginResponse/);
     const vm = />(vm-\d+)</.exec(await soap(facts, cookies, find(machine.smbiosUuid)))?.[1];
     assert.ok(vm !== undefined);
-    const described = await soap(facts, cookies, properties(vm, "name", "guest.ipAddress", "guest.net", "config.guestFullName", "config.hardware", "runtime.powerState"));
-    for (const part of [machine.address, machine.mac, "Debian GNU/Linux 12", "ParaVirtualSCSIController", "VirtualVmxnet3", machine.disks[0]?.uuid ?? "-", "poweredOn"]) {
+    const described = await soap(
+      facts,
+      cookies,
+      properties(vm, "name", "guest.ipAddress", "guest.net", "config.guestFullName", "config.hardware", "runtime.powerState"),
+    );
+    for (const part of [
+      machine.address,
+      machine.mac,
+      "Debian GNU/Linux 12",
+      "ParaVirtualSCSIController",
+      "VirtualVmxnet3",
+      machine.disks[0]?.uuid ?? "-",
+      "poweredOn",
+    ]) {
       assert.ok(described.includes(part), `the inventory does not say ${part}`);
     }
     const earlier = await ask<Ledger>(machine, "/");
@@ -292,7 +348,19 @@ describe("lab with machines", { skip, timeout: 1_800_000 }, () => {
     const serial = join(folder, "virtio.log");
     const overlay = join(folder, "virtio.qcow2");
     await runCommand("qemu-img", ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.rootDisk, overlay]);
-    const hardware = ["-m", "1024", "-smp", "2", "-nodefaults", "-vga", "none", "-display", "none", "-drive", `file=${overlay},if=virtio,format=qcow2`];
+    const hardware = [
+      "-m",
+      "1024",
+      "-smp",
+      "2",
+      "-nodefaults",
+      "-vga",
+      "none",
+      "-display",
+      "none",
+      "-drive",
+      `file=${overlay},if=virtio,format=qcow2`,
+    ];
     const child = spawn("qemu-system-x86_64", [...accel, ...hardware, "-serial", `file:${serial}`], { stdio: "ignore" });
     try {
       const log = async (): Promise<string> => await readFile(serial, "utf8").catch(() => "");
