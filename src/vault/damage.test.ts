@@ -29,17 +29,25 @@ async function patchPoint(vault: Vault, machineId: MachineId, parentPointId: Poi
   return pointId;
 }
 
-/** A store with two points of a small disk: full blocks, a patch, pages. */
-async function madeStore(): Promise<{ store: MemoryStore; pointId: PointId; content: Buffer }> {
+type MadePoints = readonly (readonly [PointId, Buffer])[];
+
+/** A store with two points of a small disk: full blocks, a patch, pages. Reading both points uses every byte of it. */
+async function madeStore(): Promise<{ store: MemoryStore; points: MadePoints }> {
   const store = new MemoryStore();
   await using vault = await openTestVault(store);
   const machineId = newMachine();
   const content = Buffer.alloc(3 * blockBytes, "some text that compresses well, ");
-  randomBytes(200).copy(content, blockBytes);
-  randomBytes(200).copy(content, 0);
+  for (const block of [0, 1]) randomBytes(200).copy(content, block * blockBytes);
+  const before = Buffer.from(content);
   const parent = await sealWhole(vault, machineId, content);
   const pointId = await patchPoint(vault, machineId, parent, content);
-  return { store, pointId, content };
+  return {
+    store,
+    points: [
+      [parent, before],
+      [pointId, content],
+    ],
+  };
 }
 
 async function copyWith(store: Store, key: string, bytes: Uint8Array): Promise<MemoryStore> {
@@ -49,59 +57,52 @@ async function copyWith(store: Store, key: string, bytes: Uint8Array): Promise<M
   return copy;
 }
 
-/** Reads everything; a fault must be DataDamaged, and content that is given must be right. Answers whether there was a fault. */
-async function isRefused(store: Store, pointId: PointId, content: Buffer, key = testKey): Promise<boolean> {
+/** Reads every point; a fault must be DataDamaged, and content that is given must be right. Answers whether there was a fault. */
+async function isRefused(store: Store, points: MadePoints, key = testKey): Promise<boolean> {
   await using reader = await openVaultReader({ store, vaultId, key });
-  try {
-    await assertContent(reader, pointId, content);
-    return false;
-  } catch (error) {
-    assert.ok(error instanceof Fault && error.code === "DataDamaged", String(error));
-    return true;
-  }
+  let wasRefused = false;
+  for (const [pointId, content] of points)
+    try {
+      await assertContent(reader, pointId, content);
+    } catch (error) {
+      assert.ok(error instanceof Fault && error.code === "DataDamaged", String(error));
+      wasRefused = true;
+    }
+  return wasRefused;
 }
 
 describe("Vault objects", () => {
-  it("are refused when one bit is flipped, wherever it is used, and never give other content", async () => {
-    const { store, pointId, content } = await madeStore();
-    let refusedCount = 0;
-    let triedCount = 0;
+  it("are refused when one bit is flipped", async () => {
+    const { store, points } = await madeStore();
     for await (const { key, sizeBytes } of store.list("")) {
       const bytes = (await store.get(key)) ?? assert.fail("absent");
-      const isOldPoint = key.startsWith("points/") && !key.endsWith(pointId);
-      for (let bit = 0; bit < sizeBytes * 8; bit += sizeBytes > 2000 ? 13 : 5) {
+      for (let bit = 0; bit < sizeBytes * 8; bit += sizeBytes > 2000 ? 29 : 13) {
         const flipped = Uint8Array.from(bytes);
         flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-        const wasRefused = await isRefused(await copyWith(store, key, flipped), pointId, content);
-        triedCount += 1;
-        if (wasRefused) refusedCount += 1;
-        // The older point is not opened here, and the pages that the newer one replaced are not read.
-        else assert.ok(isOldPoint || key.startsWith("packs/"), `bit ${bit} of ${key} is noticed`);
+        assert.ok(await isRefused(await copyWith(store, key, flipped), points), `bit ${bit} of ${sizeBytes} bytes of ${key} is noticed`);
       }
     }
-    assert.ok(refusedCount > triedCount / 2, `${refusedCount} of ${triedCount}`);
   });
 
   it("are refused at every length that is not their own", async () => {
-    const { store, pointId, content } = await madeStore();
+    const { store, points } = await madeStore();
     for await (const { key, sizeBytes } of store.list("")) {
-      if (key.startsWith("points/") && !key.endsWith(pointId)) continue;
       const bytes = (await store.get(key)) ?? assert.fail("absent");
       for (let cut = 0; cut < sizeBytes; cut += sizeBytes > 2000 ? 17 : 3)
-        assert.ok(await isRefused(await copyWith(store, key, bytes.subarray(0, cut)), pointId, content), `${key} cut to ${cut}`);
-      assert.ok(await isRefused(await copyWith(store, key, Buffer.concat([bytes, Buffer.alloc(1)])), pointId, content), "one byte more");
+        assert.ok(await isRefused(await copyWith(store, key, bytes.subarray(0, cut)), points), `${key} cut to ${cut}`);
+      assert.ok(await isRefused(await copyWith(store, key, Buffer.concat([bytes, Buffer.alloc(1)])), points), "one byte more");
     }
   });
 
   it("do not open with another key, for another vault, or under another name", async () => {
-    const { store, pointId, content } = await madeStore();
-    assert.ok(await isRefused(store, pointId, content, randomBytes(32)));
+    const { store, points } = await madeStore();
+    assert.ok(await isRefused(store, points, randomBytes(32)));
     const moved = new MemoryStore();
     for await (const { key } of store.list("")) {
       const bytes = (await store.get(key)) ?? assert.fail("absent");
       await moved.put(key.startsWith("packs/") ? key.replace(/.{8}$/, "00000000") : key, bytes);
     }
-    assert.ok(await isRefused(moved, pointId, content));
+    assert.ok(await isRefused(moved, points));
   });
 
   it("that are damaged are named by verifyPoint, block by block, and the rest is read", async () => {

@@ -78,6 +78,11 @@ export class EntryWriter implements AsyncDisposable {
     );
   }
 
+  /** Stores a full block from the zstd frame that the caller has unpacked and checked. */
+  async storeFrame(id: Uint8Array, frame: Uint8Array): Promise<void> {
+    await this.#append({ id, kind: "block", form: "full", method: "zstd", depth: 0 }, frame);
+  }
+
   async #append(entry: Parameters<PackBuilder["append"]>[0], plain: Uint8Array): Promise<void> {
     this.throwIfFailed();
     // While it waits, the compressor's output is overwritten by others.

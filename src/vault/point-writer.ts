@@ -9,6 +9,7 @@ import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
 import { ChangedIds } from "./changed-ids.ts";
 import type { EntryWriter } from "./entry-writer.ts";
 import type { MachineEntries } from "./machine-entries.ts";
+import { decompressEntry, paysPacked } from "./zstd.ts";
 import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome } from "./vault.ts";
 
 /** A disk of the point, with the tree that it starts from. */
@@ -76,18 +77,21 @@ export class VaultPointWriter implements PointWriter {
     state.changed.set(block, id);
   }
 
-  async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array): Promise<void> {
+  async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing: "raw" | "zstd" = "raw"): Promise<void> {
     const state = this.#stateOf(diskId, block);
-    if (bytes.length !== blockBytes || !equalBytes(idOf(bytes), id))
+    const content = packing === "raw" ? bytes : decompressEntry(bytes, blockBytes);
+    if (content?.length !== blockBytes || !equalBytes(idOf(content), id))
       throw new Fault("DataDamaged", "could not take a block: its bytes do not fit its digest", {
-        evidence: { diskId, block, id: toHex(id), bytes: bytes.length },
+        evidence: { diskId, block, id: toHex(id), bytes: bytes.length, packing },
         causes: ["bytes were changed between the source's memory and here", "the sender is not an agent of this version"],
         action: "look at the agent's log; the block is sent again with the next point",
       });
     voidChain(state, block);
     if (this.#isHere(id)) return state.changed.set(block, id);
+    const { writer } = this.#options;
     await runInChain(state, block, async () => {
-      await this.#options.writer.store("block", id, bytes);
+      if (packing === "zstd" && paysPacked(bytes.length, blockBytes)) await writer.storeFrame(id, bytes);
+      else await writer.store("block", id, content);
       return id;
     });
   }

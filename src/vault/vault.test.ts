@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
+import { zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import type { PointId } from "../contract/ids.ts";
 import { computeRoot } from "../disk/compute-root.ts";
@@ -153,6 +154,35 @@ describe("Vault", () => {
     await assert.rejects(writer.putBlock(diskId, 2, idOf(bytes), bytes), { code: "InputInvalid" });
     await assert.rejects(writer.patchBlock(diskId, 0, [{ index: 16, bytes: Buffer.alloc(granuleBytes) }]), { code: "InputInvalid" });
     assert.deepEqual(await writer.need(diskId, 0, [Buffer.from(root, "hex"), idOf(bytes)]), [true, true]);
+  });
+
+  it("takes blocks as zstd frames, and refuses frames of other content", async () => {
+    const store = new MemoryStore();
+    await using vault = await openTestVault(store);
+    const machineId = newMachine();
+    const content = Buffer.concat([Buffer.alloc(blockBytes, "text "), randomBytes(blockBytes)]);
+    const [textId, noiseId] = [idOf(blockAt(content, 0)), idOf(blockAt(content, 1))];
+    const pointId = newPoint();
+    await using writer = await vault.beginPoint({
+      pointId,
+      machineId,
+      disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
+    });
+    const frameOf = (bytes: Uint8Array): Uint8Array => zstdCompressSync(bytes);
+    for (const frame of [
+      frameOf(blockAt(content, 1)),
+      frameOf(Buffer.alloc(blockBytes + 1, "text ")),
+      frameOf(Buffer.alloc(1 << 30)),
+      frameOf(blockAt(content, 0)).subarray(0, 10),
+      randomBytes(100),
+      new Uint8Array(0),
+    ])
+      await assert.rejects(writer.putBlock(diskId, 0, textId, frame, "zstd"), { code: "DataDamaged" });
+    await writer.putBlock(diskId, 0, textId, frameOf(blockAt(content, 0)), "zstd");
+    await writer.putBlock(diskId, 1, noiseId, frameOf(blockAt(content, 1)), "zstd");
+    await writer.seal(sealFacts);
+    await using reader = await openVaultReader({ store, vaultId, key: testKey });
+    await assertContent(reader, pointId, content);
   });
 
   it("lets the last of several writes to a block win", async () => {

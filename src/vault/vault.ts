@@ -40,8 +40,12 @@ export interface PointWriter extends AsyncDisposable {
   need(diskId: DiskId, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]>;
   /** Sets a block to an id that is zero or was answered "have it" by need(). */
   setBlock(diskId: DiskId, block: number, id: BlockId): void;
-  /** Takes a block's bytes (full 64 KiB; the caller pads a short last block), checks them against `id`, stores them and sets the block. */
-  putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array): Promise<void>;
+  /**
+   * Takes a block's bytes (full 64 KiB; the caller pads a short last block), checks them against `id`, stores them and sets the block.
+   * With packing "zstd" the bytes are one frame as it came from the sender: unpacked to 64 KiB and no more, checked, and stored without
+   * packing it again.
+   */
+  putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing?: "raw" | "zstd"): Promise<void>;
   /** Changes granules of one block: stored as a patch on the block's present content; the block gets the digest of the result. */
   patchBlock(diskId: DiskId, block: number, granules: readonly { readonly index: number; readonly bytes: Uint8Array }[]): Promise<void>;
   /** The id that the block has in this point at the moment: the parent's until it is set. For comparing in checksum mode. */

@@ -22,7 +22,12 @@ let decompress: Transform | undefined;
 export function compressEntry(plain: Uint8Array): Uint8Array | undefined {
   compress ??= createTransform(() => createZstdCompress({ params }), publicCompress);
   const packed = compress(plain, outputBytes);
-  return packed !== undefined && packed.length <= plain.length * (1 - savingMin) ? packed : undefined;
+  return packed !== undefined && paysPacked(packed.length, plain.length) ? packed : undefined;
+}
+
+/** Whether a frame is so much smaller than its content that it is stored instead. */
+export function paysPacked(packedBytes: number, plainBytes: number): boolean {
+  return packedBytes <= plainBytes * (1 - savingMin);
 }
 
 /** The content of a frame, in memory of its own; undefined when it is none, or unpacks to more than sizeMax bytes. */
