@@ -57,6 +57,7 @@ after(async () => {
   await rm(stateDir, { recursive: true, force: true });
 });
 
+const byText = (left = "", right = ""): number => (left < right ? -1 : 1);
 const vaultId = (index = 0): string => zone.vaultIds[index] ?? "";
 
 async function makeKey(index = 0): Promise<RegistrationKey> {
@@ -115,7 +116,7 @@ test("Microsoft's recovery services SDK creates, lists, changes and deletes a va
   assert.equal(updated.identity?.principalId, made.identity?.principalId);
   const names: (string | undefined)[] = [];
   for await (const vault of client.vaults.listByResourceGroup("Move")) names.push(vault.name);
-  assert.deepEqual(names.sort(), ["sdkvault", "vault1", "vault2"]);
+  assert.deepEqual(names.toSorted(byText), ["sdkvault", "vault1", "vault2"]);
   await client.vaults.delete("Move", "sdkvault");
   await assert.rejects(
     client.vaults.get("Move", "sdkvault"),
@@ -324,7 +325,10 @@ test("of two appliances that use one key at once, one is registered", async () =
   const calls = [one, two].map(({ body }) =>
     callTarget(privateTarget(key.services.id1), { method: "POST", path: applianceRoutes.register.path, body }),
   );
-  assert.deepEqual((await Promise.all(calls)).map((answer) => answer.status).sort(), [200, 409]);
+  assert.deepEqual(
+    (await Promise.all(calls)).map((answer) => answer.status).toSorted((left, right) => left - right),
+    [200, 409],
+  );
 });
 
 test("an appliance is its certificate: without one, on another vault's name, or under another's id it is refused", async () => {

@@ -1,7 +1,7 @@
 // The hub's side of contract/appliance-protocol.ts: what each of a vault's five private names answers.
 
 import type { IncomingMessage } from "node:http";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
@@ -105,14 +105,12 @@ function addRoutes(face: FastifyInstance, dependencies: ApplianceFaceDependencie
   ): void => {
     face.post(path, bodyLimit === undefined ? {} : { bodyLimit }, async (request, reply) => {
       const caller = await requireCaller(dependencies, calledOf(request), request);
-      const gone = new AbortController();
-      reply.raw.once("close", () => gone.abort());
       const body = parseInput(shape, request.body ?? {}, "the call");
-      return await reply.send(await answer(body, caller, calledOf(request).vault, gone.signal));
+      return await reply.send(await answer(body, caller, calledOf(request).vault, goneSignal(reply)));
     });
   };
   face.post(applianceRoutes.register.path, async (request, reply) => {
-    const answer = await registerAppliance(dependencies, calledOf(request).vault, request.body, request.signal);
+    const answer = await registerAppliance(dependencies, calledOf(request).vault, request.body, goneSignal(reply));
     return await reply.send(answer);
   });
   route(applianceRoutes.storageGrant.path, z.looseObject({}), async (_body, _caller, vault, signal) => {
@@ -142,6 +140,13 @@ function addRoutes(face: FastifyInstance, dependencies: ApplianceFaceDependencie
     await appliances.saveMachines(vault.text, caller.applianceId, body.machines);
     return {};
   });
+}
+
+/** Aborts when the caller hung up. */
+function goneSignal(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController();
+  reply.raw.once("close", () => gone.abort());
+  return gone.signal;
 }
 
 async function poll(

@@ -1,6 +1,6 @@
 // The hub as a client of a storage account: the same Blob API that appliances use, dialled at the account's private endpoint.
 
-import { ContainerClient, newPipeline, StorageSharedKeyCredential, type StoragePipelineOptions } from "@azure/storage-blob";
+import { ContainerClient, newPipeline, RestError, StorageSharedKeyCredential, type StoragePipelineOptions } from "@azure/storage-blob";
 import { Agent } from "node:https";
 import type { LookupFunction } from "node:net";
 import { Fault } from "../../contract/errors.ts";
@@ -17,7 +17,11 @@ export async function ensureContainer(storage: VaultPlace["storage"], signal: Ab
     await client.createIfNotExists({ abortSignal: signal });
   } catch (error) {
     throw new Fault("StoreUnavailable", `could not prepare the container ${storage.container}`, {
-      evidence: { account: storage.accountName, address: storage.address },
+      evidence: {
+        account: storage.accountName,
+        address: storage.address,
+        reason: error instanceof RestError ? (error.code ?? String(error.statusCode)) : "unknown",
+      },
       cause: error,
     });
   } finally {
