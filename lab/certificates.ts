@@ -22,7 +22,7 @@ export interface LabAuthority {
 
 /** Makes the authority; its key lives only in this process. */
 export async function createAuthority(caFile: string): Promise<LabAuthority> {
-  x509.cryptoProvider.set(webcrypto as Crypto);
+  x509.cryptoProvider.set(webcrypto);
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const validity = { notBefore: new Date(systemClock.nowMs() - dayMs), notAfter: new Date(systemClock.nowMs() + 30 * dayMs) };
   const authority = await x509.X509CertificateGenerator.createSelfSigned({

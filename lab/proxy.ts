@@ -60,7 +60,7 @@ auth_param basic children 1 startup=0 idle=1
 auth_param basic realm site proxy
 acl asks_password myportname with-password
 acl known_user proxy_auth REQUIRED
-acl hub dstdomain ${publicNames.join(" ")}
+acl hub dstdomain -n ${publicNames.join(" ")}
 acl tls_port port 443
 acl CONNECT method CONNECT
 http_access deny !tls_port

@@ -50,7 +50,7 @@ async function answering(prefix: string, zone: Zone, address: string, port: numb
 
 /** The bytes that a plain connection from a zone gets; undefined when it is not let through. */
 async function said(prefix: string, zone: Zone, address: string, port: number): Promise<string | undefined> {
-  const script = `exec 3<>/dev/tcp/${address}/${port}; timeout 4 cat <&3`;
+  const script = `exec 3<>/dev/tcp/${address}/${port} || exit 9; timeout 2 cat <&3; exit 0`;
   const result = await labExec(labPlace({ prefix }), zone, ["timeout", "6", "bash", "-c", script]);
   return result.exitCode === 0 ? result.stdout : undefined;
 }
