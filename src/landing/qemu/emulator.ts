@@ -52,7 +52,7 @@ export function emulatorArguments(record: MachineRecord, around: EmulatorSurroun
     ["-qmp", `unix:${escaped(paths.qmpSocket)},server=on,wait=off`],
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     firmwareArguments(around),
-    record.disks.flatMap(({ isBoot }, index) => diskArguments(around, index, isBoot)),
+    record.disks.flatMap((disk, index) => diskArguments(around, index, disk)),
     record.nics.flatMap(({ mac }, index) =>
       [
         ["-netdev", `${around.cards[index] ?? "user,restrict=on"},id=net${index}`],
@@ -62,10 +62,13 @@ export function emulatorArguments(record: MachineRecord, around: EmulatorSurroun
   ].flat();
 }
 
-function diskArguments(around: EmulatorSurroundings, index: number, isBoot: boolean): readonly string[] {
+/** virtio-blk holds 20 bytes of serial number; the guest finds its disk under it in /dev/disk/by-id. */
+const serialLengthMax = 20;
+
+function diskArguments(around: EmulatorSurroundings, index: number, { diskId, isBoot }: MachineRecord["disks"][number]): readonly string[] {
   const nodes = blockGraph(around.paths, index, around.dependsOnPoint[index] ?? true);
   // A failing disk stops the guest instead of telling it: nothing it was promised is lost.
-  const device = `virtio-blk-pci,drive=${qcow2Node(index)},id=virtio${index},rerror=stop,werror=stop`;
+  const device = `virtio-blk-pci,drive=${qcow2Node(index)},id=virtio${index},serial=${diskId.slice(0, serialLengthMax)},rerror=stop,werror=stop`;
   return [...nodes.flatMap((node) => ["-blockdev", JSON.stringify(node)]), "-device", isBoot ? `${device},bootindex=0` : device];
 }
 
