@@ -104,7 +104,11 @@ export const adminRoutes = {
   /** A machine that no vCenter shows: it is looked at over SSH. */
   addMachine: { path: "/v1/machines/add", request: addMachineShape, response: discoveredMachineShape },
   listMachines: { path: "/v1/machines/list", request: nothing, response: z.object({ machines: z.array(applianceMachineShape) }) },
-  forgetHostKey: { path: "/v1/host-keys/forget", request: z.object({ address: z.string().max(300) }), response: z.object({ wasKnown: z.boolean() }) },
+  forgetHostKey: {
+    path: "/v1/host-keys/forget",
+    request: z.object({ address: z.string().max(300) }),
+    response: z.object({ wasKnown: z.boolean() }),
+  },
 } as const;
 export type AdminRoutes = typeof adminRoutes;
 export type AdminRoute = keyof AdminRoutes;

@@ -37,7 +37,9 @@ export function createAgentOrders({ database, clock }: { readonly database: Stat
   return {
     resultOf,
     give: (machineId, order) => {
-      const waiting = Number(database.one("SELECT count(*) AS n FROM agent_order WHERE machine_id = ? AND result IS NULL", machineId)?.["n"]);
+      const waiting = Number(
+        database.one("SELECT count(*) AS n FROM agent_order WHERE machine_id = ? AND result IS NULL", machineId)?.["n"],
+      );
       if (waiting >= ordersWaitingMax) {
         throw new Fault("StateConflict", `could not give machine ${machineId} another order: too many wait for it`, {
           evidence: { machineId, waiting, ordersWaitingMax },

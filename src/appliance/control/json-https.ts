@@ -70,7 +70,12 @@ export async function startJsonServer(options: TlsListenOptions & { readonly rou
   await using cleanup = new AsyncDisposableStack();
   const listening: ListenAddress[] = [];
   for (const address of options.addresses) {
-    const server = createServer({ ...tlsServerOptions(options), rejectUnauthorized: false, headersTimeout: 15_000, requestTimeout: 60_000 });
+    const server = createServer({
+      ...tlsServerOptions(options),
+      rejectUnauthorized: false,
+      headersTimeout: 15_000,
+      requestTimeout: 60_000,
+    });
     server.maxConnections = connectionsMax;
     server.keepAliveTimeout = 75_000;
     server.on("request", (request, response) => void answer(routes, log, request, response));

@@ -32,7 +32,10 @@ export async function discoverAll(parts: DiscoveryParts, signal?: AbortSignal): 
     try {
       await using session = await open(parts, vcenter, signal);
       const entries = await readInventory(session, vcenter.vcenterId, signal);
-      parts.vcenters.recordDiscovery(vcenter.vcenterId, entries.map((entry) => entry.machine));
+      parts.vcenters.recordDiscovery(
+        vcenter.vcenterId,
+        entries.map((entry) => entry.machine),
+      );
       parts.log.info("vCenter discovered", { name: vcenter.name, machineCount: entries.length });
     } catch (error) {
       signal?.throwIfAborted();
@@ -63,13 +66,19 @@ export async function setMachinePower(
   const entries = await readInventory(session, vcenter.vcenterId, signal);
   const entry = entries.find((each) => each.machine.infrastructureId === order.infrastructureId);
   if (entry === undefined) {
-    throw new Fault("NotFound", `the vCenter ${vcenter.name} does not show the machine any more`, { evidence: { infrastructureId: order.infrastructureId } });
+    throw new Fault("NotFound", `the vCenter ${vcenter.name} does not show the machine any more`, {
+      evidence: { infrastructureId: order.infrastructureId },
+    });
   }
   await setPower(session, { machine: entry.object, wanted: order.wanted, clock: parts.clock }, signal);
   parts.log.info("machine power set", { infrastructureId: order.infrastructureId, wanted: order.wanted });
 }
 
-async function open({ credentials, connector }: DiscoveryParts, vcenter: Omit<Vcenter, "vcenterId">, signal?: AbortSignal): Promise<VcenterSession> {
+async function open(
+  { credentials, connector }: DiscoveryParts,
+  vcenter: Omit<Vcenter, "vcenterId">,
+  signal?: AbortSignal,
+): Promise<VcenterSession> {
   const credential = credentials.find(vcenter.credentialId);
   const secret = credentials.reveal(credential.credentialId);
   if (credential.kind !== "vcenter" || secret.kind !== "password") {

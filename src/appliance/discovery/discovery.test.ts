@@ -7,7 +7,13 @@ import { silentLog } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { createConnector } from "../../connectivity/connector.ts";
 import { parseTopology } from "../../connectivity/topology.ts";
-import { simulatorMissing, simulatorPassword, simulatorUser, startVcenterSimulator, type VcenterSimulator } from "../testing/vcenter-simulator.ts";
+import {
+  simulatorMissing,
+  simulatorPassword,
+  simulatorUser,
+  startVcenterSimulator,
+  type VcenterSimulator,
+} from "../testing/vcenter-simulator.ts";
 import { readInventory } from "./inventory.ts";
 import { readPower, setPower } from "./power.ts";
 import { openVcenterSession, type VcenterSession, type VcenterTrust } from "./vcenter-session.ts";
@@ -15,7 +21,8 @@ import { openVcenterSession, type VcenterSession, type VcenterTrust } from "./vc
 const missing = await simulatorMissing();
 const connector = createConnector({ topology: parseTopology({ siteRanges: ["127.0.0.0/8"] }), clock: systemClock, log: silentLog });
 const login = { userName: simulatorUser, password: simulatorPassword };
-const isFault = (code: string) => (error: unknown) => error instanceof Fault && error.code === code && !error.message.includes(simulatorPassword);
+const isFault = (code: string) => (error: unknown) =>
+  error instanceof Fault && error.code === code && !error.message.includes(simulatorPassword);
 
 describe("vCenter discovery", { skip: missing ?? false }, () => {
   let simulator: VcenterSimulator;
@@ -26,7 +33,9 @@ describe("vCenter discovery", { skip: missing ?? false }, () => {
     await simulator[Symbol.asyncDispose]();
     await connector[Symbol.asyncDispose]();
   });
-  const open = async (over: { readonly trust?: VcenterTrust; readonly password?: string; readonly port?: number } = {}): Promise<VcenterSession> =>
+  const open = async (
+    over: { readonly trust?: VcenterTrust; readonly password?: string; readonly port?: number } = {},
+  ): Promise<VcenterSession> =>
     await openVcenterSession({
       address: {
         host: "127.0.0.1",

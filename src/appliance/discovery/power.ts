@@ -50,7 +50,8 @@ async function waitTask(
         evidence: { task: task.id, answer: told.data?.localizedMessage ?? "no reason given" },
       });
     }
-    if (clock.monotonicMs() > endMs) throw new Fault("FenceUnconfirmed", "the vCenter's task did not end in time", { evidence: { task: task.id } });
+    if (clock.monotonicMs() > endMs)
+      throw new Fault("FenceUnconfirmed", "the vCenter's task did not end in time", { evidence: { task: task.id } });
     await clock.sleep(lookAgainMs, signal);
   }
 }

@@ -36,7 +36,9 @@ export interface ManagedObject {
 }
 
 export const textShape = z.union([z.string(), z.object({ "#text": z.string() }).transform((node) => node["#text"])]);
-export const referenceShape = z.object({ "#text": z.string(), "@type": z.string() }).transform((node): ManagedObject => ({ type: node["@type"], id: node["#text"] }));
+export const referenceShape = z
+  .object({ "#text": z.string(), "@type": z.string() })
+  .transform((node): ManagedObject => ({ type: node["@type"], id: node["#text"] }));
 
 export interface SoapCall {
   readonly method: string;
@@ -93,7 +95,8 @@ async function readBounded(body: AsyncIterable<unknown>, method: string): Promis
   for await (const chunk of body) {
     const part = Buffer.from(chunk as Uint8Array); // undici gives bytes.
     bytes += part.length;
-    if (bytes > answerBytesMax) throw new Fault("VcenterRefused", `the vCenter's answer to ${method} is too large`, { evidence: { answerBytesMax } });
+    if (bytes > answerBytesMax)
+      throw new Fault("VcenterRefused", `the vCenter's answer to ${method} is too large`, { evidence: { answerBytesMax } });
     chunks.push(part);
   }
   return Buffer.concat(chunks).toString("utf8");

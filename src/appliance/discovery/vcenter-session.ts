@@ -73,7 +73,10 @@ export async function openVcenterSession(
   cleanup.defer(async () => await dispatcher.destroy());
   const soap = createSoapClient({ url: `https://${address.host}:${address.port}/sdk`, dispatcher });
   const root: ManagedObject = { type: "ServiceInstance", id: "ServiceInstance" };
-  const answer = await guard(address, async () => await soap.call({ method: "RetrieveServiceContent", on: root, body: "" }, undefined, signal));
+  const answer = await guard(
+    address,
+    async () => await soap.call({ method: "RetrieveServiceContent", on: root, body: "" }, undefined, signal),
+  );
   const service = decodeAnswer(serviceShape, answer.body, "service content").returnval;
   let cookie = await logIn({ soap, service, login, address, cookie: answer.cookie }, signal);
   cleanup.defer(async () => {
@@ -183,7 +186,8 @@ async function startTls(plain: Socket, { host, port, trust }: VcenterAddress): P
       secure.setTimeout(0);
       const certificate = secure.getPeerX509Certificate();
       if (trust.kind === "thumbprint") {
-        if (certificate === undefined || thumbprintOf(certificate.raw) !== normaliseThumbprint(trust.sha256)) return fail("its certificate has another thumbprint");
+        if (certificate === undefined || thumbprintOf(certificate.raw) !== normaliseThumbprint(trust.sha256))
+          return fail("its certificate has another thumbprint");
       } else if (!secure.authorized) return fail(String(secure.authorizationError));
       return resolve(secure);
     });

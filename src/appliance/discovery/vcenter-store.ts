@@ -46,7 +46,11 @@ export interface VcenterStore {
   announceChange(): void;
 }
 
-export function createVcenterStore(parts: { readonly database: StateDatabase; readonly clock: Clock; readonly random: Random }): VcenterStore {
+export function createVcenterStore(parts: {
+  readonly database: StateDatabase;
+  readonly clock: Clock;
+  readonly random: Random;
+}): VcenterStore {
   const { database, clock, random } = parts;
   const bell = new Bell();
   const putMachine = (machine: DiscoveredMachine): void =>
@@ -77,7 +81,8 @@ export function createVcenterStore(parts: { readonly database: StateDatabase; re
     },
     list: () => database.all("SELECT * FROM vcenter ORDER BY name").map(toVcenter),
     summaries: () => database.all("SELECT * FROM vcenter ORDER BY name").map(toSummary),
-    machines: () => database.all("SELECT body FROM discovered ORDER BY infrastructure_id").map((row) => readJson(discoveredMachineShape, row, "body")),
+    machines: () =>
+      database.all("SELECT body FROM discovered ORDER BY infrastructure_id").map((row) => readJson(discoveredMachineShape, row, "body")),
     findMachine: (infrastructureId) => {
       const row = database.one("SELECT body FROM discovered WHERE infrastructure_id = ?", infrastructureId);
       return row === undefined ? undefined : readJson(discoveredMachineShape, row, "body");
@@ -109,7 +114,11 @@ export function inventoryOf(vcenters: VcenterStore, credentials: CredentialStore
     vcenters: vcenters.summaries(),
     runAsAccounts: credentials
       .list()
-      .map(({ credentialId, name, kind }) => ({ accountId: credentialId, name, kind: kind === "vcenter" ? ("vcenter" as const) : ("linux" as const) })),
+      .map(({ credentialId, name, kind }) => ({
+        accountId: credentialId,
+        name,
+        kind: kind === "vcenter" ? ("vcenter" as const) : ("linux" as const),
+      })),
     machines: [...vcenters.machines()],
   };
 }

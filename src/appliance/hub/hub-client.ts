@@ -29,7 +29,8 @@ export function createHubClient({ services, port, dispatcher }: HubClientOptions
     call: async (route, body, shape, signal) => {
       const { service, path } = applianceRoutes[route];
       const host = services[service];
-      if (host === undefined) throw new Fault("InputInvalid", `the registration key names no host for the service ${service}`, { evidence: { service } });
+      if (host === undefined)
+        throw new Fault("InputInvalid", `the registration key names no host for the service ${service}`, { evidence: { service } });
       const { status, text } = await post({ url: `https://${host}:${port}${path}`, body, dispatcher }, signal);
       const value = parseJson(text);
       if (status === 200) {

@@ -152,7 +152,12 @@ async function pushProgress({ hub, registry }: HubLinkParts, signal: AbortSignal
 }
 
 /** Repeats until the signal: at once after a success, with growing waits after failures. Never rejects. */
-async function keepDoing({ clock, log, onReach }: HubLinkParts, signal: AbortSignal, what: string, task: () => Promise<void>): Promise<void> {
+async function keepDoing(
+  { clock, log, onReach }: HubLinkParts,
+  signal: AbortSignal,
+  what: string,
+  task: () => Promise<void>,
+): Promise<void> {
   let waitMs = firstRetryMs;
   while (!signal.aborted) {
     try {

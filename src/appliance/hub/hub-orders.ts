@@ -1,6 +1,11 @@
 // Orders from the hub, kept until their result was told: what a killed appliance had under way is taken up again.
 
-import { applianceOrderResultShape, applianceOrderShape, type ApplianceOrder, type ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
+import {
+  applianceOrderResultShape,
+  applianceOrderShape,
+  type ApplianceOrder,
+  type ApplianceOrderResult,
+} from "../../contract/appliance-protocol.ts";
 import { readJson, readText, type StateDatabase } from "../state/database.ts";
 
 const toldOrdersKeptMax = 5000;
@@ -30,8 +35,11 @@ export function createHubOrders(database: StateDatabase): HubOrders {
       return true;
     },
     open: () =>
-      database.all("SELECT body FROM hub_order WHERE result IS NULL ORDER BY place").map((row) => readJson(applianceOrderShape, row, "body")),
-    finish: (result) => database.run("UPDATE hub_order SET result = ? WHERE id = ? AND result IS NULL", JSON.stringify(result), result.orderId),
+      database
+        .all("SELECT body FROM hub_order WHERE result IS NULL ORDER BY place")
+        .map((row) => readJson(applianceOrderShape, row, "body")),
+    finish: (result) =>
+      database.run("UPDATE hub_order SET result = ? WHERE id = ? AND result IS NULL", JSON.stringify(result), result.orderId),
     tellAgain: (orderId) => database.run("UPDATE hub_order SET is_told = 0 WHERE id = ? AND result IS NOT NULL", orderId),
     untold: (countMax) =>
       database
@@ -40,8 +48,15 @@ export function createHubOrders(database: StateDatabase): HubOrders {
     markTold: (orderIds) =>
       database.transaction(() => {
         for (const orderId of orderIds) database.run("UPDATE hub_order SET is_told = 1 WHERE id = ?", orderId);
-        const oldest = database.one("SELECT id, place FROM hub_order WHERE is_told = 1 ORDER BY place DESC LIMIT 1 OFFSET ?", toldOrdersKeptMax);
-        if (oldest !== undefined) database.run("DELETE FROM hub_order WHERE is_told = 1 AND place <= (SELECT place FROM hub_order WHERE id = ?)", readText(oldest, "id"));
+        const oldest = database.one(
+          "SELECT id, place FROM hub_order WHERE is_told = 1 ORDER BY place DESC LIMIT 1 OFFSET ?",
+          toldOrdersKeptMax,
+        );
+        if (oldest !== undefined)
+          database.run(
+            "DELETE FROM hub_order WHERE is_told = 1 AND place <= (SELECT place FROM hub_order WHERE id = ?)",
+            readText(oldest, "id"),
+          );
       }),
   };
 }

@@ -93,7 +93,10 @@ class Runner implements OrderRunner {
       order.orderId,
       this.#carryOut(order).catch((error: unknown) => {
         // Only the state database can fail here; the order stays open and is taken up at the next start.
-        log.error("order result could not be kept", { orderId: order.orderId, reason: error instanceof Error ? error.message : String(error) });
+        log.error("order result could not be kept", {
+          orderId: order.orderId,
+          reason: error instanceof Error ? error.message : String(error),
+        });
       }),
     );
   }
@@ -202,7 +205,10 @@ class Runner implements OrderRunner {
 
   /** A machine that is powered off for good cannot be cleaned; its certificate is worth nothing once it is forgotten. */
   #notRemoved(machineId: MachineId, cause: unknown): void {
-    this.#parts.log.warn("agent could not be removed from the guest", { machineId, reason: cause instanceof Error ? cause.message : String(cause) });
+    this.#parts.log.warn("agent could not be removed from the guest", {
+      machineId,
+      reason: cause instanceof Error ? cause.message : String(cause),
+    });
   }
 
   async #ask(machineId: MachineId, order: AgentOrder, signal: AbortSignal): Promise<Done> {

@@ -79,7 +79,10 @@ export function writeGrant(facts: SealedFacts, grant: StorageGrant): void {
 }
 
 /** What the appliance may reach: the key's names, the site's settings, the vCenters. */
-export function topologyOf(key: Parameters<typeof topologyFromKey>[0], { config, siteNames }: Pick<RegistrationParts, "config" | "siteNames">): Topology {
+export function topologyOf(
+  key: Parameters<typeof topologyFromKey>[0],
+  { config, siteNames }: Pick<RegistrationParts, "config" | "siteNames">,
+): Topology {
   const { proxyUrl, proxyCredentialsFile, dnsServers, hosts, siteRanges } = config;
   return topologyFromKey(key, {
     dnsServers,
@@ -105,8 +108,12 @@ export async function checkHops(
     return host === undefined ? [] : [{ id, role, host, port, upTo: "https", path: "/" }];
   });
   const served = new Set(services.map((target) => target.host));
-  const others = key.privateNames.filter((host) => !served.has(host)).map((host): ProbeTarget => ({ id: host, role, host, port, upTo: "tls" }));
-  const open = key.publicNames.filter((host) => !host.startsWith(".")).map((host): ProbeTarget => ({ id: host, role, host, port, upTo: "tls" }));
+  const others = key.privateNames
+    .filter((host) => !served.has(host))
+    .map((host): ProbeTarget => ({ id: host, role, host, port, upTo: "tls" }));
+  const open = key.publicNames
+    .filter((host) => !host.startsWith("."))
+    .map((host): ProbeTarget => ({ id: host, role, host, port, upTo: "tls" }));
   return await probeAll([...services, ...others, ...open], pathOptions(key, parts), signal);
 }
 
@@ -124,7 +131,11 @@ export function requireHops(checks: readonly CheckResult[]): void {
     throw new Fault("HopCheckFailed", `the way to the hub fails at ${first.id}`, { evidence: { failedChecks } });
   }
   const report = first.fault;
-  throw fromReport({ ...report, evidence: { ...report.evidence, failedChecks }, ...(first.repair === undefined ? {} : { action: first.repair }) });
+  throw fromReport({
+    ...report,
+    evidence: { ...report.evidence, failedChecks },
+    ...(first.repair === undefined ? {} : { action: first.repair }),
+  });
 }
 
 /**
@@ -146,7 +157,9 @@ export async function registerAtHub(
     });
   }
   if (fromTimestamp(key.expiresAt) <= clock.nowMs()) {
-    throw new Fault("KeyExpired", "could not register: the registration key has expired", { evidence: { keyId: key.keyId, expiresAt: key.expiresAt } });
+    throw new Fault("KeyExpired", "could not register: the registration key has expired", {
+      evidence: { keyId: key.keyId, expiresAt: key.expiresAt },
+    });
   }
   const checks = await checkHops(key, parts, signal);
   requireHops(checks);

@@ -152,7 +152,10 @@ interface EcKeyAlgorithm {
   readonly namedCurve: string;
 }
 
-function validity(clock: Clock, days: number): { readonly notBefore: ReturnType<typeof toDate>; readonly notAfter: ReturnType<typeof toDate> } {
+function validity(
+  clock: Clock,
+  days: number,
+): { readonly notBefore: ReturnType<typeof toDate>; readonly notAfter: ReturnType<typeof toDate> } {
   const nowMs = clock.nowMs();
   return { notBefore: toDate(nowMs - backdatedMs), notAfter: toDate(nowMs + days * dayMs) };
 }

@@ -107,7 +107,10 @@ describe("recovery points over the data port", () => {
     changed.set(randomBytes(100), 5 * blockBytes);
     changed.fill(0, 6 * blockBytes, 7 * blockBytes);
     await using line = await DataLine.open(portsOf(site), enrolled.agent);
-    const begin = createBegin({ bootId: randomUUID(), disks: [{ ...wholeDisk(content.length), mode: "checksum", basePointId: first.pointId }] });
+    const begin = createBegin({
+      bootId: randomUUID(),
+      disks: [{ ...wholeDisk(content.length), mode: "checksum", basePointId: first.pointId }],
+    });
     site.clock.advance(60_000);
     line.begin(begin);
     const codes = await sendWholeDisk(line, 0, changed);
@@ -193,7 +196,13 @@ describe("breaches of the data protocol", () => {
         begun(line, enrolled);
         line.sendFrame(idsFrame(1, 0, 0, blocks.map(idOf)));
         await line.next();
-        line.sendFrame(blocksFrame(1, 0, blocks.map((_, block) => ({ block, bytes: blockOf(content, 3 - block) }))));
+        line.sendFrame(
+          blocksFrame(
+            1,
+            0,
+            blocks.map((_, block) => ({ block, bytes: blockOf(content, 3 - block) })),
+          ),
+        );
       },
     },
     {
@@ -203,9 +212,7 @@ describe("breaches of the data protocol", () => {
         const begin = begun(line, enrolled);
         line.sendFrame(idsFrame(1, 0, 0, [new Uint8Array(32)]));
         await line.next();
-        line.send(
-          encodeJsonFrame(frameTypes.end, { pointId: begin.pointId, timeMs: 1, frozenMs: 0, readBytes: 0, sourceRoots: [] }),
-        );
+        line.send(encodeJsonFrame(frameTypes.end, { pointId: begin.pointId, timeMs: 1, frozenMs: 0, readBytes: 0, sourceRoots: [] }));
       },
     },
     {

@@ -41,7 +41,10 @@ export interface InstallOptions {
 }
 
 /** Checks first, then installs. Answers the machine once its agent has polled; on any fault the guest is as it was before. */
-export async function installAgent(options: InstallOptions, signal?: AbortSignal): Promise<{ readonly machine: Machine; readonly findings: readonly Finding[] }> {
+export async function installAgent(
+  options: InstallOptions,
+  signal?: AbortSignal,
+): Promise<{ readonly machine: Machine; readonly findings: readonly Finding[] }> {
   const { session, host, appliance, onStep, clock } = options;
   onStep(5, `checking what ${host} has`);
   const back = { address: appliance.address, ports: [appliance.controlPort, appliance.dataPort] };
@@ -69,7 +72,10 @@ export async function installAgent(options: InstallOptions, signal?: AbortSignal
     options.log.warn("agent installation is being undone", { host, reason: error instanceof Error ? error.message : String(error) });
     // What failed is the telling error; a guest that cannot be reached any more cannot be cleaned either.
     await removeAgent(session).catch((undoError: unknown) => {
-      options.log.error("agent installation could not be undone", { host, reason: undoError instanceof Error ? undoError.message : "unknown" });
+      options.log.error("agent installation could not be undone", {
+        host,
+        reason: undoError instanceof Error ? undoError.message : "unknown",
+      });
     });
     throw error;
   }
@@ -100,10 +106,16 @@ tar -xzf -
 ${hasAtomicLibrary ? "rm -rf spare" : useSpareLibrary}
 mv ${freshProgram} ${program}
 mkdir -m 700 -p ${state}`,
-    { stdin: createReadStream(archivePath, { highWaterMark: 1 << 20 }), timeoutMs: uploadMsMax, ...(signal === undefined ? {} : { signal }) },
+    {
+      stdin: createReadStream(archivePath, { highWaterMark: 1 << 20 }),
+      timeoutMs: uploadMsMax,
+      ...(signal === undefined ? {} : { signal }),
+    },
   );
   const put = async (path: string, mode: string, text: string): Promise<void> =>
-    void (await session.requireAsRoot(`write ${path}`, `umask 077 && cat > ${quote(path)} && chmod ${mode} ${quote(path)}`, { stdin: text }));
+    void (await session.requireAsRoot(`write ${path}`, `umask 077 && cat > ${quote(path)} && chmod ${mode} ${quote(path)}`, {
+      stdin: text,
+    }));
   await put(`${state}/appliance-authority.pem`, "600", options.authorityPem);
   await put(`${state}/passphrase`, "600", `${options.passphrase}\n`);
   await put(unitFile, "644", options.unitText);

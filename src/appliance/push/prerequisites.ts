@@ -95,23 +95,62 @@ export function judgePrerequisites(
     found: found === "" ? "nothing" : found,
     ...(isGood ? { verdict: "pass" as const } : { verdict: "fail" as const, repair }),
   });
-  const info = (name: string, found: string, wanted: string): Finding => ({ name, verdict: "info", found: found === "" ? "none" : found, wanted });
+  const info = (name: string, found: string, wanted: string): Finding => ({
+    name,
+    verdict: "info",
+    found: found === "" ? "none" : found,
+    wanted,
+  });
   const mib = (name: string): string => `${Math.floor(Number(of(name)) / 1024)} MiB free`;
   const findings: Finding[] = [
-    judge("system", "Linux on x86-64", of("system") === "Linux" && of("architecture") === "x86_64", `${of("system")} on ${of("architecture")}`, "only Linux machines on x86-64 can be replicated"),
+    judge(
+      "system",
+      "Linux on x86-64",
+      of("system") === "Linux" && of("architecture") === "x86_64",
+      `${of("system")} on ${of("architecture")}`,
+      "only Linux machines on x86-64 can be replicated",
+    ),
     judge("kernel", "4.18 or newer", isAtLeast(of("kernel"), [4, 18]), of("kernel"), "update the guest's kernel"),
     judge("glibc", "2.28 or newer", isAtLeast(of("glibc"), [2, 28]), of("glibc"), "update the guest's distribution"),
-    judge("systemd", "systemd as init", of("init") === "systemd" && of("systemctl") !== "", of("init"), "only guests with systemd are supported"),
-    judge("archiver", "tar and gzip", of("tar") !== "" && of("gzip") !== "", `${of("tar")} ${of("gzip")}`.trim(), "install tar and gzip on the guest"),
+    judge(
+      "systemd",
+      "systemd as init",
+      of("init") === "systemd" && of("systemctl") !== "",
+      of("init"),
+      "only guests with systemd are supported",
+    ),
+    judge(
+      "archiver",
+      "tar and gzip",
+      of("tar") !== "" && of("gzip") !== "",
+      `${of("tar")} ${of("gzip")}`.trim(),
+      "install tar and gzip on the guest",
+    ),
     judge("space in /opt", "400 MiB free", Number(of("opt")) >= freeKibMin, mib("opt"), "free space below /opt"),
     judge("space in /var", "400 MiB free", Number(of("var")) >= freeKibMin, mib("var"), "free space below /var"),
-    judge("clock", "at most 300 s off", skewSeconds <= clockSkewSecondsMax, `${Math.round(skewSeconds)} s off`, "set the guest's clock, best by NTP: timedatectl set-ntp true"),
+    judge(
+      "clock",
+      "at most 300 s off",
+      skewSeconds <= clockSkewSecondsMax,
+      `${Math.round(skewSeconds)} s off`,
+      "set the guest's clock, best by NTP: timedatectl set-ntp true",
+    ),
     ...back.ports.map((port) =>
       of("bash") === ""
         ? info(`way back, port ${port}`, "not checked: the guest has no bash", "open")
-        : judge(`way back, port ${port}`, "open", of(`port${port}`) === "open", of(`port${port}`), `allow TCP from the guest to ${back.address} port ${port}`),
+        : judge(
+            `way back, port ${port}`,
+            "open",
+            of(`port${port}`) === "open",
+            of(`port${port}`),
+            `allow TCP from the guest to ${back.address} port ${port}`,
+          ),
     ),
-    info("change tracking", `BTF ${of("btf")}, lockdown ${of("lockdown") === "" ? "none" : of("lockdown")}`, "BTF and no lockdown give the best rung"),
+    info(
+      "change tracking",
+      `BTF ${of("btf")}, lockdown ${of("lockdown") === "" ? "none" : of("lockdown")}`,
+      "BTF and no lockdown give the best rung",
+    ),
     info("swap", of("swap"), "left out of replication"),
     info("filesystems", of("filesystems"), "frozen together for each point"),
   ];

@@ -52,7 +52,10 @@ export async function openSshSession(
   const client = await connectClient(parts, signal);
   let rootPrefix: RootPrefix | undefined;
   const exec = async (command: string, options: RemoteOptions, firstLine: string): Promise<RemoteResult> =>
-    await execute({ client, command, firstLine, target }, { ...options, ...(signal === undefined ? {} : { signal: options.signal ?? signal }) });
+    await execute(
+      { client, command, firstLine, target },
+      { ...options, ...(signal === undefined ? {} : { signal: options.signal ?? signal }) },
+    );
   const runAsRoot = async (script: string, options: RemoteOptions = {}): Promise<RemoteResult> => {
     rootPrefix ??= await findRootPrefix(target, async (command, firstLine) => await exec(command, {}, firstLine));
     return await exec(`${rootPrefix.command}sh -c ${quote(script)}`, options, rootPrefix.firstLine);
@@ -81,10 +84,7 @@ interface RootPrefix {
   readonly firstLine: string;
 }
 
-async function findRootPrefix(
-  target: SshTarget,
-  exec: (command: string, firstLine: string) => Promise<RemoteResult>,
-): Promise<RootPrefix> {
+async function findRootPrefix(target: SshTarget, exec: (command: string, firstLine: string) => Promise<RemoteResult>): Promise<RootPrefix> {
   const isRoot = async (prefix: RootPrefix): Promise<RemoteResult> => await exec(`${prefix.command}id -u`, prefix.firstLine);
   const answers = (result: RemoteResult): boolean => result.exitCode === 0 && result.stdout.trim() === "0";
   const plain: RootPrefix = { command: "", firstLine: "" };
@@ -110,7 +110,10 @@ async function connectClient(
   const evidence = { host, port, userName: credential.userName };
   const sock = await connector.connect({ host, port }, signal).catch((error: unknown) => {
     const seen = error instanceof Fault ? error.evidence : {};
-    throw new Fault("GuestUnreachable", `could not reach the SSH server of ${host} port ${port}`, { evidence: { ...seen, ...evidence }, cause: error });
+    throw new Fault("GuestUnreachable", `could not reach the SSH server of ${host} port ${port}`, {
+      evidence: { ...seen, ...evidence },
+      cause: error,
+    });
   });
   const client = new Client();
   let changed: { readonly known: string; readonly seen: string } | undefined;

@@ -4,7 +4,13 @@ import { readBytes, type StateDatabase } from "./database.ts";
 import type { SecretBox } from "./secret-box.ts";
 
 /** Every fact there is. */
-export type FactName = "siteAuthorityCertificate" | "siteAuthorityKey" | "sitePassphrase" | "hubRegistration" | "hubRegistrationDraft" | "storageGrant";
+export type FactName =
+  | "siteAuthorityCertificate"
+  | "siteAuthorityKey"
+  | "sitePassphrase"
+  | "hubRegistration"
+  | "hubRegistrationDraft"
+  | "storageGrant";
 
 export interface SealedFacts {
   read(name: FactName): string | undefined;

@@ -38,7 +38,8 @@ export function createMemoryVault(): MemoryVault {
       return new Uint8Array(all.subarray(0, disk?.sizeBytes ?? 0));
     },
     listPoints: async function* (machineId) {
-      for (const { point } of points.values()) if (machineId === undefined || point.machineId === machineId) yield await Promise.resolve(point);
+      for (const { point } of points.values())
+        if (machineId === undefined || point.machineId === machineId) yield await Promise.resolve(point);
     },
     point: async (pointId) => await Promise.resolve(points.get(pointId)?.point),
     openDisk: async () => await Promise.reject(new Error("not part of this double")),

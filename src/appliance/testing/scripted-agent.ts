@@ -233,7 +233,11 @@ export function idsFrame(unit: number, diskIndex: number, firstBlock: number, id
   return { type: frameTypes.ids, unit, count: ids.length, body: Buffer.concat([u32(diskIndex), u32(firstBlock), ...ids]) };
 }
 
-export function blocksFrame(unit: number, diskIndex: number, blocks: readonly { readonly block: number; readonly bytes: Uint8Array }[]): Frame {
+export function blocksFrame(
+  unit: number,
+  diskIndex: number,
+  blocks: readonly { readonly block: number; readonly bytes: Uint8Array }[],
+): Frame {
   const parts = blocks.flatMap(({ block, bytes }) => {
     const packed = zstdCompressSync(bytes);
     const [method, payload] = packed.length < bytes.length ? [1, packed] : [0, bytes];
@@ -242,7 +246,11 @@ export function blocksFrame(unit: number, diskIndex: number, blocks: readonly { 
   return { type: frameTypes.blocks, unit, count: blocks.length, body: Buffer.concat([u32(diskIndex), ...parts]) };
 }
 
-export function granulesFrame(unit: number, diskIndex: number, granules: readonly { readonly granule: number; readonly bytes: Uint8Array }[]): Frame {
+export function granulesFrame(
+  unit: number,
+  diskIndex: number,
+  granules: readonly { readonly granule: number; readonly bytes: Uint8Array }[],
+): Frame {
   const raw = Buffer.concat(granules.map((each) => each.bytes));
   const head = [u32(diskIndex), Uint8Array.of(1, 0, 0, 0), ...granules.map((each) => u32(each.granule)), hash("sha256", raw, "buffer")];
   return { type: frameTypes.granules, unit, count: granules.length, body: Buffer.concat([...head, zstdCompressSync(raw)]) };
@@ -263,7 +271,8 @@ export async function sendWholeDisk(line: DataLine, diskIndex: number, content: 
     if (wanted.length === 0) continue;
     line.sendFrame(blocksFrame(unit, diskIndex, wanted));
     const taken = await line.next();
-    if (taken?.type !== frameTypes.taken || taken.unit !== unit) throw new Error(`not taken: ${taken === undefined ? "closed" : text(taken)}`);
+    if (taken?.type !== frameTypes.taken || taken.unit !== unit)
+      throw new Error(`not taken: ${taken === undefined ? "closed" : text(taken)}`);
   }
   return codes;
 }
@@ -275,7 +284,13 @@ export async function sendGranules(line: DataLine, diskIndex: number, content: U
     bytes.set(content.subarray(granule * granuleBytes, (granule + 1) * granuleBytes));
     return bytes;
   };
-  line.sendFrame(granulesFrame(unit, diskIndex, granules.map((granule) => ({ granule, bytes: cut(granule) }))));
+  line.sendFrame(
+    granulesFrame(
+      unit,
+      diskIndex,
+      granules.map((granule) => ({ granule, bytes: cut(granule) })),
+    ),
+  );
   const taken = await line.next();
   if (taken?.type !== frameTypes.taken) throw new Error(`not taken: ${taken === undefined ? "closed" : text(taken)}`);
 }

@@ -33,7 +33,13 @@ export async function simulatorMissing(): Promise<string | undefined> {
 async function build(): Promise<string> {
   const cache = process.env["WATARI_CACHE"] ?? "/var/cache/watari";
   const folder = join(cache, "test-vcsim");
-  const program = join(folder, createHash("sha256").update(await readFile(sourceFile)).digest("hex").slice(0, 16));
+  const program = join(
+    folder,
+    createHash("sha256")
+      .update(await readFile(sourceFile))
+      .digest("hex")
+      .slice(0, 16),
+  );
   const isThere = await access(program).then(
     () => true,
     () => false,

@@ -1,0 +1,46 @@
+// Opens the vault over the storage account with the present grant, settles what a killed appliance left, and takes agents in.
+
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import type { Random } from "../../base/random.ts";
+import type { Connector } from "../../connectivity/connector.ts";
+import { openAzureBlobStore } from "../../store/azure-blob-store.ts";
+import { withStoreRetry } from "../../store/wrappers.ts";
+import { openVault } from "../../vault/open-vault.ts";
+import type { Vault } from "../../vault/vault.ts";
+import type { StorageGrant } from "../../contract/appliance-protocol.ts";
+import type { HubRegistration } from "../identity/hub-registration.ts";
+import type { Spool } from "../ingest/spool.ts";
+
+export interface VaultLinkParts {
+  readonly registration: HubRegistration;
+  readonly connector: Connector;
+  /** Asked before each call, so that a renewed grant is used at once. */
+  readonly grant: () => StorageGrant;
+  readonly spool: Spool;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposableStack): Promise<Vault> {
+  const { registration, connector, grant, spool, clock, random, log } = parts;
+  const { accountUrl, container } = grant();
+  const store = openAzureBlobStore({
+    accountUrl,
+    container,
+    credential: { kind: "sas", sas: async () => await Promise.resolve(grant().sas) },
+    agent: connector.httpsAgent,
+  });
+  cleanup.use(store);
+  const vault = await openVault({
+    store: withStoreRetry(store, { clock, log }),
+    vaultId: registration.vault.vaultId,
+    key: Buffer.from(registration.vault.key, "base64"),
+    clock,
+    random,
+    log,
+    spool,
+  });
+  return cleanup.use(vault);
+}

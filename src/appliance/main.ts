@@ -1,0 +1,376 @@
+// The replication appliance as a whole: state, agent ports, hub link and admin socket, started and stopped together.
+
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { systemClock, type Clock } from "../base/clock.ts";
+import type { Log } from "../base/log.ts";
+import { systemRandom, type Random } from "../base/random.ts";
+import type { RegistrationKey } from "../contract/appliance-protocol.ts";
+import { asFault, Fault } from "../contract/errors.ts";
+import type { MachineId } from "../contract/ids.ts";
+import { createConnector, type Connector } from "../connectivity/connector.ts";
+import { parseTopology } from "../connectivity/topology.ts";
+import type { CheckResult } from "../connectivity/probe.ts";
+import { createStateFolder, loadConfig, type ApplianceConfig } from "./config/config.ts";
+import { startAgentListener } from "./control/agent-listener.ts";
+import { createAgentOrders, type AgentOrders } from "./control/agent-orders.ts";
+import { createMachineRegistry, type MachineRegistry } from "./control/machine-registry.ts";
+import { createCredentialStore, type CredentialStore } from "./credentials/credential-store.ts";
+import { discoverAll, setMachinePower, type DiscoveryParts } from "./discovery/discover.ts";
+import { createVcenterStore, inventoryOf, type VcenterStore } from "./discovery/vcenter-store.ts";
+import { Health } from "./health.ts";
+import { createHubClient } from "./hub/hub-client.ts";
+import { startHubLink, type HubLink } from "./hub/hub-link.ts";
+import { createHubOrders } from "./hub/hub-orders.ts";
+import { startOrderRunner } from "./hub/order-runner.ts";
+import { openSiteVault } from "./hub/vault-link.ts";
+import {
+  applianceVersion,
+  checkHops,
+  readGrant,
+  readRegistration,
+  registerAtHub,
+  topologyOf,
+  writeGrant,
+  type HubRegistration,
+} from "./identity/hub-registration.ts";
+import { openSiteAuthority, type IssuedIdentity, type SiteAuthority } from "./identity/site-authority.ts";
+import { startIngestListener, type IngestListener } from "./ingest/ingest-listener.ts";
+import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
+import { checkSpool, spoolBytesOf, type Spool } from "./ingest/spool.ts";
+import type { AgentFiles } from "./push/agent-archive.ts";
+import { Guests } from "./push/guests.ts";
+import { createHostKeys, type HostKeys } from "./push/host-keys.ts";
+import { openStateDatabase, type StateDatabase } from "./state/database.ts";
+import { createSealedFacts, type SealedFacts } from "./state/facts.ts";
+import { openSecretBox } from "./state/secret-box.ts";
+import { startAdminServer } from "./admin/admin-server.ts";
+
+const vaultRetryMs = 3_000;
+
+export interface ApplianceOptions {
+  readonly stateFolder: string;
+  readonly agentFiles: () => Promise<AgentFiles>;
+  readonly log: Log;
+  readonly clock?: Clock;
+  readonly random?: Random;
+}
+
+/** Opens the state folder and starts everything that can run: without a registration, all but replication. */
+export async function startAppliance(options: ApplianceOptions): Promise<Appliance> {
+  const { stateFolder, log, clock = systemClock, random = systemRandom } = options;
+  const config = await loadConfig(stateFolder);
+  await createStateFolder(stateFolder);
+  await using cleanup = new AsyncDisposableStack();
+  const database = cleanup.use(openStateDatabase(join(stateFolder, "state.sqlite")));
+  const box = await openSecretBox(join(stateFolder, "state.key"), random);
+  const facts = createSealedFacts(database, box);
+  const authority = await openSiteAuthority(facts, clock);
+  const appliance = new Appliance({
+    ...options,
+    clock,
+    random,
+    config,
+    database,
+    facts,
+    authority,
+    credentials: createCredentialStore({ database, box, random }),
+    identity: await authority.issueServerIdentity(config.listenAddresses),
+    log,
+  });
+  cleanup.use(appliance);
+  await appliance.start();
+  const owned = cleanup.move();
+  appliance.own(owned);
+  return appliance;
+}
+
+interface ApplianceParts extends ApplianceOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly config: ApplianceConfig;
+  readonly database: StateDatabase;
+  readonly facts: SealedFacts;
+  readonly authority: SiteAuthority;
+  readonly credentials: CredentialStore;
+  readonly identity: IssuedIdentity;
+}
+
+/** Owns everything that runs. */
+export class Appliance implements AsyncDisposable {
+  readonly config: ApplianceConfig;
+  readonly authority: SiteAuthority;
+  readonly credentials: CredentialStore;
+  readonly vcenters: VcenterStore;
+  readonly registry: MachineRegistry;
+  readonly ledger: PointLedger;
+  readonly guests: Guests;
+  readonly hostKeys: HostKeys;
+  readonly health = new Health();
+  readonly spool: Spool;
+  readonly #parts: ApplianceParts;
+  readonly #orders: AgentOrders;
+  readonly #stack = new AsyncDisposableStack();
+  readonly #ending = new AbortController();
+  #outer: AsyncDisposable | undefined;
+  #siteConnector: { readonly names: string; readonly connector: Connector } | undefined;
+  #ingest: IngestListener | undefined;
+  #hubLink: HubLink | undefined;
+  #ports = { controlPort: 0, dataPort: 0 };
+
+  constructor(parts: ApplianceParts) {
+    const { database, clock, random, log, config, stateFolder } = parts;
+    this.#parts = parts;
+    this.config = config;
+    this.authority = parts.authority;
+    this.credentials = parts.credentials;
+    this.vcenters = createVcenterStore({ database, clock, random });
+    this.registry = createMachineRegistry({ database, clock, random, log });
+    this.ledger = createPointLedger({ database, clock });
+    this.hostKeys = createHostKeys(database);
+    // A folder of its own: the vault empties it when it opens.
+    this.spool = { folder: join(config.spoolFolder ?? join(stateFolder, "spool"), "packs"), spoolBytesMax: config.spoolBytesMax };
+    this.#orders = createAgentOrders({ database, clock });
+    this.guests = new Guests({
+      ...parts,
+      registry: this.registry,
+      vcenters: this.vcenters,
+      hostKeys: this.hostKeys,
+      connector: () => this.siteConnector(),
+      sshPort: config.sshPort,
+      appliance: () => ({ address: config.listenAddresses[0] ?? "", ...this.#ports }),
+      discover: async (signal) => void (await this.discover(signal)),
+    });
+    this.#stack.use(this.guests);
+  }
+
+  get registration(): HubRegistration | undefined {
+    return readRegistration(this.#parts.facts);
+  }
+
+  get ports(): { readonly controlPort: number; readonly dataPort: number } {
+    return this.#ports;
+  }
+
+  get isHubReached(): boolean {
+    return this.#hubLink !== undefined && !this.health.has("hub");
+  }
+
+  /** What start has opened before this object was handed out. */
+  own(outer: AsyncDisposable): void {
+    this.#outer = outer;
+  }
+
+  async start(): Promise<void> {
+    const { log, identity, stateFolder, config } = this.#parts;
+    await mkdir(this.spool.folder, { recursive: true, mode: 0o700 });
+    this.#ports = { controlPort: config.controlPort, dataPort: config.dataPort };
+    const control = await startAgentListener(
+      { authority: this.authority, registry: this.registry, orders: this.#orders, dataPort: () => this.#ports.dataPort, log },
+      { addresses: config.listenAddresses, port: config.controlPort, identity },
+    );
+    this.#stack.use(control);
+    this.#ports = { ...this.#ports, controlPort: control.listening[0]?.port ?? config.controlPort };
+    const registration = this.registration;
+    if (registration !== undefined) await this.#startReplication(registration);
+    this.#stack.use(await startAdminServer(this, { stateFolder, log }));
+    log.info("appliance started", { ...this.#ports, isRegistered: registration !== undefined });
+  }
+
+  /** The way to vCenters and guests; its topology always names the vCenters that were added. */
+  siteConnector(extraHosts: readonly string[] = []): Connector {
+    const hosts = [...new Set([...this.vcenters.list().map((vcenter) => vcenter.host), ...extraHosts])];
+    const names = hosts.join(" ");
+    if (this.#siteConnector?.names === names) return this.#siteConnector.connector;
+    const { clock, log, config } = this.#parts;
+    const registration = this.registration;
+    const topology =
+      registration === undefined
+        ? parseTopology({
+            dnsServers: config.dnsServers,
+            hosts: config.hosts,
+            siteRanges: config.siteRanges,
+            siteNames: [...config.siteNames, ...hosts],
+          })
+        : topologyOf(registration.key, { config, siteNames: hosts });
+    const connector = createConnector({ topology, clock, log });
+    // Earlier ones stay open for what still uses them, and end with the appliance.
+    this.#stack.use(connector);
+    this.#siteConnector = { names, connector };
+    return connector;
+  }
+
+  discovery(extraHosts: readonly string[] = []): DiscoveryParts {
+    const { clock, log } = this.#parts;
+    return { vcenters: this.vcenters, credentials: this.credentials, connector: () => this.siteConnector(extraHosts), clock, log };
+  }
+
+  async discover(signal?: AbortSignal): Promise<void> {
+    await discoverAll(this.discovery(), signal);
+    await this.#hubLink?.pushInventory(signal);
+  }
+
+  async checkHops(key: RegistrationKey | undefined, signal?: AbortSignal): Promise<readonly CheckResult[]> {
+    const registration = this.registration;
+    const from = key ?? (registration === undefined ? undefined : { ...registration.key, hubCaPem: registration.hubCaPem });
+    if (from === undefined) {
+      throw new Fault(
+        "ApplianceNotRegistered",
+        "could not check the way to the hub: it is known from a registration key, and none was given",
+      );
+    }
+    return await checkHops(from, this.#registrationParts(), signal);
+  }
+
+  async register(
+    key: RegistrationKey,
+    signal?: AbortSignal,
+  ): Promise<{ readonly registration: HubRegistration; readonly checks: readonly CheckResult[] }> {
+    const before = this.registration;
+    if (before !== undefined && before.key.keyId === key.keyId) {
+      return { registration: before, checks: await this.checkHops(undefined, signal) };
+    }
+    const result = await registerAtHub(key, this.#registrationParts(), signal);
+    if (before === undefined) await this.#startReplication(result.registration);
+    return result;
+  }
+
+  #registrationParts(): Parameters<typeof checkHops>[1] {
+    const { config, facts, clock, log } = this.#parts;
+    return { config, facts, clock, log, siteNames: this.vcenters.list().map((vcenter) => vcenter.host) };
+  }
+
+  async #startReplication(registration: HubRegistration): Promise<void> {
+    const { clock, log, config } = this.#parts;
+    const connector = this.#stack.use(
+      createConnector({
+        topology: topologyOf(registration.key, { config, siteNames: [] }),
+        clock,
+        log,
+        caPem: registration.hubCaPem,
+        clientCertificate: { certPem: registration.certPem, keyPem: registration.privateKeyPem },
+      }),
+    );
+    this.#startHub(registration, connector);
+    // The storage account may be out of reach at the moment; agents are taken in as soon as it answers.
+    const ingest = this.#startIngest(registration, connector);
+    this.#stack.defer(async () => {
+      this.#ending.abort();
+      await ingest;
+    });
+  }
+
+  #startHub(registration: HubRegistration, connector: Connector): void {
+    const { clock, log, config, database } = this.#parts;
+    const hubOrders = createHubOrders(database);
+    const runner = this.#stack.use(
+      startOrderRunner({
+        hubOrders,
+        orders: this.#orders,
+        registry: this.registry,
+        ledger: this.ledger,
+        clock,
+        log,
+        discover: async (signal) => await this.discover(signal),
+        fence: async (machineId, wanted, signal) => await this.#fence(machineId, wanted, signal),
+        prepareFence: async (machineId, signal) => await this.guests.prepareFence(machineId, signal),
+        install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
+        uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
+        disconnect: async (machineId) => await this.#ingest?.disconnect(machineId),
+      }),
+    );
+    this.#hubLink = this.#stack.use(
+      startHubLink({
+        applianceId: registration.applianceId,
+        hub: createHubClient({ services: registration.key.services, port: config.hubPort, dispatcher: connector.dispatcher }),
+        hubOrders,
+        runner,
+        ledger: this.ledger,
+        registry: this.registry,
+        clock,
+        log,
+        inventory: () => inventoryOf(this.vcenters, this.credentials),
+        waitInventoryChange: async (signal) => await this.vcenters.waitChange(signal),
+        telemetry: async () => await this.#telemetry(),
+        grant: () => this.#grant(),
+        onGrant: (grant) => writeGrant(this.#parts.facts, grant),
+        onReach: (fault) => this.health.set("hub", fault),
+      }),
+    );
+  }
+
+  async #startIngest(registration: HubRegistration, connector: Connector): Promise<void> {
+    const { clock, log, random, config, identity } = this.#parts;
+    const { signal } = this.#ending;
+    const openStack = this.#stack.use(new AsyncDisposableStack());
+    const vault = await openSiteVault(
+      { registration, connector, grant: () => this.#grant(), spool: this.spool, clock, random, log },
+      openStack,
+    );
+    for (let isSettled = false; !isSettled && !signal.aborted;) {
+      try {
+        await this.ledger.recover(vault);
+        this.health.set("storage", undefined);
+        isSettled = true;
+      } catch (error) {
+        const fault = asFault(error, "look into the vault after the start");
+        this.health.set("storage", fault);
+        log.warn("vault not reached yet", { fault: fault.code, reason: fault.message });
+        await clock.sleep(vaultRetryMs, signal).catch(() => undefined); // The loop's head sees the abort.
+      }
+    }
+    if (signal.aborted) return;
+    const ingest = await startIngestListener(
+      {
+        vault,
+        ledger: this.ledger,
+        registry: this.registry,
+        clock,
+        log,
+        checkSpace: async () => await checkSpool(this.spool),
+        onOutcome: (peer, fault) => this.health.set(`machine ${peer.machineId}`, fault),
+      },
+      { addresses: config.listenAddresses, port: config.dataPort, identity, caPem: this.authority.caPem },
+    );
+    openStack.use(ingest);
+    this.#ingest = ingest;
+    this.#ports = { ...this.#ports, dataPort: ingest.listening[0]?.port ?? config.dataPort };
+    log.info("agents are taken in", { dataPort: this.#ports.dataPort });
+  }
+
+  async #fence(machineId: MachineId, wanted: "poweredOn" | "poweredOff", signal: AbortSignal): Promise<void> {
+    const { infrastructureId } = this.registry.get(machineId);
+    if (infrastructureId === undefined)
+      throw new Fault("NotFound", "the machine is tied to none that a vCenter shows", { evidence: { machineId } });
+    if (!this.guests.isByHand(machineId)) return await setMachinePower(this.discovery(), { infrastructureId, wanted }, signal);
+    if (wanted === "poweredOff") return await this.guests.powerOff(machineId, signal);
+    throw new Fault("OperationNotSupported", "a machine that no vCenter shows cannot be powered on from here", {
+      evidence: { machineId },
+      action: "power the machine on by hand",
+    });
+  }
+
+  async #telemetry(): Promise<Parameters<typeof startHubLink>[0]["telemetry"] extends () => Promise<infer T> ? T : never> {
+    return {
+      applianceVersion,
+      spoolBytes: await spoolBytesOf(this.spool),
+      spoolBytesMax: this.spool.spoolBytesMax,
+      residentBytes: process.memoryUsage.rss(),
+      healthErrors: this.health.reports(),
+    };
+  }
+
+  #grant(): NonNullable<ReturnType<typeof readGrant>> {
+    const grant = readGrant(this.#parts.facts);
+    if (grant !== undefined) return grant;
+    throw new Fault("ApplianceNotRegistered", "the appliance has no storage grant");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort();
+    await this.#stack.disposeAsync();
+    const outer = this.#outer;
+    this.#outer = undefined;
+    await outer?.[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,256 @@
+// The guests of this appliance over SSH: install, remove, look at one that no vCenter shows, and power such a one off.
+
+import { join } from "node:path";
+import { isIP } from "node:net";
+import { z } from "zod";
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../base/log.ts";
+import type { ApplianceOrder, DiscoveredMachine } from "../../contract/appliance-protocol.ts";
+import { Fault } from "../../contract/errors.ts";
+import type { MachineId } from "../../contract/ids.ts";
+import type { Connector } from "../../connectivity/connector.ts";
+import type { CredentialStore } from "../credentials/credential-store.ts";
+import { byHandId, type VcenterStore } from "../discovery/vcenter-store.ts";
+import type { SiteAuthority } from "../identity/site-authority.ts";
+import type { MachineRegistry } from "../control/machine-registry.ts";
+import { prepareAgentArchive, type AgentFiles } from "./agent-archive.ts";
+import type { HostKeys } from "./host-keys.ts";
+import { installAgent, removeAgent } from "./install.ts";
+import { openSshSession, type SshSession } from "./ssh-session.ts";
+
+const addressesTriedMax = 4;
+const powerOffMsMax = 30_000;
+const lookAgainMs = 500;
+/** Answers that must stay away in a row before a machine counts as off. */
+const silentTriesMin = 3;
+
+export interface GuestsParts {
+  readonly registry: MachineRegistry;
+  readonly vcenters: VcenterStore;
+  readonly credentials: CredentialStore;
+  readonly authority: SiteAuthority;
+  readonly hostKeys: HostKeys;
+  readonly connector: () => Pick<Connector, "connect">;
+  readonly agentFiles: () => Promise<AgentFiles>;
+  readonly stateFolder: string;
+  readonly sshPort: number;
+  readonly appliance: () => { readonly address: string; readonly controlPort: number; readonly dataPort: number };
+  readonly discover: (signal: AbortSignal) => Promise<void>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+type Protect = Extract<ApplianceOrder, { kind: "protect" }>;
+
+export class Guests implements AsyncDisposable {
+  readonly #parts: GuestsParts;
+  /** Sessions opened before a quiesce: a frozen guest takes no new login. */
+  readonly #kept = new Map<MachineId, SshSession>();
+
+  constructor(parts: GuestsParts) {
+    this.#parts = parts;
+  }
+
+  async install(
+    order: Protect,
+    onStep: (percent: number, text: string) => void,
+    signal: AbortSignal,
+  ): Promise<{ readonly machineId: MachineId; readonly address: string }> {
+    const { credentials, authority, registry, clock, log, appliance, agentFiles, stateFolder } = this.#parts;
+    const credential = credentials.find(order.runAsAccountId);
+    if (credential.kind === "vcenter") {
+      throw new Fault("InputInvalid", `the credential ${credential.name} is for vCenters, not for guests`, {
+        evidence: { credential: credential.name },
+      });
+    }
+    const shown = await this.#findMachine(order.infrastructureId, signal);
+    const addresses = order.address === undefined ? preferIpv4(shown.addresses) : [order.address];
+    if (addresses.length === 0) {
+      throw new Fault("GuestUnreachable", `the vCenter shows no address of ${shown.name}`, {
+        evidence: { machine: shown.name, powerState: shown.powerState },
+        action: "start the guest's tools so that its address is shown, or give the address with --address",
+      });
+    }
+    onStep(1, "preparing the agent");
+    const files = await agentFiles();
+    const archivePath = await prepareAgentArchive(files, join(stateFolder, "cache"));
+    onStep(3, `logging in to ${shown.name}`);
+    const { session, address } = await this.#openAny(addresses, credential.credentialId, signal);
+    await using owned = session;
+    const { machine } = await installAgent(
+      {
+        session: owned,
+        host: address,
+        archivePath,
+        unitText: files.unitText,
+        appliance: appliance(),
+        authorityPem: authority.caPem,
+        passphrase: authority.passphrase,
+        expectedUuid: shown.smbiosUuid === "" ? undefined : shown.smbiosUuid,
+        registry,
+        clock,
+        log,
+        onStep,
+      },
+      signal,
+    );
+    return { machineId: machine.machineId, address };
+  }
+
+  async uninstall(machineId: MachineId, signal: AbortSignal): Promise<void> {
+    await using session = await this.#openFor(machineId, signal);
+    await removeAgent(session);
+  }
+
+  /** Looks at a machine over SSH and keeps it as one that no vCenter shows. */
+  async addByHand(address: string, credentialName: string, signal?: AbortSignal): Promise<DiscoveredMachine> {
+    const { credentials, vcenters } = this.#parts;
+    const credential = credentials.find(credentialName);
+    await using session = await this.#open(address, credential.credentialId, signal);
+    const text = await session.requireAsRoot("look at the machine", lookScript);
+    const seen = lookShape.parse(
+      Object.fromEntries(text.split("\n").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1).trim()])),
+    );
+    const machine: DiscoveredMachine = {
+      infrastructureId: (seen.uuid === "" ? seen.machine : seen.uuid).toLowerCase().slice(0, 64),
+      vcenterId: byHandId,
+      name: seen.name,
+      smbiosUuid: seen.uuid.toLowerCase(),
+      guestOs: seen.os,
+      powerState: "poweredOn",
+      cpuCount: Number(seen.cpus),
+      memoryBytes: Number(seen.memory) * 1024,
+      firmware: seen.firmware === "efi" ? "efi" : "bios",
+      addresses: [address],
+      disks: seen.disks
+        .split(" ")
+        .filter((each) => each !== "")
+        .slice(0, 64)
+        .map((each) => ({ label: each.split(":")[0] ?? "", sizeBytes: Number(each.split(":")[1]), controller: "" })),
+      nics: [],
+    };
+    vcenters.putByHand(machine);
+    return machine;
+  }
+
+  isByHand(machineId: MachineId): boolean {
+    const { registry, vcenters } = this.#parts;
+    const infrastructureId = registry.find(machineId)?.infrastructureId;
+    return infrastructureId !== undefined && vcenters.findMachine(infrastructureId)?.vcenterId === byHandId;
+  }
+
+  /** Opens the session by which a frozen guest can still be powered off. */
+  async prepareFence(machineId: MachineId, signal: AbortSignal): Promise<void> {
+    if (!this.isByHand(machineId)) return;
+    const session = await this.#openFor(machineId, signal);
+    await this.#drop(machineId);
+    await session.requireAsRoot("prepare for the power-off", "test -w /proc/sysrq-trigger");
+    this.#kept.set(machineId, session);
+  }
+
+  /** Powers a machine that no vCenter shows off, at once and without a write, and confirms that it answers no more. */
+  async powerOff(machineId: MachineId, signal: AbortSignal): Promise<void> {
+    const { connector, clock, registry, sshPort } = this.#parts;
+    const { address } = registry.get(machineId);
+    if (address === undefined) throw new Fault("NotFound", "the machine's address is not known", { evidence: { machineId } });
+    const session = this.#kept.get(machineId) ?? (await this.#openFor(machineId, signal));
+    this.#kept.set(machineId, session);
+    // The machine dies while it answers: a broken connection is the expected end, and the silence below is the proof.
+    await session
+      .runAsRoot("echo 1 > /proc/sys/kernel/sysrq; echo o > /proc/sysrq-trigger; sleep 5", { timeoutMs: 8_000, signal })
+      .catch(() => undefined);
+    await this.#drop(machineId);
+    const endMs = clock.monotonicMs() + powerOffMsMax;
+    let silentTries = 0;
+    while (silentTries < silentTriesMin) {
+      signal.throwIfAborted();
+      const socket = await connector()
+        .connect({ host: address, port: sshPort }, AbortSignal.any([signal, AbortSignal.timeout(2_000)]))
+        .catch(() => undefined); // No answer is what is hoped for.
+      socket?.destroy();
+      silentTries = socket === undefined ? silentTries + 1 : 0;
+      if (socket !== undefined && clock.monotonicMs() > endMs) {
+        throw new Fault("FenceUnconfirmed", `the machine at ${address} still answers after the order to power off`, {
+          evidence: { machineId, address },
+        });
+      }
+      await clock.sleep(lookAgainMs, signal);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const machineId of [...this.#kept.keys()]) await this.#drop(machineId);
+  }
+
+  async #drop(machineId: MachineId): Promise<void> {
+    const session = this.#kept.get(machineId);
+    this.#kept.delete(machineId);
+    await session?.[Symbol.asyncDispose]();
+  }
+
+  async #findMachine(infrastructureId: string, signal: AbortSignal): Promise<DiscoveredMachine> {
+    const { vcenters, discover } = this.#parts;
+    const known = vcenters.findMachine(infrastructureId);
+    if (known !== undefined) return known;
+    await discover(signal);
+    const found = vcenters.findMachine(infrastructureId);
+    if (found !== undefined) return found;
+    throw new Fault("NotFound", "no vCenter of this appliance shows the machine", { evidence: { infrastructureId } });
+  }
+
+  async #openAny(
+    addresses: readonly string[],
+    credentialId: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly session: SshSession; readonly address: string }> {
+    let failed: unknown;
+    for (const address of addresses.slice(0, addressesTriedMax)) {
+      try {
+        return { session: await this.#open(address, credentialId, signal), address };
+      } catch (error) {
+        if (!(error instanceof Fault) || error.code !== "GuestUnreachable") throw error;
+        failed = error;
+      }
+    }
+    throw failed;
+  }
+
+  async #openFor(machineId: MachineId, signal: AbortSignal): Promise<SshSession> {
+    const { address, credentialId } = this.#parts.registry.get(machineId);
+    if (address !== undefined && credentialId !== undefined) return await this.#open(address, credentialId, signal);
+    throw new Fault("NotFound", "how to log in to the machine is not known", { evidence: { machineId } });
+  }
+
+  async #open(host: string, credentialId: string, signal?: AbortSignal): Promise<SshSession> {
+    const { credentials, connector, hostKeys, sshPort } = this.#parts;
+    const credential = credentials.find(credentialId);
+    const secret = credentials.reveal(credential.credentialId);
+    return await openSshSession({ target: { host, port: sshPort, credential, secret }, connector: connector(), hostKeys }, signal);
+  }
+}
+
+function preferIpv4(addresses: readonly string[]): readonly string[] {
+  const usable = addresses.filter((address) => !address.startsWith("fe80:") && !address.startsWith("169.254."));
+  return usable.toSorted((left, right) => isIP(left) - isIP(right));
+}
+
+const lookScript = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+echo "uuid=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null)"
+echo "machine=$(cat /etc/machine-id)"
+echo "name=$(uname -n)"
+echo "os=$(. /etc/os-release 2>/dev/null; echo "$PRETTY_NAME")"
+echo "cpus=$(getconf _NPROCESSORS_ONLN)"
+echo "memory=$(awk '/^MemTotal/{print $2}' /proc/meminfo)"
+echo "firmware=$(test -d /sys/firmware/efi && echo efi || echo bios)"
+echo "disks=$(lsblk -bdnro NAME,SIZE,TYPE 2>/dev/null | awk '$3=="disk"{printf "%s:%s ", $1, $2}')"`;
+
+const lookShape = z.object({
+  uuid: z.string(),
+  machine: z.string(),
+  name: z.string().min(1).max(253),
+  os: z.string().max(255),
+  cpus: z.string().regex(/^\d+$/),
+  memory: z.string().regex(/^\d+$/),
+  firmware: z.string(),
+  disks: z.string(),
+});
