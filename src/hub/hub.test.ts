@@ -21,6 +21,7 @@ import {
 } from "../contract/appliance-protocol.ts";
 import { parseApplianceId, parseOrderId } from "../contract/ids.ts";
 import { listRoutes } from "./api/arm-router.ts";
+import { openPrincipals } from "./db/principals.ts";
 import { createTypeTable } from "./api/resource-type.ts";
 import { lookupOf } from "./resources/blob-client.ts";
 import {
@@ -30,6 +31,7 @@ import {
   findFreePort,
   loopbackNetwork,
   openTestHub,
+  signIn,
   testDomain,
   type Target,
   type TestHub,
@@ -175,19 +177,8 @@ test("a caller without a role is refused, told which role suffices, and audited"
   const principalId = randomUUID();
   const clientId = randomUUID();
   const { database } = hub.hub.services;
-  const { createHash } = await import("node:crypto");
-  await database.db
-    .insertInto("principals")
-    .values({
-      principal_id: principalId,
-      client_id: clientId,
-      kind: "operator",
-      name: "guest",
-      secret_hash: createHash("sha256").update("guest secret").digest("hex"),
-      created_at: new (globalThis as never as { Date: DateConstructor }).Date().toISOString(),
-    })
-    .execute();
-  const { signIn } = await import("./test-client.ts");
+  const guest = { principalId, clientId, kind: "operator" as const, name: "guest" };
+  await openPrincipals({ db: database.db, clock }).add(guest, "guest secret");
   const token = await signIn(hub.target(`login.${testDomain}`), {
     tenantId: hub.operator.tenantId,
     clientId,

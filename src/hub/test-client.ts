@@ -183,7 +183,7 @@ export async function signIn(
 
 /** The article's landing zone: network, storage account, vault with its role, zones and endpoints. Answers the ids. */
 export async function createLandingZone(
-  test: TestHub,
+  test: Pick<TestHub, "arm" | "groupPath">,
   cidr: string,
   vaults: readonly string[] = ["vault1"],
 ): Promise<{ readonly storageId: string; readonly vaultIds: readonly string[] }> {
