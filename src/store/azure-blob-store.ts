@@ -1,6 +1,6 @@
 // A store in a container of an Azure storage account, real or our own front, through @azure/storage-blob.
 
-import { hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent, type AgentOptions } from "node:https";
 import {
@@ -70,11 +70,12 @@ class AzureBlobStore implements Store {
   async put(key: StoreKey, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
     assertKey(key);
     assert(bytes.length <= blobBytesMax, "a blob is put in one call");
+    const md5 = await md5Of(bytes);
     const isTaken = await this.#call("store an object", key, signal, async (container) => {
       try {
         await container.getBlockBlobClient(key).upload(bytes, bytes.length, {
           conditions: { ifNoneMatch: "*" },
-          transactionalContentMD5: hash("md5", bytes, "buffer"),
+          transactionalContentMD5: md5,
           blobHTTPHeaders: { blobContentType: "application/octet-stream" },
           ...withSignal(signal),
         });
@@ -185,6 +186,17 @@ class AzureBlobStore implements Store {
     }
     return this.#client;
   }
+}
+
+/** Lets others run between pieces: a whole pack takes a tenth of a second. */
+async function md5Of(bytes: Uint8Array): Promise<Uint8Array> {
+  const pieceBytes = 4 << 20;
+  const md5 = createHash("md5");
+  for (let offset = 0; offset < bytes.length; offset += pieceBytes) {
+    md5.update(bytes.subarray(offset, offset + pieceBytes));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return md5.digest();
 }
 
 function withSignal(signal: AbortSignal | undefined): { abortSignal?: AbortSignal } {

@@ -7,7 +7,7 @@ import type { MachineEntries } from "./machine-entries.ts";
 import { packKeyOf, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import type { PackQueue } from "./pack-queue.ts";
-import { depthMax, encodePatch, type EntryKind } from "./patch.ts";
+import { depthMax, encodePatch, type ChangedGranule, type EntryKind } from "./patch.ts";
 import { createObjectSealer, saltBytes, type VaultSecret } from "./sealing.ts";
 import { compressEntry } from "./zstd.ts";
 
@@ -60,10 +60,10 @@ export class EntryWriter implements AsyncDisposable {
     kind: EntryKind,
     id: Uint8Array,
     content: Uint8Array,
-    base?: { readonly id: Uint8Array; readonly content: Uint8Array },
+    base?: { readonly id: Uint8Array; readonly changed: readonly ChangedGranule[] },
   ): Promise<void> {
     const baseDepth = base === undefined ? depthMax : (this.#options.entries.find(kind, base.id)?.depth ?? depthMax);
-    const patch = base === undefined || baseDepth >= depthMax ? undefined : encodePatch(kind, base, content);
+    const patch = base === undefined || baseDepth >= depthMax ? undefined : encodePatch(kind, base.id, base.changed);
     const plain = patch ?? content;
     const packed = compressEntry(plain);
     await this.#append(

@@ -110,8 +110,22 @@ export class MachineEntries {
     return content;
   }
 
+  /** As load, in memory that is the caller's alone to change. */
+  async loadOwn(kind: EntryKind, id: Uint8Array): Promise<Buffer> {
+    const cached = this.#options.cache.get(kind, id);
+    if (cached !== undefined) return Buffer.from(cached);
+    const [content] = await this.loadMany(kind, [id], "forget");
+    assert(content !== undefined, "one id gives one content");
+    return content;
+  }
+
+  /** Keeps content that was checked in memory for later loads; the caller changes it no more. */
+  remember(kind: EntryKind, id: Uint8Array, content: Buffer): void {
+    this.#options.cache.set(kind, id, content);
+  }
+
   /** Checked content of several, read in as few pieces as their places allow. */
-  async loadMany(kind: EntryKind, ids: readonly Uint8Array[]): Promise<Buffer[]> {
+  async loadMany(kind: EntryKind, ids: readonly Uint8Array[], then: "remember" | "forget" = "remember"): Promise<Buffer[]> {
     const contents = Array.from<Buffer>({ length: ids.length });
     let jobs: LoadJob[] = [];
     for (const [position, id] of ids.entries()) {
@@ -124,6 +138,11 @@ export class MachineEntries {
       if (depth > depthMax) throw this.#damaged(kind, jobs[0]?.id, "its chain of patches is too long");
       jobs = await this.#advance(kind, jobs, contents);
     }
+    if (then === "remember")
+      for (const [position, content] of contents.entries()) {
+        const id = ids[position];
+        if (id !== undefined) this.remember(kind, id, content);
+      }
     return contents;
   }
 
@@ -156,7 +175,6 @@ export class MachineEntries {
     if (base.length !== kindSizes[kind].contentBytes) throw this.#damaged(kind, job.id, "its content has a wrong size");
     for (const patch of job.patches.reverse()) applyPatch(kind, base, patch);
     if (!equalBytes(idOf(base), job.id)) throw this.#damaged(kind, job.id, "its content does not fit its digest");
-    this.#options.cache.set(kind, job.id, base);
     return base;
   }
 

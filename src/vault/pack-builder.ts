@@ -64,7 +64,8 @@ export class PackBuilder {
 
   #reserve(moreBytes: number): void {
     if (this.#used + moreBytes <= this.#bytes.length) return;
-    const grown = Buffer.allocUnsafeSlow(Math.max(this.#used + moreBytes, Math.min(this.#bytes.length * 2, packBytesMax)));
+    // Memory that is not touched costs nothing, so few large steps are better than many small copies.
+    const grown = Buffer.allocUnsafeSlow(Math.max(this.#used + moreBytes, Math.min(this.#bytes.length * 8, packBytesMax)));
     grown.set(this.#bytes.subarray(0, this.#used));
     this.#bytes = grown;
   }

@@ -23,27 +23,36 @@ export const kindSizes: Readonly<Record<EntryKind, KindSizes>> = {
   page: { contentBytes: pageBytes, granuleBytes: digestBytes, maskBytes: idsPerPage / 8, granulesMax: 88 },
 };
 
-/** Patch that makes `content` out of `base`; undefined when it would hardly be smaller than the content. */
-export function encodePatch(
-  kind: EntryKind,
-  base: { readonly id: Uint8Array; readonly content: Uint8Array },
-  content: Uint8Array,
-): Buffer | undefined {
+/** A granule of a block or page, and what it becomes. */
+export interface ChangedGranule {
+  readonly index: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Granules of `after` that differ from `before`, by index. */
+export function changedGranules(kind: EntryKind, before: Uint8Array, after: Uint8Array): ChangedGranule[] {
   const sizes = kindSizes[kind];
-  assert(base.content.length === sizes.contentBytes && content.length === sizes.contentBytes, `a ${kind} has ${sizes.contentBytes} bytes`);
-  const changed: number[] = [];
-  const contentView = asBuffer(content);
-  for (let at = 0; at < sizes.contentBytes; at += sizes.granuleBytes)
-    if (contentView.compare(base.content, at, at + sizes.granuleBytes, at, at + sizes.granuleBytes) !== 0) changed.push(at);
+  assert(before.length === sizes.contentBytes && after.length === sizes.contentBytes, `a ${kind} has ${sizes.contentBytes} bytes`);
+  const changed: ChangedGranule[] = [];
+  const view = asBuffer(after);
+  for (let index = 0, at = 0; at < sizes.contentBytes; index++, at += sizes.granuleBytes) {
+    const end = at + sizes.granuleBytes;
+    if (view.compare(before, at, end, at, end) !== 0) changed.push({ index, bytes: view.subarray(at, end) });
+  }
+  return changed;
+}
+
+/** Patch on the content `baseId`; undefined when it would hardly be smaller than the content. `changed` is in order of index. */
+export function encodePatch(kind: EntryKind, baseId: Uint8Array, changed: readonly ChangedGranule[]): Buffer | undefined {
+  const sizes = kindSizes[kind];
   if (changed.length > sizes.granulesMax) return undefined;
   const headBytes = digestBytes + sizes.maskBytes;
   const patch = Buffer.alloc(headBytes + changed.length * sizes.granuleBytes);
-  patch.set(base.id);
-  for (const [order, at] of changed.entries()) {
-    const granule = at / sizes.granuleBytes;
-    const maskAt = headBytes - 1 - (granule >> 3);
-    patch[maskAt] = (patch[maskAt] ?? 0) | (1 << (granule & 7));
-    patch.set(content.subarray(at, at + sizes.granuleBytes), headBytes + order * sizes.granuleBytes);
+  patch.set(baseId);
+  for (const [order, { index, bytes }] of changed.entries()) {
+    const maskAt = headBytes - 1 - (index >> 3);
+    patch[maskAt] = (patch[maskAt] ?? 0) | (1 << (index & 7));
+    patch.set(bytes, headBytes + order * sizes.granuleBytes);
   }
   return patch;
 }

@@ -9,7 +9,8 @@ import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
 import { ChangedIds } from "./changed-ids.ts";
 import type { EntryWriter } from "./entry-writer.ts";
 import type { MachineEntries } from "./machine-entries.ts";
-import { decompressEntry, paysPacked } from "./zstd.ts";
+import { changedGranules, type ChangedGranule } from "./patch.ts";
+import { paysPacked, viewFrame } from "./zstd.ts";
 import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome } from "./vault.ts";
 
 /** A disk of the point, with the tree that it starts from. */
@@ -79,7 +80,7 @@ export class VaultPointWriter implements PointWriter {
 
   async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing: "raw" | "zstd" = "raw"): Promise<void> {
     const state = this.#stateOf(diskId, block);
-    const content = packing === "raw" ? bytes : decompressEntry(bytes, blockBytes);
+    const content = packing === "raw" ? bytes : viewFrame(bytes, blockBytes);
     if (content?.length !== blockBytes || !equalBytes(idOf(content), id))
       throw new Fault("DataDamaged", "could not take a block: its bytes do not fit its digest", {
         evidence: { diskId, block, id: toHex(id), bytes: bytes.length, packing },
@@ -89,9 +90,11 @@ export class VaultPointWriter implements PointWriter {
     voidChain(state, block);
     if (this.#isHere(id)) return state.changed.set(block, id);
     const { writer } = this.#options;
+    const isFrame = packing === "zstd" && paysPacked(bytes.length, blockBytes);
+    const kept = isFrame || packing === "raw" ? bytes : Uint8Array.from(content);
     await runInChain(state, block, async () => {
-      if (packing === "zstd" && paysPacked(bytes.length, blockBytes)) await writer.storeFrame(id, bytes);
-      else await writer.store("block", id, content);
+      if (isFrame) await writer.storeFrame(id, kept);
+      else await writer.store("block", id, kept);
       return id;
     });
   }
@@ -154,11 +157,12 @@ export class VaultPointWriter implements PointWriter {
   async #applyGranules(state: DiskState, block: number, granules: Granules): Promise<Uint8Array> {
     const { entries, writer } = this.#options;
     const baseId = await this.#currentId(state, block);
-    const base = isZeroId(baseId) ? undefined : { id: baseId, content: await entries.load("block", baseId) };
-    const content = base === undefined ? Buffer.alloc(blockBytes) : Buffer.from(base.content);
-    for (const { index, bytes } of granules) content.set(bytes, index * granuleBytes);
+    const content = isZeroId(baseId) ? Buffer.alloc(blockBytes) : await entries.loadOwn("block", baseId);
+    const changed = applyChanges(content, granules);
+    if (changed.length === 0) return baseId;
     const id = idOf(content);
-    if (!this.#isHere(id)) await writer.store("block", id, content, base);
+    if (!this.#isHere(id)) await writer.store("block", id, content, isZeroId(baseId) ? undefined : { id: baseId, changed });
+    if (!isZeroId(id)) entries.remember("block", id, content); // What changed now is likely to change again.
     return id;
   }
 
@@ -183,12 +187,31 @@ export class VaultPointWriter implements PointWriter {
       loadPage: this.#loadPage,
       emitPage: async ({ id, page }, replaced) => {
         if (entries.find("page", id) !== undefined) return;
-        await writer.store("page", id, page, replaced === undefined ? undefined : { id: replaced.id, content: replaced.page });
+        await writer.store(
+          "page",
+          id,
+          page,
+          replaced === undefined ? undefined : { id: replaced.id, changed: changedGranules("page", replaced.page, page) },
+        );
       },
     });
   }
 
   readonly #loadPage = async (id: Uint8Array): Promise<Uint8Array> => await this.#options.entries.load("page", id);
+}
+
+/** Writes granules into a block. Answers those that changed it, in order of index; of two for one place the later counts. */
+function applyChanges(content: Buffer, granules: Granules): ChangedGranule[] {
+  const changed: ChangedGranule[] = [];
+  const byIndex = new Map(granules.map(({ index, bytes }) => [index, bytes]));
+  for (const index of [...byIndex.keys()].sort((a, b) => a - b)) {
+    const bytes = byIndex.get(index) ?? zeroId;
+    const at = index * granuleBytes;
+    if (content.compare(bytes, 0, granuleBytes, at, at + granuleBytes) === 0) continue;
+    content.set(bytes, at);
+    changed.push({ index, bytes });
+  }
+  return changed;
 }
 
 function refuseOtherRoots(disks: readonly PointDisk[], expectedRoots: readonly { readonly diskId: DiskId; readonly root: string }[]): void {

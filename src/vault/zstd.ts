@@ -32,9 +32,14 @@ export function paysPacked(packedBytes: number, plainBytes: number): boolean {
 
 /** The content of a frame, in memory of its own; undefined when it is none, or unpacks to more than sizeMax bytes. */
 export function decompressEntry(packed: Uint8Array, sizeMax: number): Buffer | undefined {
-  decompress ??= createTransform(createZstdDecompress, publicDecompress);
-  const plain = decompress(packed, sizeMax);
+  const plain = viewFrame(packed, sizeMax);
   return plain === undefined ? undefined : Buffer.from(plain);
+}
+
+/** As decompressEntry, in memory that the next call overwrites: for looking, not for keeping. */
+export function viewFrame(packed: Uint8Array, sizeMax: number): Uint8Array | undefined {
+  decompress ??= createTransform(createZstdDecompress, publicDecompress);
+  return decompress(packed, sizeMax);
 }
 
 const publicCompress: Transform = (input) => zstdCompressSync(input, { params });
