@@ -197,72 +197,18 @@ describe("networks", { skip: skip ?? false }, () => {
     assert.deepEqual([told.leftovers, told.links], [[], []]);
   });
 
-  it("from order to answer takes at most 1.3 times a boot from a local raw file plus 10 s", async (t) => {
+  it("a user network forwards a port of this host to the machine", async () => {
     assert.ok(disk !== undefined);
     const hostPort = await freePort();
     const stateFolder = await mkdtemp(join(tmpdir(), "wl-"));
-    const networks: Readonly<Record<string, NamedNetwork>> = { nat: { kind: "user", forwards: [{ hostPort, guestPort: guest.port }] } };
-    const target = await open(stateFolder, networks);
+    const target = await open(stateFolder, { nat: { kind: "user", forwards: [{ hostPort, guestPort: guest.port }] } });
     const disks = [{ diskId: parseDiskId("boot"), isBoot: true, content: disk }];
     const nics = [{ mac: guest.mac, guestName: guest.nicName }];
-    const shape = { name: "timed", cpuCount: 2, memoryBytes: 512 * 2 ** 20, firmware: "bios", disks, nics } as const;
-    const probe = async () => {
-      const outcome = await target.probe("timed", { port: guest.port, path: guest.path }, bootSecondsMax);
-      assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
-    };
-    const orderedMs = clock.monotonicMs();
-    const { hydration } = await target.launch({ ...shape, network: { kind: "named", name: "nat" } });
-    await probe();
-    const landedSeconds = (clock.monotonicMs() - orderedMs) / 1000;
-    await target.fill("timed", () => undefined);
-    await target.stop("timed");
-    const overlay = machinePaths(stateFolder, "timed").overlay(0);
-    const raw = join(stateFolder, "raw");
-    await runCommand("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", overlay, raw]);
-    const machine = [
-      "-machine",
-      "q35",
-      "-accel",
-      "tcg,thread=multi",
-      "-cpu",
-      "max",
-      "-smp",
-      "2",
-      "-m",
-      "512M",
-      "-nodefaults",
-      "-display",
-      "none",
-    ];
-    const rest = [
-      "-vga",
-      "std",
-      "-device",
-      "virtio-rng-pci",
-      "-drive",
-      `if=virtio,format=raw,file=${raw}`,
-      "-serial",
-      `file:${raw}.serial`,
-    ];
-    const card = [
-      "-netdev",
-      `user,id=n0,hostfwd=tcp:127.0.0.1:${hostPort}-:${guest.port}`,
-      "-device",
-      `virtio-net-pci,netdev=n0,mac=${guest.mac}`,
-    ];
-    const ended = new AbortController();
-    const rawMs = clock.monotonicMs();
-    const timeoutMs = bootSecondsMax * 1000;
-    const stopped = assert.rejects(runCommand("qemu-system-x86_64", [...machine, ...rest, ...card], { timeoutMs, signal: ended.signal }));
-    await probe();
-    const rawSeconds = (clock.monotonicMs() - rawMs) / 1000;
-    ended.abort();
-    await stopped;
+    const shape = { name: "nat", cpuCount: 2, memoryBytes: 512 * 2 ** 20, firmware: "bios", disks, nics } as const;
+    await target.launch({ ...shape, network: { kind: "named", name: "nat" } });
+    const outcome = await target.probe("nat", { port: guest.port, path: guest.path }, bootSecondsMax);
     await closeAll(target, stateFolder);
-    t.diagnostic(
-      `order to answer ${landedSeconds.toFixed(1)} s, hydration ${hydration.seconds.toFixed(2)} s, raw boot ${rawSeconds.toFixed(1)} s`,
-    );
-    assert.ok(landedSeconds <= 1.3 * rawSeconds + 10, `${landedSeconds} s against ${rawSeconds} s`);
+    assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
   });
 });
 

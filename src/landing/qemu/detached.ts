@@ -18,6 +18,8 @@ export interface DetachedOptions {
 export type DetachedOutcome = { readonly kind: "ready" } | { readonly kind: "ended"; readonly output: string };
 
 const pollMs = 10;
+/** What this program was told in its environment is not for programs that run a guest. */
+const plainEnvironment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
 const outputBytesMax = 2_000;
 
 /** On abort the program is killed. */
@@ -25,7 +27,7 @@ export async function startDetached(options: DetachedOptions): Promise<DetachedO
   const { clock, signal, logPath } = options;
   await using log = await open(logPath, "w");
   const [program, ...args] = options.command;
-  const child = spawn(program, args, { detached: true, stdio: ["ignore", log.fd, log.fd], cwd: "/" });
+  const child = spawn(program, args, { detached: true, stdio: ["ignore", log.fd, log.fd], cwd: "/", env: plainEnvironment });
   let isOver = false;
   const end = () => (isOver = true);
   child.once("error", end);

@@ -52,7 +52,7 @@ const socketPathBytesMax = 107;
 const stopPollMs = 100;
 const probeGraceMs = 30_000;
 
-/** Opens the target. Machines of an earlier process are taken over; those that never became whole are removed. */
+/** Opens the target; one process at a time owns the state folder. Machines of an earlier process are taken over; those that never became whole are removed. */
 export async function openQemuTarget(options: QemuTargetOptions): Promise<QemuTarget> {
   requirePrograms();
   await mkdir(join(options.stateFolder, "machines"), { recursive: true, mode: 0o700 });
@@ -82,7 +82,7 @@ export class QemuTarget implements Target {
     return await this.#inTurn(spec.name, async () => {
       const present = await this.#find(spec.name);
       if (present !== undefined) {
-        await present.exportContents(spec.disks);
+        if ((await present.dependencies()).includes(true)) await present.exportContents(spec.disks);
         if ((await present.findEmulator()) === undefined) await this.#startPresent(present);
         return { hydration: present.record.hydration };
       }
