@@ -193,32 +193,42 @@ async function execute(
       cause,
     });
   if (signal.aborted) throw broken(signal.reason);
-  const channel = await new Promise<ClientChannel>((resolve, reject) => {
-    client.exec(command, (error, stream) => (error === undefined ? resolve(stream) : reject(broken(error))));
+  const running = await new Promise<{ readonly channel: ClientChannel; readonly ended: Promise<number> }>((resolve, reject) => {
+    client.exec(command, (error, channel) => {
+      if (error !== undefined) return reject(broken(error));
+      // Listened to at once: a short command ends in the same packet that opens its channel.
+      return resolve({ channel, ended: exitOf(channel, signal, broken) });
+    });
   });
+  const { channel, ended } = running;
+  ended.catch(() => undefined); // Awaited below; a failure before that is not lost.
   const stdout = collect(channel);
   const stderr = collect(channel.stderr);
-  const ended = new Promise<number>((resolve, reject) => {
-    let exitCode: number | undefined;
-    channel.once("exit", (code: number | null) => {
-      exitCode = code ?? 128;
-    });
-    channel.once("close", () => (exitCode === undefined ? reject(broken(undefined)) : resolve(exitCode)));
-    signal.addEventListener(
-      "abort",
-      () => {
-        channel.destroy();
-        reject(broken(signal.reason));
-      },
-      { once: true },
-    );
-  });
   channel.on("error", () => undefined); // `ended` tells.
   channel.stdin.on("error", () => undefined); // A command may end before it has read its input; its exit code tells.
   const feeding = feed(channel, firstLine, options.stdin).catch(() => undefined); // As above.
   const exitCode = await ended;
   await feeding;
   return { exitCode, stdout: stdout(), stderr: stderr() };
+}
+
+async function exitOf(channel: ClientChannel, signal: AbortSignal, broken: (cause: unknown) => Fault): Promise<number> {
+  return await new Promise<number>((resolve, reject) => {
+    let exitCode: number | undefined;
+    const onAbort = (): void => {
+      channel.destroy();
+      reject(broken(signal.reason));
+    };
+    channel.once("exit", (code: number | null) => {
+      exitCode = code ?? 128;
+    });
+    channel.once("close", () => {
+      signal.removeEventListener("abort", onAbort);
+      if (exitCode === undefined) reject(broken(undefined));
+      else resolve(exitCode);
+    });
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
 }
 
 async function feed(channel: ClientChannel, firstLine: string, stdin: string | Readable | undefined): Promise<void> {
