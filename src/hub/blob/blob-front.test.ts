@@ -24,6 +24,8 @@ import { Fault, toReport } from "../../contract/errors.ts";
 import { openAzureBlobStore } from "../../store/azure-blob-store.ts";
 import { testStore } from "../../store/store-suite.ts";
 import type { Store } from "../../store/store.ts";
+import { openVaultReader } from "../../vault/open-vault.ts";
+import { assertContent, newMachine, openTestVault, sealWhole, testKey, vaultId } from "../../vault/test-vault.ts";
 import { makeContainerSas, type BlobPermission } from "./sas.ts";
 import { startTestBlobServer, type TestBlobServer } from "./test-blob-server.ts";
 
@@ -240,6 +242,16 @@ describe("blob front", () => {
       outgoing.flushHeaders();
     });
     assert.equal(answer, 413);
+  });
+
+  it("carries a vault: what one process seals, a reader through another store opens", async () => {
+    await using store = sasStore(server, makeSas(["read", "create", "list"]));
+    await using vault = await openTestVault(store, { packBytes: 500_000 });
+    const content = randomBytes(3_000_000);
+    const pointId = await sealWhole(vault, newMachine(), content);
+    await using readingStore = sasStore(server, makeSas(["read", "list"]));
+    await using reader = await openVaultReader({ store: readingStore, vaultId, key: testKey });
+    await assertContent(reader, pointId, content);
   });
 
   it("never goes by a proxy of the environment", async () => {
