@@ -107,13 +107,7 @@ function prepareStep(world: Replication): Step {
     run: async (context) => {
       const { itemId, landedName } = context.parameters;
       const item = await readItem(world.services.database.db, itemId);
-      const vault = vaultOf(parseResourceId(itemId));
-      const machineId = parseMachineId(context.parameters.machineId);
-      const state = await world.services.appliances.machine(vault.key, machineId);
-      if (state === undefined || state.report.state.phase !== "delta")
-        throw new Fault("ReplicationNotReady", `could not migrate ${item.machineName}: its agent does not replicate changes`, {
-          evidence: { phase: state?.report.state.phase ?? "unknown", lastSeenAt: state?.lastSeenAt ?? "never" },
-        });
+      await waitForDelta(world, context, item.machineName);
       if ((await world.target.list()).includes(landedName))
         throw new Fault("StateConflict", `could not migrate ${item.machineName}: the target has a machine named ${landedName}`, {
           evidence: { landedName },
@@ -124,6 +118,25 @@ function prepareStep(world: Replication): Step {
     },
     undo: "the checks only read",
   };
+}
+
+/** A source that was just switched on again needs a while until its agent replicates changes. */
+async function waitForDelta(world: Replication, context: Context, machineName: string): Promise<void> {
+  const { clock, appliances } = world.services;
+  const vault = vaultOf(parseResourceId(context.parameters.itemId));
+  const machineId = parseMachineId(context.parameters.machineId);
+  const endsAtMs = clock.monotonicMs() + world.limits.shortOrderSeconds * 1000;
+  for (;;) {
+    const machine = await appliances.machine(vault.key, machineId);
+    const phase = machine?.report.state.phase;
+    if (phase === "delta") return;
+    if (clock.monotonicMs() > endsAtMs)
+      throw new Fault("ReplicationNotReady", `could not migrate ${machineName}: its agent does not replicate changes`, {
+        evidence: { phase: phase ?? "unknown", lastSeenAt: machine?.lastSeenAt ?? "never" },
+      });
+    await context.progress(0, `waits until the agent replicates changes (now: ${phase ?? "unknown"})`);
+    await clock.sleep(world.limits.pollMs, context.signal);
+  }
 }
 
 function verifyStep(world: Replication): Step {

@@ -1,0 +1,148 @@
+// A hub without network faces for tests: real database, router and jobs; a simulated target; a vault in a folder.
+
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { systemClock } from "../../../base/clock.ts";
+import { silentLog, type Log } from "../../../base/log.ts";
+import { systemRandom } from "../../../base/random.ts";
+import { Fault } from "../../../contract/errors.ts";
+import { parseVaultId } from "../../../contract/ids.ts";
+import { openDirectoryStore } from "../../../store/directory-store.ts";
+import type { Store } from "../../../store/store.ts";
+import { openVaultReader } from "../../../vault/open-vault.ts";
+import type { VaultReader } from "../../../vault/vault.ts";
+import { createArmRouter, type ArmAnswer } from "../../api/arm-router.ts";
+import { parseResourceId } from "../../api/resource-id.ts";
+import { createTypeTable } from "../../api/resource-type.ts";
+import { openApplianceCatalogue } from "../../db/appliances.ts";
+import { openAuditTrail } from "../../db/audit.ts";
+import type { Database } from "../../db/database.ts";
+import { openOperationStore } from "../../db/operations.ts";
+import { openOrderQueue } from "../../db/orders.ts";
+import { openPointCatalogue } from "../../db/points.ts";
+import { openResourceStore } from "../../db/resources.ts";
+import { createSealer, openSecretStore } from "../../db/secrets.ts";
+import type { HubServices } from "../../services.ts";
+import { registerReplication } from "../register.ts";
+import type { ReplicationLimits } from "../world.ts";
+import { DurableSimTarget } from "./durable-sim-target.ts";
+import { Journal } from "./journal.ts";
+
+export const simGroup = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg";
+export const simVault = `${simGroup}/providers/Microsoft.RecoveryServices/vaults/v1`;
+export const simVaultSecret = { vaultId: parseVaultId("00000000-0000-0000-0000-0000000000f1"), key: new Uint8Array(32).fill(7) };
+
+export interface SimHub extends AsyncDisposable {
+  readonly services: HubServices;
+  readonly target: DurableSimTarget;
+  readonly journal: Journal;
+  call(method: string, path: string, body?: unknown): Promise<ArmAnswer>;
+}
+
+export interface SimHubOptions {
+  readonly database: Database;
+  /** Holds the vault, the target's machines and the journal. */
+  readonly folder: string;
+  readonly limits: Partial<ReplicationLimits>;
+  readonly jobs: { readonly leaseMs: number; readonly pollMs: number; readonly jobsMax?: number };
+  /** Called before and after everything that this hub asks of the world outside its database. */
+  readonly onCall?: (call: string) => void;
+  readonly hasStorageRole?: () => boolean;
+  readonly log?: Log;
+}
+
+export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
+  const { database, folder, onCall } = options;
+  await mkdir(folder, { recursive: true });
+  const journal = new Journal(folder);
+  const services = createServices(options);
+  const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
+  let opened: { readonly store: Store; readonly reader: VaultReader } | undefined;
+  const openReader = async (): Promise<VaultReader> => {
+    if (opened === undefined) {
+      const store = await openDirectoryStore(vaultFolder(folder));
+      opened = { store, reader: await openVaultReader({ store, ...simVaultSecret }) };
+    }
+    return opened.reader;
+  };
+  const close = async (): Promise<void> => {
+    await target[Symbol.asyncDispose]();
+    await opened?.reader[Symbol.asyncDispose]();
+    await opened?.store[Symbol.asyncDispose]();
+  };
+  const open = registerReplication({
+    openWorld: async () => ({ target, openReader, [Symbol.asyncDispose]: close }),
+    limits: { pollMs: 100, ...options.limits },
+    jobs: options.jobs,
+  });
+  const extension = await open(services, { landing: undefined });
+  await saveParents(services);
+  await extension.start();
+  const router = createArmRouter({
+    types: createTypeTable(extension.types),
+    resources: services.resources,
+    operations: services.operations,
+    audit: openAuditTrail({ db: database.db, clock: systemClock }),
+    authorize: async () => undefined,
+  });
+  const call = async (method: string, path: string, body?: unknown): Promise<ArmAnswer> =>
+    await router({
+      method,
+      path,
+      query: { "api-version": "2025-08-01" },
+      ifMatch: undefined,
+      ifNoneMatch: undefined,
+      body,
+      caller: { principalId: "test", name: "test" },
+      correlationId: systemRandom.uuid(),
+      origin: "https://management.test",
+      log: silentLog,
+      signal: new AbortController().signal,
+    });
+  return { services, target, journal, call, [Symbol.asyncDispose]: async () => await extension[Symbol.asyncDispose]() };
+}
+
+export function vaultFolder(folder: string): string {
+  return join(folder, "vault");
+}
+
+function createServices(options: SimHubOptions): HubServices {
+  const { database, folder, onCall, hasStorageRole } = options;
+  const { db, notifications } = database;
+  const clock = systemClock;
+  const random = systemRandom;
+  const orders = openOrderQueue({ db, notifications, clock });
+  return {
+    clock,
+    random,
+    log: options.log ?? silentLog,
+    stateDir: folder,
+    database,
+    resources: openResourceStore({ db, clock, random }),
+    operations: openOperationStore({ db, clock, random }),
+    audit: openAuditTrail({ db, clock }),
+    secrets: openSecretStore({ db, sealer: createSealer(new Uint8Array(32), random) }),
+    orders: {
+      ...orders,
+      enqueue: async (applianceId, order) => {
+        onCall?.(`before order ${order.kind}`);
+        await orders.enqueue(applianceId, order);
+        onCall?.(`after order ${order.kind}`);
+      },
+    },
+    appliances: openApplianceCatalogue({ db, clock }),
+    points: openPointCatalogue({ db }),
+    vaults: {
+      open: async (resourceId) => {
+        if (hasStorageRole?.() === false)
+          throw new Fault("StorageRoleMissing", "could not open the vault: its identity may not write to its storage account");
+        const storage = { accountName: "a", accountUrl: "", accountKey: "", container: "c", address: "", port: 0, caPem: "" };
+        return { vaultId: simVaultSecret.vaultId, resourceId, key: { keyId: "k", bytes: simVaultSecret.key }, storage };
+      },
+    },
+  };
+}
+
+async function saveParents(services: HubServices): Promise<void> {
+  for (const id of [simGroup, simVault]) await services.resources.save({ id: parseResourceId(id), properties: {} });
+}

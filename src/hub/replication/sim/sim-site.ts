@@ -1,0 +1,35 @@
+// A simulated site for tests: an appliance registered in the vault of a SimHub, with sources in its inventory.
+
+import { silentLog } from "../../../base/log.ts";
+import { parseApplianceId } from "../../../contract/ids.ts";
+import { openDirectoryStore } from "../../../store/directory-store.ts";
+import { openVault } from "../../../vault/open-vault.ts";
+import { SimAppliance, simDiscovered, SimSource } from "./sim-appliance.ts";
+import { simVault, simVaultSecret, vaultFolder, type SimHub } from "./sim-hub.ts";
+
+export interface SimSite extends AsyncDisposable {
+  readonly appliance: SimAppliance;
+  readonly sources: readonly SimSource[];
+  /** Path of the appliance's protection container. */
+  readonly container: string;
+}
+
+export async function openSimSite(hub: SimHub, folder: string, machineNames: readonly string[]): Promise<SimSite> {
+  const { clock, random } = hub.services;
+  const applianceId = parseApplianceId(random.uuid());
+  const registration = { applianceId, vaultKey: simVault, name: "site", version: "sim", certificateDigest: random.uuid() };
+  await hub.services.appliances.add({ ...registration, usingKey: async () => undefined });
+  const store = await openDirectoryStore(vaultFolder(folder));
+  const vault = await openVault({ store, ...simVaultSecret, clock, random, log: silentLog });
+  const vaultKey = simVault.toLowerCase();
+  const appliance = new SimAppliance({ services: hub.services, applianceId, vaultKey, vault, clock, random, journal: hub.journal });
+  const sources = machineNames.map((name) => new SimSource(simDiscovered(name, random), `hello from ${name}`));
+  await appliance.discover(sources);
+  const container = `${simVault}/replicationFabrics/${applianceId}/replicationProtectionContainers/cloud_${applianceId}`;
+  const close = async (): Promise<void> => {
+    await appliance[Symbol.asyncDispose]();
+    await vault[Symbol.asyncDispose]();
+    await store[Symbol.asyncDispose]();
+  };
+  return { appliance, sources, container, [Symbol.asyncDispose]: close };
+}
