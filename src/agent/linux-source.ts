@@ -76,7 +76,10 @@ async function openDirect(facts: SourceDisk): Promise<OpenDisk> {
         if (bytesRead === 0) break;
         done += bytesRead;
       }
-      if (done < wanted) throw new Fault("DataDamaged", `the disk ${facts.deviceName} ended at ${offset + done}, before its size`, { evidence: { diskId: facts.diskId } });
+      if (done < wanted)
+        throw new Fault("DataDamaged", `the disk ${facts.deviceName} ended at ${offset + done}, before its size`, {
+          evidence: { diskId: facts.diskId },
+        });
       into.fill(0, wanted);
     },
     [Symbol.asyncDispose]: () => file.close(),

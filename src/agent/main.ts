@@ -35,7 +35,12 @@ async function main(args: readonly string[]): Promise<void> {
     case "run":
       return await run(values.state);
     case "register":
-      return await register({ stateFolder: values.state, appliance: values.appliance, ca: values.ca, passphraseFile: values["passphrase-file"] });
+      return await register({
+        stateFolder: values.state,
+        appliance: values.appliance,
+        ca: values.ca,
+        passphraseFile: values["passphrase-file"],
+      });
     case "status":
       return await printStatus(values.state, values.json ? "json" : "text");
     case "uninstall":
@@ -68,7 +73,8 @@ interface RegisterArguments {
 
 async function register(given: RegisterArguments): Promise<void> {
   const { appliance, ca, passphraseFile } = given;
-  if (appliance === undefined || ca === undefined || passphraseFile === undefined) throw new Fault("InputInvalid", `an option is missing\n${usage}`);
+  if (appliance === undefined || ca === undefined || passphraseFile === undefined)
+    throw new Fault("InputInvalid", `an option is missing\n${usage}`);
   const identity = await registerAgent({
     stateFolder: given.stateFolder,
     appliance: parseEndpoint(appliance),
@@ -88,7 +94,13 @@ function parseEndpoint(text: string): Endpoint {
 async function printStatus(stateFolder: string, form: "json" | "text"): Promise<void> {
   const identity = await readState(stateFolder, stateFiles.identity, identityShape);
   const replication = await readState(stateFolder, stateFiles.replication, replicationStateShape);
-  const status = { version: agentVersion, isRegistered: identity !== undefined, ...identity, policy: replication?.policy, base: replication?.base };
+  const status = {
+    version: agentVersion,
+    isRegistered: identity !== undefined,
+    ...identity,
+    policy: replication?.policy,
+    base: replication?.base,
+  };
   if (form === "json") process.stdout.write(`${JSON.stringify(status)}\n`);
   else
     process.stdout.write(

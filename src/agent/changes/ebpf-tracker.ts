@@ -90,7 +90,7 @@ class EbpfTracker implements ChangeTracker {
     this.#map = new EpochMap(parts.layout, parts.cells.bytes, {
       readEpoch: () => Atomics.load(parts.control.bytes, controlRecord.epoch),
       writeEpoch: (epoch) => void Atomics.store(parts.control.bytes, controlRecord.epoch, epoch),
-      settle: () => waitForPrograms(parts.calls),
+      settle: () => waitForProgramsOnce(parts.calls),
     });
   }
 
@@ -111,7 +111,8 @@ class EbpfTracker implements ChangeTracker {
     const before = this.counters.completions;
     await readProbe();
     waitForPrograms(this.#parts.calls);
-    if (this.counters.completions === before) throw new Error("a read of the disk raised no block event, so writes would not be seen either");
+    if (this.counters.completions === before)
+      throw new Error("a read of the disk raised no block event, so writes would not be seen either");
   }
 
   async compact(): Promise<Mark> {
@@ -168,6 +169,17 @@ function waitForPrograms(calls: SystemCalls): void {
   calls.call("membarrier", membarrierGlobal, 0, 0);
 }
 
+let pendingWait: Promise<void> | undefined;
+
+/** One wait for all trackers that ask in the same turn: each has written its epoch before it asks. */
+function waitForProgramsOnce(calls: SystemCalls): Promise<void> {
+  pendingWait ??= Promise.resolve().then(() => {
+    pendingWait = undefined;
+    waitForPrograms(calls);
+  });
+  return pendingWait;
+}
+
 /** Whether pins can be made: bpffs is there, or could be mounted. */
 async function prepareBpffs(folder: string): Promise<boolean> {
   const bpffsMagic = 0xcafe_4a11;
@@ -203,7 +215,8 @@ function continueTracking(options: EbpfTrackerOptions, folder: string): Objects 
 
 function whyDoubtful(control: Uint8Array, options: EbpfTrackerOptions, session: Uint8Array): string | undefined {
   const view = new DataView(control.buffer, control.byteOffset);
-  if (view.getUint32(controlRecord.layoutVersion, true) !== cellLayoutVersion) return "the kernel's record is of another version of the agent";
+  if (view.getUint32(controlRecord.layoutVersion, true) !== cellLayoutVersion)
+    return "the kernel's record is of another version of the agent";
   if (view.getUint32(controlRecord.device, true) !== options.device) return "the disk has another device number than the tracked one";
   if (view.getBigUint64(controlRecord.sizeBytes, true) !== BigInt(options.sizeBytes)) return "the disk's size has changed";
   if (view.getBigUint64(controlRecord.lost, true) !== 0n) return "the kernel program could not mark some changes";
@@ -262,6 +275,7 @@ export async function removePinsExcept(keep: ReadonlySet<string>, pinFolder = de
 }
 
 export function describeRefusal(error: unknown): string {
-  if (error instanceof KernelRefused && error.errorName === "EPERM") return "the kernel does not allow eBPF here (lockdown or missing rights)";
+  if (error instanceof KernelRefused && error.errorName === "EPERM")
+    return "the kernel does not allow eBPF here (lockdown or missing rights)";
   return error instanceof Error ? error.message : String(error);
 }

@@ -18,7 +18,9 @@ const headBytes = 8192;
 /** Throws Fault DiskUnidentified when a disk has nothing to be known by. */
 export async function readMachineFacts(): Promise<MachineFacts> {
   const osRelease = (await readTrimmed("/etc/os-release")) ?? "";
-  const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).filter((one) => !one.internal).map((one) => one.address));
+  const addresses = Object.values(networkInterfaces()).flatMap((list) =>
+    (list ?? []).filter((one) => !one.internal).map((one) => one.address),
+  );
   return {
     hostname: hostname(),
     smbiosUuid: ((await readTrimmed("/sys/class/dmi/id/product_uuid")) ?? "").toLowerCase(),
@@ -53,9 +55,13 @@ export async function readDisks(): Promise<SourceDisk[]> {
   return disks.map((disk, index) => {
     const identity = identities[index];
     if (identity === undefined)
-      throw new Fault("DiskUnidentified", `could not tell the disk ${disk.name} from others: it has no serial number, WWN or partition table of its own`, {
-        evidence: { disk: disk.name, sizeBytes: disk.sizeBytes },
-      });
+      throw new Fault(
+        "DiskUnidentified",
+        `could not tell the disk ${disk.name} from others: it has no serial number, WWN or partition table of its own`,
+        {
+          evidence: { disk: disk.name, sizeBytes: disk.sizeBytes },
+        },
+      );
     return {
       ...identity,
       deviceName: disk.name,

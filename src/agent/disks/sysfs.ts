@@ -62,7 +62,10 @@ export async function disksUnder(majorMinor: string, sysFolder = "/sys"): Promis
 }
 
 /** Where a partition or whole disk lies: disk name and byte range; undefined for mapped devices. */
-export async function placeOfDevice(name: string, sysFolder = "/sys"): Promise<{ disk: string; offset: number; length: number } | undefined> {
+export async function placeOfDevice(
+  name: string,
+  sysFolder = "/sys",
+): Promise<{ disk: string; offset: number; length: number } | undefined> {
   const link = await readlink(join(sysFolder, "class/block", name)).catch(() => undefined); // Gone since it was listed.
   if (link === undefined) return undefined;
   const folder = await realpath(join(sysFolder, "class/block", name));

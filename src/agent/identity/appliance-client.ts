@@ -124,8 +124,12 @@ export async function connectData(endpoint: Endpoint, trust: Trust, signal?: Abo
 
 function unreachableBy(endpoint: Endpoint, error: unknown): Fault {
   if (error instanceof Fault) return error;
-  return new Fault("ApplianceUnreachable", `could not reach the appliance at ${endpoint.host}:${endpoint.port}: ${asFault(error, "connect").message}`, {
-    evidence: { host: endpoint.host, port: endpoint.port },
-    cause: error,
-  });
+  return new Fault(
+    "ApplianceUnreachable",
+    `could not reach the appliance at ${endpoint.host}:${endpoint.port}: ${asFault(error, "connect").message}`,
+    {
+      evidence: { host: endpoint.host, port: endpoint.port },
+      cause: error,
+    },
+  );
 }

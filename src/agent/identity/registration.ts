@@ -1,7 +1,7 @@
 // Registers the machine with its appliance, loads its identity, and tells a copy from the original.
 
 import { createHmac, createPrivateKey, webcrypto, X509Certificate } from "node:crypto";
-import { readFile, rm } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
 import { agentProtocolVersion, agentRoutes, registerResponseShape, type MachineFacts } from "../../contract/agent-control.ts";
@@ -22,7 +22,8 @@ export interface RegistrationOptions {
 /** Makes a key pair, has it certified, stores everything durably, then removes the passphrase file. May be called again. */
 export async function registerAgent(options: RegistrationOptions): Promise<Identity> {
   const passphrase = (await readFile(options.passphraseFile, "utf8")).trim();
-  if (passphrase === "") throw new Fault("InputInvalid", "could not register: the passphrase file is empty", { evidence: { path: options.passphraseFile } });
+  if (passphrase === "")
+    throw new Fault("InputInvalid", "could not register: the passphrase file is empty", { evidence: { path: options.passphraseFile } });
   const { csrPem, keyPem } = await createKeyAndRequest(options.facts.hostname);
   const response = await postJson({
     endpoint: options.appliance,
@@ -48,6 +49,7 @@ export async function registerAgent(options: RegistrationOptions): Promise<Ident
     smbiosUuid: options.facts.smbiosUuid,
     osMachineId: options.facts.osMachineId,
   };
+  await mkdir(options.stateFolder, { recursive: true, mode: 0o700 });
   const write = (name: string, text: string): Promise<void> => writeFileAtomic(join(options.stateFolder, name), text);
   await write(stateFiles.key, keyPem);
   await write(stateFiles.certificate, response.certificatePem);

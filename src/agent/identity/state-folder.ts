@@ -27,7 +27,9 @@ export const replicationStateShape = z.object({
       pointId: pointIdShape,
       bootId: z.string().max(64),
       disks: z
-        .array(z.object({ diskId: diskIdShape, sizeBytes: countShape, excluded: z.array(byteRangeShape).max(256), session: z.string().max(64) }))
+        .array(
+          z.object({ diskId: diskIdShape, sizeBytes: countShape, excluded: z.array(byteRangeShape).max(256), session: z.string().max(64) }),
+        )
         .max(64),
     })
     .optional(),

@@ -71,10 +71,7 @@ export interface Attachment {
 }
 
 /** Runs the program at each event of a tracepoint, on all processors: one open event is enough for that. */
-export function attachToTracepoint(
-  calls: SystemCalls,
-  options: { readonly eventId: number; readonly programFd: number },
-): Attachment {
+export function attachToTracepoint(calls: SystemCalls, options: { readonly eventId: number; readonly programFd: number }): Attachment {
   const event = attributes(128, (view) => {
     view.setUint32(0, perfTypeTracepoint, true);
     view.setUint32(4, 128, true);

@@ -2,7 +2,13 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
-import { agentProtocolVersion, type AgentOrder, type OrderResult, type PollRequest, type PollResponse } from "../../contract/agent-control.ts";
+import {
+  agentProtocolVersion,
+  type AgentOrder,
+  type OrderResult,
+  type PollRequest,
+  type PollResponse,
+} from "../../contract/agent-control.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import type { AgentLog } from "../log.ts";

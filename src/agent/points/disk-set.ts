@@ -141,10 +141,7 @@ export class DiskSet {
   }
 }
 
-function doubtOf(
-  tracker: ChangeTracker,
-  seen: { readonly base: Base; readonly bootId: string; readonly isSame: boolean },
-): string {
+function doubtOf(tracker: ChangeTracker, seen: { readonly base: Base; readonly bootId: string; readonly isSame: boolean }): string {
   if (seen.base === undefined) return "tracking starts now";
   if (seen.base.bootId !== seen.bootId) return "the machine was restarted; changes during shutdown and boot were not seen";
   return seen.isSame ? tracker.tracking.reason : "the disk's size has changed";

@@ -172,9 +172,13 @@ class PointRun {
       if (instant !== undefined) return instant;
       this.#context.log.warn("point needed another freeze", { pointId: this.#plan.pointId, attempt });
     }
-    throw new Fault("FreezeFailed", `could not read the last changes within ${this.#plan.freezeMsMax} ms of freeze, ${freezeAttemptsMax} times`, {
-      evidence: { freezeMsMax: this.#plan.freezeMsMax },
-    });
+    throw new Fault(
+      "FreezeFailed",
+      `could not read the last changes within ${this.#plan.freezeMsMax} ms of freeze, ${freezeAttemptsMax} times`,
+      {
+        evidence: { freezeMsMax: this.#plan.freezeMsMax },
+      },
+    );
   }
 
   sourceRoots(): SealedPoint["roots"] {
@@ -258,7 +262,8 @@ class PointRun {
   }
 
   async #sendRound(round: Round): Promise<void> {
-    for (const [index, pass] of this.#disks.entries()) await sendRuns(this.#context, pass, { runs: this.#runsOf(round, index), use: this.#use });
+    for (const [index, pass] of this.#disks.entries())
+      await sendRuns(this.#context, pass, { runs: this.#runsOf(round, index), use: this.#use });
     await this.#context.link.roundEnd();
     this.#marks = round.until;
   }

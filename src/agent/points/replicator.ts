@@ -49,7 +49,7 @@ interface PointKind {
 const verifyAgeMsMax = 3_600_000;
 const backOffMsMax = 60_000;
 
-export class Replicator {
+export class Replicator implements AsyncDisposable {
   readonly #options: ReplicatorOptions;
   readonly #disks: DiskSet;
   readonly #one = new Semaphore(1);
@@ -89,6 +89,7 @@ export class Replicator {
   /** Makes points at the policy's interval until the signal ends. Faults show in state(); the loop goes on. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
+    signal.addEventListener("abort", () => this.#interruptNow("the agent stops"), { once: true });
     let failures = 0;
     while (!signal.aborted) {
       const startMs = clock.monotonicMs();
@@ -108,10 +109,17 @@ export class Replicator {
       this.#wake = new AbortController();
       await clock.sleep(leftMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => undefined); // Woken: look again.
     }
+    await this[Symbol.asyncDispose]();
+  }
+
+  /** Drops the point under way and thaws; the kernel goes on tracking. */
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#interruptNow("the agent stops");
+    if (this.#held !== undefined) await this.#thaw(this.#held);
     await this.#one.run(() => Promise.resolve());
     await this.#disks.close();
     await this.#link?.[Symbol.asyncDispose]();
+    this.#link = undefined;
   }
 
   async replicate(policy: ReplicationPolicy): Promise<Doing> {
@@ -208,7 +216,9 @@ export class Replicator {
   async #makeExclusive(kind: PointKind): Promise<MadePoint> {
     return await this.#one.run(async () => {
       if (this.#state.policy === undefined)
-        throw new Fault("StateConflict", "could not make a recovery point: replication has not been started", { evidence: { phase: this.#phase } });
+        throw new Fault("StateConflict", "could not make a recovery point: replication has not been started", {
+          evidence: { phase: this.#phase },
+        });
       if (this.#held !== undefined)
         throw new Fault("StateConflict", "could not make a recovery point: the machine is quiesced", { evidence: { phase: this.#phase } });
       this.#interrupt = new AbortController();
@@ -233,7 +243,10 @@ export class Replicator {
       const newest = fault.evidence["newestPointId"];
       const { base } = this.#state;
       const replacement = typeof newest === "string" && base !== undefined ? { ...base, pointId: parsePointId(newest) } : undefined;
-      this.#state = { ...(this.#state.policy === undefined ? {} : { policy: this.#state.policy }), ...(replacement === undefined ? {} : { base: replacement }) };
+      this.#state = {
+        ...(this.#state.policy === undefined ? {} : { policy: this.#state.policy }),
+        ...(replacement === undefined ? {} : { base: replacement }),
+      };
       this.#disks.distrust("the appliance no longer has the point that changes were counted from");
     }
     if (fault.code === "TrackingRefused") await this.#disks.remove();
@@ -341,7 +354,10 @@ export class Replicator {
     const held = this.#held;
     if (!ended || held === undefined) return;
     await this.#thaw(held);
-    this.#fault = new Fault("QuiesceVoid", `the machine was thawed: it was quiesced for ${Math.round(holdMsMax / 1000)} s without a decision`);
+    this.#fault = new Fault(
+      "QuiesceVoid",
+      `the machine was thawed: it was quiesced for ${Math.round(holdMsMax / 1000)} s without a decision`,
+    );
     this.#options.log.warn("quiesce became void", { holdMsMax });
   }
 
@@ -361,7 +377,9 @@ function doingOf(made: MadePoint): Doing {
 }
 
 function interrupted(signal: AbortSignal): Fault {
-  return signal.reason instanceof Fault ? signal.reason : new Fault("OrderInterrupted", "the point under way was dropped", { cause: signal.reason });
+  return signal.reason instanceof Fault
+    ? signal.reason
+    : new Fault("OrderInterrupted", "the point under way was dropped", { cause: signal.reason });
 }
 
 /** A UUID of version 7 (RFC 9562): 48 bits of time, then randomness. */

@@ -3,11 +3,11 @@
 import { hash } from "node:crypto";
 import { blocksPerFrameMax, granulesPerFrameMax } from "../../contract/agent-frames.ts";
 import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
-import { idOf } from "../../disk/digest.ts";
+import { idOf, isAllZero } from "../../disk/digest.ts";
 import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
 import { runLanes } from "./lanes.ts";
-import { compressPayload } from "./payload.ts";
+import { compressPayload, type Payload } from "./payload.ts";
 import type { PassContext, PassDisk } from "./whole-disk-pass.ts";
 
 /** Changed granules of one block, as indexes 0…15 in rising order. */
@@ -105,14 +105,31 @@ export async function readBatch(
 }
 
 export async function sendBatch(context: PassContext, batch: ReadBatch): Promise<void> {
-  const payload = compressPayload(batch.raw);
+  const { payload, digest } = packRaw(batch.raw);
   const head = new Uint8Array(8 + batch.granules.length * 4);
   const view = new DataView(head.buffer);
   view.setUint32(0, batch.diskIndex);
   view.setUint8(4, payload.method);
   batch.granules.forEach((granule, index) => view.setUint32(8 + index * 4, granule));
-  await context.link.sendGranules(batch.granules.length, [head, hash("sha256", batch.raw, "buffer"), payload.bytes]);
+  await context.link.sendGranules(batch.granules.length, [head, digest, payload.bytes]);
   await context.pacer.pause(head.length + payload.bytes.length, context.signal);
+}
+
+interface Packed {
+  readonly payload: Payload;
+  readonly digest: Uint8Array;
+}
+
+/** What a trim leaves is zeros, gigabytes of them; their digests and payloads are worked out once a length. */
+const packedZeros = new Map<number, Packed>();
+
+function packRaw(raw: Uint8Array): Packed {
+  const isZero = isAllZero(raw);
+  const known = isZero ? packedZeros.get(raw.length) : undefined;
+  if (known !== undefined) return known;
+  const packed = { payload: compressPayload(raw), digest: hash("sha256", raw, "buffer") };
+  if (isZero) packedZeros.set(raw.length, packed);
+  return packed;
 }
 
 /** Reads and sends the runs of one disk. The caller ends the round. */

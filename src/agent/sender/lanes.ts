@@ -18,13 +18,13 @@ export async function runLanes<T>(
   items: Iterator<T>,
   work: (item: T, buffer: Uint8Array) => Promise<void>,
 ): Promise<void> {
-  let failed = false;
+  const failing = new AbortController();
   await Promise.all(
     buffers.map(async (buffer) => {
       try {
-        for (let next = items.next(); !failed && next.done !== true; next = items.next()) await work(next.value, buffer);
+        for (let next = items.next(); !failing.signal.aborted && next.done !== true; next = items.next()) await work(next.value, buffer);
       } catch (error) {
-        failed = true;
+        failing.abort();
         throw error;
       }
     }),

@@ -72,7 +72,11 @@ export class ApplianceLink implements AsyncDisposable {
   }
 
   /** Announces blocks; answers what the appliance wants of them. When nothing is wanted the unit is finished. */
-  async announce(ids: { readonly diskIndex: number; readonly firstBlock: number; readonly digests: Uint8Array }): Promise<{ unit: number; need: Uint8Array }> {
+  async announce(ids: {
+    readonly diskIndex: number;
+    readonly firstBlock: number;
+    readonly digests: Uint8Array;
+  }): Promise<{ unit: number; need: Uint8Array }> {
     const unit = await this.#openUnit();
     const count = ids.digests.length / 32;
     const body = new Uint8Array(8 + ids.digests.length);
@@ -151,7 +155,10 @@ export class ApplianceLink implements AsyncDisposable {
     if (this.#unitsInFlight === 0) for (const waiting of this.#forIdle.splice(0)) waiting.resolve();
   }
 
-  async #send(type: FrameType, frame: { readonly unit: number; readonly count: number; readonly parts: readonly Uint8Array[] }): Promise<void> {
+  async #send(
+    type: FrameType,
+    frame: { readonly unit: number; readonly count: number; readonly parts: readonly Uint8Array[] },
+  ): Promise<void> {
     const header = new Uint8Array(frameHeaderBytes);
     const bodyLength = frame.parts.reduce((sum, part) => sum + part.length, 0);
     encodeFrameHeader({ type, unit: frame.unit, count: frame.count, bodyLength }, header);
@@ -215,9 +222,10 @@ export class ApplianceLink implements AsyncDisposable {
   #takeNeed(frame: Frame): void {
     const waiting = this.#needs.get(frame.unit);
     if (waiting === undefined) throw new FrameError(`an answer to unit ${frame.unit}, which is not under way`);
-    if (frame.body.length !== waiting.count || frame.count !== waiting.count) throw new FrameError("an answer of another length than the question");
+    if (frame.body.length !== waiting.count || frame.count !== waiting.count)
+      throw new FrameError("an answer of another length than the question");
     this.#needs.delete(frame.unit);
-    waiting.resolve(Uint8Array.from(frame.body));
+    waiting.resolve(frame.body.slice());
   }
 
   async #watch(): Promise<void> {
@@ -228,7 +236,8 @@ export class ApplianceLink implements AsyncDisposable {
       const silentMs = clock.monotonicMs() - this.#heardMs;
       const limitMs = this.#sealing === undefined ? silenceMsMax : sealMsMax;
       if (this.#unitsInFlight === 0 && this.#sealing === undefined) this.#heardMs = clock.monotonicMs();
-      else if (silentMs > limitMs) this.#fail(new Fault("AgentProtocolBroken", `the appliance was silent for ${Math.round(silentMs / 1000)} s`));
+      else if (silentMs > limitMs)
+        this.#fail(new Fault("AgentProtocolBroken", `the appliance was silent for ${Math.round(silentMs / 1000)} s`));
     }
   }
 

@@ -70,7 +70,10 @@ function digestBlocks(bytes: Uint8Array, firstBlock: number, table: DigestTable 
 }
 
 /** Body of a blocks frame, in parts. */
-function packBlocks(diskIndex: number, unit: { readonly bytes: Uint8Array; readonly firstBlock: number; readonly wanted: readonly number[] }): Uint8Array[] {
+function packBlocks(
+  diskIndex: number,
+  unit: { readonly bytes: Uint8Array; readonly firstBlock: number; readonly wanted: readonly number[] },
+): Uint8Array[] {
   const head = new Uint8Array(4);
   new DataView(head.buffer).setUint32(0, diskIndex);
   const parts: Uint8Array[] = [head];

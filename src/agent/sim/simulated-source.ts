@@ -82,9 +82,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
   }
 
   async facts(): Promise<MachineFacts> {
-    const disks = await Promise.all(
-      this.#options.disks.map(async (disk) => ({ ...disk.facts, sizeBytes: (await stat(disk.path)).size })),
-    );
+    const disks = await Promise.all(this.#options.disks.map(async (disk) => ({ ...disk.facts, sizeBytes: (await stat(disk.path)).size })));
     return { ...this.#facts, disks };
   }
 
@@ -108,7 +106,9 @@ export class SimulatedSource implements Source, AsyncDisposable {
       known?.session !== undefined && known.session === request.session && known.layout.sizeBytes === sizeBytes && known.lost === 0;
     const session = isContinuous ? request.session : Buffer.from(this.#options.random.bytes(16)).toString("hex");
     const layout = layoutCells(sizeBytes);
-    const kernel: Kernel = isContinuous ? known : { layout, cells: new Uint8Array(layout.topStart + layout.topCount), epoch: 1, session, lost: 0 };
+    const kernel: Kernel = isContinuous
+      ? known
+      : { layout, cells: new Uint8Array(layout.topStart + layout.topCount), epoch: 1, session, lost: 0 };
     this.#kernels.set(diskId, kernel);
     const forget = (): void => void this.#kernels.delete(diskId);
     return Promise.resolve({ tracker: trackerOf(diskId, { kernel, isContinuous, forget }), session: session ?? "" });

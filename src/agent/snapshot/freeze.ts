@@ -82,7 +82,10 @@ function freezeOne(calls: SystemCalls, { file, mount }: OpenMount): boolean {
   } catch (error) {
     if (error instanceof KernelRefused && error.errorName === "EOPNOTSUPP") return false;
     const why = error instanceof KernelRefused ? error.errorName : "an unknown reason";
-    throw new Fault("FreezeFailed", `could not freeze the filesystem at ${mount.path}: ${why}`, { evidence: { path: mount.path, why }, cause: error });
+    throw new Fault("FreezeFailed", `could not freeze the filesystem at ${mount.path}: ${why}`, {
+      evidence: { path: mount.path, why },
+      cause: error,
+    });
   }
 }
 
