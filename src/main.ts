@@ -1,6 +1,10 @@
 // The one executable: finds the noun, loads what it needs, runs it, and maps a Fault to its text and exit code.
 
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Command, CommanderError } from "commander";
+import type { AgentFiles } from "./appliance/push/agent-archive.ts";
+import { writeFileAtomic } from "./base/atomic-file.ts";
 import { printFault } from "./cli/output.ts";
 import { asFault } from "./contract/errors.ts";
 
@@ -18,11 +22,6 @@ const nouns: readonly Noun[] = [
     name: "demo",
     summary: "one whole migration in a closed network on this machine, shown step by step",
     load: async () => (await import("../lab/demo-command.ts")).registerDemoCommand,
-  },
-  {
-    name: "move",
-    summary: "move one Linux machine that SSH reaches to this machine: replicate, test, cut over",
-    load: async () => (await import("./cli/move-command.ts")).registerMoveCommand,
   },
   {
     name: "setup",
@@ -58,12 +57,25 @@ const nouns: readonly Noun[] = [
   {
     name: "appliance",
     summary: "the replication appliance on this machine: run, check, register, credentials, vCenters",
-    load: async () => (await import("./appliance/appliance-command.ts")).registerApplianceCommand,
+    load: async () => {
+      const { registerApplianceCommand } = await import("./appliance/appliance-command.ts");
+      return (program) => registerApplianceCommand(program, { agentFiles });
+    },
+  },
+  {
+    name: "policy",
+    summary: "replication policies: how often a recovery point is made",
+    load: async () => (await import("./cli/policy.ts")).registerPolicyCommand,
   },
   {
     name: "machine",
     summary: "machines: list, protect, recovery points, test, migrate, complete",
     load: async () => (await import("./cli/machine.ts")).registerMachineCommand,
+  },
+  {
+    name: "landed",
+    summary: "landed machines: list, show, start, stop, remove",
+    load: async () => (await import("./cli/landed.ts")).registerLandedCommand,
   },
   { name: "job", summary: "jobs of the hub: list, show, cancel", load: async () => (await import("./cli/job.ts")).registerJobCommand },
   { name: "hub", summary: "the hub program: run", load: async () => (await import("./hub/hub-command.ts")).registerHubCommand },
@@ -88,6 +100,16 @@ function createProgram(): Command {
   program.exitOverride();
   program.configureHelp({ showGlobalOptions: true });
   return program;
+}
+
+/** What the appliance pushes into guests: this checkout's agent and the Node that runs this program. */
+async function agentFiles(): Promise<AgentFiles> {
+  const { buildAgentBundle } = await import("./agent/bundle.ts");
+  const { agentUnitText } = await import("./agent/unit.ts");
+  const { bytes, sha256 } = await buildAgentBundle();
+  const bundlePath = join(process.env["WATARI_CACHE"] ?? tmpdir(), "agent", `agent-${sha256.slice(0, 16)}.mjs`);
+  await writeFileAtomic(bundlePath, bytes);
+  return { nodePath: process.execPath, bundlePath, unitText: agentUnitText() };
 }
 
 async function main(args: readonly string[]): Promise<number> {

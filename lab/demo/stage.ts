@@ -1,16 +1,16 @@
 // The demo's stage: the lab, the two programs in their zones, and the operator's desk from which every command is given.
 
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { z } from "zod";
 import { stringify } from "yaml";
+import { runCommand } from "../../src/base/run-command.ts";
 import { writeFileAtomic } from "../../src/base/atomic-file.ts";
 import { Fault, fromReport } from "../../src/contract/errors.ts";
 import { faultReportShape } from "../../src/contract/shapes.ts";
 import type { LabFacts } from "../lab.ts";
 import { labPlace, type LabPlace, type Zone } from "../place.ts";
-import { isAlive, labExec, startDaemon, waitUntil } from "../processes.ts";
+import { endProcesses, isAlive, labExec, startDaemon, waitUntil } from "../processes.ts";
 
 const launcher = fileURLToPath(new URL("../../watari", import.meta.url));
 export const demoRoot = "/var/lib/watari-demo";
@@ -40,18 +40,35 @@ export async function makeStage(stage: Stage): Promise<void> {
   await mkdir(stage.folder, { recursive: true, mode: 0o755 });
 }
 
+/** Ends every process that names a file of the stage (database, landed machines and their networks) and unmounts its views. */
+export async function endStage(stage: Stage): Promise<void> {
+  const mark = `${stage.folder}/`;
+  const ids: number[] = [];
+  for (const name of await readdir("/proc")) {
+    if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
+    const commandLine = await readFile(`/proc/${name}/cmdline`, "utf8").catch(() => ""); // It ended while we looked.
+    if (commandLine.includes(mark)) ids.push(Number(name));
+  }
+  await endProcesses(ids);
+  const mounts = await readFile("/proc/self/mounts", "utf8");
+  for (const row of mounts.split("\n")) {
+    const path = row.split(" ")[1] ?? "";
+    if (path.startsWith(mark)) await runCommand("umount", ["--lazy", path]);
+  }
+}
+
 export async function removeStage(stage: Stage): Promise<void> {
   await rm(stage.folder, { recursive: true, force: true });
 }
 
 /** Runs `watari …args` on the operator's desk and answers what it prints with --json. A fault of the command is thrown as it was told. */
-export async function operate<T>(stage: Stage, shape: z.ZodType<T>, args: readonly string[], zone: Zone = "onprem"): Promise<T> {
-  const result = await labExec(stage.place, zone, [launcher, ...args, "--json"], {
+export async function operate(stage: Stage, args: readonly string[]): Promise<unknown> {
+  const result = await labExec(stage.place, "onprem", [launcher, ...args, "--json"], {
     env: { ...process.env, WATARI_PROFILE: stage.profile },
     timeoutMs: 3600_000,
   });
   const answer = parseAnswer(result.stdout);
-  if (result.exitCode === 0) return shape.parse(answer);
+  if (result.exitCode === 0) return answer;
   const report = faultReportShape.safeParse((answer as { error?: unknown } | undefined)?.error);
   if (report.success) throw fromReport(report.data);
   const lastLines = result.stderr.trim().split("\n").slice(-8);
@@ -70,7 +87,7 @@ function parseAnswer(text: string): unknown {
 export const landingNetwork = "landing";
 
 export async function startHub(stage: Stage, facts: LabFacts): Promise<void> {
-  const { hub, zones } = facts;
+  const { hub } = facts;
   const config = {
     domain: facts.domain,
     stateDir: stage.hubState,
@@ -86,14 +103,15 @@ export async function startHub(stage: Stage, facts: LabFacts): Promise<void> {
       },
     ],
     landing: {
-      networks: { [landingNetwork]: { bridge: hub.bridge, leaseFile: join(stage.place.stateFolder, "leases-landing") } },
+      networks: { [landingNetwork]: { kind: "bridge", bridge: hub.bridge, leasesFile: join(stage.place.stateFolder, "leases-landing") } },
     },
   };
   const configFile = join(stage.place.stateFolder, "hub.yaml");
   await writeFileAtomic(configFile, stringify(config));
   await startProgram(stage, { name: "hub", zone: "landing", argv: ["hub", "run", "--config", configFile] }, async () => {
-    const answer = await labExec(stage.place, zones.landing.namespace === "" ? "landing" : "landing", [
-      ...["curl", "-sf", "--noproxy", "*", "--max-time", "2", "--cacert", join(stage.hubState, "ca.crt")],
+    const answer = await labExec(stage.place, "landing", [
+      "curl",
+      ...["-sf", "--noproxy", "*", "--max-time", "2", "--cacert", join(stage.hubState, "pki", "ca.pem")],
       ...["--resolve", `management.${facts.domain}:443:${hub.publicAddress}`, `https://management.${facts.domain}/health`],
     ]);
     return answer.exitCode === 0;
