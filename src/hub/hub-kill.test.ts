@@ -116,6 +116,10 @@ async function childPid(place: Place): Promise<number> {
   return Number((await readFile(join(place.stateDir, "dns", record), "utf8")).split(" ")[0]);
 }
 
+async function postmasterPid(place: Place): Promise<string | undefined> {
+  return (await readFile(join(place.stateDir, "pg", "data", "postmaster.pid"), "utf8")).split("\n")[0];
+}
+
 async function isAlive(pid: number): Promise<boolean> {
   const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
   return stat !== "" && !/\) Z /.test(stat);
@@ -143,6 +147,7 @@ test("a hub killed at any time keeps every answered write, its endpoints, its na
     for (let round = 0; round < 3; round++) {
       const caller = await callerOf(place);
       const staleResolver = await childPid(place);
+      const postmaster = await postmasterPid(place);
       // Writes go on until the kill takes the hub in the middle of one.
       const writing = (async () => {
         for (;;) {
@@ -158,6 +163,7 @@ test("a hub killed at any time keeps every answered write, its endpoints, its na
       await hub.kill("SIGKILL");
       await cut;
       hub = await startHubProcess(place);
+      assert.equal(await postmasterPid(place), postmaster, "the database went on and was adopted");
       assert.equal(await isAlive(staleResolver), false, "the killed hub's resolver was ended");
       assert.deepEqual(await Promise.all(names.map((name) => resolver.resolve4(name))), addresses);
       const answer = await callTarget(

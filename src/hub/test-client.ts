@@ -8,6 +8,7 @@ import { z } from "zod";
 import { systemClock } from "../base/clock.ts";
 import { silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
+import { faultReportShape } from "../contract/shapes.ts";
 import { parseHubConfig } from "./hub-config.ts";
 import { startHub, type HubEnvironment, type RunningHub } from "./main.ts";
 
@@ -73,10 +74,11 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** The code of an error envelope; undefined for other bodies. */
+/** The code of an ARM error envelope or the id of an appliance route's report; undefined for other bodies. */
 export function codeOf(answer: Answer): string | undefined {
-  const parsed = z.object({ error: z.object({ code: z.string() }) }).safeParse(answer.body);
-  return parsed.success ? parsed.data.error.code : undefined;
+  const envelope = z.object({ error: z.object({ code: z.string() }) }).safeParse(answer.body);
+  if (envelope.success) return envelope.data.error.code;
+  return faultReportShape.safeParse(answer.body).data?.id;
 }
 
 /** A port that was free a moment ago on every loopback address. */

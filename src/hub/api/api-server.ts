@@ -11,9 +11,14 @@ import type { Caller } from "./resource-type.ts";
 
 export const bodyBytesMax = 4 << 20;
 
-/** A fastify instance with the house's limits, ids, logs and error envelope. Every HTTP face of the hub is made by it. */
-export function createHttpFace(dependencies: { readonly log: Log; readonly random: Random }): FastifyInstance {
-  const { log, random } = dependencies;
+/** A fastify instance with the house's limits, ids, logs and faults. Every HTTP face of the hub is made by it. */
+export function createHttpFace(dependencies: {
+  readonly log: Log;
+  readonly random: Random;
+  /** Body of a refusal; ARM's error envelope unless told. */
+  readonly toBody?: (fault: Fault) => unknown;
+}): FastifyInstance {
+  const { log, random, toBody = toErrorBody } = dependencies;
   const face = Fastify({
     bodyLimit: bodyBytesMax,
     requestTimeout: 120_000,
@@ -31,10 +36,10 @@ export function createHttpFace(dependencies: { readonly log: Log; readonly rando
     log.debug("request answered", { ...fields, correlationId: toCorrelationId(request), ms: Math.round(reply.elapsedTime) });
   });
   face.setNotFoundHandler((request, reply) => {
-    answerFault(request, reply, new Fault("NotFound", `could not find ${request.url.split("?", 1)[0] ?? ""}`), log);
+    answerFault(request, reply, { fault: new Fault("NotFound", `could not find ${request.url.split("?", 1)[0] ?? ""}`), toBody, log });
   });
   face.setErrorHandler((error, request, reply) => {
-    answerFault(request, reply, toFault(error), log);
+    answerFault(request, reply, { fault: toFault(error), toBody, log });
   });
   return face;
 }
@@ -117,7 +122,11 @@ function toFault(error: unknown): Fault {
   return new Fault("Internal", "could not answer the request", { cause: error });
 }
 
-function answerFault(request: FastifyRequest, reply: FastifyReply, fault: Fault, log: Log): void {
+function answerFault(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { fault, toBody, log }: { readonly fault: Fault; readonly toBody: (fault: Fault) => unknown; readonly log: Log },
+): void {
   const fields = { requestId: request.id, correlationId: toCorrelationId(request), fault: fault.code };
   if (fault.code === "Internal") {
     const cause = fault.cause instanceof Error ? fault.cause : fault;
@@ -125,5 +134,5 @@ function answerFault(request: FastifyRequest, reply: FastifyReply, fault: Fault,
   } else log.info("request refused", { ...fields, reason: fault.message });
   void reply.header("x-ms-error-code", fault.code);
   if (fault.code === "Unauthorized") void reply.header("www-authenticate", 'Bearer error="invalid_token"');
-  void reply.code(fault.httpStatus).type("application/json").send(toErrorBody(fault));
+  void reply.code(fault.httpStatus).type("application/json").send(toBody(fault));
 }

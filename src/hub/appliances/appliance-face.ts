@@ -13,11 +13,11 @@ import {
   applianceProtocolVersion,
   applianceRoutes,
   inventoryShape,
-  sealedPointReportShape,
+  sealedPointsShape,
   telemetryShape,
   type PrivateService,
 } from "../../contract/appliance-protocol.ts";
-import { Fault } from "../../contract/errors.ts";
+import { Fault, toReport } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import { createHttpFace } from "../api/api-server.ts";
 import { parseInput } from "../api/arm-errors.ts";
@@ -59,10 +59,9 @@ interface Called {
 
 /** An inventory of 20 000 machines is larger than any other body. */
 const inventoryBytesMax = 64 << 20;
-const pointsShape = z.object({ points: z.array(sealedPointReportShape).max(1000) });
 
 export async function createApplianceFace(dependencies: ApplianceFaceDependencies): Promise<ApplianceFace> {
-  const face = createHttpFace(dependencies);
+  const face = createHttpFace({ ...dependencies, toBody: toReport });
   const called = new WeakMap<IncomingMessage, Called>();
   const calledOf = (request: FastifyRequest): Called => {
     const found = called.get(request.raw);
@@ -128,7 +127,7 @@ function addRoutes(face: FastifyInstance, dependencies: ApplianceFaceDependencie
     },
     inventoryBytesMax,
   );
-  route(applianceRoutes.points.path, pointsShape, async (body, _caller, vault) => {
+  route(applianceRoutes.points.path, sealedPointsShape, async (body, _caller, vault) => {
     await points.add(vault.text, body.points);
     return {};
   });

@@ -5,7 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { createSecureContext, TLSSocket, type SecureContext } from "node:tls";
 import type { Log } from "../../base/log.ts";
-import { Fault } from "../../contract/errors.ts";
+import { Fault, toReport } from "../../contract/errors.ts";
 import { toErrorBody } from "../api/arm-errors.ts";
 import type { Authority } from "../pki/authority.ts";
 
@@ -68,9 +68,9 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   return { address: options.address, port: bound.port, [Symbol.asyncDispose]: () => close(server) };
 }
 
-/** Answers a Fault as the error envelope, where no fastify face is in charge. */
+/** Answers a Fault where no face is in charge: readable as ARM's envelope and as the appliance protocol's report. */
 export function answerFault(response: ServerResponse, fault: Fault): void {
-  const body = JSON.stringify(toErrorBody(fault));
+  const body = JSON.stringify({ ...toReport(fault), ...toErrorBody(fault) });
   response.writeHead(fault.httpStatus, {
     "content-type": "application/json",
     "content-length": Buffer.byteLength(body),
