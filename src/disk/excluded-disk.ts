@@ -27,7 +27,7 @@ export function withExcludedRanges(disk: Disk, excluded: readonly ByteRange[]): 
 }
 
 /** Sets to zero what of `bytes`, which lie at `offset` on the disk, is excluded. */
-export function clearExcluded(excluded: readonly ByteRange[], offset: number, bytes: Uint8Array): void {
+function clearExcluded(excluded: readonly ByteRange[], offset: number, bytes: Uint8Array): void {
   for (const range of excluded) {
     const from = Math.max(0, range.offset - offset);
     const to = Math.min(bytes.length, range.offset + range.length - offset);

@@ -5,6 +5,7 @@ import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 import { Fault } from "../contract/errors.ts";
 import type { MachineId, PointId } from "../contract/ids.ts";
+import { idOf } from "../disk/digest.ts";
 import { blockBytes, granuleBytes } from "../disk/geometry.ts";
 import { withFaults, type FaultMoment } from "../store/faulty-store.ts";
 import { MemoryStore } from "../store/memory-store.ts";
@@ -155,6 +156,36 @@ describe("Vault after a crash", () => {
         assert.ok(failAt < 100);
       }
     });
+
+  it("never relies on a patch whose base did not become durable", async () => {
+    const memory = new MemoryStore();
+    const machineId = newMachine();
+    const content = randomBytes(4 * blockBytes);
+    const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
+    let packCount = 0;
+    const losing = withFaults(memory, ({ kind, key }) =>
+      kind === "put" && key.startsWith("packs/") && ++packCount === 1 ? "before" : undefined,
+    );
+    const block = randomBytes(blockBytes);
+    {
+      // The block lies in the first pack, which is lost; a patch on it in a later one, which is not.
+      await using vault = await openTestVault(losing, { packBytes: 70_000 });
+      await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, disks });
+      const put = async (index: number, bytes: Buffer): Promise<void> => await writer.putBlock(diskId, index, idOf(bytes), bytes);
+      const patch = randomBytes(granuleBytes);
+      await Promise.allSettled([
+        put(0, Buffer.from(block)),
+        put(1, randomBytes(blockBytes)),
+        writer.patchBlock(diskId, 0, [{ index: 2, bytes: patch }]),
+        put(2, randomBytes(blockBytes)),
+      ]);
+      patch.copy(block, 2 * granuleBytes);
+      await assert.rejects(writer.seal(sealFacts));
+    }
+    block.copy(content, 0);
+    await using reopened = await openTestVault(memory);
+    await assertContent(reopened, await sealWhole(reopened, machineId, content), content);
+  });
 
   it("that removed half of a machine removes the rest when asked again", async () => {
     for (let failAt = 1; ; failAt++) {

@@ -6,6 +6,7 @@ import { parsePackId, type PackId } from "../contract/ids.ts";
 import type { MachineEntries } from "./machine-entries.ts";
 import { packKeyOf, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
+import type { PackRow } from "./pack-format.ts";
 import type { PackQueue } from "./pack-queue.ts";
 import { depthMax, encodePatch, type ChangedGranule, type EntryKind } from "./patch.ts";
 import { createObjectSealer, saltBytes, type VaultSecret } from "./sealing.ts";
@@ -62,38 +63,37 @@ export class EntryWriter implements AsyncDisposable {
     content: Uint8Array,
     base?: { readonly id: Uint8Array; readonly changed: readonly ChangedGranule[] },
   ): Promise<void> {
-    const baseDepth = base === undefined ? depthMax : (this.#options.entries.find(kind, base.id)?.depth ?? depthMax);
-    const patch = base === undefined || baseDepth >= depthMax ? undefined : encodePatch(kind, base.id, base.changed);
-    const plain = patch ?? content;
-    const packed = compressEntry(plain);
-    await this.#append(
-      {
-        id,
-        kind,
-        form: patch === undefined ? "full" : "patch",
-        method: packed === undefined ? "raw" : "zstd",
-        depth: patch === undefined ? 0 : baseDepth + 1,
-      },
-      packed ?? plain,
-    );
+    const patch = base === undefined ? undefined : encodePatch(kind, base.id, base.changed);
+    while (!this.#open.builder.hasRoom((patch ?? content).length)) await this.#closePack();
+    const baseDepth = base === undefined ? undefined : this.#depthToStandOn(kind, base.id);
+    if (patch !== undefined && baseDepth !== undefined) return this.#append({ id, kind, form: "patch", depth: baseDepth + 1 }, patch);
+    while (!this.#open.builder.hasRoom(content.length)) await this.#closePack();
+    this.#append({ id, kind, form: "full", depth: 0 }, content);
   }
 
   /** Stores a full block from the zstd frame that the caller has unpacked and checked. */
   async storeFrame(id: Uint8Array, frame: Uint8Array): Promise<void> {
-    await this.#append({ id, kind: "block", form: "full", method: "zstd", depth: 0 }, frame);
+    while (!this.#open.builder.hasRoom(frame.length)) await this.#closePack();
+    this.#append({ id, kind: "block", form: "full", depth: 0 }, frame, "zstd");
   }
 
-  async #append(entry: Parameters<PackBuilder["append"]>[0], plain: Uint8Array): Promise<void> {
+  /**
+   * Depth of an entry that a patch may stand on: durable, or in the open pack. Packs become durable in any order, so a
+   * base in another pack under way could be missing after a crash while the patch on it is there.
+   */
+  #depthToStandOn(kind: EntryKind, baseId: Uint8Array): number | undefined {
+    const place = this.#options.entries.find(kind, baseId);
+    if (place === undefined || place.depth >= depthMax) return undefined;
+    return place.packNumber === this.#open.packNumber || this.#options.entries.isDurable(place) ? place.depth : undefined;
+  }
+
+  /** The open pack has room for `plain`; nothing is awaited between that and this. */
+  #append(entry: Pick<PackRow, "id" | "kind" | "form" | "depth">, plain: Uint8Array, packing: "raw" | "zstd" = "raw"): void {
     this.throwIfFailed();
-    // While it waits, the compressor's output is overwritten by others.
-    const kept = this.#open.builder.hasRoom(plain.length) ? plain : Uint8Array.from(plain);
-    while (!this.#open.builder.hasRoom(plain.length)) {
-      await this.#closePack();
-      this.throwIfFailed();
-    }
     const { entries } = this.#options;
     if (entries.find(entry.kind, entry.id) !== undefined) return; // Stored by another call meanwhile.
-    const row = this.#open.builder.append(entry, kept);
+    const packed = packing === "zstd" ? plain : compressEntry(plain);
+    const row = this.#open.builder.append({ ...entry, method: packed === undefined ? "raw" : "zstd" }, packed ?? plain);
     entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
   }
 
@@ -114,6 +114,7 @@ export class EntryWriter implements AsyncDisposable {
 
   /** Hands the open pack to the queue and begins the next. Calls at the same time share one closing. */
   async #closePack(): Promise<void> {
+    this.throwIfFailed();
     this.#closing ??= this.#handOver().finally(() => (this.#closing = undefined));
     await this.#closing;
   }

@@ -101,6 +101,10 @@ export class MachineEntries {
     return place === undefined || this.#packOf(place).state === "dropped" ? undefined : place;
   }
 
+  isDurable(place: EntryPlace): boolean {
+    return this.#packOf(place).state === "stored";
+  }
+
   /** Checked content of one block or page; not of the zero id. Never changed by anyone. */
   async load(kind: EntryKind, id: Uint8Array): Promise<Buffer> {
     const cached = this.#options.cache.get(kind, id);

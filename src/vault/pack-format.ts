@@ -10,7 +10,7 @@ import { saltBytes, tagBytes } from "./sealing.ts";
 export const packBytesMax = 80 << 20;
 export const packEntriesMax = 262_144;
 export const trailerBytes = 64;
-export const rowBytes = 48;
+const rowBytes = 48;
 const countBytes = 4;
 const formatVersion = 1;
 const magic = Buffer.from("WTRPACK\0", "latin1");

@@ -19,7 +19,7 @@ export interface TestBlobServer extends AsyncDisposable {
   readonly lookup: LookupFunction;
 }
 
-export const loopbackLookup: LookupFunction = (_host, options, callback) => {
+const loopbackLookup: LookupFunction = (_host, options, callback) => {
   if (options.all === true) callback(null, [{ address: "127.0.0.1", family: 4 }]);
   else callback(null, "127.0.0.1", 4);
 };
