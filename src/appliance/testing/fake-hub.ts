@@ -1,0 +1,214 @@
+// For tests: the hub's end of the appliance protocol over real TLS, and a storage account behind it that is Azurite.
+
+import { spawn } from "node:child_process";
+import { createHmac, randomBytes, randomUUID } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import {
+  BlobServiceClient,
+  ContainerSASPermissions,
+  generateBlobSASQueryParameters,
+  StorageSharedKeyCredential,
+} from "@azure/storage-blob";
+import { systemClock, toDate, toTimestamp } from "../../base/clock.ts";
+import {
+  appliancePollRequestShape,
+  applianceRegisterRequestShape,
+  applianceRoutes,
+  inventoryShape,
+  privateServices,
+  sealedPointsShape,
+  telemetryShape,
+  type ApplianceOrder,
+  type ApplianceOrderResult,
+  type Inventory,
+  type RegistrationKey,
+  type SealedPointReport,
+} from "../../contract/appliance-protocol.ts";
+import { asFault, Fault, toReport, type FaultReport } from "../../contract/errors.ts";
+import { parseApplianceId, parseMachineId, parseVaultId, type VaultId } from "../../contract/ids.ts";
+import { openSiteAuthority } from "../identity/site-authority.ts";
+import type { SealedFacts } from "../state/facts.ts";
+
+const accountName = "devstoreaccount1";
+const accountKey = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+const serviceHost = (service: string): string => `${service}.vault.watari.test`;
+
+export interface FakeHub extends AsyncDisposable {
+  readonly port: number;
+  readonly caPem: string;
+  /** Settings by which an appliance finds this hub. */
+  readonly hosts: readonly { readonly name: string; readonly addresses: readonly string[] }[];
+  readonly accountUrl: string;
+  readonly container: string;
+  readonly vaultId: VaultId;
+  readonly vaultKey: Uint8Array;
+  createKey(over?: Partial<RegistrationKey>): RegistrationKey;
+  give(order: ApplianceOrder): Promise<ApplianceOrderResult>;
+  readonly points: Map<string, SealedPointReport>;
+  readonly inventories: Inventory[];
+  readonly healthErrors: FaultReport[][];
+  readonly registeredNames: string[];
+}
+
+export const storeCredential = { kind: "sharedKey", accountName, accountKey } as const;
+
+export async function startFakeHub(): Promise<FakeHub> {
+  await using cleanup = new AsyncDisposableStack();
+  const kept = new Map<string, string>();
+  const facts: SealedFacts = {
+    read: (name) => kept.get(name),
+    write: (name, value) => void kept.set(name, value),
+    remove: (name) => void kept.delete(name),
+  };
+  const authority = await openSiteAuthority(facts, systemClock);
+  const names = privateServices.map(serviceHost);
+  const identity = await authority.issueServerIdentity([...names, "localhost"]);
+  const accountUrl = await startAzurite(identity, cleanup);
+  const container = `vault-${randomUUID()}`;
+  const vaultKey = new Uint8Array(randomBytes(32));
+  const vaultId = parseVaultId(randomUUID());
+  const secrets = new Map<string, { readonly secret: string; used: string | undefined }>();
+  const orders = new Map<string, ApplianceOrder>();
+  const waiting = new Map<string, (result: ApplianceOrderResult) => void>();
+  const hub = { points: new Map<string, SealedPointReport>(), inventories: [] as Inventory[], healthErrors: [] as FaultReport[][], registeredNames: [] as string[] };
+  const grant = () => {
+    const expiresAtMs = systemClock.nowMs() + 12 * 3600_000;
+    const sas = generateBlobSASQueryParameters(
+      { containerName: container, permissions: ContainerSASPermissions.parse("racwdl"), expiresOn: toDate(expiresAtMs) },
+      new StorageSharedKeyCredential(accountName, accountKey),
+    ).toString();
+    return { accountUrl, container, sas: `?${sas}`, expiresAt: toTimestamp(expiresAtMs) };
+  };
+  const routes: Record<string, (body: unknown) => Promise<unknown>> = {
+    register: async (body) => {
+      const request = applianceRegisterRequestShape.parse(body);
+      const key = secrets.get(request.keyId);
+      const proof = createHmac("sha256", Buffer.from(key?.secret ?? "", "base64url")).update(request.csrPem).digest("hex");
+      if (key === undefined || proof !== request.proof) throw new Fault("Unauthorized", "unknown key");
+      if (key.used !== undefined && key.used !== request.csrPem) throw new Fault("KeyUsed", "the registration key was used");
+      key.used = request.csrPem;
+      const applianceId = parseApplianceId(randomUUID());
+      hub.registeredNames.push(request.name);
+      const siteProof = createHmac("sha256", authority.passphrase).update(request.csrPem).digest("hex");
+      const certificatePem = await authority.signAgentRequest({ csrPem: request.csrPem, proof: siteProof }, parseMachineId(applianceId));
+      const vault = { vaultId, keyId: "k1", key: Buffer.from(vaultKey).toString("base64") };
+      return { applianceId, certificatePem, caPem: authority.caPem, vault, storage: grant() };
+    },
+    storageGrant: async () => await Promise.resolve(grant()),
+    poll: async (body) => {
+      const request = appliancePollRequestShape.parse(body);
+      for (const result of request.results) {
+        orders.delete(result.orderId);
+        waiting.get(result.orderId)?.(result);
+      }
+      const endMs = systemClock.monotonicMs() + Math.min(request.waitSeconds, 1) * 1000;
+      while (orders.size === 0 && systemClock.monotonicMs() < endMs) await systemClock.sleep(10);
+      return { orders: [...orders.values()] };
+    },
+    inventory: async (body) => await Promise.resolve(void hub.inventories.push(inventoryShape.parse(body))),
+    points: async (body) => {
+      for (const point of sealedPointsShape.parse(body).points) hub.points.set(point.pointId, point);
+      return await Promise.resolve({});
+    },
+    telemetry: async (body) => await Promise.resolve(void hub.healthErrors.push(telemetryShape.parse(body).healthErrors)),
+    progress: async () => await Promise.resolve({}),
+  };
+  const server = createServer({ cert: identity.certPem, key: identity.keyPem, ca: authority.caPem, requestCert: true, rejectUnauthorized: false });
+  server.on("request", (request, response) => {
+    void (async () => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk as Buffer);
+      const [name, route] = Object.entries(applianceRoutes).find(([, each]) => each.path === request.url) ?? [];
+      const handle = name === undefined ? undefined : routes[name];
+      try {
+        if (handle === undefined || route === undefined) throw new Fault("NotFound", "no such route");
+        if (!(request.headers.host ?? "").startsWith(`${serviceHost(route.service)}:`)) throw new Fault("NameNotServed", "another name");
+        const { authorized } = request.socket as unknown as { readonly authorized: boolean }; // The server speaks TLS only.
+        if (name !== "register" && !authorized) throw new Fault("Unauthorized", "no certificate");
+        response.end(JSON.stringify((await handle(JSON.parse(Buffer.concat(chunks).toString("utf8")))) ?? {}));
+      } catch (error) {
+        const fault = asFault(error, "answer");
+        response.statusCode = fault.httpStatus;
+        response.end(JSON.stringify(toReport(fault)));
+      }
+    })();
+  });
+  await new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve));
+  cleanup.defer(async () => {
+    server.closeAllConnections();
+    await new Promise<void>((resolve) => void server.close(() => resolve()));
+  });
+  const credential = new StorageSharedKeyCredential(accountName, accountKey);
+  await createContainer(accountUrl, container, credential, authority.caPem);
+  const { port } = server.address() as AddressInfo; // A TCP server has a port.
+  const owned = cleanup.move();
+  return {
+    ...hub,
+    port,
+    caPem: authority.caPem,
+    hosts: [...names, "localhost"].map((name) => ({ name, addresses: ["127.0.0.1"] })),
+    accountUrl,
+    container,
+    vaultId,
+    vaultKey,
+    createKey: (over = {}) => {
+      const keyId = randomUUID();
+      const secret = randomBytes(32).toString("base64url");
+      secrets.set(keyId, { secret, used: undefined });
+      return {
+        format: "watari-registration-key-1",
+        vaultId,
+        vaultResourceId: "/subscriptions/s/resourceGroups/g/providers/Microsoft.RecoveryServices/vaults/v",
+        services: Object.fromEntries(privateServices.map((service) => [service, serviceHost(service)])) as RegistrationKey["services"],
+        privateNames: names,
+        privateRanges: ["127.0.0.0/8"],
+        publicNames: [],
+        hubCaPem: authority.caPem,
+        keyId,
+        secret,
+        expiresAt: toTimestamp(systemClock.nowMs() + 3600_000),
+        ...over,
+        ...(over.privateNames === undefined ? { privateNames: [...names, "localhost"] } : {}),
+      };
+    },
+    give: async (order) => {
+      const result = new Promise<ApplianceOrderResult>((resolve) => waiting.set(order.orderId, resolve));
+      orders.set(order.orderId, order);
+      return await result;
+    },
+    [Symbol.asyncDispose]: async () => await owned.disposeAsync(),
+  };
+}
+
+async function startAzurite(identity: { readonly certPem: string; readonly keyPem: string }, cleanup: AsyncDisposableStack): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "watari-azurite-"));
+  cleanup.defer(async () => await rm(folder, { recursive: true, force: true }));
+  const [cert, key] = [join(folder, "cert.pem"), join(folder, "key.pem")];
+  await writeFile(cert, identity.certPem);
+  await writeFile(key, identity.keyPem);
+  const program = join(import.meta.dirname, "../../../node_modules/.bin/azurite-blob");
+  const args = ["--blobPort", "0", "--location", folder, "--skipApiVersionCheck", "--disableTelemetry", "--cert", cert, "--key", key, "--silent"];
+  const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  cleanup.defer(async () => {
+    child.kill("SIGTERM");
+    await ended;
+  });
+  for await (const line of createInterface(child.stdout)) {
+    const port = /listens on https:\/\/[^:]+:(\d+)/.exec(line)?.[1];
+    if (port === undefined) continue;
+    child.stdout.resume();
+    return `https://localhost:${port}/${accountName}`;
+  }
+  throw new Error("the emulator did not say where it listens");
+}
+
+async function createContainer(accountUrl: string, container: string, credential: StorageSharedKeyCredential, caPem: string): Promise<void> {
+  const service = new BlobServiceClient(accountUrl, credential, { tlsOptions: { ca: caPem } } as object);
+  await service.createContainer(container);
+}
