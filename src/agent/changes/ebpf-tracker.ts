@@ -28,7 +28,7 @@ export interface EbpfTrackerOptions {
   readonly pinFolder?: string;
 }
 
-export const defaultPinFolder = "/sys/fs/bpf/watari";
+const defaultPinFolder = "/sys/fs/bpf/watari";
 const tracefsFolders = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const membarrierGlobal = 1;
 

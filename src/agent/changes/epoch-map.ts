@@ -12,7 +12,7 @@ import { midShift, topShift, type CellLayout } from "./cell-layout.ts";
 import type { ChangeSpan, GranuleRun, Mark } from "./tracker.ts";
 
 const ringSize = 255;
-export const epochsBetweenCompactsMax = 200;
+const epochsBetweenCompactsMax = 200;
 
 export interface EpochSource {
   /** 1…255. */

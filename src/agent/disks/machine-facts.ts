@@ -48,7 +48,7 @@ async function readNics(): Promise<MachineFacts["nics"]> {
 }
 
 /** The physical disks with their identities; the source of every other question about disks. */
-export async function readDisks(): Promise<SourceDisk[]> {
+async function readDisks(): Promise<SourceDisk[]> {
   const disks = await listPhysicalDisks();
   const identities = chooseIdentities(await Promise.all(disks.map(async (disk) => identitiesOf(disk.name, await readHead(disk)))));
   const [boot, swaps] = await Promise.all([bootDisks(), swapRanges()]);

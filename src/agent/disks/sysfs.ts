@@ -40,7 +40,7 @@ export async function listPhysicalDisks(sysFolder = "/sys"): Promise<PhysicalDis
 }
 
 /** "8:1" as (major << 20) | minor. */
-export function parseDevice(text: string): number | undefined {
+function parseDevice(text: string): number | undefined {
   const [, major, minor] = /^(\d+):(\d+)$/.exec(text.trim()) ?? [];
   return major === undefined || minor === undefined ? undefined : Number(major) * 2 ** 20 + Number(minor);
 }

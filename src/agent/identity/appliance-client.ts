@@ -7,7 +7,7 @@ import { asFault, Fault, fromReport } from "../../contract/errors.ts";
 import { faultReportShape } from "../../contract/shapes.ts";
 
 /** The name in every appliance certificate, whatever address the agent dials. */
-export const applianceServerName = "appliance.watari.internal";
+const applianceServerName = "appliance.watari.internal";
 const responseBytesMax = 1 << 20;
 const connectMsMax = 20_000;
 

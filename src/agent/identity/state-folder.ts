@@ -1,6 +1,6 @@
 // The agent's folder of durable state: identity, replication and orders as JSON files, written whole or not at all.
 
-import { readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
@@ -66,10 +66,6 @@ export async function readState<T>(folder: string, name: string, shape: z.ZodTyp
 
 export async function writeState(folder: string, name: string, value: unknown): Promise<void> {
   await writeFileAtomic(join(folder, name), `${JSON.stringify(value, undefined, 1)}\n`);
-}
-
-export async function removeState(folder: string, name: string): Promise<void> {
-  await rm(join(folder, name), { force: true });
 }
 
 export const stateFiles = {

@@ -62,7 +62,7 @@ const liveRoundsMax = 12;
 const freezeAttemptsMax = 4;
 const quietRoundsMax = 6;
 /** Changes that are read into memory while frozen. */
-export const heldBytesMax = 24 << 20;
+const heldBytesMax = 24 << 20;
 /** What is assumed of a disk's speed before it was measured: 16 MiB/s. */
 const readBytesPerMsMin = 16_384;
 

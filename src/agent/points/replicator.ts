@@ -383,7 +383,7 @@ function interrupted(signal: AbortSignal): Fault {
 }
 
 /** A UUID of version 7 (RFC 9562): 48 bits of time, then randomness. */
-export function newPointId(nowMs: number, random: Random): PointId {
+function newPointId(nowMs: number, random: Random): PointId {
   const bytes = Buffer.from(random.bytes(16));
   bytes.writeUIntBE(nowMs, 0, 6);
   bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);

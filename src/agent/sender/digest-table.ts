@@ -4,7 +4,7 @@ import { blockCountOf, digestBytes } from "../../disk/geometry.ts";
 import { rootOfBlockIds } from "../../disk/page-tree.ts";
 
 /** Disks of a machine together: 0.5 GiB of digests for a TiB is more than the agent may take, so tables end here. */
-export const digestTableDiskBytesMax = 2 ** 40;
+const digestTableDiskBytesMax = 2 ** 40;
 
 export class DigestTable {
   readonly #ids: Uint8Array;

@@ -59,7 +59,7 @@ interface Span {
 }
 
 /** One read for neighbours: block number i of the batch lies at i × 64 KiB of the buffer. */
-export function planReads(batch: Batch, use: DigestUse): Span[] {
+function planReads(batch: Batch, use: DigestUse): Span[] {
   const spans: { at: number; offset: number; length: number }[] = [];
   batch.forEach(({ block, granules }, slot) => {
     const first = use === "keep" ? 0 : (granules[0] ?? 0);

@@ -4,8 +4,8 @@ import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
 import { blockBytes } from "../../disk/geometry.ts";
 import { allocatePageAligned } from "../kernel/page-aligned.ts";
 
-export const laneBytes = blocksPerFrameMax * blockBytes;
-export const laneCountDefault = 4;
+const laneBytes = blocksPerFrameMax * blockBytes;
+const laneCountDefault = 4;
 
 /** Buffers of 4 MiB, one a lane. */
 export function createLaneBuffers(count = laneCountDefault): readonly Uint8Array[] {

@@ -14,7 +14,7 @@ import { armWatchdog } from "./watchdog.ts";
 const freezeRequest = 0xc004_5877;
 const thawRequest = 0xc004_5878;
 /** In memory (tmpfs): there while filesystems may be frozen; what starts after a crash looks for it. */
-export const frozenMarker = "/run/watari-agent-frozen";
+const frozenMarker = "/run/watari-agent-frozen";
 
 export interface FreezeOptions {
   readonly calls: SystemCalls;
