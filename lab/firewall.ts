@@ -31,7 +31,8 @@ interface Chain {
   readonly refuse?: readonly { readonly name: string; readonly match: string }[];
 }
 
-const dhcpIn = (bridge: string): string => `iifname ${bridge} udp sport 68 udp dport 67`;
+/** A client's call, and our own answer by broadcast, which the kernel also shows to us. */
+const dhcpIn = (bridge: string): string => `iifname ${bridge} udp sport . udp dport { 68 . 67, 67 . 68 }`;
 const dhcpOut = (bridge: string): string => `oifname ${bridge} udp sport 67 udp dport 68`;
 const hubDoors = `${internet.hub}-${internet.services}`;
 
@@ -136,6 +137,8 @@ const siteBridge = `table bridge watari {
     type filter hook forward priority 0; policy drop
     ether type arp accept
     ether type ip udp dport 67 drop
+    ether type ip6 ip6 daddr ff02::/16 drop
+    ether type ip ip daddr 224.0.0.0/24 drop
     ether type ip meta l4proto { tcp, udp } add @flows { ip saddr . ip daddr . meta l4proto . th dport }
     counter name between-ports drop
   }
@@ -166,6 +169,9 @@ function renderChain(chain: Chain): readonly string[] {
     ...chain.allow.map((match) => `    ${match} accept`),
     // The end of a conversation that was allowed (a late RST or FIN) is not an attempt; an attempt starts with a SYN.
     "    tcp flags & (syn | ack) != syn counter name stray drop",
+    // Neighbour discovery and group reports never leave their wire; they are chatter, not a way.
+    "    ip6 daddr ff02::/16 counter name stray drop",
+    "    ip daddr 224.0.0.0/24 counter name stray drop",
     "    meta l4proto { tcp, udp } add @flows { ip saddr . ip daddr . meta l4proto . th dport }",
     ...(chain.refuse ?? []).map((rule) => `    ${rule.match} ${refusal(rule.name)}`),
     `    ${refusal(chain.hook)}`,

@@ -72,6 +72,8 @@ const configurations: Readonly<Record<Zone, readonly string[]>> = {
     `addr add ${line.onprem}/30 dev line0`,
     ...["lo", "dmz0", "line0", "br-on"].map((name) => `link set ${name} up`),
     `route add ${landing.network} via ${line.landing} src ${onprem.appliance}`,
+    // While the line is out, private addresses are unreachable; they must not wander off by the default route.
+    `route add unreachable ${landing.network} metric 4000`,
     `route add default via ${onprem.gateway} src ${onprem.appliance}`,
   ],
   dmz: [
@@ -96,6 +98,7 @@ const configurations: Readonly<Record<Zone, readonly string[]>> = {
     ...internet.hubAddresses.map((address) => `addr add ${address}/32 dev l-pub`),
     ...["lo", "l-line", "l-pub", "br-land"].map((name) => `link set ${name} up`),
     `route add ${onprem.network} via ${line.onprem}`,
+    `route add unreachable ${onprem.network} metric 4000`,
     `route add default via ${internet.doorRouter} src ${internet.hub}`,
   ],
 };

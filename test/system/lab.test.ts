@@ -55,6 +55,17 @@ async function said(prefix: string, zone: Zone, address: string, port: number): 
   return result.exitCode === 0 ? result.stdout : undefined;
 }
 
+/** A DHCP client's first call, answered by broadcast; prints the address that is offered. */
+const dhcpDiscover = `
+const packet = Buffer.alloc(300);
+packet.set([1, 1, 6, 0, 1, 2, 3, 4, 0, 0, 128, 0]);
+packet.set([2, 0, 0, 0, 0, 9], 28);
+packet.set([99, 130, 83, 99, 53, 1, 1, 255], 236);
+const socket = require("node:dgram").createSocket("udp4");
+socket.on("message", (answer) => { console.log(answer.subarray(16, 20).join(".")); socket.close(); });
+socket.bind(68, () => { socket.setBroadcast(true); socket.send(packet, 67, "255.255.255.255"); });
+`;
+
 describe("lab network", { skip, timeout: 300_000 }, () => {
   const prefix = "wtrt1";
   let facts: LabFacts;
@@ -139,6 +150,25 @@ describe("lab network", { skip, timeout: 300_000 }, () => {
     assert.equal(await said(prefix, "onprem", "10.200.0.4", 443), undefined);
     await setPrivateLine("up", { prefix });
     assert.equal(await said(prefix, "onprem", "10.200.0.4", 443), "endpoint 10.10.0.10");
+    assert.equal(await total(prefix), 0, "a line that is out is no reason to try another way");
+  });
+
+  test("a landed machine gets an address, and no way to the site", async () => {
+    const probe = `${prefix}-probe`;
+    await runCommand("ip", ["netns", "add", probe]);
+    await runCommand("ip", ["link", "add", "p0", "netns", probe, "type", "veth", "peer", "name", "tap9", "netns", `${prefix}-landing`]);
+    await runCommand("ip", ["-n", `${prefix}-landing`, "link", "set", "tap9", "master", "br-land", "up"]);
+    const configure = ["link set lo up", "link set p0 up", "addr add 169.254.9.9/16 dev p0", "route add default dev p0"];
+    await runCommand("ip", ["-n", probe, "-batch", "-"], { stdin: configure.join("\n") });
+    const nsenter = [`--net=/run/netns/${probe}`, "--"];
+    const offered = await runCommand("nsenter", [...nsenter, process.execPath, "-e", dhcpDiscover], { timeoutMs: 15_000 });
+    assert.match(offered.stdout.trim(), /^10\.200\.0\.1\d\d$/);
+    assert.equal(await total(prefix), 0);
+    await runCommand("ip", ["-n", probe, "addr", "add", `${offered.stdout.trim()}/24`, "dev", "p0"]);
+    await runCommand("ip", ["-n", probe, "route", "replace", "default", "via", "10.200.0.1"]);
+    const tried = await tryCommand("nsenter", [...nsenter, "timeout", "3", "bash", "-c", "</dev/tcp/10.10.0.10/443"]);
+    assert.notEqual(tried.exitCode, 0);
+    assert.ok(((await forbiddenPackets(labPlace({ prefix }))).byRule["landing/machines-to-site"] ?? 0) > 0);
   });
 
   const forbidden: readonly {
