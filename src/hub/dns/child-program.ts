@@ -25,7 +25,7 @@ export async function endStaleChild(recordFile: string, log: Log): Promise<void>
   if (Number.isInteger(pid) && pid > 1 && startTicks !== "" && (await startTicksOf(pid)) === startTicks) {
     process.kill(pid, "SIGTERM");
     await waitGone(pid, startTicks);
-    log.info("stale child ended", { pid, recordFile });
+    log.info("stale child ended", { childPid: pid, recordFile });
   }
   await rm(recordFile, { force: true });
 }
