@@ -8,20 +8,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { systemClock } from "../../base/clock.ts";
-import type { FaultCode } from "../../contract/errors.ts";
 import { readJob } from "../jobs/job-store.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
 import { openSimHub, simVault } from "./sim/sim-hub.ts";
-import { openSimSite } from "./sim/sim-site.ts";
+import { openSimSite, type SimSite } from "./sim/sim-site.ts";
 
 let cluster: TestCluster;
 before(async () => void (cluster = await startTestCluster()));
 after(async () => await cluster[Symbol.asyncDispose]());
 
-/** Calls of a whole migration; the last kill comes after it has ended and so changes nothing. */
-const callsOfMigration = 24;
-/** Calls of one whose fence fails and of its rollback. */
-const callsOfRollback = 20;
+/** Calls to the outside, each with a moment before and a moment after it. One more shows that these are all. */
+const callsOfMigration = 22;
+const fenceCall = 9;
+const callsOfFailedFence = 16;
+const callsOfFailedLaunch = 19;
 
 const migrateBody = {
   properties: {
@@ -31,6 +31,7 @@ const migrateBody = {
 };
 
 interface Outcome {
+  readonly wasKilled: boolean;
   readonly jobState: string;
   readonly sourceIsOn: boolean;
   readonly isFrozen: boolean;
@@ -39,7 +40,7 @@ interface Outcome {
 }
 
 /** Runs a migration in a hub that kills itself at a call; a second hub, which is idle before, ends it. */
-async function migrateWithKill(killAtCall: number, failure?: { readonly kind: "fence"; readonly code: FaultCode }): Promise<Outcome> {
+async function migrateWithKill(killAtCall: number, prepare?: (site: SimSite) => void): Promise<Outcome> {
   await using database = await cluster.openFreshDatabase();
   const folder = await mkdtemp(join(tmpdir(), "wk-"));
   try {
@@ -69,7 +70,7 @@ async function migrateWithKill(killAtCall: number, failure?: { readonly kind: "f
     };
     assert.equal(await ended(await settle("PUT", item, enable)), "succeeded");
     await first[Symbol.asyncDispose]();
-    if (failure !== undefined) site.appliance.failures.set(failure.kind, { times: 1, code: failure.code });
+    prepare?.(site);
 
     const child = spawn(
       process.execPath,
@@ -82,12 +83,13 @@ async function migrateWithKill(killAtCall: number, failure?: { readonly kind: "f
     const begun = await submitter.call("POST", `${item}/unplannedFailover`, migrateBody);
     const jobId = /operationStatuses\/([0-9a-f-]+)/.exec(begun.headers?.["azure-asyncoperation"] ?? "")?.[1] ?? assert.fail("no operation");
     await Promise.race([exit, ended(jobId)]);
-    if (child.signalCode === null) child.kill("SIGTERM");
+    child.kill("SIGTERM");
     await exit;
     await using second = await openSimHub({ ...options, jobs: { leaseMs: 1000, pollMs: 20 } });
     const jobState = await ended(jobId);
     const source = site.sources[0];
     return {
+      wasKilled: child.signalCode === "SIGKILL",
       jobState,
       sourceIsOn: source?.isOn === true,
       isFrozen: source?.frozenUntilMs !== undefined,
@@ -99,18 +101,32 @@ async function migrateWithKill(killAtCall: number, failure?: { readonly kind: "f
   }
 }
 
+const landed: Outcome = { wasKilled: true, jobState: "succeeded", sourceIsOn: false, isFrozen: false, landed: ["web"], ranBoth: false };
+const rolledBack: Outcome = { wasKilled: true, jobState: "failed", sourceIsOn: true, isFrozen: false, landed: [], ranBoth: false };
+const upTo = (first: number, last: number): readonly number[] => Array.from({ length: last - first + 1 }, (_, index) => first + index);
+
 describe("a migration whose hub is killed", { concurrency: 4 }, () => {
-  for (let call = 1; call <= callsOfMigration; call++)
-    it(`lands when the kill comes at call ${call}`, async () => {
-      const outcome = await migrateWithKill(call);
-      assert.deepEqual(outcome, { jobState: "succeeded", sourceIsOn: false, isFrozen: false, landed: ["web"], ranBoth: false });
-    });
+  for (const call of upTo(1, callsOfMigration))
+    it(`lands when the kill comes at call ${call}`, async () => assert.deepEqual(await migrateWithKill(call), landed));
+
+  it("makes no more calls than these", async () =>
+    assert.deepEqual(await migrateWithKill(callsOfMigration + 1), { ...landed, wasKilled: false }));
 });
 
 describe("a rollback whose hub is killed", { concurrency: 4 }, () => {
-  for (let call = 9; call <= callsOfRollback; call++)
-    it(`ends with the source running when the kill comes at call ${call}`, async () => {
-      const outcome = await migrateWithKill(call, { kind: "fence", code: "FenceUnconfirmed" });
-      assert.deepEqual(outcome, { jobState: "failed", sourceIsOn: true, isFrozen: false, landed: [], ranBoth: false });
-    });
+  const fenceFails = (site: SimSite): void => void site.appliance.failures.set("fence", { times: 1, code: "FenceUnconfirmed" });
+  for (const call of upTo(fenceCall, callsOfFailedFence))
+    it(`ends with the source running when the fence failed and the kill comes at call ${call}`, async () =>
+      assert.deepEqual(await migrateWithKill(call, fenceFails), rolledBack));
+
+  /** The simulated target cannot hydrate a disk without its mark. */
+  const launchFails = (site: SimSite): void => void site.sources[0]?.disks[0]?.content.bytes.fill(1, 0, 16);
+  for (const call of upTo(fenceCall, callsOfFailedLaunch))
+    it(`ends with the source running when the launch failed and the kill comes at call ${call}`, async () =>
+      assert.deepEqual(await migrateWithKill(call, launchFails), rolledBack));
+
+  it("makes no more calls than these", async () => {
+    assert.equal((await migrateWithKill(callsOfFailedFence + 1, fenceFails)).wasKilled, false);
+    assert.equal((await migrateWithKill(callsOfFailedLaunch + 1, launchFails)).wasKilled, false);
+  });
 });

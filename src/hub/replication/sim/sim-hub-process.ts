@@ -12,7 +12,7 @@ interface ProcessOptions {
 }
 
 const { address, folder, killAtCall } = JSON.parse(process.argv[2] ?? "") as ProcessOptions; // Given by the test.
-const database = await openDatabase({ address, log: silentLog, clock: systemClock });
+await using database = await openDatabase({ address, log: silentLog, clock: systemClock });
 let callCount = 0;
 const onCall = (call: string): void => {
   callCount += 1;
@@ -20,7 +20,7 @@ const onCall = (call: string): void => {
   process.stdout.write(`killed ${call}\n`);
   process.kill(process.pid, "SIGKILL");
 };
-const jobs = { leaseMs: 1000, pollMs: 20 };
+const jobs = { leaseMs: 700, pollMs: 20 };
 await using _hub = await openSimHub({ database, folder, limits: { probeSeconds: 1 }, jobs, onCall });
 process.stdout.write("ready\n");
 await new Promise<void>((resolve) => process.once("SIGTERM", () => resolve()));
