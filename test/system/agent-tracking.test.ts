@@ -13,7 +13,7 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 const reason = await whyNoGuest();
 
 const prepare = `set -e
-sgdisk -n1:0:+1500M -t1:8e00 -n2:0:0 /dev/vdb >/dev/null; blockdev --rereadpt /dev/vdb; udevadm settle
+sgdisk -n1:0:+1500M -t1:8e00 -n2:0:0 /dev/vdb >/dev/null; udevadm settle; [ -e /dev/vdb2 ] || { blockdev --rereadpt /dev/vdb; udevadm settle; }
 pvcreate -q /dev/vdb1 >/dev/null; vgcreate -q vg /dev/vdb1 >/dev/null; lvcreate -q -n x -L 1.2G vg >/dev/null
 mkfs.xfs -q /dev/vg/x; mkfs.ext4 -q /dev/vdb2; mkdir -p /w /mnt/x /mnt/e; mount /dev/vg/x /mnt/x; mount /dev/vdb2 /mnt/e; sync`;
 

@@ -168,6 +168,8 @@ class PointRun {
       await this.#context.source.sync();
       const next = await this.#nextRound();
       if (this.#bytesOf(next) > 0) await this.#sendRound(next);
+      // Sending took its time; what was written meanwhile goes to the disk now, so that the freeze itself is short.
+      await this.#context.source.sync();
       const instant = await this.#tryFreeze();
       if (instant !== undefined) return instant;
       this.#context.log.warn("point needed another freeze", { pointId: this.#plan.pointId, attempt });

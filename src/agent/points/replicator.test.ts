@@ -141,6 +141,18 @@ test("Replicator loses nothing wherever the connection is cut", async () => {
   }
 });
 
+test("Replicator begins anew on a fresh connection after a point that failed on its own side", async () => {
+  await using bench = await openBench();
+  await using agent = await bench.start();
+  await agent.point();
+  await bench.write(0, 0, randomBytes(4096));
+  bench.receiver.onFrame = () => bench.source.loseEvents("serial-1");
+  await assert.rejects(agent.point(), { code: "TrackingRefused" });
+  bench.receiver.onFrame = () => undefined;
+  await agent.point();
+  await assertReplica(bench);
+});
+
 test("Replicator takes up again after a cut in the middle of the initial copy", async () => {
   await using bench = await openBench({ cutAtFrame: 3 });
   await using agent = await bench.start();

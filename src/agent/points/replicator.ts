@@ -291,8 +291,9 @@ export class Replicator implements AsyncDisposable {
       log.info("point sealed", { pointId: made.sealed.pointId, frozenMs: Math.round(made.frozenMs), storedBytes: made.sealed.storedBytes });
       return made;
     } catch (error) {
-      if (signal.aborted) throw interrupted(signal);
-      throw error;
+      const fault = signal.aborted ? interrupted(signal) : asFault(error, "make a recovery point");
+      await link.abandon(fault);
+      throw fault;
     } finally {
       signal.removeEventListener("abort", onAbort);
       await setImmediate(); // Lets waiting control work run between points that follow each other closely.

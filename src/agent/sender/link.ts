@@ -3,7 +3,7 @@
 import type { Duplex } from "node:stream";
 import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
-import { asFault, Fault, fromReport } from "../../contract/errors.ts";
+import { asFault, Fault, fromReport, toReport } from "../../contract/errors.ts";
 import {
   encodeFrameHeader,
   encodeJsonFrame,
@@ -124,6 +124,12 @@ export class ApplianceLink implements AsyncDisposable {
     this.#heardMs = this.#options.clock.monotonicMs();
     await this.#write([encodeJsonFrame(frameTypes.end, point)]);
     return await sealed;
+  }
+
+  /** Tells the appliance why the point under way is dropped, and closes: a point can only be begun on a fresh connection then. */
+  async abandon(why: Fault): Promise<void> {
+    if (this.#failure === undefined) await this.#write([encodeJsonFrame(frameTypes.fault, toReport(why))]).catch(() => undefined); // It broke meanwhile.
+    this.#fail(why);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -108,10 +108,11 @@ class Session {
         return this.#takeGranules(frame, body);
       case frameTypes.end:
         return this.#takeEnd(parseJsonBody(endPointShape, frame.body));
+      case frameTypes.fault:
+        return false; // The point is dropped.
       case frameTypes.need:
       case frameTypes.taken:
       case frameTypes.sealed:
-      case frameTypes.fault:
         throw new Error(`the agent sent frame type ${frame.type}`);
     }
   }
@@ -125,6 +126,7 @@ class Session {
       this.#stream.write(encodeJsonFrame(frameTypes.fault, toReport(fault)));
       return false;
     }
+    this.#require(this.#begin === undefined, "a point begins when the one before has ended");
     this.#begin = begin;
     this.#disks = begin.disks.map((disk) => {
       const bytes = new Uint8Array(blockCountOf(disk.sizeBytes) * blockBytes);
@@ -200,6 +202,7 @@ class Session {
     if (begin === undefined) throw new Error("an end without a begin");
     this.#require(this.#openIds.size === 0 && end.pointId === begin.pointId, "a point ends when its units are finished");
     const disks = new Map(begin.disks.map((disk, index) => [disk.diskId as string, this.#disks[index] ?? new Uint8Array(0)]));
+    this.#begin = undefined;
     this.#receiver.points.set(begin.pointId, { begin, end, disks });
     if (this.#receiver.mischief.cutBeforeSealed === true) {
       this.#receiver.mischief.cutBeforeSealed = false;
