@@ -9,7 +9,7 @@ import type { JsonObject } from "../db/resources.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { Caller } from "./resource-type.ts";
 
-export const bodyBytesMax = 4 << 20;
+const bodyBytesMax = 4 << 20;
 
 /** A fastify instance with the house's limits, ids, logs and faults. Every HTTP face of the hub is made by it. */
 export function createHttpFace(dependencies: {

@@ -6,7 +6,7 @@ import { makeContainerSas } from "../blob/sas.ts";
 import { ensureContainer } from "../resources/blob-client.ts";
 import type { VaultAccess, VaultPlace } from "../resources/vault-access.ts";
 
-export const grantLifeMs = 12 * 3600_000;
+const grantLifeMs = 12 * 3600_000;
 
 export async function grantStorage(
   dependencies: { readonly vaults: VaultAccess; readonly clock: Clock },

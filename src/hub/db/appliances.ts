@@ -53,9 +53,9 @@ export interface ApplianceCatalogue {
 }
 
 /** Told when an appliance's inventory or registration changed. */
-export const applianceTopic = (vaultId: string): string => `appliances:${vaultId.toLowerCase()}`;
+const applianceTopic = (vaultId: string): string => `appliances:${vaultId.toLowerCase()}`;
 /** Told when a machine's state changed. */
-export const machineTopic = (vaultId: string, machineId: string): string => `machine:${vaultId.toLowerCase()}:${machineId}`;
+const machineTopic = (vaultId: string, machineId: string): string => `machine:${vaultId.toLowerCase()}:${machineId}`;
 
 export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tables>; readonly clock: Clock }): ApplianceCatalogue {
   const now = (): string => toTimestamp(clock.nowMs());

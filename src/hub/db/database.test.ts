@@ -14,6 +14,7 @@ import { startTestCluster, type TestCluster } from "../test-hub.ts";
 import { openDatabase } from "./database.ts";
 import { openOperationStore } from "./operations.ts";
 import { openOrderQueue } from "./orders.ts";
+import { openPrivateAddresses } from "./private-addresses.ts";
 import { startPrivateCluster } from "./private-cluster.ts";
 import { openResourceStore } from "./resources.ts";
 import { createSealer, openSecretStore } from "./secrets.ts";
@@ -99,6 +100,43 @@ test("an order is given to its appliance, answered once, and wakes who waits for
   await orders.answer(applianceId, { outcome: "done", orderId });
   assert.deepEqual(await result, { outcome: "done", orderId });
   await assert.rejects(orders.enqueue(other, { kind: "discover", orderId }), isFault("StateConflict"));
+});
+
+test("an order that nobody spoke of since it was given is given again; progress keeps it from that", async () => {
+  await using database = await cluster.openFreshDatabase();
+  let nowMs = clock.nowMs();
+  const moved = { ...clock, nowMs: () => nowMs };
+  const orders = openOrderQueue({ db: database.db, notifications: database.notifications, clock: moved });
+  const applianceId = parseApplianceId(random.uuid());
+  const orderId = parseOrderId(random.uuid());
+  const signal = AbortSignal.timeout(10_000);
+  const given = async () => (await orders.waitQueued(applianceId, 0, signal)).length;
+  await orders.enqueue(applianceId, { kind: "discover", orderId });
+  assert.deepEqual([await given(), await given()], [1, 0]);
+  nowMs += 20_000;
+  await orders.progress(applianceId, { orderId, percent: 40, text: "reading" });
+  nowMs += 20_000;
+  assert.equal(await given(), 0);
+  nowMs += 20_000;
+  assert.equal(await given(), 1);
+  await orders.answer(applianceId, { outcome: "done", orderId });
+  nowMs += 60_000;
+  assert.equal(await given(), 0);
+  assert.equal((await orders.find(orderId))?.percent, 100);
+});
+
+test("addresses are given once, kept by who has them, and end", async () => {
+  await using database = await cluster.openFreshDatabase();
+  const addresses = openPrivateAddresses({ db: database.db });
+  const subnetId = `${group}/providers/Microsoft.Network/virtualNetworks/n/subnets/s`;
+  const candidates = ["127.1.0.4", "127.1.0.5", "127.1.0.6"];
+  const take = (endpointId: string, members: readonly string[]) => addresses.allocate({ subnetId, endpointId, members, candidates });
+  const [one, two] = await Promise.all([take("/a", ["x"]), take("/b", ["x"])]);
+  assert.notEqual(one.get("x"), two.get("x"));
+  assert.deepEqual(await take("/a", ["x"]), one);
+  await assert.rejects(take("/c", ["x", "y"]), isFault("AddressRangeFull"));
+  await addresses.release("/b");
+  assert.equal((await take("/c", ["x", "y"])).size, 2);
 });
 
 test("secrets are sealed in the database and open only with their master key and owner", async () => {

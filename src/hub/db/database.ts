@@ -49,7 +49,7 @@ export async function openDatabase(options: {
 }
 
 /** How `pg` reaches the database; times are read as RFC 3339 text. */
-export function toConnectionConfig(address: DatabaseAddress): pg.ClientConfig {
+function toConnectionConfig(address: DatabaseAddress): pg.ClientConfig {
   const where =
     address.kind === "url"
       ? { connectionString: address.url }

@@ -38,7 +38,7 @@ export interface OperationStore {
 const inProgressMax = 10_000;
 
 /** Notification topic of one operation's changes. */
-export const operationTopic = (operationId: string): string => `operation:${operationId}`;
+const operationTopic = (operationId: string): string => `operation:${operationId}`;
 
 interface Dependencies {
   readonly db: Kysely<Tables>;

@@ -20,7 +20,7 @@ export interface PointCatalogue {
 }
 
 /** Told when a machine got a new point. */
-export const pointTopic = (vaultId: string, machineId: string): string => `points:${vaultId.toLowerCase()}:${machineId}`;
+const pointTopic = (vaultId: string, machineId: string): string => `points:${vaultId.toLowerCase()}:${machineId}`;
 
 export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): PointCatalogue {
   const find = async (vaultId: string, pointId: PointId): Promise<SealedPointReport | undefined> => {

@@ -80,7 +80,7 @@ export function answerFault(response: ServerResponse, fault: Fault): void {
 }
 
 /** The TLS name that the client asked for, in lower case. */
-export function serverNameOf(socket: Socket): string | undefined {
+function serverNameOf(socket: Socket): string | undefined {
   const name = socket instanceof TLSSocket ? socket.servername : undefined;
   return typeof name === "string" ? name.toLowerCase() : undefined;
 }

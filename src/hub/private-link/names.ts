@@ -39,7 +39,7 @@ export function membersOf(target: LinkTarget, domain: string): readonly LinkMemb
 }
 
 /** Region names are written in many ways ("Japan East"); in DNS names only letters and digits stay. */
-export function toRegion(location: string): string {
+function toRegion(location: string): string {
   return location.toLowerCase().replace(/[^a-z0-9]/g, "") || "local";
 }
 

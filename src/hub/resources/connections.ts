@@ -4,7 +4,7 @@ import { Fault } from "../../contract/errors.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import { endpointType, storedEndpointShape } from "../private-link/endpoint-plan.ts";
 
-export async function endpointsOf(resources: ResourceStore, target: Resource): Promise<readonly Resource[]> {
+async function endpointsOf(resources: ResourceStore, target: Resource): Promise<readonly Resource[]> {
   const found: Resource[] = [];
   for await (const endpoint of resources.all(endpointType)) {
     const connections = storedEndpointShape.parse(endpoint.properties).privateLinkServiceConnections;

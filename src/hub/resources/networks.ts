@@ -8,7 +8,7 @@ import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import { containsRange, type NetworkConfig } from "../hub-config.ts";
 import { endpointType } from "../private-link/endpoint-plan.ts";
 
-export const networkType = "Microsoft.Network/virtualNetworks";
+const networkType = "Microsoft.Network/virtualNetworks";
 const subnetType = `${networkType}/subnets`;
 
 const subnetShape = z.looseObject({

@@ -15,7 +15,7 @@ export interface RegistrationKeyMaker {
   make(vault: Resource): Promise<RegistrationKey>;
 }
 
-export const registrationKeyLifeMs = 5 * 24 * 3600_000;
+const registrationKeyLifeMs = 5 * 24 * 3600_000;
 const secretBytes = 32;
 
 export function createRegistrationKeyMaker(dependencies: {
