@@ -25,7 +25,7 @@ Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Environment=UV_THREADPOOL_SIZE=4 NODE_ENV=production
+Environment=UV_THREADPOOL_SIZE=4 MALLOC_ARENA_MAX=2 NODE_ENV=production
 ExecStart=${agentPlaces.node} --disable-warning=ExperimentalWarning --max-old-space-size=64 --max-semi-space-size=2 ${agentPlaces.program} run --state ${agentPlaces.stateFolder}
 ExecStopPost=/bin/sh -c 'if [ -e /run/watari-agent-frozen ]; then echo j > /proc/sysrq-trigger; rm -f /run/watari-agent-frozen; fi'
 Restart=always
