@@ -23,7 +23,17 @@ import { createStateFolder, parseApplianceConfig, saveConfig, type ApplianceConf
 import { createMachineRegistry } from "./control/machine-registry.ts";
 import { openStateDatabase } from "./state/database.ts";
 import { startFakeHub, storeCredential, type FakeHub } from "./testing/fake-hub.ts";
-import { createBegin, createFacts, DataLine, poll, registerAgent, sendGranules, sendWholeDisk, wholeDisk, type Ports } from "./testing/scripted-agent.ts";
+import {
+  createBegin,
+  createFacts,
+  DataLine,
+  poll,
+  registerAgent,
+  sendGranules,
+  sendWholeDisk,
+  wholeDisk,
+  type Ports,
+} from "./testing/scripted-agent.ts";
 import { testPolicy } from "./testing/test-site.ts";
 
 const childProgram = join(import.meta.dirname, "testing/appliance-child.ts");
@@ -38,7 +48,9 @@ interface Running extends AsyncDisposable {
 }
 
 async function startChild(folder: string): Promise<ChildProcess> {
-  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", childProgram, folder], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", childProgram, folder], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   await new Promise<void>((resolve, reject) => {
     createInterface({ input: child.stdout }).once("line", () => resolve());
     child.once("exit", (code) => reject(new Error(`the appliance ended with ${code}`)));
@@ -49,7 +61,15 @@ async function startChild(folder: string): Promise<ChildProcess> {
 async function startAppliance(hub: FakeHub, over: Partial<ApplianceConfigInput> = {}): Promise<Running> {
   const folder = await mkdtemp(join(tmpdir(), "watari-appliance-"));
   await createStateFolder(folder);
-  const input = { listenAddresses: ["127.0.0.1"], controlPort: 0, dataPort: 0, hubPort: hub.port, hosts: [...hub.hosts], siteRanges: ["127.0.0.0/8"], ...over };
+  const input = {
+    listenAddresses: ["127.0.0.1"],
+    controlPort: 0,
+    dataPort: 0,
+    hubPort: hub.port,
+    hosts: [...hub.hosts],
+    siteRanges: ["127.0.0.0/8"],
+    ...over,
+  };
   await saveConfig(folder, parseApplianceConfig(input));
   let child = await startChild(folder);
   const end = async (signal: "SIGKILL" | "SIGTERM"): Promise<void> => {
@@ -126,13 +146,18 @@ describe("the appliance", () => {
   test("a proxy that asks for a password stops the registration with its name", async () => {
     const proxy = createServer((socket) => {
       socket.on("error", () => undefined);
-      socket.once("data", () => socket.end("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"));
+      socket.once("data", () =>
+        socket.end("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n"),
+      );
     });
     await new Promise<void>((resolve) => void proxy.listen(0, "127.0.0.1", resolve));
     const { port } = proxy.address() as AddressInfo;
     await using appliance = await startAppliance(hub, { proxyUrl: `http://127.0.0.1:${port}` });
     const key = hub.createKey({ publicNames: ["management.watari.test"] });
-    await assert.rejects(callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(key) }), isFault("ProxyAuthRequired"));
+    await assert.rejects(
+      callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(key) }),
+      isFault("ProxyAuthRequired"),
+    );
     proxy.close();
   });
 
@@ -140,8 +165,16 @@ describe("the appliance", () => {
     await using appliance = await startAppliance(hub);
     await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
     const name = `guests-${randomUUID().slice(0, 8)}`;
-    await callAppliance(appliance.folder, "addCredential", { name, kind: "linux-password", userName: "root", privilege: "root", secret: "s3cret-word" });
-    await until("the hub knows the account", () => hub.inventories.some((each) => each.runAsAccounts.some((account) => account.name === name)));
+    await callAppliance(appliance.folder, "addCredential", {
+      name,
+      kind: "linux-password",
+      userName: "root",
+      privilege: "root",
+      secret: "s3cret-word",
+    });
+    await until("the hub knows the account", () =>
+      hub.inventories.some((each) => each.runAsAccounts.some((account) => account.name === name)),
+    );
     assert.ok(!JSON.stringify(hub.inventories).includes("s3cret-word"));
     assert.ok(!JSON.stringify(await callAppliance(appliance.folder, "listCredentials", {})).includes("s3cret-word"));
   });
@@ -150,7 +183,13 @@ describe("the appliance", () => {
     await using appliance = await startAppliance(hub);
     await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
     const { agent, facts, infrastructureId } = await enrol(appliance);
-    const again = { kind: "protect" as const, orderId: parseOrderId(randomUUID()), infrastructureId, runAsAccountId: "x", policy: testPolicy };
+    const again = {
+      kind: "protect" as const,
+      orderId: parseOrderId(randomUUID()),
+      infrastructureId,
+      runAsAccountId: "x",
+      policy: testPolicy,
+    };
     const refused = await hub.give(again);
     assert.equal(refused.outcome === "failed" ? refused.fault.id : "", "AlreadyProtected");
     const orderId = parseOrderId(randomUUID());
@@ -195,7 +234,12 @@ describe("the appliance", () => {
     assert.ok(!hub.points.has(lost.pointId));
     assert.equal(hub.points.get(next.pointId)?.disks[0]?.root, sealed.roots[0]?.root);
 
-    await using store = openAzureBlobStore({ accountUrl: hub.accountUrl, container: hub.container, credential: storeCredential, connection: { ca: hub.caPem } });
+    await using store = openAzureBlobStore({
+      accountUrl: hub.accountUrl,
+      container: hub.container,
+      credential: storeCredential,
+      connection: { ca: hub.caPem },
+    });
     await using reader = await openVaultReader({ store, vaultId: hub.vaultId, key: hub.vaultKey });
     const held = new Set<string>();
     for await (const point of reader.listPoints(agent.machineId)) held.add(point.pointId);

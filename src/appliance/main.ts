@@ -139,7 +139,7 @@ export class Appliance implements AsyncDisposable {
       connector: () => this.siteConnector(),
       sshPort: config.sshPort,
       appliance: () => ({ address: config.listenAddresses[0] ?? "", ...this.#ports }),
-      discover: async (signal) => void (await this.discover(signal)),
+      discover: async (signal) => await this.discover(signal),
     });
     this.#stack.use(this.guests);
   }

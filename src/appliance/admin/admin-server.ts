@@ -29,7 +29,7 @@ export async function startAdminServer(
   const { stateFolder, log } = options;
   const handlers = createHandlers(appliance);
   const server = Fastify({ bodyLimit: bodyBytesMax });
-  const add = <Route extends AdminRoute>(name: Route): void => {
+  const add = (name: AdminRoute): void => {
     const { path, request: shape } = adminRoutes[name];
     const handle = handlers[name] as (request: unknown) => Promise<unknown>; // The shape of the same name proves the request.
     server.post(path, async (request, reply) => {
@@ -56,7 +56,10 @@ export async function startAdminServer(
 }
 
 function createHandlers(appliance: Appliance): Handlers {
-  const { credentials, vcenters, registry, ledger, health, spool, guests } = appliance;
+  return { ...createHubHandlers(appliance), ...createAccountHandlers(appliance), ...createMachineHandlers(appliance) };
+}
+
+function createHubHandlers(appliance: Appliance): Pick<Handlers, "status" | "check" | "register" | "passphrase"> {
   return {
     status: async () => await statusOf(appliance),
     check: async ({ registrationKey }) => {
@@ -68,6 +71,12 @@ function createHandlers(appliance: Appliance): Handlers {
       return { applianceId: registration.applianceId, vaultResourceId: registration.key.vaultResourceId, checks: checks.map(toCheck) };
     },
     passphrase: async () => await Promise.resolve({ passphrase: appliance.authority.passphrase, authorityPem: appliance.authority.caPem }),
+  };
+}
+
+function createAccountHandlers(appliance: Appliance): Pick<Handlers, "addCredential" | "listCredentials" | "addVcenter" | "listVcenters"> {
+  const { credentials, vcenters } = appliance;
+  return {
     addCredential: async ({ secret, keyPassphrase, sudoPassword, ...credential }) => {
       const added = credentials.put(
         credential,
@@ -93,6 +102,12 @@ function createHandlers(appliance: Appliance): Handlers {
       return summary;
     },
     listVcenters: async () => await Promise.resolve({ vcenters: [...vcenters.summaries()] }),
+  };
+}
+
+function createMachineHandlers(appliance: Appliance): Pick<Handlers, "discover" | "addMachine" | "listMachines" | "forgetHostKey"> {
+  const { vcenters, registry, ledger, guests } = appliance;
+  return {
     discover: async () => {
       await appliance.discover();
       return { machines: [...vcenters.machines()] };
@@ -116,23 +131,25 @@ function createHandlers(appliance: Appliance): Handlers {
       return await Promise.resolve({ wasKnown: appliance.hostKeys.forget(hostPort) });
     },
   };
-  async function statusOf({ config, registration, ports, isHubReached }: Appliance): Promise<AdminResponse<"status">> {
-    return {
-      name: config.name,
-      version: applianceVersion,
-      pid: process.pid,
-      ...ports,
-      ...(registration === undefined
-        ? {}
-        : { registration: { applianceId: registration.applianceId, vaultResourceId: registration.key.vaultResourceId } }),
-      isHubReached,
-      vcenters: [...vcenters.summaries()],
-      machineCount: registry.list().length,
-      spoolBytes: await spoolBytesOf(spool),
-      spoolBytesMax: spool.spoolBytesMax,
-      healthErrors: health.reports(),
-    };
-  }
+}
+
+async function statusOf(appliance: Appliance): Promise<AdminResponse<"status">> {
+  const { config, registration, ports, isHubReached, vcenters, registry, spool, health } = appliance;
+  return {
+    name: config.name,
+    version: applianceVersion,
+    pid: process.pid,
+    ...ports,
+    ...(registration === undefined
+      ? {}
+      : { registration: { applianceId: registration.applianceId, vaultResourceId: registration.key.vaultResourceId } }),
+    isHubReached,
+    vcenters: [...vcenters.summaries()],
+    machineCount: registry.list().length,
+    spoolBytes: await spoolBytesOf(spool),
+    spoolBytesMax: spool.spoolBytesMax,
+    healthErrors: health.reports(),
+  };
 }
 
 function trustOf(request: { readonly caPem?: string | undefined; readonly thumbprint?: string | undefined }): VcenterTrust {

@@ -37,14 +37,7 @@ export function createAgentOrders({ database, clock }: { readonly database: Stat
   return {
     resultOf,
     give: (machineId, order) => {
-      const waiting = Number(
-        database.one("SELECT count(*) AS n FROM agent_order WHERE machine_id = ? AND result IS NULL", machineId)?.["n"],
-      );
-      if (waiting >= ordersWaitingMax) {
-        throw new Fault("StateConflict", `could not give machine ${machineId} another order: too many wait for it`, {
-          evidence: { machineId, waiting, ordersWaitingMax },
-        });
-      }
+      requireRoom(database, machineId);
       database.run(
         `INSERT INTO agent_order (id, place, machine_id, body) VALUES (?, (SELECT coalesce(max(place), 0) + 1 FROM agent_order), ?, ?)
          ON CONFLICT (id) DO NOTHING`,
@@ -68,19 +61,7 @@ export function createAgentOrders({ database, clock }: { readonly database: Stat
       return due;
     },
     recordResult: (machineId, result) => {
-      database.run(
-        "UPDATE agent_order SET result = ? WHERE id = ? AND machine_id = ? AND result IS NULL",
-        JSON.stringify(result),
-        result.orderId,
-        machineId,
-      );
-      database.run(
-        `DELETE FROM agent_order WHERE machine_id = ? AND result IS NOT NULL AND place <=
-           (SELECT place FROM agent_order WHERE machine_id = ? AND result IS NOT NULL ORDER BY place DESC LIMIT 1 OFFSET ?)`,
-        machineId,
-        machineId,
-        resultsKeptMax,
-      );
+      keepResult(database, machineId, result);
       givenAtMs.delete(result.orderId);
       bell.ring(`result ${result.orderId}`);
     },
@@ -100,6 +81,31 @@ export function createAgentOrders({ database, clock }: { readonly database: Stat
       ended.abort();
     },
   };
+}
+
+function requireRoom(database: StateDatabase, machineId: MachineId): void {
+  const row = database.one("SELECT count(*) AS n FROM agent_order WHERE machine_id = ? AND result IS NULL", machineId);
+  const waiting = Number(row?.["n"]);
+  if (waiting < ordersWaitingMax) return;
+  throw new Fault("StateConflict", `could not give machine ${machineId} another order: too many wait for it`, {
+    evidence: { machineId, waiting, ordersWaitingMax },
+  });
+}
+
+function keepResult(database: StateDatabase, machineId: MachineId, result: OrderResult): void {
+  database.run(
+    "UPDATE agent_order SET result = ? WHERE id = ? AND machine_id = ? AND result IS NULL",
+    JSON.stringify(result),
+    result.orderId,
+    machineId,
+  );
+  database.run(
+    `DELETE FROM agent_order WHERE machine_id = ? AND result IS NOT NULL AND place <=
+       (SELECT place FROM agent_order WHERE machine_id = ? AND result IS NOT NULL ORDER BY place DESC LIMIT 1 OFFSET ?)`,
+    machineId,
+    machineId,
+    resultsKeptMax,
+  );
 }
 
 /** Wakes those who wait for a name. A ring that nobody waits for is lost: look first, then wait, without an await in between. */

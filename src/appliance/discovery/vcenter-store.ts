@@ -112,13 +112,11 @@ export function createVcenterStore(parts: {
 export function inventoryOf(vcenters: VcenterStore, credentials: CredentialStore): Inventory {
   return {
     vcenters: vcenters.summaries(),
-    runAsAccounts: credentials
-      .list()
-      .map(({ credentialId, name, kind }) => ({
-        accountId: credentialId,
-        name,
-        kind: kind === "vcenter" ? ("vcenter" as const) : ("linux" as const),
-      })),
+    runAsAccounts: credentials.list().map(({ credentialId, name, kind }) => ({
+      accountId: credentialId,
+      name,
+      kind: kind === "vcenter" ? ("vcenter" as const) : ("linux" as const),
+    })),
     machines: [...vcenters.machines()],
   };
 }

@@ -9,7 +9,7 @@ import type { MachineId } from "../../contract/ids.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { SealedFacts } from "../state/facts.ts";
 
-x509.cryptoProvider.set(webcrypto as unknown as Crypto); // Node's WebCrypto is the standard one; only the type names differ.
+x509.cryptoProvider.set(webcrypto);
 
 /** The name that agents send to the server, whatever address they dial. */
 export const applianceDnsName = "appliance.watari.internal";

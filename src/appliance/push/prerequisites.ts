@@ -82,80 +82,14 @@ export async function checkPrerequisites(
   return judgePrerequisites(values, options);
 }
 
+type Values = ReadonlyMap<string, string>;
+type Question = { readonly back: BackPath; readonly nowMs: number };
+
 /** Pure. */
-export function judgePrerequisites(
-  values: ReadonlyMap<string, string>,
-  { back, nowMs }: { readonly back: BackPath; readonly nowMs: number },
-): Prerequisites {
+export function judgePrerequisites(values: Values, question: Question): Prerequisites {
   const of = (name: string): string => values.get(name) ?? "";
-  const skewSeconds = Math.abs(Number(of("clock")) - nowMs / 1000);
-  const judge = (name: string, wanted: string, isGood: boolean, found: string, repair: string): Finding => ({
-    name,
-    wanted,
-    found: found === "" ? "nothing" : found,
-    ...(isGood ? { verdict: "pass" as const } : { verdict: "fail" as const, repair }),
-  });
-  const info = (name: string, found: string, wanted: string): Finding => ({
-    name,
-    verdict: "info",
-    found: found === "" ? "none" : found,
-    wanted,
-  });
-  const mib = (name: string): string => `${Math.floor(Number(of(name)) / 1024)} MiB free`;
-  const findings: Finding[] = [
-    judge(
-      "system",
-      "Linux on x86-64",
-      of("system") === "Linux" && of("architecture") === "x86_64",
-      `${of("system")} on ${of("architecture")}`,
-      "only Linux machines on x86-64 can be replicated",
-    ),
-    judge("kernel", "4.18 or newer", isAtLeast(of("kernel"), [4, 18]), of("kernel"), "update the guest's kernel"),
-    judge("glibc", "2.28 or newer", isAtLeast(of("glibc"), [2, 28]), of("glibc"), "update the guest's distribution"),
-    judge(
-      "systemd",
-      "systemd as init",
-      of("init") === "systemd" && of("systemctl") !== "",
-      of("init"),
-      "only guests with systemd are supported",
-    ),
-    judge(
-      "archiver",
-      "tar and gzip",
-      of("tar") !== "" && of("gzip") !== "",
-      `${of("tar")} ${of("gzip")}`.trim(),
-      "install tar and gzip on the guest",
-    ),
-    judge("space in /opt", "400 MiB free", Number(of("opt")) >= freeKibMin, mib("opt"), "free space below /opt"),
-    judge("space in /var", "400 MiB free", Number(of("var")) >= freeKibMin, mib("var"), "free space below /var"),
-    judge(
-      "clock",
-      "at most 300 s off",
-      skewSeconds <= clockSkewSecondsMax,
-      `${Math.round(skewSeconds)} s off`,
-      "set the guest's clock, best by NTP: timedatectl set-ntp true",
-    ),
-    ...back.ports.map((port) =>
-      of("bash") === ""
-        ? info(`way back, port ${port}`, "not checked: the guest has no bash", "open")
-        : judge(
-            `way back, port ${port}`,
-            "open",
-            of(`port${port}`) === "open",
-            of(`port${port}`),
-            `allow TCP from the guest to ${back.address} port ${port}`,
-          ),
-    ),
-    info(
-      "change tracking",
-      `BTF ${of("btf")}, lockdown ${of("lockdown") === "" ? "none" : of("lockdown")}`,
-      "BTF and no lockdown give the best rung",
-    ),
-    info("swap", of("swap"), "left out of replication"),
-    info("filesystems", of("filesystems"), "frozen together for each point"),
-  ];
   return {
-    findings,
+    findings: [...judgeSystem(of), ...judgeSurroundings(of, question), ...describe(of)],
     facts: {
       smbiosUuid: of("uuid").toLowerCase(),
       osMachineId: of("machine"),
@@ -163,6 +97,86 @@ export function judgePrerequisites(
       registeredWith: of("active") === "active" && of("registered") !== "" ? of("registered") : undefined,
     },
   };
+}
+
+type Look = (name: string) => string;
+
+function judge(
+  name: string,
+  { wanted, isGood, found, repair }: { readonly wanted: string; readonly isGood: boolean; readonly found: string; readonly repair: string },
+): Finding {
+  const seen = found === "" ? "nothing" : found;
+  return isGood ? { name, wanted, found: seen, verdict: "pass" } : { name, wanted, found: seen, verdict: "fail", repair };
+}
+
+function info(name: string, found: string, wanted: string): Finding {
+  return { name, verdict: "info", found: found === "" ? "none" : found, wanted };
+}
+
+function judgeSystem(of: Look): Finding[] {
+  const [system, architecture, kernel, glibc, init] = [of("system"), of("architecture"), of("kernel"), of("glibc"), of("init")];
+  return [
+    judge("system", {
+      wanted: "Linux on x86-64",
+      isGood: system === "Linux" && architecture === "x86_64",
+      found: `${system} on ${architecture}`,
+      repair: "only Linux machines on x86-64 can be replicated",
+    }),
+    judge("kernel", { wanted: "4.18 or newer", isGood: isAtLeast(kernel, [4, 18]), found: kernel, repair: "update the guest's kernel" }),
+    judge("glibc", { wanted: "2.28 or newer", isGood: isAtLeast(glibc, [2, 28]), found: glibc, repair: "update the guest's distribution" }),
+    judge("systemd", {
+      wanted: "systemd as init",
+      isGood: init === "systemd" && of("systemctl") !== "",
+      found: init,
+      repair: "only guests with systemd are supported",
+    }),
+    judge("archiver", {
+      wanted: "tar and gzip",
+      isGood: of("tar") !== "" && of("gzip") !== "",
+      found: `${of("tar")} ${of("gzip")}`.trim(),
+      repair: "install tar and gzip on the guest",
+    }),
+  ];
+}
+
+function judgeSurroundings(of: Look, { back, nowMs }: Question): Finding[] {
+  const skewSeconds = Math.round(Math.abs(Number(of("clock")) - nowMs / 1000));
+  const space = (folder: string, name: string): Finding =>
+    judge(`space in ${folder}`, {
+      wanted: "400 MiB free",
+      isGood: Number(of(name)) >= freeKibMin,
+      found: `${Math.floor(Number(of(name)) / 1024)} MiB free`,
+      repair: `free space below ${folder}`,
+    });
+  const wayBack = (port: number): Finding =>
+    of("bash") === ""
+      ? info(`way back, port ${port}`, "not checked: the guest has no bash", "open")
+      : judge(`way back, port ${port}`, {
+          wanted: "open",
+          isGood: of(`port${port}`) === "open",
+          found: of(`port${port}`),
+          repair: `allow TCP from the guest to ${back.address} port ${port}`,
+        });
+  return [
+    space("/opt", "opt"),
+    space("/var", "var"),
+    judge("clock", {
+      wanted: "at most 300 s off",
+      isGood: skewSeconds <= clockSkewSecondsMax,
+      found: `${skewSeconds} s off`,
+      repair: "set the guest's clock, best by NTP: timedatectl set-ntp true",
+    }),
+    ...back.ports.map(wayBack),
+  ];
+}
+
+function describe(of: Look): Finding[] {
+  const lockdown = of("lockdown") === "" ? "none" : of("lockdown");
+  return [
+    info("change tracking", `BTF ${of("btf")}, lockdown ${lockdown}`, "BTF and no lockdown give the best rung"),
+    info("swap", of("swap"), "left out of replication"),
+    info("filesystems", of("filesystems"), "frozen together for each point"),
+  ];
 }
 
 /** Throws PrerequisitesMissing with every failed finding and its repair. */

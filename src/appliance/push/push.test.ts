@@ -153,7 +153,9 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
     const shown = await bench.guests.addByHand("127.0.0.1", credentialId);
     const { machineId } = await protect(bench, credentialId, shown.infrastructureId);
     assert.ok(bench.site.registry.get(machineId).state);
-    await guest.inside("systemctl disable --now watari-agent; rm -rf /opt/watari-agent /var/lib/watari-agent /etc/systemd/system/watari-agent.service");
+    await guest.inside(
+      "systemctl disable --now watari-agent; rm -rf /opt/watari-agent /var/lib/watari-agent /etc/systemd/system/watari-agent.service",
+    );
   });
 
   test("an account that cannot become root is told so", async () => {
@@ -210,7 +212,13 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
 
 describe("prerequisites", () => {
   test("each missing thing is a failed finding with its repair", () => {
-    const values = new Map([["system", "Linux"], ["architecture", "aarch64"], ["kernel", "3.10.0"], ["glibc", "2.17"], ["clock", "0"]]);
+    const values = new Map([
+      ["system", "Linux"],
+      ["architecture", "aarch64"],
+      ["kernel", "3.10.0"],
+      ["glibc", "2.17"],
+      ["clock", "0"],
+    ]);
     const { findings } = judgePrerequisites(values, { back: { address: "192.0.2.1", ports: [443] }, nowMs: 1e12 });
     const failed = findings.filter((finding) => finding.verdict === "fail");
     assert.deepEqual(

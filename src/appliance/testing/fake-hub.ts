@@ -57,6 +57,7 @@ export interface FakeHub extends AsyncDisposable {
 
 export const storeCredential = { kind: "sharedKey", accountName, accountKey } as const;
 
+// oxlint-disable-next-line max-lines-per-function -- one hub with shared tables; its routes read best side by side
 export async function startFakeHub(): Promise<FakeHub> {
   await using cleanup = new AsyncDisposableStack();
   const kept = new Map<string, string>();
@@ -75,7 +76,12 @@ export async function startFakeHub(): Promise<FakeHub> {
   const secrets = new Map<string, { readonly secret: string; used: string | undefined }>();
   const orders = new Map<string, ApplianceOrder>();
   const waiting = new Map<string, (result: ApplianceOrderResult) => void>();
-  const hub = { points: new Map<string, SealedPointReport>(), inventories: [] as Inventory[], healthErrors: [] as FaultReport[][], registeredNames: [] as string[] };
+  const hub = {
+    points: new Map<string, SealedPointReport>(),
+    inventories: [] as Inventory[],
+    healthErrors: [] as FaultReport[][],
+    registeredNames: [] as string[],
+  };
   const grant = () => {
     const expiresAtMs = systemClock.nowMs() + 12 * 3600_000;
     const sas = generateBlobSASQueryParameters(
@@ -88,7 +94,9 @@ export async function startFakeHub(): Promise<FakeHub> {
     register: async (body) => {
       const request = applianceRegisterRequestShape.parse(body);
       const key = secrets.get(request.keyId);
-      const proof = createHmac("sha256", Buffer.from(key?.secret ?? "", "base64url")).update(request.csrPem).digest("hex");
+      const proof = createHmac("sha256", Buffer.from(key?.secret ?? "", "base64url"))
+        .update(request.csrPem)
+        .digest("hex");
       if (key === undefined || proof !== request.proof) throw new Fault("Unauthorized", "unknown key");
       if (key.used !== undefined && key.used !== request.csrPem) throw new Fault("KeyUsed", "the registration key was used");
       key.used = request.csrPem;
@@ -118,7 +126,13 @@ export async function startFakeHub(): Promise<FakeHub> {
     telemetry: async (body) => await Promise.resolve(void hub.healthErrors.push(telemetryShape.parse(body).healthErrors)),
     progress: async () => await Promise.resolve({}),
   };
-  const server = createServer({ cert: identity.certPem, key: identity.keyPem, ca: authority.caPem, requestCert: true, rejectUnauthorized: false });
+  const server = createServer({
+    cert: identity.certPem,
+    key: identity.keyPem,
+    ca: authority.caPem,
+    requestCert: true,
+    rejectUnauthorized: false,
+  });
   server.on("request", (request, response) => {
     void (async () => {
       const chunks: Buffer[] = [];
@@ -185,14 +199,29 @@ export async function startFakeHub(): Promise<FakeHub> {
   };
 }
 
-async function startAzurite(identity: { readonly certPem: string; readonly keyPem: string }, cleanup: AsyncDisposableStack): Promise<string> {
+async function startAzurite(
+  identity: { readonly certPem: string; readonly keyPem: string },
+  cleanup: AsyncDisposableStack,
+): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "watari-azurite-"));
   cleanup.defer(async () => await rm(folder, { recursive: true, force: true }));
   const [cert, key] = [join(folder, "cert.pem"), join(folder, "key.pem")];
   await writeFile(cert, identity.certPem);
   await writeFile(key, identity.keyPem);
   const program = join(import.meta.dirname, "../../../node_modules/.bin/azurite-blob");
-  const args = ["--blobPort", "0", "--location", folder, "--skipApiVersionCheck", "--disableTelemetry", "--cert", cert, "--key", key, "--silent"];
+  const args = [
+    "--blobPort",
+    "0",
+    "--location",
+    folder,
+    "--skipApiVersionCheck",
+    "--disableTelemetry",
+    "--cert",
+    cert,
+    "--key",
+    key,
+    "--silent",
+  ];
   const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   cleanup.defer(async () => {
@@ -208,7 +237,12 @@ async function startAzurite(identity: { readonly certPem: string; readonly keyPe
   throw new Error("the emulator did not say where it listens");
 }
 
-async function createContainer(accountUrl: string, container: string, credential: StorageSharedKeyCredential, caPem: string): Promise<void> {
+async function createContainer(
+  accountUrl: string,
+  container: string,
+  credential: StorageSharedKeyCredential,
+  caPem: string,
+): Promise<void> {
   const service = new BlobServiceClient(accountUrl, credential, { tlsOptions: { ca: caPem } } as object);
   await service.createContainer(container);
 }

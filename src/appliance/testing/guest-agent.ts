@@ -26,6 +26,9 @@ if (positionals[0] === "register") {
   await writeFile(identityFile, JSON.stringify({ ports, identity, applianceHost: "127.0.0.1" }));
   await rm(passphraseFile);
 } else {
-  const { ports, identity } = JSON.parse(await readFile(identityFile, "utf8")) as { readonly ports: Ports; readonly identity: AgentIdentity };
+  const { ports, identity } = JSON.parse(await readFile(identityFile, "utf8")) as {
+    readonly ports: Ports;
+    readonly identity: AgentIdentity;
+  };
   for (;;) await poll(ports, identity, await facts(), { waitSeconds: 30 });
 }

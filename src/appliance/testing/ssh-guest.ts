@@ -98,7 +98,9 @@ mount -t tmpfs none /run
 mkdir -p /run/sshd
 echo ready
 exec sleep infinity`;
-  const child = spawn("unshare", ["--mount", "--propagation", "private", "--", "sh", "-c", script], { stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn("unshare", ["--mount", "--propagation", "private", "--", "sh", "-c", script], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   await new Promise<void>((resolve, reject) => {
     createInterface({ input: child.stdout }).once("line", () => resolve());
     child.once("exit", (code) => reject(new Error(`the guest's namespace ended with ${code}`)));
@@ -139,5 +141,5 @@ async function isThere(path: string): Promise<boolean> {
 }
 
 /** For assertions: what an installation would leave. */
-export const installedPaths = "ls -d /opt/watari-agent /opt/.watari-agent.fresh /var/lib/watari-agent /etc/systemd/system/watari-agent.service 2>/dev/null || true";
-
+export const installedPaths =
+  "ls -d /opt/watari-agent /opt/.watari-agent.fresh /var/lib/watari-agent /etc/systemd/system/watari-agent.service 2>/dev/null || true";

@@ -19,7 +19,7 @@ import { openSiteAuthority, type SiteAuthority } from "../identity/site-authorit
 import { openStateDatabase, type StateDatabase } from "../state/database.ts";
 import { createSealedFacts } from "../state/facts.ts";
 import { openSecretBox } from "../state/secret-box.ts";
-import { createMemoryVault, type MemoryVault } from "./memory-vault.ts";
+import { openTestVault, type TestVault } from "./test-vault.ts";
 
 export interface TestClock extends Clock {
   advance(ms: number): void;
@@ -48,7 +48,7 @@ export interface TestSite extends AsyncDisposable {
   readonly registry: MachineRegistry;
   readonly orders: AgentOrders;
   readonly ledger: PointLedger;
-  readonly vault: MemoryVault;
+  readonly vault: TestVault;
   readonly ingest: IngestListener;
   readonly controlPort: number;
   readonly dataPort: number;
@@ -58,18 +58,20 @@ export interface TestSite extends AsyncDisposable {
   protect(machineId: MachineId): void;
 }
 
-export async function startTestSite(options: { readonly vault?: Vault; readonly folder?: string } = {}): Promise<TestSite> {
+/** With a vault of the caller, which stays the caller's. */
+export async function startTestSite(options: { readonly vault?: Vault } = {}): Promise<TestSite> {
   const clock = createTestClock();
   await using cleanup = new AsyncDisposableStack();
-  const folder = options.folder ?? (await mkdtemp(join(tmpdir(), "watari-appliance-")));
-  if (options.folder === undefined) cleanup.defer(async () => await rm(folder, { recursive: true, force: true }));
+  const folder = await mkdtemp(join(tmpdir(), "watari-appliance-"));
+  cleanup.defer(async () => await rm(folder, { recursive: true, force: true }));
   const database = cleanup.use(openStateDatabase(join(folder, "state.sqlite")));
   const box = await openSecretBox(join(folder, "state.key"), systemRandom);
   const authority = await openSiteAuthority(createSealedFacts(database, box), clock);
   const registry = createMachineRegistry({ database, clock, random: systemRandom, log: silentLog });
   const orders = createAgentOrders({ database, clock });
   const ledger = createPointLedger({ database, clock });
-  const memoryVault = createMemoryVault();
+  const vault = await openTestVault();
+  cleanup.use(vault.vault);
   const identity = await authority.issueServerIdentity(["127.0.0.1"]);
   const outcomes: (Fault | undefined)[] = [];
   const space: TestSite["space"] = { fault: undefined };
@@ -77,7 +79,7 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
   const ingest = cleanup.use(
     await startIngestListener(
       {
-        vault: options.vault ?? memoryVault,
+        vault: options.vault ?? vault.vault,
         ledger,
         registry,
         clock,
@@ -102,7 +104,7 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
     registry,
     orders,
     ledger,
-    vault: memoryVault,
+    vault,
     ingest,
     controlPort: control.listening[0]?.port ?? 0,
     dataPort,
