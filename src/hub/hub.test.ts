@@ -20,9 +20,11 @@ import {
   type RegistrationKey,
 } from "../contract/appliance-protocol.ts";
 import { parseApplianceId, parseOrderId } from "../contract/ids.ts";
+import { parseResourceId } from "./api/resource-id.ts";
 import { listRoutes } from "./api/arm-router.ts";
 import { openPrincipals } from "./db/principals.ts";
 import { createTypeTable } from "./api/resource-type.ts";
+import { extensions } from "./extensions.ts";
 import { lookupOf } from "./resources/blob-client.ts";
 import {
   callTarget,
@@ -46,7 +48,7 @@ const clock: Clock = { ...systemClock, nowMs: () => systemClock.nowMs() + shiftM
 let hub: TestHub;
 let zone: { readonly storageId: string; readonly vaultIds: readonly string[] };
 
-const open = (): Promise<TestHub> => openTestHub({ stateDir, cidr, endpointPort, environment: { clock } });
+const open = (): Promise<TestHub> => openTestHub({ stateDir, cidr, endpointPort, environment: { clock, extensions } });
 
 before(async () => {
   stateDir = await mkdtemp(join(tmpdir(), "watari-hub-"));
@@ -135,10 +137,9 @@ test("Microsoft's site recovery SDK reaches the hub and reads its error envelope
       additionalPolicies: [{ policy: viaLoopback(), position: "perCall" }],
     },
   );
-  const list = async () => {
-    for await (const fabric of client.replicationFabrics.list("Move", "vault1")) assert.fail(String(fabric.name));
-  };
-  await assert.rejects(list(), (error: { code?: string }) => error.code === "NotFound");
+  for await (const fabric of client.replicationFabrics.list("Move", "vault1")) assert.ok(fabric.name);
+  const read = client.replicationFabrics.get("Move", "vault1", "nonesuch");
+  await assert.rejects(read, (error: { code?: string; statusCode?: number }) => error.code === "NotFound" && error.statusCode === 404);
 });
 
 /** The SDK stays as it is; only the connection is made to loopback, with the hub's CA. */
@@ -241,8 +242,9 @@ test("lists come in pages that lead to each other", async () => {
   const zoneId = `${hub.groupPath}/providers/Microsoft.Network/privateDnsZones/pages.test`;
   await hub.arm("PUT", zoneId, { location: "global" });
   const name = (index: number) => `r${String(index).padStart(3, "0")}`;
+  const { resources } = hub.hub.services;
   for (let index = 0; index < 105; index++)
-    await hub.arm("PUT", `${zoneId}/A/${name(index)}`, { properties: { ttl: 10, aRecords: [{ ipv4Address: "127.9.9.9" }] } });
+    await resources.save({ id: parseResourceId(`${zoneId}/A/${name(index)}`), properties: { aRecords: [{ ipv4Address: "127.9.9.9" }] } });
   const first = (await hub.arm("GET", `${zoneId}/A`)).body as { value: { name: string }[]; nextLink: string };
   const link = new URL(first.nextLink);
   assert.equal(link.hostname, `management.${testDomain}`);
