@@ -10,7 +10,7 @@ export const adminSocketName = "admin.sock";
 
 const nameShape = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, "letters, digits, dot, hyphen, underscore, at most 63");
 
-export const credentialShape = z.object({
+const credentialShape = z.object({
   credentialId: z.string(),
   name: nameShape,
   kind: z.enum(["vcenter", "linux-password", "linux-key"]),
@@ -18,7 +18,7 @@ export const credentialShape = z.object({
   privilege: z.enum(["root", "sudo"]),
 });
 
-export const addCredentialShape = credentialShape.omit({ credentialId: true }).extend({
+const addCredentialShape = credentialShape.omit({ credentialId: true }).extend({
   /** Password, or the private key in PEM. */
   secret: z.string().min(1).max(32_000),
   /** Of an encrypted private key. */
@@ -27,7 +27,7 @@ export const addCredentialShape = credentialShape.omit({ credentialId: true }).e
   sudoPassword: z.string().max(1024).optional(),
 });
 
-export const addVcenterShape = z.object({
+const addVcenterShape = z.object({
   name: nameShape,
   host: z.string().min(1).max(253),
   port: z.number().int().min(1).max(65_535).default(443),
@@ -38,7 +38,7 @@ export const addVcenterShape = z.object({
   thumbprint: z.string().max(100).optional(),
 });
 
-export const checkShape = z.object({
+const checkShape = z.object({
   name: z.string(),
   from: z.string(),
   to: z.string(),
@@ -49,13 +49,13 @@ export const checkShape = z.object({
   repair: z.string(),
 });
 
-export const addMachineShape = z.object({
+const addMachineShape = z.object({
   /** Address at which SSH answers. */
   address: z.string().min(1).max(253),
   credential: z.string().min(1).max(64),
 });
 
-export const applianceMachineShape = z.object({
+const applianceMachineShape = z.object({
   machineId: machineIdShape,
   infrastructureId: z.string().optional(),
   hostname: z.string(),
@@ -66,7 +66,7 @@ export const applianceMachineShape = z.object({
   state: agentStateShape.optional(),
 });
 
-export const applianceStatusShape = z.object({
+const applianceStatusShape = z.object({
   name: z.string(),
   version: z.string(),
   pid: countShape,

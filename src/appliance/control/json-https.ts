@@ -10,7 +10,7 @@ import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import { parseMachineId, type MachineId } from "../../contract/ids.ts";
 import type { IssuedIdentity } from "../identity/site-authority.ts";
 
-export const requestBytesMax = 1 << 20;
+const requestBytesMax = 1 << 20;
 const connectionsMax = 4096;
 
 /** Who is at the other end, proved by a client certificate of the site authority. */

@@ -1,7 +1,7 @@
 // Decides whether an agent that shows a known certificate is the machine itself, the machine after a reboot, or a copy of it.
 
 /** A boot that was silent for this long, or whose connections are all closed, no longer stands against a new one. */
-export const bootSilentMs = 45_000;
+const bootSilentMs = 45_000;
 
 export interface BootHistory {
   readonly smbiosUuid: string;

@@ -14,6 +14,7 @@ import type { HubOrders } from "./hub-orders.ts";
 
 const protectionsAtOnceMax = 4;
 const removeAgentMsMax = 60_000;
+const startReplicationMsMax = 180_000;
 
 export interface OrderRunnerParts {
   readonly hubOrders: HubOrders;
@@ -156,7 +157,7 @@ class Runner implements OrderRunner {
   }
 
   async #protect(order: Extract<ApplianceOrder, { kind: "protect" }>, signal: AbortSignal): Promise<Done> {
-    const { registry, install } = this.#parts;
+    const { registry, install, uninstall } = this.#parts;
     const { orderId, infrastructureId, policy, runAsAccountId } = order;
     const present = registry.findByInfrastructureId(infrastructureId);
     if (present?.protectedBy !== undefined && present.protectedBy !== orderId) {
@@ -173,11 +174,14 @@ class Runner implements OrderRunner {
     if (machineId === undefined) throw new Error("assertion failed: the machine was just protected");
     onStep(90, "starting replication");
     try {
-      const done = await this.#ask(machineId, { kind: "replicate", orderId, policy }, signal);
+      const deadline = AbortSignal.timeout(startReplicationMsMax);
+      const done = await this.#askWithin(machineId, { kind: "replicate", orderId, policy }, { signal, deadline });
       return { ...done, facts: registry.get(machineId).facts };
     } catch (error) {
       signal.throwIfAborted();
-      registry.unprotect(machineId); // The same order under a new id must find the machine free.
+      // Nothing half-done stays: the same machine can be protected again after the repair.
+      await uninstall(machineId, signal).catch((cause: unknown) => this.#notRemoved(machineId, cause));
+      registry.remove(machineId);
       throw error;
     }
   }
@@ -218,6 +222,22 @@ class Runner implements OrderRunner {
     const result = await orders.waitResult(order.orderId, signal);
     if (result.outcome === "failed") throw fromReport(result.fault);
     return { ...result, machineId };
+  }
+
+  /** As #ask; throws AgentSilent when the deadline comes first. */
+  async #askWithin(
+    machineId: MachineId,
+    order: AgentOrder,
+    { signal, deadline }: { readonly signal: AbortSignal; readonly deadline: AbortSignal },
+  ): Promise<Done> {
+    try {
+      return await this.#ask(machineId, order, AbortSignal.any([signal, deadline]));
+    } catch (error) {
+      if (!deadline.aborted || error instanceof Fault) throw error;
+      throw new Fault("AgentSilent", `the agent did not answer the order ${order.kind} in time`, {
+        evidence: { machineId, order: order.kind },
+      });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -122,7 +122,7 @@ function pathOptions(key: Parameters<typeof checkHops>[0], parts: RegistrationPa
 }
 
 /** Throws the first failed check's own Fault, with every failed check named in the evidence. */
-export function requireHops(checks: readonly CheckResult[]): void {
+function requireHops(checks: readonly CheckResult[]): void {
   const failed = checks.filter((check) => check.verdict === "fail");
   const first = failed[0];
   if (first === undefined) return;

@@ -6,6 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { systemClock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
@@ -31,7 +32,7 @@ const connector = createConnector({ topology: parseTopology({ siteRanges: ["127.
 
 async function bundleAgent(folder: string): Promise<AgentFiles> {
   const bundlePath = join(folder, "agent.mjs");
-  const entry = join(import.meta.dirname, "../testing/guest-agent.ts");
+  const entry = fileURLToPath(import.meta.resolve("../testing/guest-agent.ts"));
   const banner = { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" };
   await build({ entryPoints: [entry], bundle: true, platform: "node", format: "esm", outfile: bundlePath, logLevel: "silent", banner });
   const unitText = "[Service]\nExecStart=/opt/watari-agent/bin/node /opt/watari-agent/agent.mjs run --state /var/lib/watari-agent\n";

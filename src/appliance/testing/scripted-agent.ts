@@ -26,7 +26,7 @@ export interface Answer {
 }
 
 /** One HTTPS request on a connection of its own. */
-export async function post(options: {
+async function post(options: {
   readonly port: number;
   readonly path: string;
   readonly body: unknown;

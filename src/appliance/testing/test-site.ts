@@ -26,7 +26,7 @@ export interface TestClock extends Clock {
 }
 
 /** Runs with the system's clock, plus what tests add. */
-export function createTestClock(): TestClock {
+function createTestClock(): TestClock {
   let addedMs = 0;
   return {
     nowMs: () => systemClock.nowMs() + addedMs,
