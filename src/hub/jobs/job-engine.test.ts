@@ -13,20 +13,25 @@ import { Fault } from "../../contract/errors.ts";
 import { JobEngine, type JobEngineOptions, type JobOrder } from "./job-engine.ts";
 import { undoAttemptsMax } from "./job-run.ts";
 import { readLog, readSteps } from "./job-store.ts";
-import { openTestDatabase, type TestDatabase } from "./test-database.ts";
+import type { Database } from "../db/database.ts";
+import { startTestCluster, type TestCluster } from "../test-hub.ts";
 import { defineTrialJob, touchRows, trialMoments, trialStatements } from "./trial-job.ts";
 
-let opened: TestDatabase;
+let cluster: TestCluster;
+let database: Database;
 before(async () => {
-  opened = await openTestDatabase();
-  for (const statement of trialStatements) await sql.raw(statement).execute(opened.database.db);
+  cluster = await startTestCluster();
+  database = await cluster.openFreshDatabase();
+  for (const statement of trialStatements) await sql.raw(statement).execute(database.db);
 });
-after(async () => await opened[Symbol.asyncDispose]());
+after(async () => {
+  await database[Symbol.asyncDispose]();
+  await cluster[Symbol.asyncDispose]();
+});
 
 const doNotKill = (): void => assert.fail("only a child process may be killed");
 
 function startEngine(options: Partial<JobEngineOptions> = {}, kind = "Trial"): JobEngine {
-  const { database } = opened;
   const kinds = [defineTrialJob({ touch: touchRows, kill: doNotKill }, database.db, kind)];
   const times = { leaseMs: 800, pollMs: 50 };
   return new JobEngine({ database, kinds, clock: systemClock, random: systemRandom, log: silentLog, ...times, ...options });
@@ -44,7 +49,7 @@ interface End {
 }
 
 async function readEnd(jobId: string): Promise<End> {
-  const { db } = opened.database;
+  const { db } = database;
   const ends = await sql<{ outcome: string; evidence: object }>`select outcome, evidence from trial_ends where job_id = ${jobId}`.execute(
     db,
   );
@@ -70,9 +75,9 @@ describe("a job", () => {
     const operation = await sql<{
       status: string;
       result: object;
-    }>`select status, result from operations where operation_id = ${jobId}`.execute(opened.database.db);
+    }>`select status, result from operations where operation_id = ${jobId}`.execute(database.db);
     assert.deepEqual(operation.rows, [{ status: "Succeeded", result: { outcome: "succeeded" } }]);
-    const log = await readLog(opened.database.db, jobId);
+    const log = await readLog(database.db, jobId);
     assert.deepEqual(
       log.map((line) => line.text),
       ["touched one", "touched two", "touched three", "touched four"],
@@ -103,7 +108,7 @@ describe("a job", () => {
       const acts = await sql<{
         name: string;
         act: string;
-      }>`select name, act from trial_acts where job_id = ${jobId} and act = 'undo' order by serial`.execute(opened.database.db);
+      }>`select name, act from trial_acts where job_id = ${jobId} and act = 'undo' order by serial`.execute(database.db);
       const names = ["one", "two", "three", "four"];
       const failed = names.indexOf(moment.split(":")[0] ?? "");
       assert.deepEqual(
@@ -116,7 +121,7 @@ describe("a job", () => {
     await using engine = startEngine();
     const jobId = await engine.submit(order({ moment: "two:undo", does: "undoFail", failsAt: "three:inside" }));
     assert.equal((await engine.wait(jobId)).state, "failed");
-    const steps = await readSteps(opened.database.db, jobId);
+    const steps = await readSteps(database.db, jobId);
     assert.deepEqual(
       steps.map((step) => step.undoState),
       ["done", "failed", "done", "none"],
@@ -141,7 +146,7 @@ describe("a job", () => {
     const jobId = await first.submit(order({ moment: "two:after", does: "wait" }));
     await untilStep(jobId, "two");
     await first[Symbol.asyncDispose]();
-    await sql`update jobs set parameters = '{}' where job_id = ${jobId}`.execute(opened.database.db);
+    await sql`update jobs set parameters = '{}' where job_id = ${jobId}`.execute(database.db);
     await using second = startEngine({ leaseMs: 60_000 });
     assert.equal((await second.wait(jobId)).state, "succeeded");
     assert.deepEqual(await readEnd(jobId), whole);
@@ -172,7 +177,7 @@ describe("a stopped hub's job", () => {
     const jobId = await submitter.submit(order({ moment: "two:inside", does: "wait" }, kind));
     await untilStep(jobId, "two");
     child.process.kill("SIGSTOP");
-    await sql`update jobs set parameters = '{}' where job_id = ${jobId}`.execute(opened.database.db);
+    await sql`update jobs set parameters = '{}' where job_id = ${jobId}`.execute(database.db);
     await using second = startEngine({}, kind);
     assert.equal((await second.wait(jobId)).state, "succeeded");
     child.process.kill("SIGCONT");
@@ -180,9 +185,7 @@ describe("a stopped hub's job", () => {
     const [exitCode] = (await once(child.process, "exit")) as [number | null];
     assert.equal(exitCode, 0, "the old hub let go and ended");
     assert.deepEqual(await readEnd(jobId), whole);
-    const acts = await sql<{ fence: number }>`select fence from trial_acts where job_id = ${jobId} order by serial`.execute(
-      opened.database.db,
-    );
+    const acts = await sql<{ fence: number }>`select fence from trial_acts where job_id = ${jobId} order by serial`.execute(database.db);
     const fences = acts.rows.map((row) => row.fence);
     assert.deepEqual(
       fences,
@@ -207,7 +210,7 @@ async function killAndTakeOver(parameters: object): Promise<{ readonly state: st
 
 /** A hub in a process of its own that takes the jobs of a kind. */
 async function startChild(kind: string): Promise<AsyncDisposable & { readonly process: ChildProcess }> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, "trial-hub.ts"), JSON.stringify(opened.address), kind], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "trial-hub.ts"), JSON.stringify(database.address), kind], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   await once(child.stdout ?? assert.fail("stdout is a pipe"), "data");
@@ -219,7 +222,7 @@ async function startChild(kind: string): Promise<AsyncDisposable & { readonly pr
 
 async function untilStep(jobId: string, name: string): Promise<void> {
   for (;;) {
-    const steps = await readSteps(opened.database.db, jobId);
+    const steps = await readSteps(database.db, jobId);
     const found = steps.find((step) => step.name === name);
     if (found?.state === "running" && Object.keys(found.evidence).length > 0) return;
     await systemClock.sleep(10);

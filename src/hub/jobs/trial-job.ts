@@ -62,8 +62,7 @@ function trialStep(world: TrialWorld, db: Queryable, name: Name): JobStep<Parame
         if (!isNow(parameters, moment)) return;
         // A kill, and a wait, happen once: the hub that takes over goes on.
         if (parameters.does === "kill" && fence === 1) world.kill();
-        if (parameters.does === "wait")
-          await new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
+        if (parameters.does === "wait") await untilAborted(signal);
       };
       await meet("before");
       await context.save({ [name]: `began ${name}` });
@@ -82,6 +81,11 @@ function trialStep(world: TrialWorld, db: Queryable, name: Name): JobStep<Parame
       if (isNow(parameters, "undo") && parameters.does === "undoFail") throw new Fault("Internal", `undo of ${name} failed as told`);
     },
   };
+}
+
+async function untilAborted(signal: AbortSignal): Promise<never> {
+  signal.throwIfAborted();
+  return await new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
 }
 
 export const trialStatements: readonly string[] = [

@@ -5,6 +5,7 @@ import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
 import { sql } from "kysely";
+import { parseInput } from "../api/arm-errors.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import {
   defineAction,
@@ -17,7 +18,7 @@ import {
   type WriteOutcome,
 } from "../api/resource-type.ts";
 import { lockKey } from "../db/locks.ts";
-import type { JsonObject, Resource } from "../db/resources.ts";
+import { presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { checkEnable } from "./enable-protection.ts";
 import { parseItem, patchItem, readItem, requireOperation, type Item, type ProtectionState } from "./item.ts";
@@ -44,7 +45,6 @@ const enableShape = z.looseObject({
     targetAzureV2ResourceGroupId: idText.optional(),
   }),
 });
-type Enable = z.infer<typeof enableShape>;
 
 /** Of UpdateReplicationProtectedItemInput, what has an effect here. */
 const patchShape = z.looseObject({
@@ -65,7 +65,7 @@ export function itemResource(front: ReplicationFront): ResourceType {
     canPatch: true,
     properties: storedOrEnable,
     onPut: async (call, desired) => await enable(front, call, desired),
-    onPatch: async (_call, desired, patch) => update(desired, patch),
+    onPatch: async (call, desired, patch) => await update(front, call, desired, patch),
     onDelete: async (call, resource) => await disable(front, call, resource, { reason: "NotSpecified", isPurge: true }),
     present: async (resource) => await presentItem(front.services, resource),
     actions: actionsOf(front),
@@ -74,12 +74,15 @@ export function itemResource(front: ReplicationFront): ResourceType {
 
 async function enable(front: ReplicationFront, call: ArmCall, desired: Desired<JsonObject>): Promise<WriteOutcome> {
   const { services, engine } = front;
-  const wish = parseEnable(desired.properties);
+  const wish = parseInput(enableShape, desired.properties, "what to protect");
   const infrastructureId = parseResourceId(wish.protectableItemId).name;
   if (desired.existing !== undefined) {
     const item = parseItem(desired.existing.properties);
     if (item.infrastructureId !== infrastructureId || item.protectionState === "EnablingFailed") refuseSecond(desired.existing, item);
-    return { kind: "done", properties: desired.existing.properties };
+    // The same PUT again: the job that the first one began, or what it made.
+    const { scenario } = item;
+    if (scenario?.scenarioName === "EnableProtection") return { kind: "accepted", operationId: scenario.jobId };
+    return await answerAtOnce(front, desired.existing, "EnableProtection");
   }
   const details = wish.providerSpecificDetails;
   const { runAsAccountId, address } = details;
@@ -125,14 +128,6 @@ async function enable(front: ReplicationFront, call: ArmCall, desired: Desired<J
   return { kind: "accepted", operationId: jobId };
 }
 
-function parseEnable(properties: JsonObject): Enable {
-  const parsed = enableShape.safeParse(properties);
-  if (parsed.success) return parsed.data;
-  throw new Fault("InputInvalid", "could not read what to protect: a value is missing or has the wrong form", {
-    evidence: { problems: parsed.error.issues.slice(0, 20).map((issue) => `${issue.path.join(".")}: ${issue.message}`) },
-  });
-}
-
 function refuseSecond(existing: Resource, item: Item): never {
   throw new Fault("AlreadyProtected", `could not enable replication: the item ${existing.id.name} is ${item.machineName}'s already`, {
     evidence: { protectedItemId: existing.id.text, protectionState: item.protectionState },
@@ -153,32 +148,41 @@ async function insertItem(db: Queryable, id: ResourceId, item: Item): Promise<vo
     });
 }
 
-/** Everything about the landing can be edited until the cut-over begins. */
-function update(desired: Desired<JsonObject>, patch: JsonObject): WriteOutcome {
-  if (desired.existing === undefined) throw new Error("assertion failed: PATCH finds the item");
-  const change = patchShape.parse(patch);
-  const item = parseItem(desired.existing.properties);
-  const { target } = item;
-  const changed: Item = {
-    ...item,
-    target: {
-      ...target,
-      name: change.recoveryAzureVMName ?? target.name,
-      size: change.recoveryAzureVMSize ?? target.size,
-      networkId: change.selectedRecoveryAzureNetworkId ?? target.networkId,
-      testNetworkId: change.selectedTfoAzureNetworkId ?? target.testNetworkId,
-    },
-  };
-  if (
-    item.protectionState !== "Protected" &&
-    item.protectionState !== "InitialReplicationInProgress" &&
-    item.protectionState !== "EnablingProtection"
-  )
-    throw new Fault("StateConflict", `could not change how ${item.machineName} lands: it is ${item.protectionState}`, {
-      evidence: { protectionState: item.protectionState },
-      retry: "never",
+/** Everything about the landing can be edited until the cut-over begins. Only that part is written: a job may change the rest meanwhile. */
+async function update(front: ReplicationFront, call: ArmCall, desired: Desired<JsonObject>, patch: JsonObject): Promise<WriteOutcome> {
+  const { existing } = desired;
+  if (existing === undefined) throw new Error("assertion failed: PATCH finds the item");
+  const change = parseInput(patchShape, patch, "how the machine lands");
+  await front.services.database.db.transaction().execute(async (db) => {
+    await lockKey(db, `item:${call.id.key}`);
+    const item = await readItem(db, call.id);
+    const { target, protectionState } = item;
+    if (!editableStates.has(protectionState))
+      throw new Fault("StateConflict", `could not change how ${item.machineName} lands: it is ${protectionState}`, {
+        evidence: { protectionState },
+        retry: "never",
+      });
+    await patchItem(db, call.id, {
+      target: {
+        ...target,
+        name: change.recoveryAzureVMName ?? target.name,
+        size: change.recoveryAzureVMSize ?? target.size,
+        networkId: change.selectedRecoveryAzureNetworkId ?? target.networkId,
+        testNetworkId: change.selectedTfoAzureNetworkId ?? target.testNetworkId,
+      },
     });
-  return { kind: "done", properties: { ...changed } };
+  });
+  return await answerAtOnce(front, existing, "UpdateVmProperties");
+}
+
+const editableStates: ReadonlySet<ProtectionState> = new Set(["Protected", "InitialReplicationInProgress", "EnablingProtection"]);
+
+/** An operation that has succeeded already: ARM's writes of items are always asynchronous. */
+async function answerAtOnce({ services }: ReplicationFront, resource: Resource, action: string): Promise<WriteOutcome> {
+  const { operationId } = await services.operations.begin({ resourceId: resource.id.text, action });
+  const now = await services.resources.get(resource.id);
+  await services.operations.succeed(operationId, presentResource(now, itemType, await presentItem(services, now)));
+  return { kind: "accepted", operationId };
 }
 
 const testBody = z.object({

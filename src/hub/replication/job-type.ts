@@ -41,9 +41,11 @@ export function jobResource(services: HubServices, engine: () => JobEngine): Res
     actions: {
       cancel: defineAction({
         body: z.unknown(),
-        run: async (call) => {
-          await engine().cancel(call.id.name.toLowerCase());
-          return { kind: "accepted", operationId: call.id.name.toLowerCase() };
+        run: async ({ id }) => {
+          const jobId = id.name.toLowerCase();
+          await engine().cancel(jobId);
+          const job = await readJob(db, jobId);
+          return { kind: "done", ...(job === undefined ? {} : { body: toArmJob(vaultOf(id), job, await readSteps(db, jobId), {}) }) };
         },
       }),
     },

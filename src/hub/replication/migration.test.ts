@@ -163,6 +163,47 @@ describe("a migration", { concurrency: 4 }, () => {
     assert.equal(hub.journal.read("web").ranBoth, false);
   });
 
+  it("lands under the name and in the network that a PATCH gave", async () => {
+    await using stage = await openStage();
+    const { hub, item } = stage;
+    await protect(stage);
+    const patch = {
+      properties: {
+        recoveryAzureVMName: "Web Server",
+        selectedRecoveryAzureNetworkId: `${simGroup}/providers/Microsoft.Network/virtualNetworks/prod`,
+      },
+    };
+    assert.equal((await hub.call("PATCH", item, patch)).status, 202);
+    const body = { properties: { providerSpecificDetails: { instanceType: "InMageAzureV2" } } };
+    assert.equal((await change(hub, "POST", `${item}/unplannedFailover`, body)).state, "succeeded");
+    assert.deepEqual(await hub.target.list(), ["web-server"]);
+    const [machine] = await list(hub, `${simGroup}/providers/Microsoft.Compute/virtualMachines`);
+    assert.deepEqual(z.looseObject({ network: z.unknown() }).parse(machine?.properties["watari"]).network, { kind: "named", name: "prod" });
+    await assert.rejects(hub.call("PATCH", item, patch), isFault("StateConflict"));
+    const held = `${simGroup}/providers/Microsoft.Compute/virtualMachines/web-server`;
+    await assert.rejects(hub.call("DELETE", held), isFault("StateConflict"));
+  });
+
+  it("serves a test machine's recovery point again after the hub was restarted", async () => {
+    const database = await cluster.openFreshDatabase();
+    const folder = await mkdtemp(join(tmpdir(), "wr-"));
+    const options = { database, folder, limits: { probeSeconds: 1 }, jobs: { leaseMs: 2000, pollMs: 20 } };
+    const first = await openSimHub(options);
+    const site = await openSimSite(first, folder, ["web"]);
+    const item = `${site.container}/replicationProtectedItems/${idOf(site, 0)}`;
+    await change(first, "PUT", item, enableBody(site));
+    await change(first, "POST", `${item}/testFailover`, testBody);
+    await first[Symbol.asyncDispose]();
+    const second = await openSimHub(options);
+    assert.equal((await second.target.probe("web-test", probe, 1)).kind, "answered");
+    assert.equal((await change(second, "POST", `${item}/testFailoverCleanup`, {})).state, "succeeded");
+    assert.deepEqual(await second.target.list(), []);
+    await second[Symbol.asyncDispose]();
+    await site[Symbol.asyncDispose]();
+    await database[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+
   const failures: readonly [ApplianceOrder["kind"], FaultCode][] = [
     ["verify", "AgentSilent"],
     ["point", "AgentSilent"],
@@ -259,7 +300,8 @@ describe("enabling replication", { concurrency: 4 }, () => {
     await protect(stage);
     const other = `${stage.site.container}/replicationProtectedItems/other`;
     await assert.rejects(stage.hub.call("PUT", other, enableBody(stage.site)), isFault("AlreadyProtected"));
-    assert.equal((await stage.hub.call("PUT", stage.item, enableBody(stage.site))).status, 200);
+    assert.equal((await change(stage.hub, "PUT", stage.item, enableBody(stage.site))).state, "succeeded");
+    assert.equal(stage.site.appliance.done.filter((kind) => kind === "protect").length, 1);
   });
 
   it("is refused for a clone, a missing role, an unknown account and an unknown machine, and leaves nothing", async () => {
