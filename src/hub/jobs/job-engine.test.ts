@@ -210,7 +210,7 @@ async function killAndTakeOver(parameters: object): Promise<{ readonly state: st
 
 /** A hub in a process of its own that takes the jobs of a kind. */
 async function startChild(kind: string): Promise<AsyncDisposable & { readonly process: ChildProcess }> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, "trial-hub.ts"), JSON.stringify(database.address), kind], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "trial-hub-child.ts"), JSON.stringify(database.address), kind], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   await once(child.stdout ?? assert.fail("stdout is a pipe"), "data");

@@ -23,7 +23,7 @@ import {
 } from "./job-store.ts";
 
 /** Times that a step may be begun; a step that kills its hub each time must end some day. */
-export const stepAttemptsMax = 20;
+const stepAttemptsMax = 20;
 /** Times that an undo is tried before the job ends without it. */
 export const undoAttemptsMax = 5;
 const undoFirstWaitMs = 200;

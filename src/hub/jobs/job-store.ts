@@ -7,7 +7,7 @@ import type { JsonObject } from "../db/resources.ts";
 import type { JobLogLine, JobOutcome, JobRecord, JobState, Queryable, StepRecord, StepState, UndoState } from "./job.ts";
 
 /** Lines kept of one job; what comes later is only counted. */
-export const logLinesMax = 1000;
+const logLinesMax = 1000;
 
 export interface JobSubmission {
   readonly jobId: string;

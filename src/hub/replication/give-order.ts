@@ -59,7 +59,7 @@ export async function settleOrder(
 }
 
 /** UUID that follows from the job and the label, so that a step that runs again asks for the same order. */
-export function orderIdOf(jobId: string, label: string): OrderId {
+function orderIdOf(jobId: string, label: string): OrderId {
   const hex = createHash("sha256").update(`${jobId}/${label}`).digest("hex");
   return parseOrderId(`${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`);
 }

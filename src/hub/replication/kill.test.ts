@@ -74,7 +74,7 @@ async function migrateWithKill(killAtCall: number, prepare?: (site: SimSite) => 
 
     const child = spawn(
       process.execPath,
-      [join(import.meta.dirname, "sim", "sim-hub-process.ts"), JSON.stringify({ address: database.address, folder, killAtCall })],
+      [join(import.meta.dirname, "sim", "sim-hub-child.ts"), JSON.stringify({ address: database.address, folder, killAtCall })],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
     const exit = once(child, "exit");

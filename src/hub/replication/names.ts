@@ -4,7 +4,7 @@ import { Fault } from "../../contract/errors.ts";
 import { parseApplianceId, type ApplianceId } from "../../contract/ids.ts";
 import { ancestorOfType, parseResourceId, type ResourceId } from "../api/resource-id.ts";
 
-export const vaultType = "Microsoft.RecoveryServices/vaults";
+const vaultType = "Microsoft.RecoveryServices/vaults";
 export const fabricType = `${vaultType}/replicationFabrics`;
 export const containerType = `${fabricType}/replicationProtectionContainers`;
 export const itemType = `${containerType}/replicationProtectedItems`;

@@ -72,7 +72,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
   };
 }
 
-export function replicationJobs(world: Replication): readonly JobKind[] {
+function replicationJobs(world: Replication): readonly JobKind[] {
   return [
     defineEnableProtection(world),
     defineTestFailover(world),

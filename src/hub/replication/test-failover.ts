@@ -38,7 +38,7 @@ interface TestState extends LaunchState {
   readonly orderToProbeSeconds?: number;
 }
 
-export const testSuffix = "-test";
+const testSuffix = "-test";
 
 export function defineTestFailover(world: Replication): JobKind {
   return defineJob<TestParameters, TestState>({
