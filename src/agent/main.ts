@@ -12,7 +12,7 @@ import { registerAgent } from "./identity/registration.ts";
 import { identityShape, readState, replicationStateShape, stateFiles } from "./identity/state-folder.ts";
 import { openLinuxSource } from "./linux-source.ts";
 import { createAgentLog } from "./log.ts";
-import { agentPlaces } from "./unit.ts";
+import { agentPlaces, uninstalledStatus } from "./unit.ts";
 import { agentVersion } from "./version.ts";
 
 const usage = `usage: agent run [--state DIR]
@@ -61,7 +61,7 @@ async function run(stateFolder: string): Promise<void> {
   const outcome = await runAgent({ source, stateFolder, clock: systemClock, random: systemRandom, log }, ending.signal);
   if (outcome === "stopped") return;
   await source.uninstall();
-  process.exitCode = 3; // The unit says that this status is not followed by a restart.
+  process.exitCode = uninstalledStatus; // The unit says that this status is not followed by a restart.
 }
 
 interface RegisterArguments {

@@ -13,6 +13,9 @@ export const agentPlaces = {
   unitFile: "/etc/systemd/system/watari-agent.service",
 } as const;
 
+/** Exit status of an agent that has removed itself; 3 is a refusal for good, a clone for one. */
+export const uninstalledStatus = 10;
+
 /**
  * No ProtectSystem and no private mounts: the agent must see the machine's own mounts to freeze them. ExecStopPost thaws
  * whatever a killed agent left frozen, by the marker in /run.
@@ -30,7 +33,8 @@ ExecStart=${agentPlaces.node} --disable-warning=ExperimentalWarning --max-old-sp
 ExecStopPost=/bin/sh -c 'if [ -e /run/watari-agent-frozen ]; then echo j > /proc/sysrq-trigger; rm -f /run/watari-agent-frozen; fi'
 Restart=always
 RestartSec=2
-RestartPreventExitStatus=3
+RestartPreventExitStatus=3 ${uninstalledStatus}
+SuccessExitStatus=${uninstalledStatus}
 TimeoutStopSec=20
 Nice=10
 IOWeight=20

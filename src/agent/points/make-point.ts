@@ -221,6 +221,8 @@ class PointRun {
     } catch (error) {
       await freeze?.thaw();
       this.#context.releaseLogs();
+      // A filesystem that is just being thawed, by a watchdog or another program, is free again in a moment.
+      if (freeze === undefined && error instanceof Fault && error.code === "FreezeFailed" && error.retry === "later") return undefined;
       throw error;
     }
   }
