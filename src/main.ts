@@ -121,7 +121,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
   try {
     await program.parseAsync([...args], { from: "user" });
-    return 0;
+    return typeof process.exitCode === "number" ? process.exitCode : 0; // A command that answers bad news sets it itself.
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     const fault = asFault(error, `run "watari ${args.slice(0, 2).join(" ")}"`);

@@ -80,7 +80,7 @@ export class Migration {
 
   async prepare(): Promise<void> {
     const stage = this.#stage;
-    const { proxy, applianceAddress } = this.#facts;
+    const { proxy, applianceAddress, zones } = this.#facts;
     await this.#runner.run("start the hub in the landing zone", async () => await startHub(stage, this.#facts));
     await this.#runner.run("create project, storage account and vault with private endpoints", async () => {
       await this.#order("login", "--operator-file", join(stage.hubState, "operator.json"), "--proxy", proxy.url);
@@ -93,7 +93,7 @@ export class Migration {
     const keyFile = join(stage.folder, "registration-key.json");
     await this.#runner.run("start the appliance and check every hop", async () => {
       await this.#order("vault", "registration-key", vault, "--out", keyFile);
-      await this.#appliance("init", "--listen", applianceAddress, "--proxy", proxy.url);
+      await this.#appliance("init", "--listen", applianceAddress, "--proxy", proxy.url, "--dns", zones.onprem.resolver);
       await startAppliance(stage, async () => await this.#isApplianceUp());
       await this.#appliance("check", "--key", keyFile);
     });

@@ -16,12 +16,9 @@ export function printAnswer(style: OutputStyle, value: unknown, toText: () => st
   process.stdout.write(style.asJson ? `${JSON.stringify(value, undefined, 2)}\n` : `${toText()}\n`);
 }
 
-/** A fault in full: message, id, evidence, causes, action; as JSON on stdout when asked for, else on stderr. */
+/** A fault in full on stderr: message, id, evidence, causes, action; also as JSON on stdout when asked for. */
 export function printFault(fault: Fault, style: OutputStyle): void {
-  if (style.asJson) {
-    process.stdout.write(`${JSON.stringify({ error: toReport(fault) }, undefined, 2)}\n`);
-    return;
-  }
+  if (style.asJson) process.stdout.write(`${JSON.stringify({ error: toReport(fault) }, undefined, 2)}\n`);
   const lines = [`watari: ${fault.message}`, `  id        ${fault.code}`];
   for (const [name, value] of Object.entries(fault.evidence))
     lines.push(`  evidence  ${name}: ${Array.isArray(value) ? value.join(", ") : String(value)}`);

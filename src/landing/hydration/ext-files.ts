@@ -22,6 +22,8 @@ export type FileChange =
   | { readonly kind: "rename"; readonly from: string; readonly to: string }
   | { readonly kind: "remove"; readonly path: string }
   | { readonly kind: "makeFolder"; readonly path: string }
+  /** It must be empty by then. */
+  | { readonly kind: "removeFolder"; readonly path: string }
   | { readonly kind: "link"; readonly path: string; readonly to: string };
 
 export interface ExtFilesOptions {
@@ -102,6 +104,8 @@ export class ExtFiles {
         return [`ln ${checked(change.from)} ${checked(change.to)}`, `unlink ${checked(change.from)}`];
       case "remove":
         return [`rm ${checked(change.path)}`];
+      case "removeFolder":
+        return [`rmdir ${checked(change.path)}`];
       case "makeFolder":
         return [`mkdir ${checked(change.path)}`];
       case "link":

@@ -6,6 +6,7 @@ import type { DriverNeeds } from "./drivers.ts";
 import type { ExtFiles, FileChange, GuestFile } from "./ext-files.ts";
 import { rewriteFstab, rewriteKernelLines } from "./fstab.ts";
 import { planInjection } from "./inject-drivers.ts";
+import { planAgentRemoval } from "./remove-agent.ts";
 import { findGuestRoot, surveyVolumes, type GuestRoot, type Volume } from "./survey.ts";
 
 /** What the target's machines are made of. */
@@ -33,11 +34,12 @@ export async function hydrate(options: HydrateOptions): Promise<HydrationReport>
   const volumes = await surveyVolumes(options.imagePaths);
   const guest = await findGuestRoot(volumes, options);
   const injection = await planInjection({ guest, needs: options.hardware.drivers, scratchFolder: options.scratchFolder });
-  const edits = [
+  const edits: readonly Edit[] = [
     await planFstab(guest, volumes),
     await planGrub(guest, volumes),
     await planCardNames(guest.rootFiles, options),
     await planGuestTools(guest.rootFiles),
+    await planAgentRemoval(guest.rootFiles),
   ];
   options.signal?.throwIfAborted();
   const bootChanges = [...injection.bootChanges, ...edits.flatMap((edit) => edit.bootChanges ?? [])];
