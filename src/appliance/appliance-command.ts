@@ -44,6 +44,7 @@ type Verb = (parent: Command, name: string, description: string) => Command;
 function addInit(command: Command): void {
   command
     .requiredOption("--listen <address...>", "addresses of this machine that agents dial; the first is given to them")
+    .option("--advertise <address>", "address given to agents instead, where a translation of addresses lies between them and this machine")
     .option("--name <name>", "name under which the hub shows this appliance", "appliance")
     .option("--proxy <url>", "forward proxy for public names, http://host:port")
     .option("--proxy-credentials-file <file>", "file with one line user:password")
@@ -64,6 +65,7 @@ function addInit(command: Command): void {
         withoutUndefined({
           name: options.name,
           listenAddresses: options.listen,
+          advertiseAddress: options.advertise,
           controlPort: options.controlPort,
           dataPort: options.dataPort,
           hubPort: options.hubPort,
@@ -91,6 +93,7 @@ function addInit(command: Command): void {
 
 interface InitOptions extends Common {
   readonly listen: readonly string[];
+  readonly advertise?: string;
   readonly name: string;
   readonly proxy?: string;
   readonly proxyCredentialsFile?: string;
@@ -157,6 +160,7 @@ function addCredentials(verb: Verb, noun: Command): void {
     .requiredOption("--user <user>", "user name")
     .option("--privilege <how>", "root: logs in as root; sudo: becomes root with sudo", "root")
     .option("--secret-file <file>", "file with the password or the private key; stdin unless given")
+    .option("--passphrase-file <file>", "file with the passphrase of an encrypted private key")
     .action(
       async (
         options: Common & {
@@ -165,6 +169,7 @@ function addCredentials(verb: Verb, noun: Command): void {
           readonly user: string;
           readonly privilege: string;
           readonly secretFile?: string;
+          readonly passphraseFile?: string;
         },
       ) => {
         const secret = options.secretFile === undefined ? await readStdin() : await readFile(options.secretFile, "utf8");
@@ -175,6 +180,9 @@ function addCredentials(verb: Verb, noun: Command): void {
           userName: options.user,
           privilege: oneOf("--privilege", options.privilege, ["root", "sudo"]),
           secret: kind === "linux-key" ? secret : secret.replace(/\r?\n$/, ""),
+          ...(options.passphraseFile === undefined
+            ? {}
+            : { keyPassphrase: (await readFile(options.passphraseFile, "utf8")).replace(/\r?\n$/, "") }),
         });
         printAnswer({ asJson: options.json }, credential, () => `credential ${credential.name} kept, id ${credential.credentialId}`);
       },

@@ -75,7 +75,9 @@ export async function startAppliance(options: ApplianceOptions): Promise<Applian
     facts,
     authority,
     credentials: createCredentialStore({ database, box, random }),
-    identity: await authority.issueServerIdentity(config.listenAddresses),
+    identity: await authority.issueServerIdentity([
+      ...new Set([...config.listenAddresses, ...(config.advertiseAddress === undefined ? [] : [config.advertiseAddress])]),
+    ]),
     log,
   });
   cleanup.use(appliance);
@@ -138,7 +140,7 @@ export class Appliance implements AsyncDisposable {
       hostKeys: this.hostKeys,
       connector: () => this.siteConnector(),
       sshPort: config.sshPort,
-      appliance: () => ({ address: config.listenAddresses[0] ?? "", ...this.#ports }),
+      appliance: () => ({ address: config.advertiseAddress ?? config.listenAddresses[0] ?? "", ...this.#ports }),
       discover: async (signal) => await this.discover(signal),
     });
     this.#stack.use(this.guests);
@@ -344,10 +346,7 @@ export class Appliance implements AsyncDisposable {
       throw new Fault("NotFound", "the machine is tied to none that a vCenter shows", { evidence: { machineId } });
     if (!this.guests.isByHand(machineId)) return await setMachinePower(this.discovery(), { infrastructureId, wanted }, signal);
     if (wanted === "poweredOff") return await this.guests.powerOff(machineId, signal);
-    throw new Fault("OperationNotSupported", "a machine that no vCenter shows cannot be powered on from here", {
-      evidence: { machineId },
-      action: "power the machine on by hand",
-    });
+    return await this.guests.requirePoweredOn(machineId, signal);
   }
 
   async #telemetry(): Promise<Parameters<typeof startHubLink>[0]["telemetry"] extends () => Promise<infer T> ? T : never> {

@@ -1,5 +1,6 @@
 // Speaks Azure Resource Manager's REST dialect to a hub: token, requests, pages, long-running operations.
 
+import { isIP, type LookupFunction } from "node:net";
 import { Agent, ProxyAgent, request, type Dispatcher } from "undici";
 import { z } from "zod";
 import type { Clock } from "../base/clock.ts";
@@ -49,9 +50,10 @@ export class ArmClient implements AsyncDisposable {
   constructor(options: { readonly profile: Profile; readonly clock: Clock }) {
     this.#profile = options.profile;
     this.#clock = options.clock;
-    const tls = { ca: options.profile.caPem };
-    this.#dispatcher =
-      options.profile.proxy === undefined ? new Agent({ connect: tls }) : new ProxyAgent({ uri: options.profile.proxy, requestTls: tls });
+    const { caPem, proxy, address } = options.profile;
+    const tls = { ca: caPem };
+    const direct = address === undefined ? tls : { ...tls, lookup: lookupAt(address) };
+    this.#dispatcher = proxy === undefined ? new Agent({ connect: direct }) : new ProxyAgent({ uri: proxy, requestTls: tls });
   }
 
   /** "/subscriptions/…/resourceGroups/…" of the profile. */
@@ -200,6 +202,12 @@ export class ArmClient implements AsyncDisposable {
       });
     }
   }
+}
+
+/** Answers every name with one address: the certificate proves that it is the hub's. */
+function lookupAt(address: string): LookupFunction {
+  const family = isIP(address);
+  return (_name, options, callback) => (options.all === true ? callback(null, [{ address, family }]) : callback(null, address, family));
 }
 
 function parseBody(text: string): unknown {

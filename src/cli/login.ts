@@ -10,6 +10,7 @@ import { operatorFileShape, parseJson, profilePath, writeProfile, type Profile }
 interface LoginOptions {
   readonly operatorFile: string;
   readonly proxy?: string;
+  readonly address?: string;
   readonly resourceGroup: string;
   readonly location: string;
   readonly profile?: string;
@@ -22,6 +23,7 @@ export function registerLoginCommand(program: Command): void {
     .description("sign in to a hub: try the credential, then keep it in a profile that only you can read")
     .requiredOption("--operator-file <file>", "operator.json that the hub wrote into its state folder")
     .option("--proxy <url>", "forward proxy by which the hub's public names are reached, for example http://10.10.0.1:3128")
+    .option("--address <ip>", "where the hub's public names are, when no resolver here knows them")
     .option("--resource-group <name>", "resource group for what you create", "watari")
     .option("--location <name>", "region name for what you create", "lab1")
     .option("--profile <file>", "where to keep the profile")
@@ -36,6 +38,7 @@ async function login(options: LoginOptions): Promise<void> {
     resourceGroup: options.resourceGroup,
     location: options.location,
     ...(options.proxy === undefined ? {} : { proxy: options.proxy }),
+    ...(options.address === undefined ? {} : { address: options.address }),
   };
   await using arm = new ArmClient({ profile, clock: systemClock });
   await arm.change("PUT", arm.groupPath, { location: profile.location });

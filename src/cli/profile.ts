@@ -24,6 +24,8 @@ const profileShape = operatorFileShape.extend({
   location: z.string(),
   /** "http://host:port" of the only way out; absent where the hub's public names are reached directly. */
   proxy: z.string().optional(),
+  /** Where the hub's public names are, for a desk whose resolver does not know them. */
+  address: z.string().optional(),
 });
 export type Profile = z.infer<typeof profileShape>;
 

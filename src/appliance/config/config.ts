@@ -22,6 +22,11 @@ export const applianceConfigShape = z.strictObject({
     .array(z.string().refine((text) => isIP(text) !== 0, "not an IP address"))
     .min(1)
     .max(16),
+  /** Given to agents in place of the first listen address, where a translation of addresses lies in between. */
+  advertiseAddress: z
+    .string()
+    .refine((text) => isIP(text) !== 0, "not an IP address")
+    .optional(),
   controlPort: portShape.default(443),
   dataPort: portShape.default(9443),
   /** Forward proxy for public names, "http://host:port". */

@@ -21,6 +21,7 @@ import { openSshSession, type SshSession } from "./ssh-session.ts";
 const addressesTriedMax = 4;
 const powerOffMsMax = 30_000;
 const lookAgainMs = 500;
+const answerMsMax = 2_000;
 /** Answers that must stay away in a row before a machine counts as off. */
 const silentTriesMin = 3;
 
@@ -150,7 +151,7 @@ export class Guests implements AsyncDisposable {
 
   /** Powers a machine that no vCenter shows off, at once and without a write, and confirms that it answers no more. */
   async powerOff(machineId: MachineId, signal: AbortSignal): Promise<void> {
-    const { connector, clock, registry, sshPort } = this.#parts;
+    const { clock, registry } = this.#parts;
     const { address } = registry.get(machineId);
     if (address === undefined) throw new Fault("NotFound", "the machine's address is not known", { evidence: { machineId } });
     const session = this.#kept.get(machineId) ?? (await this.#openFor(machineId, signal));
@@ -164,18 +165,36 @@ export class Guests implements AsyncDisposable {
     let silentTries = 0;
     while (silentTries < silentTriesMin) {
       signal.throwIfAborted();
-      const socket = await connector()
-        .connect({ host: address, port: sshPort }, AbortSignal.any([signal, AbortSignal.timeout(2_000)]))
-        .catch(() => undefined); // No answer is what is hoped for.
-      socket?.destroy();
-      silentTries = socket === undefined ? silentTries + 1 : 0;
-      if (socket !== undefined && clock.monotonicMs() > endMs) {
+      const isAnswering = await this.#answers(address, signal);
+      silentTries = isAnswering ? 0 : silentTries + 1;
+      if (isAnswering && clock.monotonicMs() > endMs) {
         throw new Fault("FenceUnconfirmed", `the machine at ${address} still answers after the order to power off`, {
           evidence: { machineId, address },
         });
       }
       await clock.sleep(lookAgainMs, signal);
     }
+  }
+
+  /** Nobody here can switch such a machine on. Done when it answers: it was never off, or someone has switched it on. */
+  async requirePoweredOn(machineId: MachineId, signal: AbortSignal): Promise<void> {
+    const { address = "" } = this.#parts.registry.get(machineId);
+    if (await this.#answers(address, signal)) return;
+    throw new Fault("OperationNotSupported", "a machine that no vCenter shows cannot be powered on from here", {
+      evidence: { machineId, address },
+      action: "power the machine on by hand, then call again",
+    });
+  }
+
+  /** Whether anything accepts a connection where the machine's SSH server was. A frozen machine still does. */
+  async #answers(address: string, signal: AbortSignal): Promise<boolean> {
+    const { connector, sshPort } = this.#parts;
+    const socket = await connector()
+      .connect({ host: address, port: sshPort }, AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]))
+      .catch(() => undefined); // No answer is an answer.
+    socket?.destroy();
+    signal.throwIfAborted();
+    return socket !== undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
