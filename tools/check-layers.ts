@@ -38,7 +38,16 @@ export const layers: readonly Layer[] = [
   { row: "src/setup-ui", mayImport: ["src/contract"] },
   {
     row: "lab",
-    mayImport: [...leaves, "src/disk", "src/connectivity", "src/cli", "src/cli/setup", "src/cli/output.ts", "lab/packages.ts"],
+    mayImport: [
+      ...leaves,
+      "src/disk",
+      "src/connectivity",
+      "src/landing",
+      "src/cli",
+      "src/cli/setup",
+      "src/cli/output.ts",
+      "lab/packages.ts",
+    ],
   },
   // Data only, so that set-up can read it without the lab.
   { row: "lab/packages.ts", mayImport: [] },

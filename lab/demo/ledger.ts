@@ -1,11 +1,12 @@
 // Reads the ledger from outside: what the source acknowledged, what its disk holds after the fence, what the target goes on with.
 
 import { createHash } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { runCommand } from "../../src/base/run-command.ts";
 import { Fault } from "../../src/contract/errors.ts";
+import { readPartitionTable } from "../../src/landing/hydration/partition-table.ts";
 import type { LabPlace, Zone } from "../place.ts";
 import { labExec } from "../processes.ts";
 
@@ -69,16 +70,17 @@ export async function readLedgerFromDisk(image: string, workFolder: string): Pro
   }
 }
 
-const partitionsShape = z.object({ partitiontable: z.object({ partitions: z.array(z.object({ start: z.number(), type: z.string() })) }) });
-/** "Linux filesystem data". */
-const linuxDataType = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
-
+/** The partition that holds the ledger is the largest of the first disk: the others are the boot loader's and swap. */
 async function rootPartitionOffset(raw: string): Promise<number> {
-  const { stdout } = await runCommand("sfdisk", ["--json", raw]);
-  const { partitions } = partitionsShape.parse(JSON.parse(stdout)).partitiontable;
-  const root = partitions.find((partition) => partition.type === linuxDataType);
-  if (root === undefined) throw new Fault("Internal", "could not find the root partition of the source's first disk");
-  return root.start * 512;
+  await using file = await open(raw, "r");
+  const { size } = await file.stat();
+  const { partitions } = await readPartitionTable({
+    sizeBytes: size,
+    readAt: async (offset, into) => void (await file.read(into, 0, into.length, offset)),
+  });
+  const [largest] = partitions.toSorted((one, other) => other.sizeBytes - one.sizeBytes);
+  if (largest === undefined) throw new Fault("Internal", "could not find a partition on the source's first disk");
+  return largest.offset;
 }
 
 function lastRecord(log: Buffer): LedgerTail {

@@ -2,6 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { Vault } from "../vault/vault.ts";
 import { systemClock, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { systemRandom, type Random } from "../base/random.ts";
@@ -117,6 +118,7 @@ export class Appliance implements AsyncDisposable {
   #outer: AsyncDisposable | undefined;
   #siteConnector: { readonly names: string; readonly connector: Connector } | undefined;
   #ingest: IngestListener | undefined;
+  #vault: Vault | undefined;
   #hubLink: HubLink | undefined;
   #ports = { controlPort: 0, dataPort: 0 };
 
@@ -279,6 +281,7 @@ export class Appliance implements AsyncDisposable {
         install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
         disconnect: async (machineId) => await this.#ingest?.disconnect(machineId),
+        removePoints: async (machineId) => await this.#removePoints(machineId),
       }),
     );
     this.#hubLink = this.#stack.use(
@@ -322,6 +325,7 @@ export class Appliance implements AsyncDisposable {
       }
     }
     if (signal.aborted) return;
+    this.#vault = vault;
     const ingest = await startIngestListener(
       {
         vault,
@@ -338,6 +342,13 @@ export class Appliance implements AsyncDisposable {
     this.#ingest = ingest;
     this.#ports = { ...this.#ports, dataPort: ingest.listening[0]?.port ?? config.dataPort };
     log.info("agents are taken in", { dataPort: this.#ports.dataPort });
+  }
+
+  /** Fails while the vault is not reached: the order is given again, and the points must not be said to be gone. */
+  async #removePoints(machineId: MachineId): Promise<void> {
+    if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not remove recovery points: the vault is not reached yet");
+    const { freedBytes } = await this.#vault.removeMachine(machineId);
+    this.#parts.log.info("recovery points removed", { machineId, freedBytes });
   }
 
   async #fence(machineId: MachineId, wanted: "poweredOn" | "poweredOff", signal: AbortSignal): Promise<void> {

@@ -14,6 +14,7 @@ import type { HubOrders } from "./hub-orders.ts";
 
 const protectionsAtOnceMax = 4;
 const removeAgentMsMax = 60_000;
+const agentSilentMs = 45_000;
 const startReplicationMsMax = 180_000;
 
 export interface OrderRunnerParts {
@@ -36,6 +37,8 @@ export interface OrderRunnerParts {
   /** Removes the agent over SSH. */
   readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
   readonly disconnect: (machineId: MachineId) => Promise<void>;
+  /** Removes every recovery point of the machine from the vault. */
+  readonly removePoints: (machineId: MachineId) => Promise<void>;
 }
 
 export interface OrderRunner extends AsyncDisposable {
@@ -187,12 +190,23 @@ class Runner implements OrderRunner {
   }
 
   async #unprotect(order: Extract<ApplianceOrder, { kind: "unprotect" }>, signal: AbortSignal): Promise<Done> {
-    const { registry, uninstall, disconnect } = this.#parts;
+    const { disconnect, removePoints } = this.#parts;
+    const { machineId, orderId } = order;
+    await this.#endReplication(order, signal);
+    await disconnect(machineId);
+    if (order.removePoints === true) await removePoints(machineId);
+    return { outcome: "done", orderId, machineId };
+  }
+
+  async #endReplication(order: Extract<ApplianceOrder, { kind: "unprotect" }>, signal: AbortSignal): Promise<void> {
+    const { registry, uninstall, clock } = this.#parts;
     const { machineId, orderId, removeAgent } = order;
-    const done: Done = { outcome: "done", orderId, machineId };
-    if (registry.find(machineId) === undefined) return done;
+    const machine = registry.find(machineId);
+    if (machine === undefined) return;
     const kind = removeAgent ? "uninstall" : "stop";
-    const deadline = AbortSignal.timeout(removeAgentMsMax);
+    // An agent that polls is heard of at least each agentSilentMs; one that is silent is not waited for.
+    const isSilent = clock.nowMs() - machine.seenAtMs > agentSilentMs;
+    const deadline = AbortSignal.timeout(isSilent ? 0 : removeAgentMsMax);
     try {
       await this.#ask(machineId, { kind, orderId }, AbortSignal.any([signal, deadline]));
     } catch (error) {
@@ -201,10 +215,8 @@ class Runner implements OrderRunner {
         if (!deadline.aborted) throw error;
       } else await uninstall(machineId, signal).catch((cause: unknown) => this.#notRemoved(machineId, cause));
     }
-    await disconnect(machineId);
     if (removeAgent) registry.remove(machineId);
     else registry.unprotect(machineId);
-    return done;
   }
 
   /** A machine that is powered off for good cannot be cleaned; its certificate is worth nothing once it is forgotten. */
