@@ -77,6 +77,7 @@ test("the tracker misses no changed granule of a busy guest", { skip: reason ?? 
     `tick and scan of two disks: ${Number(done["ms"]).toFixed(0)} ms, resident ${(Number(done["rss"]) / 1e6).toFixed(0)} MB`,
   );
   probe.say("remove");
+  probe.child.stdin?.end();
   await once(probe.child, "exit");
   assert.equal((await guest.run("ls /sys/fs/bpf/watari")).trim(), "", "nothing stays pinned");
 });
