@@ -49,9 +49,13 @@ export function registerDevCommand(program: Command): void {
     .action(async () => finish([await runChecks()]));
   noun
     .command("test")
-    .description("set-up, all checks, all tests; the system tests last and one at a time")
+    .description("set-up, all checks, all unit tests, and the demo as a test")
     .argument("[patterns...]", "only the tests of these files, without checks")
-    .action(async (patterns: readonly string[]) => await runEverything(patterns));
+    .option("--slow", "also every other test in test/system, one at a time: real guests, half an hour and more")
+    .action(
+      async (patterns: readonly string[], options: { readonly slow?: boolean }) =>
+        await runEverything(patterns, options.slow === true ? "slow" : "gate"),
+    );
   noun
     .command("bench")
     .description("measure every claim of bench/, or the files given")
@@ -91,12 +95,16 @@ const totalsShape = z.object({
 });
 type Totals = z.infer<typeof totalsShape>;
 
-async function runEverything(patterns: readonly string[]): Promise<void> {
+/** The system tests that every change must pass; the others take longer than a change should wait. */
+const gateSystemTests: readonly string[] = ["test/system/demo.test.ts"];
+
+async function runEverything(patterns: readonly string[], scope: "gate" | "slow"): Promise<void> {
   const startedMs = systemClock.monotonicMs();
   await ensurePackages(packagesFor("test"), { purpose: "watari dev test", confirm: "announce" });
   const areChecksGood = patterns.length > 0 || (await runChecks());
   const all = await findTests(patterns.length > 0 ? patterns : ["{src,tools,lab,test,bench}/**/*.test.ts"]);
-  const systemTests = all.filter((path) => path.startsWith("test/system/"));
+  const isChosen = patterns.length > 0 || scope === "slow" ? () => true : (path: string) => gateSystemTests.includes(path);
+  const systemTests = all.filter((path) => path.startsWith("test/system/") && isChosen(path));
   const unitTests = all.filter((path) => !path.startsWith("test/system/"));
   const runs = [
     await runTests(unitTests, { concurrency: Math.max(2, availableParallelism()), timeoutMs: unitTestTimeoutMs }),
