@@ -11,6 +11,7 @@ import {
   listProtected,
   pickByName,
   recoveryPointShape,
+  type ProtectableItem,
   type ProtectedItem,
   type RecoveryPointResource,
 } from "./machine-shapes.ts";
@@ -99,6 +100,7 @@ function registerProtect(noun: Command): void {
       await using session = await openSession(options);
       const { arm } = session;
       const protectable = pickByName(await listProtectable(arm, options.vault), name, "discovered machine");
+      await refuseProtected(arm, options.vault, protectable);
       const container = protectable.id.slice(0, protectable.id.lastIndexOf("/replicationProtectableItems/"));
       const progress = openProgress(`protect ${name}`);
       const item = await arm.change(
@@ -120,6 +122,17 @@ function registerProtect(noun: Command): void {
       progress.finish();
       printAnswer(session.style, item, () => `${name} is protected`);
     });
+}
+
+/** The hub answers a call that was made before with its outcome; a person who protects a machine twice is told that it is. */
+async function refuseProtected(arm: ArmClient, vault: string, wanted: ProtectableItem): Promise<void> {
+  const item = (await listProtected(arm, vault)).find((each) => each.name.toLowerCase() === wanted.name.toLowerCase());
+  // One that is under way is followed to its end; one that failed begins anew.
+  if (item === undefined || /^(Enabling|InitialReplication)/.test(item.properties.protectionState)) return;
+  throw new Fault("AlreadyProtected", `could not protect ${item.properties.friendlyName}: it is protected already`, {
+    evidence: { protectedItemId: item.id, protectionState: item.properties.protectionState },
+    action: `use the protected machine as it is (watari machine show ${item.properties.friendlyName} --vault ${vault}), or end its replication first`,
+  });
 }
 
 interface LaunchOptions extends VaultOptions {

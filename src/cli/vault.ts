@@ -53,12 +53,17 @@ export function registerVaultCommand(program: Command): void {
       );
     });
   withHubOptions(noun.command("registration-key").argument("<vault>"))
-    .description("make a registration key for one appliance: works once, for 5 days; the file is a secret until used")
+    .description("make a registration key for one appliance: works once, for 5 days at most; the file is a secret until used")
     .requiredOption("--out <file>", "file to write, readable by its owner only")
-    .action(async (name: string, options: HubOptions & { readonly out: string }) => {
+    .option("--valid-seconds <seconds>", "how long it works, up to 432000 (5 days)", Number)
+    .action(async (name: string, options: HubOptions & { readonly out: string; readonly validSeconds?: number }) => {
       await using session = await openSession(options);
       const key = registrationKeyShape.parse(
-        await session.arm.change("POST", `${vaultPath(session.arm.groupPath, name)}/registrationKeys`, {}),
+        await session.arm.change(
+          "POST",
+          `${vaultPath(session.arm.groupPath, name)}/registrationKeys`,
+          options.validSeconds === undefined ? {} : { validSeconds: options.validSeconds },
+        ),
       );
       await writeFileAtomic(options.out, `${JSON.stringify(key, undefined, 2)}\n`, { mode: 0o600 });
       printAnswer(

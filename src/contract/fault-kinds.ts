@@ -80,7 +80,7 @@ export const faultKinds = {
     409,
     3,
     "never",
-    ["a registration key works for 5 days and this one is older"],
+    ["a registration key works for 5 days at most, and this one's time is over"],
     "create a new registration key for the vault",
   ),
   StorageRoleMissing: row(

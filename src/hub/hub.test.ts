@@ -417,6 +417,17 @@ test("without its role on the storage account a vault gives no registration key 
   await makeKey();
 });
 
+test("a registration key may be made for a shorter time than five days, never for a longer one", async () => {
+  const make = async (validSeconds: number): ReturnType<typeof hub.arm> =>
+    await hub.arm("POST", `${vaultId()}/registrationKeys`, { validSeconds });
+  const short = registrationKeyShape.parse((await make(60)).body);
+  assert.ok(Math.abs(Date.parse(short.expiresAt) - clock.nowMs() - 60_000) < 30_000, short.expiresAt);
+  for (const validSeconds of [0, 1.5, 5 * 24 * 3600 + 1]) {
+    const refused = await make(validSeconds);
+    assert.deepEqual([refused.status, codeOf(refused)], [400, "InputInvalid"]);
+  }
+});
+
 test("the DNS settings of a vault name every address, the storage account's too", async () => {
   const answer = (await hub.arm("POST", `${vaultId()}/dnsSettings`, {})).body as { value: { name: string; address: string }[] };
   const names = answer.value.map((entry) => entry.name);

@@ -61,6 +61,8 @@ export function defineEnableProtection(world: Replication): JobKind {
       await patchItem(db, itemId, {
         protectionState: outcome.kind === "succeeded" ? "Protected" : "EnablingFailed",
         faults: faultsOf(outcome),
+        // Nothing of it is on the machine any more: the same call may begin anew.
+        ...(outcome.kind === "succeeded" || outcome.undoFaults.length > 0 ? {} : { machineId: undefined, facts: undefined }),
         ...(outcome.kind === "succeeded" ? { facts: stored(state, "facts") } : {}),
       });
       return await presentAfter(world, db, itemId);

@@ -77,12 +77,8 @@ async function enable(front: ReplicationFront, call: ArmCall, desired: Desired<J
   const wish = parseInput(enableShape, desired.properties, "what to protect");
   const infrastructureId = parseResourceId(wish.protectableItemId).name;
   if (desired.existing !== undefined) {
-    const item = parseItem(desired.existing.properties);
-    if (item.infrastructureId !== infrastructureId || item.protectionState === "EnablingFailed") refuseSecond(desired.existing, item);
-    // The same PUT again: the job that the first one began, or what it made.
-    const { scenario } = item;
-    if (scenario?.scenarioName === "EnableProtection") return { kind: "accepted", operationId: scenario.jobId };
-    return await answerAtOnce(front, desired.existing, "EnableProtection");
+    const present = await answerPresent(front, desired.existing, infrastructureId);
+    if (present !== undefined) return present;
   }
   const details = wish.providerSpecificDetails;
   const { runAsAccountId, address } = details;
@@ -128,6 +124,19 @@ async function enable(front: ReplicationFront, call: ArmCall, desired: Desired<J
   return { kind: "accepted", operationId: jobId };
 }
 
+/** The same PUT again: the job that the first one began, or what it made; undefined when the first one failed and shall begin anew. */
+async function answerPresent(front: ReplicationFront, existing: Resource, infrastructureId: string): Promise<WriteOutcome | undefined> {
+  const item = parseItem(existing.properties);
+  if (item.infrastructureId !== infrastructureId) refuseSecond(existing, item);
+  if (item.protectionState === "EnablingFailed") {
+    if (item.machineId !== undefined) refuseSecond(existing, item); // What it put on the machine could not be taken back.
+    return undefined;
+  }
+  const { scenario } = item;
+  if (scenario?.scenarioName === "EnableProtection") return { kind: "accepted", operationId: scenario.jobId };
+  return await answerAtOnce(front, existing, "EnableProtection");
+}
+
 function refuseSecond(existing: Resource, item: Item): never {
   throw new Fault("AlreadyProtected", `could not enable replication: the item ${existing.id.name} is ${item.machineName}'s already`, {
     evidence: { protectedItemId: existing.id.text, protectionState: item.protectionState },
@@ -136,12 +145,15 @@ function refuseSecond(existing: Resource, item: Item): never {
   });
 }
 
+/** Puts a new item, also in the place of one whose enabling failed and left nothing behind. */
 async function insertItem(db: Queryable, id: ResourceId, item: Item): Promise<void> {
   const inserted = await sql`insert into resources
       (key, id, type, name, parent_key, location, envelope, properties, provisioning_state, etag, created_at, updated_at)
     values (${id.key}, ${id.text}, ${itemType.toLowerCase()}, ${id.name}, ${id.parentKey}, null, '{}', ${JSON.stringify(item)}::jsonb,
       'Succeeded', '"' || gen_random_uuid() || '"', clock_timestamp(), clock_timestamp())
-    on conflict do nothing returning key`.execute(db);
+    on conflict (key) do update set properties = excluded.properties, etag = excluded.etag, updated_at = excluded.updated_at
+      where resources.properties->>'protectionState' = 'EnablingFailed' and not resources.properties ? 'machineId'
+    returning key`.execute(db);
   if (inserted.rows.length === 0)
     throw new Fault("AlreadyProtected", "could not enable replication: the item was made meanwhile", {
       evidence: { protectedItemId: id.text },

@@ -337,6 +337,24 @@ describe("enabling replication", { concurrency: 4 }, () => {
     );
   });
 
+  it("works after the repair by the same call when the push fails", async () => {
+    await using stage = await openStage();
+    const { hub, site, item } = stage;
+    site.appliance.failures.set("protect", { times: 1, code: "GuestPasswordWrong" });
+    assert.equal((await change(hub, "PUT", item, enableBody(site))).state, "failed");
+    const failed = await get(hub, item);
+    assert.equal(failed.protectionState, "EnablingFailed");
+    assert.match(JSON.stringify(failed["healthErrors"]), /GuestPasswordWrong/);
+    assert.equal(site.sources[0]?.hasAgent, false);
+    await protect(stage);
+    const repaired = await get(hub, item);
+    assert.deepEqual([repaired.protectionState, repaired["healthErrors"]], ["Protected", []]);
+    assert.equal((await list(hub, `${simVault}/replicationProtectedItems`)).length, 1);
+    // The same call again is answered with what stands.
+    await protect(stage);
+    assert.equal((await get(hub, item)).protectionState, "Protected");
+  });
+
   it("leaves the machine clean when the push fails, and works after a removal", async () => {
     await using stage = await openStage();
     const { hub, site, item } = stage;

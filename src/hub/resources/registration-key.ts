@@ -1,5 +1,6 @@
-// Registration keys: the file that an operator carries to an appliance. Works once, for five days.
+// Registration keys: the file that an operator carries to an appliance. Works once, for five days at most.
 
+import { z } from "zod";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { privateServices, registrationKeyShape, type RegistrationKey } from "../../contract/appliance-protocol.ts";
@@ -12,11 +13,18 @@ import { storedVaultShape } from "./vaults.ts";
 
 export interface RegistrationKeyMaker {
   /** Fault StateConflict while the vault has no private endpoint; the faults of VaultAccess.open when its storage is not ready. */
-  make(vault: Resource): Promise<RegistrationKey>;
+  make(vault: Resource, wish?: RegistrationKeyWish): Promise<RegistrationKey>;
 }
 
-const registrationKeyLifeMs = 5 * 24 * 3600_000;
+const validSecondsMax = 5 * 24 * 3600;
 const secretBytes = 32;
+
+/** Body of the action. */
+export const registrationKeyWishShape = z.looseObject({
+  /** How long the key shall work; five days unless told. */
+  validSeconds: z.number().int().min(1).max(validSecondsMax).default(validSecondsMax),
+});
+type RegistrationKeyWish = z.input<typeof registrationKeyWishShape>;
 
 export function createRegistrationKeyMaker(dependencies: {
   readonly keys: RegistrationKeys;
@@ -29,7 +37,7 @@ export function createRegistrationKeyMaker(dependencies: {
 }): RegistrationKeyMaker {
   const { keys, dnsSettings, vaults, publicNames, caPem, clock, random } = dependencies;
   return {
-    make: async (vault) => {
+    make: async (vault, { validSeconds = validSecondsMax } = {}) => {
       const names = await dnsSettings.ofVault(vault);
       const serviceName = (service: string): string | undefined =>
         names.find((name) => name.member === service && name.resourceId.toLowerCase() === vault.id.key)?.name;
@@ -44,7 +52,7 @@ export function createRegistrationKeyMaker(dependencies: {
       await vaults.open(vault.id.text); // An appliance that could not store anything must not be registered.
       const keyId = random.uuid();
       const secret = random.bytes(secretBytes);
-      const expiresAtMs = clock.nowMs() + registrationKeyLifeMs;
+      const expiresAtMs = clock.nowMs() + validSeconds * 1000;
       await keys.add({ keyId, vaultId: vault.id.text, secret, expiresAtMs });
       return registrationKeyShape.parse({
         format: "watari-registration-key-1",

@@ -13,7 +13,7 @@ import { groupIds } from "../private-link/names.ts";
 import { privateServices } from "../../contract/appliance-protocol.ts";
 import { presentConnections, refuseWhileConnected } from "./connections.ts";
 import { presentDnsSettings, type DnsSettings } from "./dns-settings.ts";
-import type { RegistrationKeyMaker } from "./registration-key.ts";
+import { registrationKeyWishShape, type RegistrationKeyMaker } from "./registration-key.ts";
 
 export interface VaultDependencies {
   readonly resources: ResourceStore;
@@ -68,8 +68,8 @@ export function vaultTypes(dependencies: VaultDependencies): readonly ResourceTy
       }),
       actions: {
         registrationKeys: defineAction({
-          body: z.looseObject({}),
-          run: async (_call, _body, vault) => ({ kind: "done", body: await dependencies.registrationKeys.make(vault) }),
+          body: registrationKeyWishShape,
+          run: async (_call, wish, vault) => ({ kind: "done", body: await dependencies.registrationKeys.make(vault, wish) }),
         }),
         dnsSettings: defineAction({
           body: z.looseObject({}),
