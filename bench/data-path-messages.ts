@@ -1,0 +1,99 @@
+// What data-path.ts and its two processes say to each other.
+
+import { fork, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import type { MachineId, PointId } from "../src/contract/ids.ts";
+
+export interface ApplianceStart {
+  readonly folder: string;
+  /** Absent: packs go into a folder. */
+  readonly blob?: { readonly accountUrl: string; readonly ca: string; readonly key: string };
+}
+export interface ApplianceReady {
+  readonly controlPort: number;
+  readonly caPem: string;
+  readonly passphrase: string;
+}
+export interface AgentStart extends ApplianceReady {
+  readonly folder: string;
+  readonly image: string;
+  /** Processors that the agent may use. */
+  readonly cores: number;
+}
+export interface Usage {
+  readonly cpuSeconds: number;
+  readonly residentBytesMax: number;
+}
+export interface AgentPoint {
+  readonly pointId: PointId;
+  readonly wallSeconds: number;
+  readonly readBytes: number;
+  readonly sentBytes: number;
+}
+export interface SealedPoint {
+  readonly root: string;
+  readonly storedBytes: number;
+}
+
+/** A process that answers one message after the other. */
+export class BenchProcess implements AsyncDisposable {
+  readonly #child: ChildProcess;
+
+  constructor(file: string, execArgv: readonly string[] = []) {
+    this.#child = fork(join(import.meta.dirname, file), [], {
+      execArgv: ["--disable-warning=ExperimentalWarning", ...execArgv],
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+      serialization: "advanced",
+    });
+  }
+
+  /** The type of the answer is what the file of the process answers to this message. */
+  async ask<T>(message: BenchMessage): Promise<T> {
+    this.#child.send(message);
+    const [answer]: unknown[] = await Promise.race([once(this.#child, "message"), this.#gone()]);
+    if (typeof answer === "object" && answer !== null && "failed" in answer) throw new Error(String(answer.failed));
+    return answer as T; // Both ends are this folder's files of the same checkout.
+  }
+
+  async #gone(): Promise<never> {
+    const [code]: unknown[] = await once(this.#child, "exit");
+    throw new Error(`a process of the benchmark ended with ${String(code)}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const ended = once(this.#child, "exit");
+    if (this.#child.connected) this.#child.disconnect();
+    await ended;
+  }
+}
+
+export type BenchMessage =
+  | { readonly kind: "startAppliance"; readonly start: ApplianceStart }
+  | { readonly kind: "startAgent"; readonly start: AgentStart }
+  | { readonly kind: "protect"; readonly machineId: MachineId }
+  | { readonly kind: "sealed"; readonly pointId: PointId }
+  | { readonly kind: "usage" }
+  | { readonly kind: "point" }
+  | { readonly kind: "write"; readonly from: string; readonly granules: readonly number[] };
+
+/** The other end: answers in order, ends when the parent is gone. */
+export function serveMessages(answer: (message: BenchMessage) => Promise<unknown>, close: () => Promise<void>): void {
+  let last = Promise.resolve();
+  process.on("message", (message: BenchMessage) => {
+    last = last.then(async () => {
+      try {
+        process.send?.((await answer(message)) ?? {});
+      } catch (error) {
+        process.send?.({ failed: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+      }
+    });
+  });
+  process.once("disconnect", () => void last.then(close));
+}
+
+export function usage(): Usage {
+  const { user, system } = process.cpuUsage();
+  return { cpuSeconds: (user + system) / 1e6, residentBytesMax: process.resourceUsage().maxRSS * 1024 };
+}
