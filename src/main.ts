@@ -24,6 +24,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("../lab/demo-command.ts")).registerDemoCommand,
   },
   {
+    name: "move",
+    summary: "move one Linux machine that SSH reaches to this machine: replicate, test, cut over",
+    load: async () => (await import("./cli/move-command.ts")).registerMoveCommand,
+  },
+  {
     name: "setup",
     summary: "install the Debian packages that Watari needs here, saying which and why",
     load: async () => (await import("./cli/setup/setup-command.ts")).registerSetupCommand,

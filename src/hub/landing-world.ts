@@ -28,7 +28,7 @@ const landingShape = z
         z.string().max(80),
         z.discriminatedUnion("kind", [
           z.strictObject({ kind: z.literal("bridge"), bridge: z.string().max(15), leasesFile: z.string().max(4096).optional() }),
-          z.strictObject({ kind: z.literal("user"), forwards: forwardsShape.default([]) }),
+          z.strictObject({ kind: z.literal("user"), forwards: forwardsShape.default([]), isSealed: z.boolean().default(false) }),
         ]),
       )
       .default({}),

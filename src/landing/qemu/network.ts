@@ -14,7 +14,12 @@ export type NamedNetwork =
   /** A bridge of the host; others give addresses there. Their dnsmasq leases file tells which. */
   | { readonly kind: "bridge"; readonly bridge: string; readonly leasesFile?: string }
   /** QEMU's own address translation: the guest reaches out, ports of the guest are reached by forwards on loopback. */
-  | { readonly kind: "user"; readonly forwards: readonly { readonly hostPort: number; readonly guestPort: number }[] };
+  | {
+      readonly kind: "user";
+      readonly forwards: readonly { readonly hostPort: number; readonly guestPort: number }[];
+      /** The guest reaches nothing; its forwards still lead to it. */
+      readonly isSealed?: boolean;
+    };
 
 export interface Wiring {
   /** For -netdev, one per card. */
@@ -42,11 +47,27 @@ export async function openNetwork(options: NetworkOptions): Promise<Wiring> {
   if (record.network.kind === "isolated") return { cards, namespacePid: await openNamespace(options, taps) };
   const network = namedNetwork(options);
   if (network.kind === "user") {
-    const forwards = network.forwards.map(({ hostPort, guestPort }) => `,hostfwd=tcp:127.0.0.1:${hostPort}-:${guestPort}`).join("");
-    return { cards: record.nics.map((_, index) => (index === 0 ? `user${forwards}` : "user")), namespacePid: undefined };
+    return { cards: userCards(record.nics, network), namespacePid: undefined };
   }
   for (const tap of taps) await plug(tap, network.bridge, options);
   return { cards, namespacePid: undefined };
+}
+
+/** A card whose address is known keeps it: the translation takes the address's own network on, as the source's network was. */
+export function userCards(nics: MachineRecord["nics"], network: Extract<NamedNetwork, { kind: "user" }>): readonly string[] {
+  const seal = network.isSealed === true ? ",restrict=on" : "";
+  return nics.map(({ mac, address }, index) => {
+    const { guestAddress, ...subnet } = subnetFor(mac, address);
+    const range =
+      guestAddress === undefined
+        ? ""
+        : `,net=${subnet.networkAddress}/${subnet.prefixLength},host=${subnet.ownAddress},dns=${subnet.otherAddress}`;
+    const lease = guestAddress === undefined ? "" : `,dhcpstart=${guestAddress}`;
+    const forwards = network.forwards.map(
+      ({ hostPort, guestPort }) => `,hostfwd=tcp:127.0.0.1:${hostPort}-${guestAddress ?? ""}:${guestPort}`,
+    );
+    return `user${seal}${range}${lease}${index === 0 ? forwards.join("") : ""}`;
+  });
 }
 
 /** Removes what openNetwork made; for good when it is called again. */

@@ -6,6 +6,9 @@ export interface GuestSubnet {
   readonly guestAddress: string | undefined;
   /** Our address on the bridge, also told as the router. */
   readonly ownAddress: string;
+  /** A third address, of neither. */
+  readonly otherAddress: string;
+  readonly networkAddress: string;
   readonly prefixLength: number;
   readonly rangeFirst: string;
   readonly rangeLast: string;
@@ -26,6 +29,8 @@ export function subnetFor(mac: string, address: string | undefined): GuestSubnet
     mac,
     guestAddress: wanted === undefined ? undefined : addressText(value),
     ownAddress: addressText(own),
+    otherAddress: addressText([network + 2, network + 3].find((each) => each !== value) ?? network + 2),
+    networkAddress: addressText(network),
     prefixLength,
     rangeFirst: addressText(wanted === undefined ? network + 10 : value),
     rangeLast: addressText(wanted === undefined ? broadcast - 10 : value),
