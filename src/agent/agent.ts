@@ -2,14 +2,23 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
-import { agentRoutes, pollResponseShape } from "../contract/agent-control.ts";
+import {
+  agentProtocolVersion,
+  agentRoutes,
+  pollResponseShape,
+  type MachineFacts,
+  type PollRequest,
+  type PollResponse,
+} from "../contract/agent-control.ts";
 import { connectData, postJson } from "./identity/appliance-client.ts";
 import { loadIdentity, requireOriginal } from "./identity/registration.ts";
+import { tellCopy } from "./identity/tell-copy.ts";
 import type { AgentLog } from "./log.ts";
 import { ControlLoop } from "./orders/control-loop.ts";
 import { OrderBook } from "./orders/order-book.ts";
 import { Replicator } from "./points/replicator.ts";
 import type { Source } from "./source.ts";
+import { agentVersion } from "./version.ts";
 
 export interface AgentOptions {
   readonly source: Source;
@@ -25,8 +34,17 @@ export interface AgentOptions {
 export async function runAgent(options: AgentOptions, signal: AbortSignal): Promise<"stopped" | "uninstall"> {
   const { source, stateFolder, clock, random, log } = options;
   const { identity, trust } = await loadIdentity(stateFolder);
-  requireOriginal(identity, await source.facts());
   const host = identity.applianceHost;
+  const poll = async (body: PollRequest, abort: AbortSignal): Promise<PollResponse> =>
+    await postJson({
+      endpoint: { host, port: identity.controlPort },
+      trust,
+      path: agentRoutes.poll,
+      body,
+      shape: pollResponseShape,
+      timeoutMs: 60_000,
+      signal: abort,
+    });
   const replicator = new Replicator({
     ...options,
     connect: (abort) => connectData({ host, port: identity.dataPort }, trust, abort),
@@ -36,6 +54,17 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
     },
     residentBytes: () => process.memoryUsage.rss(),
   });
+  const refuseCopy = async (facts: MachineFacts): Promise<void> => {
+    try {
+      requireOriginal(identity, facts);
+    } catch (error) {
+      const { machineId } = identity;
+      const request = { protocolVersion: agentProtocolVersion, machineId, agentVersion, facts, state: replicator.state(), results: [] };
+      await tellCopy({ identity, facts, request: { ...request, waitSeconds: 0 }, poll, clock, log }, signal);
+      throw error;
+    }
+  };
+  await refuseCopy(await source.facts());
   await replicator.load();
   const book = new OrderBook(stateFolder, () => replicator.isFrozen);
   await book.load();
@@ -44,17 +73,8 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
     source,
     replicator,
     book,
-    poll: (body, abort) =>
-      postJson({
-        endpoint: { host, port: identity.controlPort },
-        trust,
-        path: agentRoutes.poll,
-        body,
-        shape: pollResponseShape,
-        timeoutMs: 60_000,
-        signal: abort,
-      }),
-    requireOriginal: (facts) => requireOriginal(identity, facts),
+    poll,
+    refuseCopy,
     clock,
     random,
     log,

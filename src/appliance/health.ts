@@ -16,6 +16,11 @@ export class Health {
     if (this.#faults.size > faultsMax && oldest.done !== true) this.#faults.delete(oldest.value);
   }
 
+  /** Clears every place whose name begins so. */
+  clear(prefix: string): void {
+    for (const place of [...this.#faults.keys()]) if (place.startsWith(prefix)) this.#faults.delete(place);
+  }
+
   has(place: string): boolean {
     return this.#faults.has(place);
   }

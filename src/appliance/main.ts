@@ -7,6 +7,7 @@ import { systemClock, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { systemRandom, type Random } from "../base/random.ts";
 import type { RegistrationKey } from "../contract/appliance-protocol.ts";
+import type { MachineFacts } from "../contract/agent-control.ts";
 import { asFault, Fault } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import { createConnector, type Connector } from "../connectivity/connector.ts";
@@ -169,8 +170,9 @@ export class Appliance implements AsyncDisposable {
     const { log, identity, stateFolder, config } = this.#parts;
     await mkdir(this.spool.folder, { recursive: true, mode: 0o700 });
     this.#ports = { controlPort: config.controlPort, dataPort: config.dataPort };
+    const onIdentity = (facts: MachineFacts, fault: Fault | undefined): void => this.#noteIdentity(facts, fault);
     const control = await startAgentListener(
-      { authority: this.authority, registry: this.registry, orders: this.#orders, dataPort: () => this.#ports.dataPort, log },
+      { authority: this.authority, registry: this.registry, orders: this.#orders, dataPort: () => this.#ports.dataPort, log, onIdentity },
       { addresses: config.listenAddresses, port: config.controlPort, identity },
     );
     this.#stack.use(control);
@@ -179,6 +181,13 @@ export class Appliance implements AsyncDisposable {
     if (registration !== undefined) await this.#startReplication(registration);
     this.#stack.use(await startAdminServer(this, { stateFolder, log }));
     log.info("appliance started", { ...this.#ports, isRegistered: registration !== undefined });
+  }
+
+  /** A copy is one fault, however often it starts. It is settled when that hardware registers anew, or that boot is known as the machine's. */
+  #noteIdentity({ smbiosUuid, bootId }: MachineFacts, fault: Fault | undefined): void {
+    const prefix = `agent on ${smbiosUuid} `;
+    if (fault !== undefined) this.health.clear(prefix);
+    this.health.set(`${prefix}${bootId}`, fault);
   }
 
   /** The way to vCenters and guests; its topology always names the vCenters that were added. */

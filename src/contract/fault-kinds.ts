@@ -218,7 +218,7 @@ export const faultKinds = {
     3,
     "never",
     ["the machine was copied with its agent inside", "its virtual hardware was replaced"],
-    "on the copy, remove the agent and enrol it again: watari-agent uninstall, then push the agent anew",
+    "protect the copy as a machine of its own (watari machine protect NAME): its agent is replaced; the original is not touched",
   ),
   AgentNotRegistered: row(409, 3, "never", ["the agent was never registered", "its state folder was removed"], "register the agent again"),
   ApplianceUnreachable: row(

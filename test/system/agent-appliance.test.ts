@@ -124,10 +124,13 @@ test("orders from registration to removal, with the vault equal to the disk at e
   assert.equal(scene.source.isUninstalled, true);
 });
 
-test("a copy of the machine sends nothing and says why", { timeout: 30_000 }, async () => {
+test("a copy of the machine sends no data, says why, and lets the appliance know of itself", { timeout: 30_000 }, async () => {
   await using scene = await openScene();
   scene.source.becomeClone();
   await using agent = scene.start();
   await assert.rejects(agent.ended, { code: "AgentCloned" });
   assert.deepEqual(scene.site.outcomes, []);
+  const [copy] = scene.site.copies;
+  assert.deepEqual([scene.site.copies.length, copy?.code, copy?.evidence["because"]], [1, "AgentCloned", "another SMBIOS UUID"]);
+  assert.deepEqual(copy?.evidence["addressesOfCopy"], ["127.0.0.1"]);
 });

@@ -23,8 +23,8 @@ export interface ControlLoopOptions {
   readonly replicator: Replicator;
   readonly book: OrderBook;
   readonly poll: (request: PollRequest, signal: AbortSignal) => Promise<PollResponse>;
-  /** Throws Fault AgentCloned when the machine is not the one that was registered. */
-  readonly requireOriginal: (facts: PollRequest["facts"]) => void;
+  /** Rejects with Fault AgentCloned when the machine is not the one that was registered. */
+  readonly refuseCopy: (facts: PollRequest["facts"]) => Promise<void>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: AgentLog;
@@ -75,7 +75,7 @@ export class ControlLoop {
   async #poll(results: readonly OrderResult[], signal: AbortSignal): Promise<PollResponse> {
     const { machineId, source, replicator } = this.#options;
     const facts = await source.facts();
-    this.#options.requireOriginal(facts);
+    await this.#options.refuseCopy(facts);
     await replicator.measure();
     const request: PollRequest = {
       protocolVersion: agentProtocolVersion,

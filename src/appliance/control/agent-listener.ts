@@ -7,13 +7,14 @@ import {
   agentRoutes,
   pollRequestShape,
   registerRequestShape,
+  type MachineFacts,
   type PollResponse,
   type RegisterResponse,
 } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
 import { certificateDigestOf, type SiteAuthority } from "../identity/site-authority.ts";
 import type { AgentOrders } from "./agent-orders.ts";
-import { parseBody, peerOf, startJsonServer, type JsonRequest, type JsonServer, type TlsListenOptions } from "./json-https.ts";
+import { parseBody, peerOf, startJsonServer, type JsonRequest, type JsonServer, type Peer, type TlsListenOptions } from "./json-https.ts";
 import type { MachineRegistry } from "./machine-registry.ts";
 
 /** Versions that are served: this one and the four before it. */
@@ -26,6 +27,8 @@ export interface AgentListenerParts {
   /** Port of the data listener, told to each agent. */
   readonly dataPort: () => number;
   readonly log: Log;
+  /** Told of each agent that was refused as a copy, and of each that was known as itself or registered anew (undefined). */
+  readonly onIdentity?: (facts: MachineFacts, fault: Fault | undefined) => void;
 }
 
 export async function startAgentListener(
@@ -51,13 +54,17 @@ export function checkAgentVersion(protocolVersion: number): void {
   });
 }
 
-async function register({ authority, registry, dataPort }: AgentListenerParts, { body }: JsonRequest): Promise<RegisterResponse> {
+async function register(
+  { authority, registry, dataPort, onIdentity }: AgentListenerParts,
+  { body }: JsonRequest,
+): Promise<RegisterResponse> {
   const request = parseBody(registerRequestShape, body);
   checkAgentVersion(request.protocolVersion);
   authority.checkProof(request);
   const machineId = registry.identify(request.facts);
   const certificatePem = await authority.signAgentRequest(request, machineId);
   registry.register(machineId, { certificateDigest: certificateDigestOf(certificatePem), facts: request.facts }, request.agentVersion);
+  onIdentity?.(request.facts, undefined);
   return { machineId, certificatePem, caPem: authority.caPem, dataPort: dataPort() };
 }
 
@@ -72,7 +79,7 @@ async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>,
       evidence: { machineId: call.machineId, certificateNames: peer.machineId },
     });
   }
-  registry.appear(peer.machineId, { certificateDigest: peer.certificateDigest, facts: call.facts });
+  appear(parts, peer, call.facts);
   registry.recordState(peer.machineId, call.facts, call.state, call.agentVersion);
   holdWhileOpen(parts, held, request.socket, { machineId: peer.machineId, bootId: call.facts.bootId });
   for (const result of call.results) orders.recordResult(peer.machineId, result);
@@ -80,6 +87,20 @@ async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>,
   if (ready.length > 0) return { orders: [...ready] };
   await orders.waitOrder(peer.machineId, call.waitSeconds * 1000, request.signal);
   return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)] };
+}
+
+/** Takes note of the agent, or refuses it; a copy is told of with the addresses at which it can be found. */
+function appear({ registry, onIdentity }: AgentListenerParts, { machineId, certificateDigest }: Peer, facts: MachineFacts): void {
+  try {
+    registry.appear(machineId, { certificateDigest, facts });
+  } catch (error) {
+    if (!(error instanceof Fault) || error.code !== "AgentCloned") throw error;
+    const { code, message, retry, evidence } = error;
+    const fault = new Fault(code, message, { retry, cause: error, evidence: { ...evidence, addressesOfCopy: facts.addresses } });
+    onIdentity?.(facts, fault);
+    throw fault;
+  }
+  onIdentity?.(facts, undefined);
 }
 
 /** The boot counts as alive for as long as its connection is open. */

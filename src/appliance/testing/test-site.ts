@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { systemClock, type Clock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
-import type { ReplicationPolicy } from "../../contract/agent-control.ts";
+import type { MachineFacts, ReplicationPolicy } from "../../contract/agent-control.ts";
 import type { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import type { Vault } from "../../vault/vault.ts";
@@ -53,6 +53,8 @@ export interface TestSite extends AsyncDisposable {
   readonly controlPort: number;
   readonly dataPort: number;
   readonly outcomes: (Fault | undefined)[];
+  /** Copies that were refused. */
+  readonly copies: Fault[];
   /** Set to make begin frames fail. */
   space: { fault: Fault | undefined };
   protect(machineId: MachineId): void;
@@ -74,6 +76,8 @@ export async function startTestSite(options: { readonly vault?: Vault } = {}): P
   cleanup.use(vault.vault);
   const identity = await authority.issueServerIdentity(["127.0.0.1"]);
   const outcomes: (Fault | undefined)[] = [];
+  const copies: Fault[] = [];
+  const onIdentity = (_facts: MachineFacts, fault: Fault | undefined): void => void (fault === undefined || copies.push(fault));
   const space: TestSite["space"] = { fault: undefined };
   const listen = { addresses: ["127.0.0.1"], port: 0, identity, caPem: authority.caPem };
   const ingest = cleanup.use(
@@ -94,7 +98,9 @@ export async function startTestSite(options: { readonly vault?: Vault } = {}): P
     ),
   );
   const dataPort = ingest.listening[0]?.port ?? 0;
-  const control = cleanup.use(await startAgentListener({ authority, registry, orders, dataPort: () => dataPort, log: silentLog }, listen));
+  const control = cleanup.use(
+    await startAgentListener({ authority, registry, orders, dataPort: () => dataPort, log: silentLog, onIdentity }, listen),
+  );
   const owned = cleanup.move();
   return {
     folder,
@@ -109,6 +115,7 @@ export async function startTestSite(options: { readonly vault?: Vault } = {}): P
     controlPort: control.listening[0]?.port ?? 0,
     dataPort,
     outcomes,
+    copies,
     space,
     protect: (machineId) =>
       registry.protect(machineId, {

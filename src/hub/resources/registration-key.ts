@@ -1,6 +1,5 @@
 // Registration keys: the file that an operator carries to an appliance. Works once, for five days at most.
 
-import { z } from "zod";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { privateServices, registrationKeyShape, type RegistrationKey } from "../../contract/appliance-protocol.ts";
@@ -9,22 +8,14 @@ import type { RegistrationKeys } from "../db/registration-keys.ts";
 import type { Resource } from "../db/resources.ts";
 import type { DnsSettings } from "./dns-settings.ts";
 import type { VaultAccess } from "./vault-access.ts";
-import { storedVaultShape } from "./vaults.ts";
+import { keySecondsMax, storedVaultShape, type KeyWish } from "./vaults.ts";
 
 export interface RegistrationKeyMaker {
   /** Fault StateConflict while the vault has no private endpoint; the faults of VaultAccess.open when its storage is not ready. */
-  make(vault: Resource, wish?: RegistrationKeyWish): Promise<RegistrationKey>;
+  make(vault: Resource, wish?: KeyWish): Promise<RegistrationKey>;
 }
 
-const validSecondsMax = 5 * 24 * 3600;
 const secretBytes = 32;
-
-/** Body of the action. */
-export const registrationKeyWishShape = z.looseObject({
-  /** How long the key shall work; five days unless told. */
-  validSeconds: z.number().int().min(1).max(validSecondsMax).default(validSecondsMax),
-});
-type RegistrationKeyWish = z.input<typeof registrationKeyWishShape>;
 
 export function createRegistrationKeyMaker(dependencies: {
   readonly keys: RegistrationKeys;
@@ -37,7 +28,7 @@ export function createRegistrationKeyMaker(dependencies: {
 }): RegistrationKeyMaker {
   const { keys, dnsSettings, vaults, publicNames, caPem, clock, random } = dependencies;
   return {
-    make: async (vault, { validSeconds = validSecondsMax } = {}) => {
+    make: async (vault, { validSeconds = keySecondsMax } = {}) => {
       const names = await dnsSettings.ofVault(vault);
       const serviceName = (service: string): string | undefined =>
         names.find((name) => name.member === service && name.resourceId.toLowerCase() === vault.id.key)?.name;

@@ -13,7 +13,7 @@ import { groupIds } from "../private-link/names.ts";
 import { privateServices } from "../../contract/appliance-protocol.ts";
 import { presentConnections, refuseWhileConnected } from "./connections.ts";
 import { presentDnsSettings, type DnsSettings } from "./dns-settings.ts";
-import { registrationKeyWishShape, type RegistrationKeyMaker } from "./registration-key.ts";
+import type { RegistrationKeyMaker } from "./registration-key.ts";
 
 export interface VaultDependencies {
   readonly resources: ResourceStore;
@@ -37,6 +37,12 @@ const vaultShape = z.looseObject({
     .regex(/^[a-z0-9](-?[a-z0-9]){2,62}$/)
     .optional(),
 });
+
+/** Longest life of a registration key. */
+export const keySecondsMax = 5 * 24 * 3600;
+/** Body of the action that makes a registration key. */
+const keyWishShape = z.looseObject({ validSeconds: z.number().int().min(1).max(keySecondsMax).optional() });
+export type KeyWish = z.infer<typeof keyWishShape>;
 
 /** What the hub knows of a stored vault. */
 export const storedVaultShape = z.looseObject({
@@ -68,7 +74,7 @@ export function vaultTypes(dependencies: VaultDependencies): readonly ResourceTy
       }),
       actions: {
         registrationKeys: defineAction({
-          body: registrationKeyWishShape,
+          body: keyWishShape,
           run: async (_call, wish, vault) => ({ kind: "done", body: await dependencies.registrationKeys.make(vault, wish) }),
         }),
         dnsSettings: defineAction({
