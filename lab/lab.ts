@@ -183,15 +183,15 @@ async function bringUp(options: BringUp): Promise<Omit<LabFacts, "upSeconds">> {
     progress("lab: vCenter");
     await startVcenter({ place, program, authority, passwordFile: secrets.vcenterPasswordFile, machines });
   }
-  for (const machine of machines) await awaitLedger(place, machine, ledgerWaitMaxMs, options.signal);
+  for (const machine of machines.filter(isTakenNow)) await awaitLedger(place, machine, ledgerWaitMaxMs, options.signal);
   return toFacts({ place, secrets, machines, image, accelerator: accelerator?.kind ?? "tcg", caFile: authority.caFile });
 }
 
 /** Originals first; a clone is taken from its original only after the original's own first boot has given it its identity. */
 async function startMachines(options: BringUp, image: GuestImage, machines: readonly LabMachine[]): Promise<void> {
   const { place, progress } = options;
-  for (const machine of machines) {
-    await writeMachineFiles(place, machine);
+  for (const machine of machines) await writeMachineFiles(place, machine);
+  for (const machine of machines.filter(isTakenNow)) {
     const original = machines.find((other) => other.name === machine.cloneOf);
     if (original === undefined) {
       await makeDisks(machine, image);
@@ -202,6 +202,23 @@ async function startMachines(options: BringUp, image: GuestImage, machines: read
     progress(`lab: starting ${machine.name}${original === undefined ? "" : `, a clone of ${original.name}`}`);
     await plugAndStart(place, machine);
   }
+}
+
+function isTakenNow(machine: LabMachine): boolean {
+  return machine.isTakenLater !== true;
+}
+
+/** Copies the original of a machine that was put off, as it is at this moment, and starts the copy. Returns when its ledger answers. */
+export async function takeClone(facts: LabFacts, name: string, signal?: AbortSignal): Promise<LabMachine> {
+  const place = labPlace(facts);
+  const machine = facts.machines.find((each) => each.name === name);
+  const original = facts.machines.find((each) => each.name === machine?.cloneOf);
+  if (machine === undefined || original === undefined || isTakenNow(machine))
+    throw new Fault("NotFound", `could not take the clone ${name}: the lab put none of this name off`);
+  await copyDisks(original, machine);
+  await plugAndStart(place, machine);
+  await awaitLedger(place, machine, ledgerWaitMaxMs, signal);
+  return machine;
 }
 
 async function plugAndStart(place: LabPlace, machine: LabMachine): Promise<void> {

@@ -18,6 +18,8 @@ export interface MachineRequest {
   readonly name: string;
   /** Copies the disks of an earlier machine of the list: same machine-id, name, keys and data; another SMBIOS UUID and MAC. */
   readonly cloneOf?: string;
+  /** Only names, lease and inventory when the lab comes up; the clone is taken, and started, by `takeClone`. */
+  readonly isTakenLater?: boolean;
   readonly cpuCount?: number;
   readonly memoryMiB?: number;
 }
@@ -40,6 +42,7 @@ export interface LabMachine {
   readonly name: string;
   readonly hostName: string;
   readonly cloneOf?: string;
+  readonly isTakenLater?: boolean;
   readonly address: string;
   readonly mac: string;
   readonly smbiosUuid: string;
@@ -80,6 +83,8 @@ export function defineMachines(options: Defining): readonly LabMachine[] {
     if (request.cloneOf !== undefined && original === undefined) {
       throw new Fault("InputInvalid", `could not clone ${request.cloneOf} into ${request.name}: no machine of that name comes before it`);
     }
+    if (request.isTakenLater === true && original === undefined)
+      throw new Fault("InputInvalid", `could not put ${request.name} off: only a clone can be taken later`);
     machines.push(defineMachine(options, request, index, original));
   }
   return machines;
@@ -94,6 +99,7 @@ function defineMachine(options: Defining, request: MachineRequest, index: number
     name: request.name,
     hostName: original?.hostName ?? request.name,
     ...(request.cloneOf === undefined ? {} : { cloneOf: request.cloneOf }),
+    ...(request.isTakenLater === undefined ? {} : { isTakenLater: request.isTakenLater }),
     address,
     mac: `00:50:56:${hexPairs(systemRandom.bytes(1)[0] ?? 0)}:0a:${hexPairs(101 + index)}`,
     smbiosUuid: systemRandom.uuid(),

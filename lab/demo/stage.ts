@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
-import { runCommand } from "../../src/base/run-command.ts";
+import { type CommandResult, runCommand } from "../../src/base/run-command.ts";
 import { writeFileAtomic } from "../../src/base/atomic-file.ts";
 import { Fault, fromReport } from "../../src/contract/errors.ts";
 import { faultReportShape } from "../../src/contract/shapes.ts";
@@ -61,12 +61,17 @@ export async function removeStage(stage: Stage): Promise<void> {
   await rm(stage.folder, { recursive: true, force: true });
 }
 
-/** Runs `watari …args` on the operator's desk and answers what it prints with --json. A fault of the command is thrown as it was told. */
-export async function operate(stage: Stage, args: readonly string[]): Promise<unknown> {
-  const result = await labExec(stage.place, "onprem", [launcher, ...args, "--json"], {
+/** Runs `watari …args --json` on the operator's desk to its end, whatever the end is. */
+export async function runOnDesk(stage: Stage, args: readonly string[]): Promise<CommandResult> {
+  return await labExec(stage.place, "onprem", [launcher, ...args, "--json"], {
     env: { ...process.env, WATARI_PROFILE: stage.profile },
     timeoutMs: 3600_000,
   });
+}
+
+/** Runs `watari …args` on the operator's desk and answers what it prints with --json. A fault of the command is thrown as it was told. */
+export async function operate(stage: Stage, args: readonly string[]): Promise<unknown> {
+  const result = await runOnDesk(stage, args);
   const answer = parseAnswer(result.stdout);
   if (result.exitCode === 0) return answer;
   const report = faultReportShape.safeParse((answer as { error?: unknown } | undefined)?.error);
@@ -118,9 +123,29 @@ export async function startHub(stage: Stage, facts: LabFacts): Promise<void> {
   });
 }
 
-export async function startAppliance(stage: Stage, isReady: () => Promise<boolean>): Promise<void> {
-  await startProgram(stage, { name: "appliance", zone: "onprem", argv: ["appliance", "run", "--state", stage.applianceState] }, isReady);
+/** The stage's appliance, or another one under another name. */
+export async function startAppliance(
+  stage: Stage,
+  isReady: () => Promise<boolean>,
+  { name, stateFolder }: ApplianceChoice = { name: "appliance", stateFolder: stage.applianceState },
+): Promise<void> {
+  await startProgram(stage, { name, zone: "onprem", argv: ["appliance", "run", "--state", stateFolder] }, isReady);
 }
+
+export interface ApplianceChoice {
+  /** Of its log and its process. */
+  readonly name: string;
+  readonly stateFolder: string;
+}
+
+/** Ends a program of the stage as its operator would; returns when it is gone. */
+export async function stopProgram(stage: Stage, name: string): Promise<void> {
+  const id = Number.parseInt(await readFile(join(stage.place.stateFolder, `${name}.pid`), "utf8"), 10);
+  const commandLine = await readFile(`/proc/${id}/cmdline`, "utf8").catch(() => ""); // It has ended by itself.
+  if (commandLine.includes(`${stage.folder}/`)) await endProcesses([id], stopWaitMsMax);
+}
+
+const stopWaitMsMax = 30_000;
 
 const startWaitMsMax = 90_000;
 
