@@ -42,8 +42,9 @@ export function registerMoveCommand(program: Command): void {
     .option("--no-hydrate", "leave drivers and settings in the files as they are on the source")
     .option("--network <how>", "user: own address translation, reached by forwards; bridge=NAME: a bridge of this machine", "user")
     .option(
-      "--forward <host:guest...>",
-      "ports of this machine's 127.0.0.1 that lead to ports of the landed machine (default: one to its SSH)",
+      "--forward <host:guest>",
+      "a port of this machine's 127.0.0.1 that leads to one of the landed machine; may be repeated (default: one to its SSH)",
+      collect,
     )
     .option("--probe-port <port>", "it counts as up when http://MACHINE:PORT answers 200; without it, when its processor runs")
     .option("--probe-path <path>", "path to ask", "/")
@@ -60,6 +61,10 @@ export function registerMoveCommand(program: Command): void {
         throw new Fault("InputInvalid", "could not move: no machine was named", { action: "watari move root@HOST" });
       return await move(machine, flags);
     });
+}
+
+function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
 }
 
 function openLive(): LiveSteps {

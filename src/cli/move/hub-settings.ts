@@ -8,9 +8,9 @@ export const hubNames = {
   network: "landing",
   /** A network that reaches nothing: where a machine boots that is only to become files. */
   sealedNetwork: "sealed",
-  project: "move",
+  project: "project",
   storage: "watarimove",
-  vault: "move",
+  vault: "vault",
   policy: "default",
 } as const;
 
