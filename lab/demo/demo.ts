@@ -1,6 +1,7 @@
 // The demo: one whole migration in the lab, given as commands on the operator's desk, watched from outside, and reported.
 
 import { Fault } from "../../src/contract/errors.ts";
+import type { ForbiddenPackets } from "../firewall.ts";
 import { type LabFacts, labDown, labStatus, labUp, leftovers } from "../lab.ts";
 import { Migration } from "./migration.ts";
 import { type DemoReport, toReport } from "./report.ts";
@@ -45,6 +46,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoOutcome> {
       seconds: runner.seconds,
       steps: runner.steps,
       forbiddenPackets: forbidden?.total ?? -1,
+      forbiddenFlows: describeForbidden(forbidden),
       leftovers: [...measured.leftovers, ...left],
     });
     return { report, stage, facts };
@@ -60,4 +62,13 @@ export async function clear(stage: Stage): Promise<readonly string[]> {
   await labDown({ prefix: stage.place.prefix });
   await removeStage(stage);
   return await leftovers({ prefix: stage.place.prefix });
+}
+
+function describeForbidden(forbidden: ForbiddenPackets | undefined): readonly string[] {
+  if (forbidden === undefined || forbidden.total === 0) return [];
+  const rules = Object.entries(forbidden.byRule).flatMap(([rule, packets]) => (packets > 0 ? [`${rule}: ${packets}`] : []));
+  return [
+    ...rules,
+    ...forbidden.flows.map(({ zone, from, to, protocol, port, packets }) => `${zone}: ${from} to ${to} ${protocol} ${port}: ${packets}`),
+  ];
 }

@@ -12,7 +12,7 @@ import type { DemoDisk, DemoMeasurements } from "./report.ts";
 import { landingNetwork, operate, type Stage, startAppliance, startHub } from "./stage.ts";
 import type { StepRunner } from "./steps.ts";
 
-export type Measured = Omit<DemoMeasurements, "seconds" | "steps" | "forbiddenPackets">;
+export type Measured = Omit<DemoMeasurements, "seconds" | "steps" | "forbiddenPackets" | "forbiddenFlows">;
 
 const vault = "vault1";
 const storage = "watarilab1";
@@ -69,6 +69,7 @@ export class Migration {
   #agent = { residentBytes: 0, cpuSeconds: 0, tracking: [] as readonly string[] };
   #points: readonly Point[] = [];
   #test: Evidence | undefined;
+  #rawBootToProbeSeconds = 0;
   #cutover: Evidence | undefined;
 
   constructor(stage: Stage, facts: LabFacts, source: LabMachine, runner: StepRunner) {
@@ -122,6 +123,11 @@ export class Migration {
       this.#test = evidenceOf(await this.#machine("test", "--probe-port", ledgerPort));
       tell(`the ledger answered ${this.#test.orderToProbeSeconds ?? 0} s after the order; hydration took ${this.#test.hydrationSeconds} s`);
     });
+    // Now, while the source runs beside it as it did during the test: the same load for both.
+    this.#rawBootToProbeSeconds = await this.#runner.run(
+      "yardstick: boot the same machine from local raw files",
+      async () => await this.#bootRaw(),
+    );
     await this.#runner.run("clean the test up", async () => {
       await this.#machine("test-cleanup", "--comment", "the ledger answered");
     });
@@ -148,10 +154,6 @@ export class Migration {
       await this.#machine("complete");
     });
     const left = await this.#runner.run("look for what is left in the hub", async () => await this.#findLeft());
-    const rawBootToProbeSeconds = await this.#runner.run(
-      "yardstick: boot the landed disks from local raw files",
-      async () => await this.#bootRaw(),
-    );
     const total = (read: (facts: PointFacts) => number): number => this.#points.reduce((sum, point) => sum + read(factsOf(point)), 0);
     return {
       disks: this.#compareDisks(),
@@ -166,7 +168,7 @@ export class Migration {
       testMigration: {
         orderToProbeSeconds: this.#test?.orderToProbeSeconds ?? 0,
         hydrationSeconds: this.#test?.hydrationSeconds ?? 0,
-        rawBootToProbeSeconds,
+        rawBootToProbeSeconds: this.#rawBootToProbeSeconds,
       },
       ledger,
       leftovers: left,
@@ -231,11 +233,12 @@ export class Migration {
     return listed.replicating.map((item) => `protected item ${item.name}`);
   }
 
+  /** The test machine is switched off; its hydrated clone, still standing on the recovery point, is copied whole into raw files. */
   async #bootRaw(): Promise<number> {
-    const name = this.#cutover?.landedName ?? "";
+    const name = this.#test?.landedName ?? "";
     await this.#order("landed", "stop", name);
     const paths = machinePaths(join(this.#stage.hubState, "landing"), name);
-    const seconds = await measureRawBoot({
+    return await measureRawBoot({
       place: this.#stage.place,
       images: this.#source.disks.map((_, index) => paths.overlay(index)),
       workFolder: this.#stage.folder,
@@ -244,8 +247,6 @@ export class Migration {
       memoryBytes: this.#source.memoryMiB * 2 ** 20,
       accelerator: this.#facts.accelerator,
     });
-    await this.#order("landed", "start", name);
-    return seconds;
   }
 
   async #isApplianceUp(): Promise<boolean> {

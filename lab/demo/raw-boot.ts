@@ -11,7 +11,7 @@ import { endProcesses, inZone, waitUntil } from "../processes.ts";
 
 export interface RawBoot {
   readonly place: LabPlace;
-  /** Images of the landed, hydrated machine, boot disk first; any format of qemu-img, not in use. */
+  /** Hydrated clones of a machine that is off, boot disk first: each an overlay that names its recovery point's NBD export. */
   readonly images: readonly string[];
   readonly workFolder: string;
   readonly mac: string;

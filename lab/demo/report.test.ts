@@ -18,6 +18,7 @@ const good: DemoMeasurements = {
   testMigration: { orderToProbeSeconds: 40, hydrationSeconds: 1, rawBootToProbeSeconds: 30 },
   ledger: { lastBefore: 10, firstAfter: 11, missing: 0, damaged: 0, downtimeSeconds: 40 },
   forbiddenPackets: 0,
+  forbiddenFlows: [],
   leftovers: [],
 };
 

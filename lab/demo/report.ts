@@ -49,6 +49,8 @@ export interface DemoMeasurements {
   };
   /** Packets that tried a way that the closed network forbids. */
   readonly forbiddenPackets: number;
+  /** Who they were, as far as the filters kept it: "zone: from to address protocol port: packets". */
+  readonly forbiddenFlows: readonly string[];
   /** What was still there after the clean-up. */
   readonly leftovers: readonly string[];
 }
@@ -84,7 +86,8 @@ export function problemsOf(measured: DemoMeasurements): readonly string[] {
   expect(firstAfter === lastBefore + 1, `the ledger goes on at ${firstAfter} after ${lastBefore}`);
   expect(missing === 0, `${missing} ledger records are missing`);
   expect(damaged === 0, `${damaged} ledger records are damaged`);
-  expect(measured.forbiddenPackets === 0, `${measured.forbiddenPackets} packets tried a forbidden way`);
+  const flows = measured.forbiddenFlows.length === 0 ? "" : ` (${measured.forbiddenFlows.join("; ")})`;
+  expect(measured.forbiddenPackets === 0, `${measured.forbiddenPackets} packets tried a forbidden way${flows}`);
   expect(measured.leftovers.length === 0, `left behind: ${measured.leftovers.join(", ")}`);
   return problems;
 }

@@ -74,6 +74,7 @@ export const endPointShape = z.object({
   /** The instant that the point shows, milliseconds since 1970 by the source's clock. */
   timeMs: countShape,
   frozenMs: z.number().nonnegative(),
+  /** Bytes read from the disks for this point, all rounds. */
   readBytes: countShape,
   /** Only for consistency "final": roots that the agent computed from the source. */
   sourceRoots: z.array(z.object({ diskId: diskIdShape, root: digestShape })).max(64),

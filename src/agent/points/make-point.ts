@@ -39,6 +39,7 @@ export interface PointContext extends PassContext {
   readonly clock: Clock;
   readonly log: Log;
   readonly source: Source;
+  /** Bytes read from the disks for this point so far. */
   readonly readBytes: () => number;
   /** While logs are held nothing is written to any filesystem. */
   readonly holdLogs: () => void;

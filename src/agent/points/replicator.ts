@@ -267,6 +267,7 @@ export class Replicator implements AsyncDisposable {
     const onAbort = (): void => void link[Symbol.asyncDispose]();
     signal.addEventListener("abort", onAbort, { once: true });
     try {
+      const readBefore = this.#readBytes;
       const made = await makePoint(
         {
           link,
@@ -276,7 +277,7 @@ export class Replicator implements AsyncDisposable {
           signal,
           pacer: this.#pacer,
           buffers: this.#buffers,
-          readBytes: () => this.#readBytes,
+          readBytes: () => this.#readBytes - readBefore,
           onRead: (disk, bytes) => this.#countRead(disk, bytes),
           holdLogs: () => log.hold(),
           releaseLogs: () => log.release(),

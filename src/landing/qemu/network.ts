@@ -1,6 +1,8 @@
 // Wires landed machines: a network namespace of its own for isolated ones, a bridge that is there already for named ones.
 
 import { rm } from "node:fs/promises";
+import { BlockList, isIPv4 } from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Clock } from "../../base/clock.ts";
 import { runCommand, tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
@@ -95,7 +97,18 @@ export function addressSources(options: Pick<NetworkOptions, "paths" | "record" 
   const known = record.nics.flatMap(({ address }) => (address === undefined ? [] : [address.replace(/\/.*$/, "")]));
   if (record.network.kind === "isolated") return { leasesFile: paths.leases, addresses: known };
   const network = namedNetwork(options);
-  return { leasesFile: network.kind === "bridge" ? network.leasesFile : undefined, addresses: network.kind === "user" ? [] : known };
+  if (network.kind === "user") return { leasesFile: undefined, addresses: [] };
+  return { leasesFile: network.leasesFile, addresses: known.filter(isOnLink(network.bridge)) };
+}
+
+/** The source's address means the landed machine only where the bridge's own subnet holds it; anywhere else it is somebody else's. */
+function isOnLink(bridge: string): (address: string) => boolean {
+  const subnets = new BlockList();
+  for (const { cidr, family } of networkInterfaces()[bridge] ?? []) {
+    const [base = "", length = ""] = cidr?.split("/") ?? [];
+    if (family === "IPv4" && base !== "") subnets.addSubnet(base, Number(length), "ipv4");
+  }
+  return (address) => isIPv4(address) && subnets.check(address, "ipv4");
 }
 
 export function namedNetwork({ record, networks }: Pick<NetworkOptions, "record" | "networks">): NamedNetwork {
