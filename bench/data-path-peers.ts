@@ -25,7 +25,9 @@ export const peers: readonly Peer[] = [
     measure: async (image, folder) => {
       const target = join(folder, "peer.qcow2");
       const options = ["-c", "-W", "-m", "8", "-O", "qcow2", "-o", "compression_type=zstd"];
-      return await measureChildren(async () => await runToEnd({ command: "qemu-img", args: ["convert", "-f", "raw", ...options, image, target] }));
+      return await measureChildren(
+        async () => await runToEnd({ command: "qemu-img", args: ["convert", "-f", "raw", ...options, image, target] }),
+      );
     },
   },
 ];
@@ -34,7 +36,15 @@ export const peers: readonly Peer[] = [
 export async function missingProgram(programs: readonly string[]): Promise<string | undefined> {
   const folders = (process.env["PATH"] ?? "").split(delimiter);
   for (const program of programs) {
-    const found = await Promise.all(folders.map(async (folder) => await access(join(folder, program)).then(() => true, () => false)));
+    const found = await Promise.all(
+      folders.map(
+        async (folder) =>
+          await access(join(folder, program)).then(
+            () => true,
+            () => false,
+          ),
+      ),
+    );
     if (!found.includes(true)) return program;
   }
   return undefined;
@@ -50,7 +60,10 @@ async function measureNbdcopy(image: string, folder: string): Promise<Measured> 
   const certificates = join(folder, "certificates");
   await makeCertificates(certificates);
   const port = await freePort();
-  const { size } = await (async () => { await using file = await open(image, "r"); return await file.stat(); })();
+  const { size } = await (async () => {
+    await using file = await open(image, "r");
+    return await file.stat();
+  })();
   const uri = `nbds://localhost:${port}/?tls-certificates=${encodeURIComponent(certificates)}`;
   const settings = ["-f", "-i", "127.0.0.1", "-p", String(port), "--tls=require", `--tls-certificates=${certificates}`];
   return await measureServed(uri, { command: "nbdkit", args: [...settings, "null", `size=${size}`] }, async () => {

@@ -66,7 +66,8 @@ try {
     await restore(work);
   }
   print(runs);
-  if (values.json !== undefined) await writeFile(values.json, runs.map((run) => `${JSON.stringify({ sizeMib, cores, ...run })}\n`).join(""));
+  if (values.json !== undefined)
+    await writeFile(values.json, runs.map((run) => `${JSON.stringify({ sizeMib, cores, ...run })}\n`).join(""));
 } finally {
   await rm(folder, { recursive: true, force: true });
 }
@@ -124,7 +125,10 @@ async function measureOurs(options: {
 }
 
 async function makePoint({ agent, appliance, round }: Ours, job: string, root: string): Promise<JobRun> {
-  const usages = async (): Promise<readonly Usage[]> => [await agent.ask<Usage>({ kind: "usage" }), await appliance.ask<Usage>({ kind: "usage" })];
+  const usages = async (): Promise<readonly Usage[]> => [
+    await agent.ask<Usage>({ kind: "usage" }),
+    await appliance.ask<Usage>({ kind: "usage" }),
+  ];
   const before = await usages();
   const { pointId, wallSeconds, readBytes, sentBytes } = await agent.ask<AgentPoint>({ kind: "point" });
   const after = await usages();
@@ -164,5 +168,7 @@ function print(runs: readonly JobRun[]): void {
   console.log(formatRows([["job", "wall s", "CPU s", "ours / this", "read MB", "sent MB", "stored MB"], ...rows]));
   const ours = [...of(initialJob), ...of(changesJob)];
   const most = (pick: (run: JobRun) => number | undefined): number => Math.max(...ours.map((run) => pick(run) ?? 0));
-  console.log(`resident at most: agent ${most((run) => run.agentResidentMib)} MiB, appliance ${most((run) => run.applianceResidentMib)} MiB`);
+  console.log(
+    `resident at most: agent ${most((run) => run.agentResidentMib)} MiB, appliance ${most((run) => run.applianceResidentMib)} MiB`,
+  );
 }

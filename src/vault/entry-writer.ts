@@ -2,14 +2,18 @@
 
 import { assert } from "../base/assert.ts";
 import type { Random } from "../base/random.ts";
+import type { Fault } from "../contract/errors.ts";
 import { parsePackId, type PackId } from "../contract/ids.ts";
 import type { MachineEntries } from "./machine-entries.ts";
 import { packKeyOf, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import type { PackRow } from "./pack-format.ts";
 import type { PackQueue } from "./pack-queue.ts";
+import { checkOnly, fillPlace } from "./fill-pack.ts";
+import type { FillPool } from "./fill-pool.ts";
 import { depthMax, encodePatch, type ChangedGranule, type EntryKind } from "./patch.ts";
 import { createObjectSealer, saltBytes, type VaultSecret } from "./sealing.ts";
+import type { SentBlock } from "./vault.ts";
 import { compressEntry } from "./zstd.ts";
 
 export interface EntryWriterOptions {
@@ -18,12 +22,14 @@ export interface EntryWriterOptions {
   readonly secret: VaultSecret;
   readonly random: Random;
   readonly packBytes: number;
+  readonly fillPool: FillPool;
 }
 
 interface OpenPack {
   readonly pack: Pack;
   readonly packNumber: number;
   readonly builder: PackBuilder;
+  readonly salt: Uint8Array;
 }
 
 export class EntryWriter implements AsyncDisposable {
@@ -78,6 +84,57 @@ export class EntryWriter implements AsyncDisposable {
   }
 
   /**
+   * Stores full blocks with the bytes that their sender gave, once these were checked, maybe in other threads. Resolves when
+   * all are checked; a block that does not fit its id breaks the whole point, and `damaged` makes the fault of it.
+   */
+  async storeSent(blocks: readonly SentBlock[], damaged: (block: SentBlock) => Fault): Promise<void> {
+    let group: { readonly block: SentBlock; readonly packOffset: number }[] = [];
+    const fillings: Promise<void>[] = [];
+    const startFilling = (): void => {
+      if (group.length > 0) fillings.push(this.#fill(group, damaged));
+      group = [];
+    };
+    for (const block of blocks) {
+      while (!this.#open.builder.hasRoom(block.bytes.length)) {
+        startFilling();
+        await this.#closePack();
+      }
+      this.throwIfFailed();
+      group.push({ block, packOffset: this.#reserve(block) });
+    }
+    startFilling();
+    await Promise.all(fillings);
+  }
+
+  #reserve({ id, bytes, packing }: SentBlock): number {
+    const { entries } = this.#options;
+    if (entries.find("block", id) !== undefined) return checkOnly; // Stored by another call meanwhile.
+    const row = this.#open.builder.reserve({ id, kind: "block", form: "full", depth: 0, method: packing }, bytes.length);
+    entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
+    return row.offset;
+  }
+
+  async #fill(
+    group: readonly { readonly block: SentBlock; readonly packOffset: number }[],
+    damaged: (block: SentBlock) => Fault,
+  ): Promise<void> {
+    const { pack, builder, salt } = this.#open;
+    const { fillPool, secret } = this.#options;
+    const { body, places } = placesOf(group);
+    const ids = Buffer.concat(group.map(({ block }) => block.id));
+    try {
+      await builder.fill(async (memory) => {
+        const bad = await fillPool.fill({ body, places, ids, pack: memory, secret, packKey: pack.key, salt });
+        const block = group[bad]?.block;
+        if (block !== undefined) throw damaged(block);
+      });
+    } catch (error) {
+      this.#failure ??= { error };
+      throw error;
+    }
+  }
+
+  /**
    * Depth of an entry that a patch may stand on: durable, or in the open pack. Packs become durable in any order, so a
    * base in another pack under way could be missing after a crash while the patch on it is there.
    */
@@ -100,6 +157,7 @@ export class EntryWriter implements AsyncDisposable {
   /** Closes the open pack and returns when all packs are durable. Nothing may be stored at the same time. */
   async finish(): Promise<void> {
     while (!this.#open.builder.isEmpty) await this.#closePack();
+    await this.#closing;
     while (this.#uploads.size > 0) await Promise.all(this.#uploads);
     this.throwIfFailed();
   }
@@ -115,18 +173,20 @@ export class EntryWriter implements AsyncDisposable {
   /** Hands the open pack to the queue and begins the next. Calls at the same time share one closing. */
   async #closePack(): Promise<void> {
     this.throwIfFailed();
-    this.#closing ??= this.#handOver().finally(() => (this.#closing = undefined));
-    await this.#closing;
+    const before = this.#closing;
+    if (before !== undefined) return await before;
+    this.#closing = this.#handOver().finally(() => (this.#closing = undefined));
+    this.#closing.catch(() => undefined); // Kept as the failure that every later call throws.
   }
 
   async #handOver(): Promise<void> {
     const { pack, builder } = this.#open;
     assert(!builder.isEmpty, "an empty pack is not closed");
-    const bytes = builder.finish();
     this.#packs.push(pack);
     this.#open = this.#begin();
-    this.#storedBytes += bytes.length;
     try {
+      const bytes = await builder.finish();
+      this.#storedBytes += bytes.length;
       const { uploaded } = await this.#options.queue.accept(pack, bytes, this.#abort.signal);
       const tracked: Promise<void> = uploaded
         .catch((error: unknown) => void (this.#failure ??= { error }))
@@ -145,7 +205,24 @@ export class EntryWriter implements AsyncDisposable {
     const salt = random.bytes(saltBytes);
     const sealer = createObjectSealer(secret, key, salt);
     const builder = new PackBuilder({ key, salt, sealer, entryBytesMax: packBytes });
-    const pack: Pack = { packId, key, sealer, state: "pending", read: async (offset, length) => builder.read(offset, length) };
-    return { pack, builder, packNumber: entries.addPack(pack) };
+    const pack: Pack = { packId, key, sealer, state: "pending", read: async (offset, length) => await builder.read(offset, length) };
+    return { pack, builder, salt, packNumber: entries.addPack(pack) };
   }
+}
+
+/** Where each block lies in the memory that all of them share; blocks that do not are brought together. */
+function placesOf(group: readonly { readonly block: SentBlock; readonly packOffset: number }[]): {
+  readonly body: Uint8Array;
+  readonly places: Uint32Array;
+} {
+  const places = new Uint32Array(group.length * fillPlace.count);
+  const memory = group[0]?.block.bytes.buffer;
+  const isTogether = memory !== undefined && group.every(({ block }) => block.bytes.buffer === memory);
+  let used = 0;
+  for (const [index, { block, packOffset }] of group.entries()) {
+    const at = isTogether ? block.bytes.byteOffset : used;
+    places.set([at, block.bytes.length, block.packing === "zstd" ? 1 : 0, packOffset], index * fillPlace.count);
+    used += block.bytes.length;
+  }
+  return { body: isTogether ? new Uint8Array(memory) : Buffer.concat(group.map(({ block }) => block.bytes)), places };
 }

@@ -12,6 +12,7 @@ import { toHex, zeroId } from "../disk/digest.ts";
 import type { Store } from "../store/store.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EntryWriter } from "./entry-writer.ts";
+import { FillPool } from "./fill-pool.ts";
 import { MachineEntries } from "./machine-entries.ts";
 import { packPrefixOf } from "./pack.ts";
 import { PackQueue, type SpoolOptions } from "./pack-queue.ts";
@@ -43,6 +44,8 @@ export interface VaultOptions extends VaultReaderOptions {
   readonly uploadsMax?: number;
   /** Entries of one pack; 64 MiB unless told. */
   readonly packBytes?: number;
+  /** Threads that check and seal blocks, started when they are needed; 0 unless told: all work is done in the caller's thread. */
+  readonly fillThreads?: number;
 }
 
 type BeginOptions = Parameters<Vault["beginPoint"]>[0];
@@ -120,6 +123,7 @@ class OpenReader implements VaultReader {
 class OpenVault extends OpenReader implements Vault {
   readonly #options: VaultOptions;
   readonly #queue: PackQueue;
+  readonly #fillPool: FillPool;
   /** Machines with a point under way, or that are being removed. */
   readonly #busy = new Map<MachineId, PointWriter | "removing" | "beginning">();
 
@@ -127,6 +131,7 @@ class OpenVault extends OpenReader implements Vault {
     super(options);
     this.#options = options;
     this.#queue = queue;
+    this.#fillPool = new FillPool(options.fillThreads ?? 0);
   }
 
   async beginPoint(options: BeginOptions): Promise<PointWriter> {
@@ -141,8 +146,9 @@ class OpenVault extends OpenReader implements Vault {
       const disks = await this.#startDisks(options);
       const entries = this.entriesOf(machineId);
       await entries.prepare();
-      const { random, packBytes } = this.#options;
-      const entryWriter = new EntryWriter({ entries, queue: this.#queue, secret: this.secret, random, packBytes: packBytes ?? 64 << 20 });
+      const { random, packBytes = 64 << 20 } = this.#options;
+      const [queue, fillPool] = [this.#queue, this.#fillPool];
+      const entryWriter = new EntryWriter({ entries, queue, secret: this.secret, random, packBytes, fillPool });
       const writer = new VaultPointWriter({
         entries,
         writer: entryWriter,
@@ -177,6 +183,7 @@ class OpenVault extends OpenReader implements Vault {
 
   override async [Symbol.asyncDispose](): Promise<void> {
     for (const writer of this.#busy.values()) if (typeof writer !== "string") await writer[Symbol.asyncDispose]();
+    await this.#fillPool[Symbol.asyncDispose]();
     await super[Symbol.asyncDispose]();
   }
 

@@ -2,6 +2,7 @@
 
 import { assert } from "../base/assert.ts";
 import type { StoreKey } from "../store/store.ts";
+import { asBuffer } from "../disk/digest.ts";
 import { encodeIndex, indexBytesOf, packBytesMax, packEntriesMax, trailerBytes, writeTrailer, type PackRow } from "./pack-format.ts";
 import { tagBytes, type ObjectSealer } from "./sealing.ts";
 
@@ -18,7 +19,10 @@ export interface PackTarget {
 export class PackBuilder {
   readonly #target: PackTarget;
   readonly #rows: PackRow[] = [];
-  #bytes = Buffer.allocUnsafeSlow(firstBytes);
+  /** Grows in place; other threads may write into reserved parts of it. */
+  readonly #memory = new SharedArrayBuffer(firstBytes, { maxByteLength: packBytesMax });
+  readonly #bytes = new Uint8Array(this.#memory);
+  readonly #filling = new Set<Promise<void>>();
   #used = 0;
 
   constructor(target: PackTarget) {
@@ -35,38 +39,53 @@ export class PackBuilder {
 
   /** Seals `plain` as the next entry. Answers its row. */
   append(entry: Omit<PackRow, "offset" | "length">, plain: Uint8Array): PackRow {
-    assert(this.hasRoom(plain.length), "an entry fits its pack");
-    this.#reserve(plain.length + tagBytes);
-    const offset = this.#used;
-    const length = this.#target.sealer.seal("entry", plain, this.#bytes, offset);
+    const row = this.reserve(entry, plain.length);
+    this.#target.sealer.seal("entry", plain, this.#bytes, row.offset);
+    return row;
+  }
+
+  /** Makes the next entry, whose sealed bytes somebody else writes: `fill` tells until when. */
+  reserve(entry: Omit<PackRow, "offset" | "length">, plainBytes: number): PackRow {
+    assert(this.hasRoom(plainBytes), "an entry fits its pack");
+    const length = plainBytes + tagBytes;
+    this.#reserve(length);
+    const row: PackRow = { ...entry, id: Uint8Array.from(entry.id), offset: this.#used, length };
     this.#used += length;
-    const row: PackRow = { ...entry, id: Uint8Array.from(entry.id), offset, length };
     this.#rows.push(row);
     return row;
   }
 
+  /** Starts the writing of reserved entries into the pack's memory; reads and the finish wait for it. */
+  async fill(write: (memory: Uint8Array) => Promise<void>): Promise<void> {
+    const filling = write(this.#bytes);
+    this.#filling.add(filling);
+    await filling;
+    this.#filling.delete(filling); // One that failed stays: the pack has a hole and never becomes whole.
+  }
+
   /** A copy of bytes that were appended. */
-  read(offset: number, length: number): Uint8Array {
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    if (this.#filling.size > 0) await Promise.all(this.#filling);
     return Uint8Array.prototype.slice.call(this.#bytes, offset, offset + length);
   }
 
   /** Closes the pack and gives its bytes; nothing may be appended after. */
-  finish(): Uint8Array {
+  async finish(): Promise<Uint8Array> {
+    await Promise.all(this.#filling);
     const index = encodeIndex(this.#rows);
     this.#reserve(indexBytesOf(this.#rows.length) + tagBytes + trailerBytes);
     const indexOffset = this.#used;
     const indexLength = this.#target.sealer.seal("index", index, this.#bytes, indexOffset);
-    writeTrailer({ indexOffset, indexLength, salt: this.#target.salt }, this.#bytes, indexOffset + indexLength);
+    writeTrailer({ indexOffset, indexLength, salt: this.#target.salt }, asBuffer(this.#bytes), indexOffset + indexLength);
     this.#used = indexOffset + indexLength + trailerBytes;
     assert(this.#used <= packBytesMax, "a pack fits its maximum");
     return this.#bytes.subarray(0, this.#used);
   }
 
   #reserve(moreBytes: number): void {
-    if (this.#used + moreBytes <= this.#bytes.length) return;
-    // Memory that is not touched costs nothing, so few large steps are better than many small copies.
-    const grown = Buffer.allocUnsafeSlow(Math.max(this.#used + moreBytes, Math.min(this.#bytes.length * 8, packBytesMax)));
-    grown.set(this.#bytes.subarray(0, this.#used));
-    this.#bytes = grown;
+    const wanted = this.#used + moreBytes;
+    if (wanted <= this.#memory.byteLength) return;
+    // Memory that is not touched costs nothing, so few large steps are better than many small ones.
+    this.#memory.grow(Math.max(wanted, Math.min(this.#memory.byteLength * 8, packBytesMax)));
   }
 }

@@ -11,7 +11,7 @@ import type { EntryWriter } from "./entry-writer.ts";
 import type { MachineEntries } from "./machine-entries.ts";
 import { changedGranules, type ChangedGranule } from "./patch.ts";
 import { paysPacked, viewFrame } from "./zstd.ts";
-import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome } from "./vault.ts";
+import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome, SentBlock } from "./vault.ts";
 
 /** A disk of the point, with the tree that it starts from. */
 export interface WriterDisk extends Omit<PointDisk, "root"> {
@@ -81,12 +81,7 @@ export class VaultPointWriter implements PointWriter {
   async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing: "raw" | "zstd" = "raw"): Promise<void> {
     const state = this.#stateOf(diskId, block);
     const content = packing === "raw" ? bytes : viewFrame(bytes, blockBytes);
-    if (content?.length !== blockBytes || !equalBytes(idOf(content), id))
-      throw new Fault("DataDamaged", "could not take a block: its bytes do not fit its digest", {
-        evidence: { diskId, block, id: toHex(id), bytes: bytes.length, packing },
-        causes: ["bytes were changed between the source's memory and here", "the sender is not an agent of this version"],
-        action: "look at the agent's log; the block is sent again with the next point",
-      });
+    if (content?.length !== blockBytes || !equalBytes(idOf(content), id)) throw damagedBlock(diskId, { block, id, bytes, packing });
     voidChain(state, block);
     if (this.#isHere(id)) return state.changed.set(block, id);
     const { writer } = this.#options;
@@ -97,6 +92,15 @@ export class VaultPointWriter implements PointWriter {
       else await writer.store("block", id, kept);
       return id;
     });
+  }
+
+  async putBlocks(diskId: DiskId, blocks: readonly SentBlock[]): Promise<void> {
+    const states = blocks.map(({ block }) => this.#stateOf(diskId, block));
+    const [state] = states;
+    if (state === undefined) return;
+    const damaged = (sent: SentBlock): Fault => damagedBlock(diskId, sent);
+    const worthStoring = blocks.map((sent) => withoutPoorPacking(sent, damaged));
+    await runInNewChains(state, blocks, async () => await this.#options.writer.storeSent(worthStoring, damaged));
   }
 
   async patchBlock(diskId: DiskId, block: number, granules: Granules): Promise<void> {
@@ -224,11 +228,46 @@ function refuseOtherRoots(disks: readonly PointDisk[], expectedRoots: readonly {
   }
 }
 
+function damagedBlock(diskId: DiskId, { block, id, bytes, packing }: SentBlock): Fault {
+  return new Fault("DataDamaged", "could not take a block: its bytes do not fit its digest", {
+    evidence: { diskId, block, id: toHex(id), bytes: bytes.length, packing },
+    causes: ["bytes were changed between the source's memory and here", "the sender is not an agent of this version"],
+    action: "look at the agent's log; the block is sent again with the next point",
+  });
+}
+
+/** A frame that saves hardly anything is not worth unpacking at every read. */
+function withoutPoorPacking(sent: SentBlock, damaged: (sent: SentBlock) => Fault): SentBlock {
+  if (sent.packing === "raw" || paysPacked(sent.bytes.length, blockBytes)) return sent;
+  const content = viewFrame(sent.bytes, blockBytes);
+  if (content === undefined) throw damaged(sent);
+  return { ...sent, bytes: Uint8Array.from(content), packing: "raw" };
+}
+
 function voidChain(state: DiskState, block: number): void {
   const chain = state.chains.get(block);
   if (chain === undefined) return;
   chain.isVoid = true;
   state.chains.delete(block);
+}
+
+/** Runs `write`, which sets blocks anew: it waits for no write before it, and later ones wait for it. */
+async function runInNewChains(state: DiskState, blocks: readonly SentBlock[], write: () => Promise<void>): Promise<void> {
+  const chains = blocks.map(({ block, id }) => {
+    voidChain(state, block);
+    const chain: BlockChain = { last: Promise.resolve(), isVoid: false };
+    state.chains.set(block, chain);
+    return { block, id, chain };
+  });
+  const task = write().then(() => {
+    for (const { block, id, chain } of chains) if (!chain.isVoid) state.changed.set(block, id);
+  });
+  for (const { chain } of chains) chain.last = task;
+  try {
+    await task;
+  } finally {
+    for (const { block, chain } of chains) if (chain.last === task && state.chains.get(block) === chain) state.chains.delete(block);
+  }
 }
 
 /** Runs `write` after the writes to this block before it, then sets the id that it gives. */

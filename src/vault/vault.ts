@@ -34,6 +34,14 @@ export interface VaultReader extends AsyncDisposable {
   openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
 }
 
+/** A block as its sender gave it: its plain 64 KiB, or one zstd frame of them. */
+export interface SentBlock {
+  readonly block: number;
+  readonly id: BlockId;
+  readonly bytes: Uint8Array;
+  readonly packing: "raw" | "zstd";
+}
+
 /** One recovery point in the making. Nothing is visible to readers until seal() has returned. */
 export interface PointWriter extends AsyncDisposable {
   /** Which of these blocks the vault lacks, among those this machine may ask about. Result[i] true = send it. */
@@ -46,6 +54,11 @@ export interface PointWriter extends AsyncDisposable {
    * packing it again.
    */
   putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing?: "raw" | "zstd"): Promise<void>;
+  /**
+   * As putBlock for several different blocks of one disk, stored with the bytes that are given; maybe checked in other threads. A block
+   * that does not fit its id breaks the whole point. Shared memory is used without a copy: it stays untouched until this resolves.
+   */
+  putBlocks(diskId: DiskId, blocks: readonly SentBlock[]): Promise<void>;
   /** Changes granules of one block: stored as a patch on the block's present content; the block gets the digest of the result. */
   patchBlock(diskId: DiskId, block: number, granules: readonly { readonly index: number; readonly bytes: Uint8Array }[]): Promise<void>;
   /** The id that the block has in this point at the moment: the parent's until it is set. For comparing in checksum mode. */

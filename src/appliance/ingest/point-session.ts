@@ -12,9 +12,9 @@ import {
 } from "../../contract/agent-frames.ts";
 import type { DiskId } from "../../contract/ids.ts";
 import { blockBytes, blockCountOf, granuleBytes, granuleCountOf, granulesPerBlock } from "../../disk/geometry.ts";
-import type { BlockId, PointWriter, SealOutcome } from "../../vault/vault.ts";
+import type { BlockId, PointWriter, SealOutcome, SentBlock } from "../../vault/vault.ts";
 import { BlockCover } from "./block-cover.ts";
-import { readBlocksBody, readGranulesBody, readIdsBody } from "./unit-bodies.ts";
+import { readBlocksBody, readGranulesBody, readIdsBody, unpackBlock } from "./unit-bodies.ts";
 
 const noneNeeded = 0;
 const sendIt = 1;
@@ -38,7 +38,7 @@ interface PendingUnit {
   readonly needed: readonly number[];
 }
 
-/** Takes frames one after the other; the caller writes the answers back and disposes the writer. */
+/** Takes frames in their order, the next before the one before is answered; the caller writes the answers back and disposes the writer. */
 export class PointSession {
   readonly begin: BeginPoint;
   readonly #writer: PointWriter;
@@ -120,15 +120,15 @@ export class PointSession {
     const { diskIndex, blocks } = readBlocksBody(frame);
     if (diskIndex !== unit.diskIndex || blocks.length !== unit.needed.length) throw new FrameError("blocks do not fit their unit");
     const disk = this.#disk(diskIndex);
-    await settleAll(
-      blocks.map(async ({ block, bytes }, place) => {
-        const index = unit.needed[place] ?? -1;
-        const id = unit.ids[index];
-        if (id === undefined || block !== unit.firstBlock + index) throw new FrameError("blocks do not fit their unit");
-        this.#refuseTail(disk, block * blockBytes, bytes);
-        await this.#writer.putBlock(disk.diskId, block, id, bytes);
-      }),
-    );
+    const sent = blocks.map((payload, place): SentBlock => {
+      const index = unit.needed[place] ?? -1;
+      const id = unit.ids[index];
+      if (id === undefined || payload.block !== unit.firstBlock + index) throw new FrameError("blocks do not fit their unit");
+      const isLast = payload.block === disk.blockCount - 1;
+      if (isLast) this.#refuseTail(disk, payload.block * blockBytes, unpackBlock(payload));
+      return { ...payload, id };
+    });
+    await this.#writer.putBlocks(disk.diskId, sent);
     this.#pending.delete(frame.unit);
     return encodeFrame({ type: frameTypes.taken, unit: frame.unit, count: blocks.length, body: new Uint8Array(0) });
   }

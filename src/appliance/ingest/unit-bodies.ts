@@ -14,8 +14,9 @@ export interface IdsBody {
 
 export interface BlockPayload {
   readonly block: number;
-  /** Whole 64 KiB. */
+  /** As they came, in the frame's memory: 64 KiB, or one zstd frame that nobody has unpacked yet. */
   readonly bytes: Uint8Array;
+  readonly packing: "raw" | "zstd";
 }
 
 export interface BlocksBody {
@@ -54,7 +55,9 @@ export function readBlocksBody(frame: Frame): BlocksBody {
     const method = view.getUint8(offset + 8);
     offset += 9;
     if (payloadLength > body.length - offset) throw new FrameError("blocks frame is cut");
-    blocks.push({ block, bytes: unpack(method, body.subarray(offset, offset + payloadLength), blockBytes) });
+    const packing = packingOf(method);
+    if (packing === "raw" && payloadLength !== blockBytes) throw wrongSize(payloadLength, blockBytes);
+    blocks.push({ block, bytes: body.subarray(offset, offset + payloadLength), packing });
     offset += payloadLength;
   }
   if (offset !== body.length) throw new FrameError("blocks frame with bytes left over");
@@ -80,11 +83,25 @@ export function readGranulesBody(frame: Frame): GranulesBody {
   return { diskIndex: view.getUint32(0), granules, bytes };
 }
 
+/** The plain 64 KiB of a block's payload. */
+export function unpackBlock({ bytes, packing }: BlockPayload): Uint8Array {
+  return unpack(packing === "zstd" ? payloadMethods.zstd : payloadMethods.raw, bytes, blockBytes);
+}
+
 function unpack(method: number, payload: Uint8Array, sizeBytes: number): Uint8Array {
-  const bytes = method === payloadMethods.zstd ? decompress(payload, sizeBytes) : payload;
-  if (method !== payloadMethods.zstd && method !== payloadMethods.raw) throw new FrameError(`unknown payload method ${method}`);
-  if (bytes.length !== sizeBytes) throw new FrameError(`payload of ${bytes.length} bytes where ${sizeBytes} belong`);
+  const bytes = packingOf(method) === "zstd" ? decompress(payload, sizeBytes) : payload;
+  if (bytes.length !== sizeBytes) throw wrongSize(bytes.length, sizeBytes);
   return bytes;
+}
+
+function packingOf(method: number): "raw" | "zstd" {
+  if (method === payloadMethods.zstd) return "zstd";
+  if (method === payloadMethods.raw) return "raw";
+  throw new FrameError(`unknown payload method ${method}`);
+}
+
+function wrongSize(byteCount: number, sizeBytes: number): FrameError {
+  return new FrameError(`payload of ${byteCount} bytes where ${sizeBytes} belong`);
 }
 
 function decompress(payload: Uint8Array, sizeBytes: number): Uint8Array {
