@@ -1,6 +1,6 @@
 // The demo's stage: the lab, the two programs in their zones, and the operator's desk from which every command is given.
 
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { access, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
@@ -119,8 +119,16 @@ export async function startHub(stage: Stage, facts: LabFacts): Promise<void> {
       ...["-sf", "--noproxy", "*", "--max-time", "2", "--cacert", join(stage.hubState, "pki", "ca.pem")],
       ...["--resolve", `management.${facts.domain}:443:${hub.publicAddress}`, `https://management.${facts.domain}/health`],
     ]);
-    return answer.exitCode === 0;
+    // The hub answers a moment before it has written how to sign in.
+    return answer.exitCode === 0 && (await isPresent(join(stage.hubState, "operator.json")));
   });
+}
+
+async function isPresent(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** The stage's appliance, or another one under another name. */
