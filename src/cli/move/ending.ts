@@ -14,6 +14,8 @@ import { endProcesses, findProcesses, stopProgram } from "./programs.ts";
 import type { MoveRecord, Site } from "./site.ts";
 import { sourceText } from "./source.ts";
 
+const sshPort = 22;
+
 /** For people, at the end of a call. */
 export function endText(end: JourneyEnd, site: Site, stateOption: string): string {
   const { record, reached } = end;
@@ -63,7 +65,7 @@ function reachRows({ record, landed }: JourneyEnd): readonly string[] {
   return record.forwards.map(({ hostPort, guestPort }) =>
     row(
       "reach it",
-      guestPort === record.source.port
+      guestPort === record.source.port || guestPort === sshPort
         ? `ssh -p ${hostPort} ${record.source.user}@127.0.0.1`
         : `127.0.0.1:${hostPort}, its port ${guestPort}`,
     ),
