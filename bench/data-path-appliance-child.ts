@@ -46,6 +46,7 @@ async function start(options: ApplianceStart): Promise<ApplianceReady> {
       clock: systemClock,
       random: systemRandom,
       log: silentLog,
+      fillThreads: options.fillThreads,
       spool: { folder: join(options.folder, "spool"), spoolBytesMax: 4 * 2 ** 30 },
     }),
   );

@@ -274,7 +274,7 @@ class PointRun {
   }
 
   async #readRound(round: Round): Promise<ReadBatch[]> {
-    const [buffer] = this.#context.buffers;
+    const buffer = this.#context.lanes[0]?.raw;
     if (buffer === undefined) throw new Error("assertion failed: there is a lane");
     const batches: ReadBatch[] = [];
     for (const [index, pass] of this.#disks.entries())

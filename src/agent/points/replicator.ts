@@ -10,7 +10,8 @@ import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import { parsePointId, type PointId } from "../../contract/ids.ts";
 import { readState, replicationStateShape, stateFiles, writeState, type ReplicationState } from "../identity/state-folder.ts";
 import type { AgentLog } from "../log.ts";
-import { createLaneBuffers } from "../sender/lanes.ts";
+import { BlockWork, type BlockThreads } from "../sender/block-work.ts";
+import { createLanes, type Lane } from "../sender/lanes.ts";
 import { ApplianceLink } from "../sender/link.ts";
 import { Pacer } from "../sender/pacer.ts";
 import type { Freeze, Source } from "../source.ts";
@@ -29,6 +30,8 @@ export interface ReplicatorOptions {
   readonly cpuSeconds: () => number;
   readonly residentBytes: () => number;
   readonly cpuShareMax?: number;
+  /** Threads for the work on whole blocks; without them everything is done in this one. */
+  readonly threads?: BlockThreads;
   readonly bytesPerSecondMax?: number;
 }
 
@@ -48,13 +51,15 @@ interface PointKind {
 /** A pass over the whole disk is good for a quiesce for so long. */
 const verifyAgeMsMax = 3_600_000;
 const backOffMsMax = 60_000;
+const lanesMin = 4;
 
 export class Replicator implements AsyncDisposable {
   readonly #options: ReplicatorOptions;
   readonly #disks: DiskSet;
   readonly #one = new Semaphore(1);
   readonly #pacer: Pacer;
-  readonly #buffers = createLaneBuffers();
+  readonly #lanes: readonly Lane[];
+  readonly #work: BlockWork;
   #state: ReplicationState = {};
   #link: ApplianceLink | undefined;
   #interrupt = new AbortController();
@@ -74,6 +79,8 @@ export class Replicator implements AsyncDisposable {
   constructor(options: ReplicatorOptions) {
     this.#options = options;
     this.#disks = new DiskSet(options.source);
+    this.#work = new BlockWork(options.threads);
+    this.#lanes = createLanes(Math.max(lanesMin, (options.threads?.count ?? 0) * 2));
     this.#pacer = new Pacer({
       clock: options.clock,
       cpuSeconds: options.cpuSeconds,
@@ -120,6 +127,7 @@ export class Replicator implements AsyncDisposable {
     await this.#disks.close();
     await this.#link?.[Symbol.asyncDispose]();
     this.#link = undefined;
+    await this.#work[Symbol.asyncDispose]();
   }
 
   async replicate(policy: ReplicationPolicy): Promise<Doing> {
@@ -276,7 +284,8 @@ export class Replicator implements AsyncDisposable {
           source,
           signal,
           pacer: this.#pacer,
-          buffers: this.#buffers,
+          lanes: this.#lanes,
+          work: this.#work,
           readBytes: () => this.#readBytes - readBefore,
           onRead: (disk, bytes) => this.#countRead(disk, bytes),
           holdLogs: () => log.hold(),

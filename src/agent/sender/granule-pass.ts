@@ -138,7 +138,7 @@ export async function sendRuns(
   disk: PassDisk,
   changes: { readonly runs: Iterable<GranuleRun>; readonly use: DigestUse },
 ): Promise<void> {
-  await runLanes(context.buffers, batchRuns(changes.runs), async (batch, buffer) => {
+  await runLanes(context.lanes, batchRuns(changes.runs), async (batch, { raw: buffer }) => {
     context.signal.throwIfAborted();
     await sendBatch(context, await readBatch(context, disk, { batch, buffer, use: changes.use }));
   });
@@ -148,7 +148,7 @@ export async function sendRuns(
 export async function refreshDigests(context: PassContext, disk: PassDisk): Promise<void> {
   const table = disk.digests;
   if (table === undefined) return;
-  await runLanes(context.buffers, batchUnknown(table.unknownBlocks()), async (batch, buffer) => {
+  await runLanes(context.lanes, batchUnknown(table.unknownBlocks()), async (batch, { raw: buffer }) => {
     context.signal.throwIfAborted();
     await readBatch(context, disk, { batch, buffer, use: "keep" });
     await context.pacer.pause(0, context.signal);

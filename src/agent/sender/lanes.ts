@@ -1,28 +1,43 @@
-// Runs work in a few lanes, each with its own page-aligned buffer: parallel enough to hide a line's latency, bounded in memory.
+// Runs work in a few lanes, each with its own memory: parallel enough to hide a line's latency, bounded.
 
-import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
-import { blockBytes } from "../../disk/geometry.ts";
-import { allocatePageAligned } from "../kernel/page-aligned.ts";
+import { blocksPerFrameMax, frameBodyBytesMax } from "../../contract/agent-frames.ts";
+import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 
-const laneBytes = blocksPerFrameMax * blockBytes;
-const laneCountDefault = 4;
+const rawBytes = blocksPerFrameMax * blockBytes;
+const digestsBytes = blocksPerFrameMax * digestBytes;
+const laneBytes = rawBytes + digestsBytes + frameBodyBytesMax;
 
-/** Buffers of 4 MiB, one a lane. */
-export function createLaneBuffers(count = laneCountDefault): readonly Uint8Array[] {
-  return Array.from({ length: count }, () => allocatePageAligned(laneBytes));
+/** One lane's memory; threads may share it. Pages count only once they are touched. */
+export interface Lane {
+  /** What was read from the disk, 4 MiB. Starts on a page. */
+  readonly raw: Uint8Array;
+  /** Digests of the blocks in raw. */
+  readonly digests: Uint8Array;
+  /** The body of the frame that is sent. */
+  readonly body: Uint8Array;
 }
 
-/** Calls `work` for each item with a buffer that nobody else uses meanwhile. The first failure ends all lanes. */
-export async function runLanes<T>(
-  buffers: readonly Uint8Array[],
-  items: Iterator<T>,
-  work: (item: T, buffer: Uint8Array) => Promise<void>,
-): Promise<void> {
+export function createLanes(count: number): readonly Lane[] {
+  // A growable buffer is mapped by page, which direct reads need; a plain one is not.
+  return Array.from({ length: count }, () => laneOf(new SharedArrayBuffer(laneBytes, { maxByteLength: laneBytes })));
+}
+
+/** The same lane, seen from another thread. */
+export function laneOf(memory: SharedArrayBuffer): Lane {
+  return {
+    raw: new Uint8Array(memory, 0, rawBytes),
+    digests: new Uint8Array(memory, rawBytes, digestsBytes),
+    body: new Uint8Array(memory, rawBytes + digestsBytes, frameBodyBytesMax),
+  };
+}
+
+/** Calls `work` for each item with a lane that nobody else uses meanwhile. The first failure ends all lanes. */
+export async function runLanes<T>(lanes: readonly Lane[], items: Iterator<T>, work: (item: T, lane: Lane) => Promise<void>): Promise<void> {
   const failing = new AbortController();
   await Promise.all(
-    buffers.map(async (buffer) => {
+    lanes.map(async (lane) => {
       try {
-        for (let next = items.next(); !failing.signal.aborted && next.done !== true; next = items.next()) await work(next.value, buffer);
+        for (let next = items.next(); !failing.signal.aborted && next.done !== true; next = items.next()) await work(next.value, lane);
       } catch (error) {
         failing.abort();
         throw error;

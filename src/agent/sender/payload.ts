@@ -10,10 +10,16 @@ export interface Payload {
 
 const options = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 
-type Compress = (raw: Uint8Array) => Uint8Array;
+/** Writes one frame to the start of `into`; answers its length, undefined when it does not fit. */
+type Compress = (raw: Uint8Array, into: Uint8Array) => number | undefined;
 
 /** The public call: makes a context for each call. */
-const compressPublic: Compress = (raw) => zstdCompressSync(raw, options);
+const compressPublic: Compress = (raw, into) => {
+  const packed = zstdCompressSync(raw, options);
+  if (packed.length > into.length) return undefined;
+  into.set(packed);
+  return packed.length;
+};
 
 /** Node's stream object, whose one native context can be used again and again (1.4 × as fast, less memory). Not documented by Node. */
 interface NativeStream {
@@ -27,15 +33,11 @@ interface NativeStream {
 function createReusedCompress(): Compress {
   const stream: unknown = createZstdCompress(options);
   const { _handle: handle, _writeState: writeState } = stream as NativeStream; // Proved by the self-test of chooseCompress.
-  let scratch = new Uint8Array(0);
-  return (raw) => {
-    const room = raw.length + (raw.length >> 7) + 1024;
-    if (scratch.length < room) scratch = new Uint8Array(room);
+  return (raw, into) => {
     handle.reset();
-    handle.writeSync(constants.ZSTD_e_end, raw, 0, raw.length, scratch, 0, room);
+    handle.writeSync(constants.ZSTD_e_end, raw, 0, raw.length, into, 0, into.length);
     const [left, unread] = writeState;
-    if (unread !== 0 || left === undefined || left === 0) return compressPublic(raw);
-    return scratch.slice(0, room - left);
+    return unread !== 0 || left === undefined || left === 0 ? undefined : into.length - left;
   };
 }
 
@@ -45,7 +47,10 @@ export function chooseCompress(create: () => Compress = createReusedCompress): C
     const compress = create();
     for (const length of [1, 70_000, 5000, 70_000]) {
       const sample = Uint8Array.from({ length }, (_, index) => (index * index) >> 3);
-      if (Buffer.compare(zstdDecompressSync(compress(sample)), sample) !== 0) return compressPublic;
+      const into = new Uint8Array(length + 1024);
+      const packedLength = compress(sample, into);
+      if (packedLength === undefined) return compressPublic;
+      if (Buffer.compare(zstdDecompressSync(into.subarray(0, packedLength)), sample) !== 0) return compressPublic;
     }
     return compress;
   } catch {
@@ -55,10 +60,20 @@ export function chooseCompress(create: () => Compress = createReusedCompress): C
 
 let chosen: Compress | undefined;
 
-export function compressPayload(raw: Uint8Array): Payload {
+/** Writes the payload of `raw` to the start of `into`, which has room for raw.length bytes. */
+export function compressInto(raw: Uint8Array, into: Uint8Array): { readonly method: number; readonly length: number } {
   chosen ??= chooseCompress();
-  const packed = chosen(raw);
-  return packed.length < raw.length - (raw.length >> 5)
-    ? { method: payloadMethods.zstd, bytes: packed }
-    : { method: payloadMethods.raw, bytes: raw };
+  const length = chosen(raw, into.subarray(0, raw.length - (raw.length >> 5)));
+  if (length !== undefined) return { method: payloadMethods.zstd, length };
+  into.set(raw);
+  return { method: payloadMethods.raw, length: raw.length };
+}
+
+let scratch = new Uint8Array(0);
+
+/** As compressInto, in memory of its own or that of `raw`. */
+export function compressPayload(raw: Uint8Array): Payload {
+  if (scratch.length < raw.length) scratch = new Uint8Array(raw.length);
+  const { method, length } = compressInto(raw, scratch);
+  return { method, bytes: method === payloadMethods.zstd ? scratch.slice(0, length) : raw };
 }

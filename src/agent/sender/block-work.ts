@@ -1,0 +1,108 @@
+// The work on the blocks in a lane: digests, then the body of a blocks frame. In this thread, or in threads where that was asked for.
+
+import { Worker } from "node:worker_threads";
+import { assert } from "../../base/assert.ts";
+import { idOf } from "../../disk/digest.ts";
+import { blockBytes, digestBytes } from "../../disk/geometry.ts";
+import { laneOf, type Lane } from "./lanes.ts";
+import { compressInto } from "./payload.ts";
+
+export type BlockJob =
+  | { readonly kind: "digest"; readonly count: number }
+  | { readonly kind: "pack"; readonly diskIndex: number; readonly firstBlock: number; readonly wanted: readonly number[] };
+
+/** digest: fills lane.digests. pack: fills lane.body, answers its length. */
+export function doBlockJob(lane: Lane, job: BlockJob): number {
+  switch (job.kind) {
+    case "digest":
+      for (let index = 0; index < job.count; index++)
+        lane.digests.set(idOf(lane.raw.subarray(index * blockBytes, (index + 1) * blockBytes)), index * digestBytes);
+      return job.count * digestBytes;
+    case "pack":
+      return packBlocks(lane, job);
+  }
+}
+
+function packBlocks({ raw, body }: Lane, job: Extract<BlockJob, { kind: "pack" }>): number {
+  const view = new DataView(body.buffer, body.byteOffset, body.length);
+  view.setUint32(0, job.diskIndex);
+  let at = 4;
+  for (const index of job.wanted) {
+    const { method, length } = compressInto(raw.subarray(index * blockBytes, (index + 1) * blockBytes), body.subarray(at + 9));
+    view.setUint32(at, job.firstBlock + index);
+    view.setUint32(at + 4, length);
+    view.setUint8(at + 8, method);
+    at += 9 + length;
+  }
+  return at;
+}
+
+/** What a thread is told. */
+export interface ThreadJob {
+  readonly memory: SharedArrayBuffer;
+  readonly job: BlockJob;
+}
+
+export interface BlockThreads {
+  readonly count: number;
+  /** The program that calls serveBlockJobs when it is not the main thread. */
+  readonly file: string | URL;
+}
+
+interface Thread {
+  readonly worker: Worker;
+  /** Answers that are awaited, oldest first; at most one a lane. */
+  readonly waiting: PromiseWithResolvers<number>[];
+}
+
+export class BlockWork implements AsyncDisposable {
+  readonly #options: BlockThreads | undefined;
+  #threads: readonly Thread[] = [];
+
+  constructor(options?: BlockThreads) {
+    this.#options = options;
+  }
+
+  async run(lane: Lane, job: BlockJob): Promise<number> {
+    if (this.#options === undefined) return doBlockJob(lane, job);
+    if (this.#threads.length === 0) this.#threads = startThreads(this.#options, () => (this.#threads = []));
+    const thread = this.#threads.reduce((best, each) => (each.waiting.length < best.waiting.length ? each : best));
+    const { buffer: memory } = lane.raw;
+    assert(memory instanceof SharedArrayBuffer, "a lane can be shared");
+    const answer = Promise.withResolvers<number>();
+    thread.waiting.push(answer);
+    thread.worker.postMessage({ memory, job } satisfies ThreadJob);
+    return await answer.promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const threads = this.#threads;
+    this.#threads = [];
+    await Promise.all(threads.map(async ({ worker }) => await worker.terminate()));
+  }
+}
+
+/** When one ends, nobody gets more work: the point fails, and the next one starts threads anew. */
+function startThreads({ count, file }: BlockThreads, onEnd: () => void): readonly Thread[] {
+  return Array.from({ length: count }, () => {
+    const worker = new Worker(file);
+    const thread: Thread = { worker, waiting: [] };
+    let failure: unknown = new Error("a thread that packs blocks has ended");
+    worker.unref();
+    worker.on("message", (length: number) => thread.waiting.shift()?.resolve(length));
+    worker.on("error", (error) => (failure = error));
+    worker.on("exit", () => {
+      onEnd();
+      for (const answer of thread.waiting.splice(0)) answer.reject(failure);
+    });
+    return thread;
+  });
+}
+
+/** The thread's side. */
+export function serveBlockJobs(port: {
+  on(event: "message", take: (message: ThreadJob) => void): unknown;
+  postMessage(length: number): void;
+}): void {
+  port.on("message", ({ memory, job }) => port.postMessage(doBlockJob(laneOf(memory), job)));
+}
