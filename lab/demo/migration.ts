@@ -1,5 +1,6 @@
 // One migration as the operator orders it: the commands in their order, and what each part found out for the report.
 
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { Fault } from "../../src/contract/errors.ts";
@@ -153,7 +154,10 @@ export class Migration {
     await this.#runner.run("complete: stop replication, give back what the vault holds", async () => {
       await this.#machine("complete");
     });
-    const left = await this.#runner.run("look for what is left in the hub", async () => await this.#findLeft());
+    const left = await this.#runner.run(
+      "remove vault, storage account and project with their endpoints",
+      async () => await this.#removeResources(),
+    );
     const total = (read: (facts: PointFacts) => number): number => this.#points.reduce((sum, point) => sum + read(factsOf(point)), 0);
     return {
       disks: this.#compareDisks(),
@@ -225,12 +229,16 @@ export class Migration {
     }));
   }
 
-  /** After completion the vault knows no machine any more, and the agent is gone from the source's files only with its power: it is off. */
-  async #findLeft(): Promise<readonly string[]> {
-    const listed = z
+  /** Answers what the hub still has of the migration; the landed machine is meant to stay. */
+  async #removeResources(): Promise<readonly string[]> {
+    const { replicating } = z
       .looseObject({ replicating: z.array(z.looseObject({ name: z.string() })) })
       .parse(await this.#order("machine", "list", "--vault", vault));
-    return listed.replicating.map((item) => `protected item ${item.name}`);
+    await this.#order("vault", "remove", vault);
+    await this.#order("storage", "remove", storage);
+    await this.#order("project", "remove", "demo");
+    const packs = await findFiles(join(this.#stage.hubState, "blob"));
+    return [...replicating.map((item) => `protected item ${item.name}`), ...packs.map((file) => `stored file ${file}`)];
   }
 
   /** The test machine is switched off; its hydrated clone, still standing on the recovery point, is copied whole into raw files. */
@@ -278,4 +286,9 @@ function evidenceOf(job: unknown): Evidence {
 
 function factsOf(point: Point): PointFacts {
   return point.properties.providerSpecificDetails.watari;
+}
+
+async function findFiles(folder: string): Promise<readonly string[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
 }

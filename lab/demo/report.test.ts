@@ -36,7 +36,6 @@ describe("the demo's report", () => {
     ["too few points", { recoveryPoints: 1 }],
     ["nothing moved", { replication: { ...good.replication, sentBytes: 0 } }],
     ["no yardstick", { testMigration: { ...good.testMigration, rawBootToProbeSeconds: 0 } }],
-    ["a slow test", { testMigration: { ...good.testMigration, orderToProbeSeconds: 50 } }],
     ["an unread ledger", { ledger: { ...good.ledger, lastBefore: 0, firstAfter: 1 } }],
     ["a gap", { ledger: { ...good.ledger, firstAfter: 13 } }],
     ["a lost record", { ledger: { ...good.ledger, firstAfter: 10 } }],

@@ -61,7 +61,7 @@ export interface DemoReport extends DemoMeasurements {
   readonly problems: readonly string[];
 }
 
-/** Every sentence that keeps the measurements from being a proof. */
+/** Every sentence that keeps the measurements from being a proof. Speed is told and not judged: machines are shared and noisy. */
 export function problemsOf(measured: DemoMeasurements): readonly string[] {
   const problems: string[] = [];
   const expect = (holds: boolean, sentence: string): void => {

@@ -54,3 +54,16 @@ export async function createPrivateEndpoint(arm: ArmClient, request: PrivateEndp
   for (const entry of names) say(`private name ${entry.name} → ${entry.addresses.join(", ")}`);
   return names;
 }
+
+const recordSetShape = z.looseObject({ id: z.string() });
+
+/** Takes a resource's private door away, then its zone when no other record is left in it. Safe to repeat. */
+export async function removePrivateEndpoint(arm: ArmClient, request: Pick<PrivateEndpointRequest, "name" | "zone">): Promise<void> {
+  const zoneId = `${arm.groupPath}/providers/Microsoft.Network/privateDnsZones/${request.zone}`;
+  await arm.change("DELETE", `${arm.groupPath}/providers/Microsoft.Network/privateEndpoints/${request.name}`);
+  if ((await arm.find(zoneId)) === undefined) return;
+  const records = z.array(recordSetShape).parse(await arm.list(`${zoneId}/A`));
+  if (records.length > 0) return;
+  for (const link of z.array(recordSetShape).parse(await arm.list(`${zoneId}/virtualNetworkLinks`))) await arm.change("DELETE", link.id);
+  await arm.change("DELETE", zoneId);
+}

@@ -3,7 +3,7 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import { formatTable, printAnswer } from "./output.ts";
-import { createPrivateEndpoint } from "./private-endpoint.ts";
+import { createPrivateEndpoint, removePrivateEndpoint } from "./private-endpoint.ts";
 import { openSession, withHubOptions } from "./session.ts";
 
 interface CreateOptions {
@@ -38,6 +38,15 @@ export function registerProjectCommand(program: Command): void {
         zone: `privatelink.prod.migration.${arm.domain}`,
       });
       printAnswer(session.style, { id: resourceId, names }, () => `project ${name} is ready`);
+    });
+  withHubOptions(noun.command("remove").argument("<name>"))
+    .description("remove a project with its private endpoint and zone")
+    .action(async (name: string, options: { readonly json?: boolean; readonly profile?: string }) => {
+      await using session = await openSession(options);
+      const { arm } = session;
+      await removePrivateEndpoint(arm, { name: `${name}-pe`, zone: `privatelink.prod.migration.${arm.domain}` });
+      await arm.change("DELETE", projectPath(arm.groupPath, name));
+      printAnswer(session.style, { removed: name }, () => `project ${name} is removed`);
     });
   withHubOptions(noun.command("list"))
     .description("projects")

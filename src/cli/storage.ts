@@ -2,7 +2,7 @@
 
 import type { Command } from "commander";
 import { printAnswer } from "./output.ts";
-import { createPrivateEndpoint } from "./private-endpoint.ts";
+import { createPrivateEndpoint, removePrivateEndpoint } from "./private-endpoint.ts";
 import { openSession, withHubOptions } from "./session.ts";
 
 interface CreateOptions {
@@ -37,6 +37,15 @@ export function registerStorageCommand(program: Command): void {
         zone: `privatelink.blob.${arm.domain}`,
       });
       printAnswer(session.style, { id: resourceId, names }, () => `storage account ${name} is ready`);
+    });
+  withHubOptions(noun.command("remove").argument("<name>"))
+    .description("remove a storage account with its private endpoint and zone, and everything stored in it")
+    .action(async (name: string, options: { readonly json?: boolean; readonly profile?: string }) => {
+      await using session = await openSession(options);
+      const { arm } = session;
+      await removePrivateEndpoint(arm, { name: `${name}-pe`, zone: `privatelink.blob.${arm.domain}` });
+      await arm.change("DELETE", storageAccountPath(arm.groupPath, name));
+      printAnswer(session.style, { removed: name }, () => `storage account ${name} is removed`);
     });
 }
 

@@ -7,7 +7,7 @@ import { systemRandom } from "../base/random.ts";
 import { registrationKeyShape } from "../contract/appliance-protocol.ts";
 import type { ArmClient } from "./arm-client.ts";
 import { formatTable, printAnswer, say } from "./output.ts";
-import { createPrivateEndpoint } from "./private-endpoint.ts";
+import { createPrivateEndpoint, removePrivateEndpoint } from "./private-endpoint.ts";
 import { openSession, withHubOptions } from "./session.ts";
 import { storageAccountPath } from "./storage.ts";
 
@@ -40,6 +40,15 @@ export function registerVaultCommand(program: Command): void {
     .requiredOption("--network <name>", "network that gets the private endpoint")
     .option("--subnet <name>", "subnet of that network", "default")
     .action(async (name: string, options: CreateOptions) => await createVault(name, options));
+  withHubOptions(noun.command("remove").argument("<name>"))
+    .description("remove a vault that protects no machine any more, with its private endpoint and zone")
+    .action(async (name: string, options: { readonly json?: boolean; readonly profile?: string }) => {
+      await using session = await openSession(options);
+      const { arm } = session;
+      await removePrivateEndpoint(arm, { name: `${name}-pe`, zone: `privatelink.siterecovery.${arm.domain}` });
+      await arm.change("DELETE", vaultPath(arm.groupPath, name));
+      printAnswer(session.style, { removed: name }, () => `vault ${name} is removed`);
+    });
   withHubOptions(noun.command("list"))
     .description("vaults")
     .action(async (options: HubOptions) => {
