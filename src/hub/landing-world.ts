@@ -1,10 +1,13 @@
 // Where this hub lands machines, and how it reads vaults: the QEMU target over NBD exports, and one open reader for each vault.
 
+import { rm } from "node:fs/promises";
 import { isIPv4 } from "node:net";
 import { join } from "node:path";
 import { z } from "zod";
 import { Fault } from "../contract/errors.ts";
+import { detachUnder } from "../landing/hydration/raw-view.ts";
 import { openQemuTarget } from "../landing/qemu/qemu-target.ts";
+import { removeImages, writeImages } from "../landing/qemu/write-images.ts";
 import type { ExportDisk } from "../landing/target.ts";
 import { openNbdServer } from "../nbd/server.ts";
 import { openAzureBlobStore } from "../store/azure-blob-store.ts";
@@ -12,7 +15,7 @@ import type { Store } from "../store/store.ts";
 import { openVaultReader } from "../vault/open-vault.ts";
 import type { VaultReader } from "../vault/vault.ts";
 import { parseInput } from "./api/arm-errors.ts";
-import type { ReplicationWorld } from "./replication/world.ts";
+import type { ImageFolder, ReplicationWorld } from "./replication/world.ts";
 import type { VaultPlace } from "./resources/vault-access.ts";
 import type { HubServices } from "./services.ts";
 
@@ -32,12 +35,14 @@ const landingShape = z
         ]),
       )
       .default({}),
+    /** Recovery points may be exported into this folder; absent: not at all. */
+    exportFolder: z.string().startsWith("/").max(4096).optional(),
   })
   .default({ networks: {} });
 
 /** Opens the world of the replication; closing it closes the readers, the exports and the target, and leaves landed machines running. */
 export async function openLandingWorld(services: HubServices, landing: unknown): Promise<ReplicationWorld & AsyncDisposable> {
-  const { networks } = parseInput(landingShape, landing, "the configuration's landing section");
+  const { networks, exportFolder } = parseInput(landingShape, landing, "the configuration's landing section");
   const { clock, log } = services;
   await using opening = new AsyncDisposableStack();
   const exportDisk: ExportDisk = async (disk, { socketPath, exportName }) =>
@@ -52,10 +57,27 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
   );
   const readers = opening.use(new Readers(services));
   const closing = opening.move();
+  const images = exportFolder === undefined ? undefined : await openImageFolder(services, exportFolder, exportDisk);
   return {
+    ...(images === undefined ? {} : { images }),
     target,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
+  };
+}
+
+/** What a killed hub left of exports is taken away first. */
+async function openImageFolder({ stateDir, clock, random }: HubServices, folder: string, exportDisk: ExportDisk): Promise<ImageFolder> {
+  const scratch = join(stateDir, "landing", "x");
+  await detachUnder(scratch);
+  await rm(scratch, { recursive: true, force: true });
+  return {
+    folder,
+    write: async (wish, signal) => {
+      const scratchFolder = join(scratch, random.uuid().slice(0, 8));
+      return await writeImages(wish, { exportDisk, scratchFolder, clock }, signal);
+    },
+    remove: removeImages,
   };
 }
 

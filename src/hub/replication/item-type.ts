@@ -21,6 +21,7 @@ import { lockKey } from "../db/locks.ts";
 import { presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { checkEnable } from "./enable-protection.ts";
+import { exportDetailsShape, requireExportable } from "./export-point.ts";
 import { parseItem, patchItem, readItem, requireOperation, type Item, type ProtectionState } from "./item.ts";
 import { probeShape } from "./launch-steps.ts";
 import { applianceOf, itemType, provider, vaultOf } from "./names.ts";
@@ -223,6 +224,8 @@ const failoverBody = z.object({
     }),
   }),
 });
+/** Ours: ARM has no word for disks as files. */
+const exportBody = z.object({ properties: z.looseObject({ providerSpecificDetails: exportDetailsShape.extend({ instanceType }) }) });
 const removeBody = z.object({
   properties: z.looseObject({ disableProtectionReason: z.enum(["NotSpecified", "MigrationComplete"]).default("NotSpecified") }).optional(),
 });
@@ -256,6 +259,10 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
           kind: "CancelFailover",
           state: "CancelFailoverInProgressOnRecovery",
         }),
+    }),
+    export: defineAction({
+      body: exportBody,
+      run: async (call, body, resource) => await exportPoint(front, call, body.properties.providerSpecificDetails, resource),
     }),
     remove: defineAction({
       body: removeBody,
@@ -310,6 +317,19 @@ async function migrate(
   const landedName = defaultLandedName(item);
   const parameters = { ...machineOf(item), networkId, landedName, ...(details.probe === undefined ? {} : { probe: details.probe }) };
   return await start(front, call, item, "UnplannedFailover", parameters, { protectionState: "UnplannedFailoverInitiated" });
+}
+
+async function exportPoint(
+  front: ReplicationFront,
+  call: ArmCall,
+  details: z.infer<typeof exportBody>["properties"]["providerSpecificDetails"],
+  resource: Resource,
+): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireExportable(item);
+  const { format, isHydrated, recoveryPointId } = details;
+  const pointId = toPointId(recoveryPointId);
+  return await start(front, call, item, "ExportPoint", { format, isHydrated, ...(pointId === undefined ? {} : { pointId }) }, {});
 }
 
 async function finish(

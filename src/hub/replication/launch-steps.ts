@@ -96,7 +96,7 @@ export async function launchFromPoint<State extends LaunchState>(
 }
 
 /** Facts do not say which address is which card's: only with one card is it known. */
-function nicsOf(facts: MachineFacts): Landed["launch"]["nics"] {
+export function nicsOf(facts: MachineFacts): Landed["launch"]["nics"] {
   const address = facts.nics.length === 1 ? facts.addresses.find((each) => /^\d+\.\d+\.\d+\.\d+(\/\d+)?$/.test(each)) : undefined;
   return facts.nics.map(({ mac, name }) => ({ mac, guestName: name, ...(address === undefined ? {} : { address }) }));
 }

@@ -5,6 +5,7 @@ import { JobEngine, type JobEngineOptions } from "../jobs/job-engine.ts";
 import type { JobKind } from "../jobs/job.ts";
 import { defineDisableProtection } from "./disable-protection.ts";
 import { defineEnableProtection } from "./enable-protection.ts";
+import { defineExportPoint } from "./export-point.ts";
 import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
 import { itemResource } from "./item-type.ts";
 import { eventResource, jobResource } from "./job-type.ts";
@@ -34,7 +35,8 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     const world = await dependencies.openWorld(services, landing);
     const limits = { ...replicationLimits, ...dependencies.limits };
     const landings = new Landings(world);
-    const replication: Replication = { services, target: world.target, openReader: world.openReader, landings, limits };
+    const { target, openReader, images } = world;
+    const replication: Replication = { services, target, openReader, landings, limits, ...(images === undefined ? {} : { images }) };
     let engine: JobEngine | undefined;
     const running = (): JobEngine => {
       if (engine === undefined) throw new Error("assertion failed: the extension was started before the first request");
@@ -81,6 +83,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineCommitFailover(world),
     defineCancelFailover(world),
     defineDisableProtection(world),
+    defineExportPoint(world),
   ];
 }
 

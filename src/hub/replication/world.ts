@@ -1,16 +1,27 @@
 // What the replication needs beside the hub's services: a place to land, a reader of vaults, the job engine.
 
+import type { ImagesWish, WrittenImages } from "../../landing/qemu/write-images.ts";
 import type { Target } from "../../landing/target.ts";
 import type { VaultReader } from "../../vault/vault.ts";
 import type { JobEngine } from "../jobs/job-engine.ts";
 import type { HubServices } from "../services.ts";
 import type { Landings } from "./landed.ts";
 
+/** Where image files of recovery points may be written. */
+export interface ImageFolder {
+  readonly folder: string;
+  write(wish: ImagesWish, signal?: AbortSignal): Promise<WrittenImages>;
+  /** Takes back what write wrote or began. */
+  remove(folder: string, names: { readonly format: string; readonly count: number }): Promise<void>;
+}
+
 /** Opened once for the extension's life, closed with it. */
 export interface ReplicationWorld {
   readonly target: Target;
   /** The reader of a vault, by resource id; the same one is answered again. StorageRoleMissing and StateConflict as VaultAccess.open. */
   readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
+  /** Absent where the configuration allows no export. */
+  readonly images?: ImageFolder;
 }
 
 /** What the workflows' steps work with. */

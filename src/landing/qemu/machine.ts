@@ -27,7 +27,8 @@ export interface MachineSurroundings {
   readonly served: Map<string, AsyncDisposable>;
 }
 
-const hardware = { drivers: { required: ["virtio_pci", "virtio_blk"], wished: ["virtio_scsi"] }, cardDriver: "virtio_net" };
+/** What landed machines are made of. */
+export const virtioHardware = { drivers: { required: ["virtio_pci", "virtio_blk"], wished: ["virtio_scsi"] }, cardDriver: "virtio_net" };
 const serialTailBytes = 4_096;
 const serialBytesMax = 16 * 2 ** 20;
 const startMsMax = 60_000;
@@ -89,7 +90,7 @@ export class Machine {
       const bootDiskIndex = this.record.disks.findIndex(({ isBoot }) => isBoot);
       const { nics } = this.record;
       const scratchFolder = this.paths.scratch;
-      ({ changes } = await hydrate({ imagePaths: view.paths, bootDiskIndex, nics, hardware, scratchFolder, ...common }));
+      ({ changes } = await hydrate({ imagePaths: view.paths, bootDiskIndex, nics, hardware: virtioHardware, scratchFolder, ...common }));
     }
     await rm(this.paths.scratch, { recursive: true });
     return { seconds: (clock.monotonicMs() - startedMs) / 1000, changes };
