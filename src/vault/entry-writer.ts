@@ -40,6 +40,8 @@ export class EntryWriter implements AsyncDisposable {
   #open: OpenPack;
   #closing: Promise<void> | undefined;
   #failure: { readonly error: unknown } | undefined;
+  /** Of packs that have left; as many as were under way at once. */
+  readonly #freeMemories: SharedArrayBuffer[] = [];
   #storedBytes = 0;
 
   constructor(options: EntryWriterOptions) {
@@ -187,7 +189,11 @@ export class EntryWriter implements AsyncDisposable {
     try {
       const bytes = await builder.finish();
       this.#storedBytes += bytes.length;
-      const { uploaded } = await this.#options.queue.accept(pack, bytes, this.#abort.signal);
+      const { uploaded, released } = await this.#options.queue.accept(pack, bytes, this.#abort.signal);
+      void released.then(
+        () => this.#freeMemories.push(builder.memory),
+        () => undefined, // Told by `uploaded`; the memory is given up.
+      );
       const tracked: Promise<void> = uploaded
         .catch((error: unknown) => void (this.#failure ??= { error }))
         .finally(() => this.#uploads.delete(tracked));
@@ -204,7 +210,7 @@ export class EntryWriter implements AsyncDisposable {
     const key = packKeyOf(entries.machineId, packId);
     const salt = random.bytes(saltBytes);
     const sealer = createObjectSealer(secret, key, salt);
-    const builder = new PackBuilder({ key, salt, sealer, entryBytesMax: packBytes });
+    const builder = new PackBuilder({ key, salt, sealer, entryBytesMax: packBytes, memory: this.#freeMemories.pop() });
     const pack: Pack = { packId, key, sealer, state: "pending", read: async (offset, length) => await builder.read(offset, length) };
     return { pack, builder, salt, packNumber: entries.addPack(pack) };
   }

@@ -14,19 +14,27 @@ export interface PackTarget {
   readonly sealer: ObjectSealer;
   /** Entries are taken while their sum stays within this. */
   readonly entryBytesMax: number;
+  /** Memory of a builder that nobody uses any more: fresh pages cost more than what is written into them. */
+  readonly memory?: SharedArrayBuffer | undefined;
 }
 
 export class PackBuilder {
   readonly #target: PackTarget;
   readonly #rows: PackRow[] = [];
   /** Grows in place; other threads may write into reserved parts of it. */
-  readonly #memory = new SharedArrayBuffer(firstBytes, { maxByteLength: packBytesMax });
-  readonly #bytes = new Uint8Array(this.#memory);
+  readonly #memory: SharedArrayBuffer;
+  readonly #bytes: Uint8Array;
   readonly #filling = new Set<Promise<void>>();
   #used = 0;
 
   constructor(target: PackTarget) {
     this.#target = target;
+    this.#memory = target.memory ?? new SharedArrayBuffer(firstBytes, { maxByteLength: packBytesMax });
+    this.#bytes = new Uint8Array(this.#memory);
+  }
+
+  get memory(): SharedArrayBuffer {
+    return this.#memory;
   }
 
   get isEmpty(): boolean {

@@ -56,19 +56,27 @@ export class PackQueue {
 
   /**
    * Takes a finished pack. Resolves when it is on its way and the caller may go on: at once when an upload is free, else
-   * when the spool has it. `uploaded` resolves when the pack is durable in the store, and then its state is "stored".
+   * when the spool has it. `uploaded` resolves when the pack is durable in the store, and then its state is "stored";
+   * `released` when `bytes` are no longer used.
    */
-  async accept(pack: Pack, bytes: Uint8Array, signal: AbortSignal): Promise<{ readonly uploaded: Promise<void> }> {
+  async accept(
+    pack: Pack,
+    bytes: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<{ readonly uploaded: Promise<void>; readonly released: Promise<void> }> {
     const { spool } = this.#options;
     for (;;) {
       signal.throwIfAborted();
-      if (this.#uploading < this.#uploadsMax) return { uploaded: this.#upload(pack, async () => bytes, signal) };
+      if (this.#uploading < this.#uploadsMax) {
+        const uploaded = this.#upload(pack, async () => bytes, signal);
+        return { uploaded, released: uploaded };
+      }
       if (
         spool !== undefined &&
         this.#spooledBytes + bytes.length <= spool.spoolBytesMax &&
         (await this.#spoolPack(pack, spool, bytes, signal))
       )
-        return { uploaded: this.#uploadFromSpool(pack, spool, bytes.length, signal) };
+        return { uploaded: this.#uploadFromSpool(pack, spool, bytes.length, signal), released: Promise.resolve() };
       await this.#waitForRoom(signal);
     }
   }
