@@ -146,7 +146,7 @@ const siteBridge = `table bridge watari {
 `;
 
 /** The zone's rules as nftables text. */
-export function renderRules(zone: Zone): string {
+function renderRules(zone: Zone): string {
   const chains = chainsOf[zone];
   const names = chains.flatMap((chain) => [...(chain.refuse ?? []).map((rule) => rule.name), chain.hook]);
   const text = [
@@ -220,7 +220,7 @@ async function readRuleset(place: LabPlace, zone: Zone): Promise<readonly NftIte
 }
 
 /** Whether the zone's filter is loaded. */
-export async function hasRules(place: LabPlace, zone: Zone): Promise<boolean> {
+async function hasRules(place: LabPlace, zone: Zone): Promise<boolean> {
   const result = await tryCommand("ip", ["netns", "exec", namespaceOf(place, zone), "nft", "list", "table", "inet", "watari"]);
   return result.exitCode === 0;
 }

@@ -13,7 +13,7 @@ import { labPlace, type LabPlace, type Zone } from "../place.ts";
 import { endProcesses, isAlive, labExec, startDaemon, waitUntil } from "../processes.ts";
 
 const launcher = fileURLToPath(new URL("../../watari", import.meta.url));
-export const demoRoot = "/var/lib/watari-demo";
+const demoRoot = "/var/lib/watari-demo";
 
 /** Files of one demo; everything under `folder` goes when the demo ends. */
 export interface Stage {

@@ -17,7 +17,7 @@ export const operatorFileShape = z.object({
   subscriptionId: z.string(),
   caPem: z.string(),
 });
-export type OperatorFile = z.infer<typeof operatorFileShape>;
+type OperatorFile = z.infer<typeof operatorFileShape>;
 
 const profileShape = operatorFileShape.extend({
   resourceGroup: z.string(),

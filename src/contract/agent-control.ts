@@ -55,7 +55,7 @@ export const registerRequestShape = z.object({
   proof: z.string().regex(/^[0-9a-f]{64}$/),
   facts: machineFactsShape,
 });
-export type RegisterRequest = z.infer<typeof registerRequestShape>;
+type RegisterRequest = z.infer<typeof registerRequestShape>;
 
 export const registerResponseShape = z.object({
   machineId: machineIdShape,
@@ -66,7 +66,7 @@ export const registerResponseShape = z.object({
 export type RegisterResponse = z.infer<typeof registerResponseShape>;
 
 /** How changes are tracked on a disk, best first; `reason` says why no better rung is used. */
-export const trackingShape = z.object({
+const trackingShape = z.object({
   rung: z.enum(["ebpf", "tracefs", "checksum", "full"]),
   reason: z.string().max(400),
 });

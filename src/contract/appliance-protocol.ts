@@ -128,7 +128,7 @@ export const vcenterSummaryShape = z.object({
   lastDiscoveredAt: timestampShape.optional(),
 });
 
-export const runAsAccountShape = z.object({ accountId: z.string().max(64), name: z.string().max(63), kind: z.enum(["vcenter", "linux"]) });
+const runAsAccountShape = z.object({ accountId: z.string().max(64), name: z.string().max(63), kind: z.enum(["vcenter", "linux"]) });
 
 export const inventoryShape = z.object({
   vcenters: z.array(vcenterSummaryShape).max(32),
@@ -193,7 +193,7 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
 /** Progress of an order that runs longer than a poll. */
-export const orderProgressShape = z.object({ orderId: orderIdShape, percent: z.number().min(0).max(100), text: z.string().max(400) });
+const orderProgressShape = z.object({ orderId: orderIdShape, percent: z.number().min(0).max(100), text: z.string().max(400) });
 
 /** Same shape as an agent's result, with what only an appliance can say. */
 export const applianceOrderResultShape = z.discriminatedUnion("outcome", [

@@ -15,7 +15,7 @@ export interface Watchdog {
  * Everything that it will need is opened before it says "ready": while the root is frozen it only waits, and writes
  * one letter to the kernel (SysRq j: thaw all). End of its input means that the agent is gone.
  */
-export const watchdogScript = `
+const watchdogScript = `
 exec 3>/proc/sysrq-trigger 4<&0 || exit 9
 sleep "$1" </dev/null >/dev/null 2>&1 &
 timer=$!
