@@ -50,6 +50,16 @@ test("Connector reaches a private name directly by every door, and logs the deci
   assert.deepEqual(looked, [{ address: "127.0.0.1", family: 4 }]);
 });
 
+test("Connector's agent gives a silent connection up, a fresh one and one that was used before", async () => {
+  await using site = await startSite((request, response) => void (request.url === "/silent" || response.end("here")), serverTls);
+  await using connector = connect(near, { silentMsMax: 200 });
+  const url = `https://private.test:${site.port}`;
+  await assert.rejects(getWithAgent(`${url}/silent`, connector), /nothing moved|socket hang up/);
+  assert.equal(await getWithAgent(`${url}/`, connector), "here");
+  await assert.rejects(getWithAgent(`${url}/silent`, connector), /nothing moved|socket hang up/);
+  assert.equal(await getWithAgent(`${url}/`, connector), "here");
+});
+
 test("Connector refuses what the topology does not name, without any packet", async () => {
   await using site = await startSite((_request, response) => response.end());
   await using connector = connect({ ...near, hosts: [{ name: "other.test", addresses: ["127.0.0.1"] }] });

@@ -10,12 +10,14 @@ import type { HostPort } from "./dial.ts";
 import { PathOpener, type OpenPath, type PathOptions } from "./path-opener.ts";
 
 const socketsPerOriginMax = 64;
+/** A line that was cut says nothing: without a bound, a call waits until the kernel gives the connection up, many minutes later. */
+const silentMsMax = 60_000;
 
 /** Safe to share and to use in parallel. A new topology, CA or certificate is a new connector. */
 export interface Connector extends AsyncDisposable {
   /** For undici's `request` and `fetch`. Connection faults reject as Fault from `request`. */
   readonly dispatcher: Dispatcher;
-  /** For libraries built on node:http and node:https, such as the Azure SDK. */
+  /** For libraries built on node:http and node:https, such as the Azure SDK. A connection on which nothing moves is given up. */
   readonly httpAgent: HttpAgent;
   readonly httpsAgent: HttpsAgent;
   /** For libraries that open sockets by name: checked addresses of private and site names, a fault for all others. */
@@ -29,7 +31,12 @@ export interface Connector extends AsyncDisposable {
   decide(host: string): Decision;
 }
 
-export function createConnector(options: PathOptions): Connector {
+export interface ConnectorOptions extends PathOptions {
+  /** How long a connection of the two agents may be silent; 60 000 unless told. */
+  readonly silentMsMax?: number;
+}
+
+export function createConnector(options: ConnectorOptions): Connector {
   const paths = new PathOpener(options);
   const open = async (target: HostPort, isTls: "tls" | "plain", signal?: AbortSignal): Promise<Socket> =>
     await paths.open(target, isTls, signal);
@@ -45,8 +52,8 @@ export function createConnector(options: PathOptions): Connector {
       );
     },
   });
-  const httpAgent = new DecidedHttpAgent(open);
-  const httpsAgent = new DecidedHttpsAgent(open);
+  const httpAgent = new DecidedHttpAgent(open, options.silentMsMax ?? silentMsMax);
+  const httpsAgent = new DecidedHttpsAgent(open, options.silentMsMax ?? silentMsMax);
   return {
     dispatcher,
     httpAgent,
@@ -104,9 +111,13 @@ interface AgentTarget {
 }
 type AgentCallback = (error: Error | null, socket: Socket) => void;
 
-function answerAgent(opening: Promise<Socket>, callback: AgentCallback | undefined): undefined {
+function answerAgent(opening: Promise<Socket>, silentMs: number, callback: AgentCallback | undefined): undefined {
   opening.then(
-    (socket) => callback?.(null, socket),
+    (socket) => {
+      socket.setTimeout(silentMs);
+      socket.on("timeout", () => socket.destroy(new Error(`nothing moved on the connection for ${silentMs} ms`)));
+      callback?.(null, socket);
+    },
     // Node's agents read the error first; the type wants a socket even then.
     (error: unknown) => (callback as ((error: Error) => void) | undefined)?.(toError(error)),
   );
@@ -115,23 +126,27 @@ function answerAgent(opening: Promise<Socket>, callback: AgentCallback | undefin
 
 class DecidedHttpAgent extends HttpAgent {
   readonly #open: OpenPath;
-  constructor(open: OpenPath) {
-    super({ keepAlive: true, maxSockets: socketsPerOriginMax });
+  readonly #silentMs: number;
+  constructor(open: OpenPath, silentMs: number) {
+    super({ keepAlive: true, maxSockets: socketsPerOriginMax, timeout: silentMs });
     this.#open = open;
+    this.#silentMs = silentMs;
   }
   override createConnection(to: AgentTarget, callback?: AgentCallback): undefined {
-    return answerAgent(this.#open({ host: to.host ?? "", port: Number(to.port) }, "plain"), callback);
+    return answerAgent(this.#open({ host: to.host ?? "", port: Number(to.port) }, "plain"), this.#silentMs, callback);
   }
 }
 
 class DecidedHttpsAgent extends HttpsAgent {
   readonly #open: OpenPath;
-  constructor(open: OpenPath) {
-    super({ keepAlive: true, maxSockets: socketsPerOriginMax });
+  readonly #silentMs: number;
+  constructor(open: OpenPath, silentMs: number) {
+    super({ keepAlive: true, maxSockets: socketsPerOriginMax, timeout: silentMs });
     this.#open = open;
+    this.#silentMs = silentMs;
   }
   override createConnection(to: AgentTarget, callback?: AgentCallback): undefined {
-    return answerAgent(this.#open({ host: to.host ?? "", port: Number(to.port) }, "tls"), callback);
+    return answerAgent(this.#open({ host: to.host ?? "", port: Number(to.port) }, "tls"), this.#silentMs, callback);
   }
 }
 
