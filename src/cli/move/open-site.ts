@@ -6,7 +6,7 @@ import { request, Agent } from "undici";
 import { stringify } from "yaml";
 import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
-import { Fault } from "../../contract/errors.ts";
+import { Fault, type FaultCode } from "../../contract/errors.ts";
 import { adminSocketName } from "../../contract/appliance-admin.ts";
 import { operatorFileShape, parseJson } from "../profile.ts";
 import { openSession, type Session } from "../session.ts";
@@ -144,13 +144,26 @@ async function lookAtSource(site: Site, record: MoveRecord): Promise<unknown> {
   try {
     return await callAppliance(site, ["machine", "add", "--address", record.sourceAddress, "--credential", credentialName]);
   } catch (error) {
-    if (!(error instanceof Fault) || error.code !== "HostKeyChanged") throw error;
-    const address = `${record.sourceAddress}:${record.source.port}`;
-    throw new Fault("HostKeyChanged", error.message, {
+    const action = error instanceof Fault ? repairOf(error.code, site, record) : undefined;
+    if (!(error instanceof Fault) || action === undefined) throw error;
+    throw new Fault(error.code, error.message, {
       evidence: error.evidence,
       causes: error.causes,
-      action: `make sure that it is the right machine, then run: watari appliance machine forget-host-key ${address} --state ${site.applianceState}`,
+      action,
+      retry: error.retry,
       cause: error,
     });
   }
+}
+
+/** What the appliance advises its own operators to do, in the words of this command. */
+function repairOf(code: FaultCode, site: Site, record: MoveRecord): string | undefined {
+  const address = `${record.sourceAddress}:${record.source.port}`;
+  const forget = `watari appliance machine forget-host-key ${address} --state ${site.applianceState}`;
+  const repairs: Partial<Record<FaultCode, string>> = {
+    HostKeyChanged: `make sure that it is the right machine, then run: ${forget}`,
+    GuestPasswordWrong: "call again with the right --key FILE or --password-file FILE",
+    GuestPrivilegeMissing: `allow ${record.source.user} to use sudo, or call again for root`,
+  };
+  return repairs[code];
 }
