@@ -218,9 +218,3 @@ async function readRuleset(place: LabPlace, zone: Zone): Promise<readonly NftIte
   const result = await runCommand(program, args);
   return (JSON.parse(result.stdout) as { readonly nftables: readonly NftItem[] }).nftables;
 }
-
-/** Whether the zone's filter is loaded. */
-async function hasRules(place: LabPlace, zone: Zone): Promise<boolean> {
-  const result = await tryCommand("ip", ["netns", "exec", namespaceOf(place, zone), "nft", "list", "table", "inet", "watari"]);
-  return result.exitCode === 0;
-}

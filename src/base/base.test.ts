@@ -59,7 +59,10 @@ test("forEachParallel visits each item once and passes the first failure on", as
     await Promise.resolve();
     seen.push(item);
   });
-  assert.deepEqual(seen.toSorted((left, right) => left - right), [1, 2, 3, 4, 5]);
+  assert.deepEqual(
+    seen.toSorted((left, right) => left - right),
+    [1, 2, 3, 4, 5],
+  );
   await assert.rejects(
     forEachParallel([1, 2], 2, async (item) => {
       await Promise.resolve();

@@ -17,7 +17,6 @@ export const operatorFileShape = z.object({
   subscriptionId: z.string(),
   caPem: z.string(),
 });
-type OperatorFile = z.infer<typeof operatorFileShape>;
 
 const profileShape = operatorFileShape.extend({
   resourceGroup: z.string(),

@@ -55,7 +55,6 @@ export const registerRequestShape = z.object({
   proof: z.string().regex(/^[0-9a-f]{64}$/),
   facts: machineFactsShape,
 });
-type RegisterRequest = z.infer<typeof registerRequestShape>;
 
 export const registerResponseShape = z.object({
   machineId: machineIdShape,

@@ -165,20 +165,26 @@ export function parseJsonBody<T>(shape: z.ZodType<T>, body: Uint8Array): T {
   return parsed.data;
 }
 
-/** Cuts a byte stream into frames. Bodies are views into chunks where possible; a frame is valid until the next call of next(). */
-export async function* readFrames(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Frame, void, undefined> {
+/** Gives memory for a frame's body; undefined: a body of its own will do. */
+export type BodyMemory = (header: FrameHeader) => Uint8Array | undefined;
+
+/** Cuts a byte stream into frames. Bodies lie in the memory that `bodyMemory` gives, else they are views into chunks where possible. */
+export async function* readFrames(
+  stream: AsyncIterable<Uint8Array>,
+  bodyMemory: BodyMemory = () => undefined,
+): AsyncGenerator<Frame, void, undefined> {
   let pending: Uint8Array[] = [];
   let pendingBytes = 0;
   let header: FrameHeader | undefined;
-  const take = (byteCount: number): Uint8Array => {
+  const take = (byteCount: number, memory?: Uint8Array): Uint8Array => {
     const first = pending[0];
-    if (first !== undefined && first.length >= byteCount) {
+    if (memory === undefined && first !== undefined && first.length >= byteCount) {
       pending[0] = first.subarray(byteCount);
       if (first.length === byteCount) pending.shift();
       pendingBytes -= byteCount;
       return first.subarray(0, byteCount);
     }
-    const taken = new Uint8Array(byteCount);
+    const taken = memory ?? new Uint8Array(byteCount);
     let filled = 0;
     while (filled < byteCount) {
       const chunk = pending[0];
@@ -202,7 +208,7 @@ export async function* readFrames(stream: AsyncIterable<Uint8Array>): AsyncGener
         header = parseFrameHeader(take(frameHeaderBytes));
       }
       if (pendingBytes < header.bodyLength) break;
-      const body = header.bodyLength === 0 ? new Uint8Array(0) : take(header.bodyLength);
+      const body = header.bodyLength === 0 ? new Uint8Array(0) : take(header.bodyLength, bodyMemory(header));
       const frame: Frame = { type: header.type, unit: header.unit, count: header.count, body };
       header = undefined;
       yield frame;

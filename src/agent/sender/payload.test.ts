@@ -28,7 +28,10 @@ test("compressPayload sends noise raw and zeros packed", () => {
 });
 
 test("chooseCompress falls back when the fast way gives wrong answers or is not there", () => {
-  for (const create of [() => (raw: Uint8Array, into: Uint8Array) => (into.set(raw), raw.length), (): never => assert.fail("no such object")]) {
+  for (const create of [
+    () => (raw: Uint8Array, into: Uint8Array) => (into.set(raw), raw.length),
+    (): never => assert.fail("no such object"),
+  ]) {
     const compress = chooseCompress(create);
     const into = new Uint8Array(100);
     const length = compress(new Uint8Array(100).fill(7), into);

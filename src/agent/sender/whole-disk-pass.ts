@@ -60,6 +60,7 @@ function* firstBlocks(sizeBytes: number): Generator<number> {
 }
 
 function rememberDigests({ digests: table }: PassDisk, firstBlock: number, digests: Uint8Array): void {
-  for (let index = 0; table !== undefined && index < digests.length / digestBytes; index++)
+  if (table === undefined) return;
+  for (let index = 0; index < digests.length / digestBytes; index++)
     table.set(firstBlock + index, digests.subarray(index * digestBytes, (index + 1) * digestBytes));
 }

@@ -33,7 +33,9 @@ export async function withServicesHeld<T>(root: string, task: () => Promise<T>):
 export async function disableNewServices(names: readonly string[], system: PackageSystem): Promise<void> {
   if (!system.exists("/usr/bin/systemctl")) return;
   const listed = await system.run("dpkg-query", ["-L", ...names]);
-  const units = listed.stdout.split("\n").flatMap((path) => /\/systemd\/system\/([^/@]+\.(?:service|socket|timer|path|target))$/.exec(path)?.[1] ?? []);
+  const units = listed.stdout
+    .split("\n")
+    .flatMap((path) => /\/systemd\/system\/([^/@]+\.(?:service|socket|timer|path|target))$/.exec(path)?.[1] ?? []);
   // What systemctl answers is not needed: a unit without an [Install] section cannot be disabled and does not start.
   if (units.length > 0) await system.run("systemctl", ["disable", "--quiet", ...new Set(units)]);
 }
