@@ -46,7 +46,7 @@ async function start(options: ApplianceStart): Promise<ApplianceReady> {
       clock: systemClock,
       random: systemRandom,
       log: silentLog,
-      fillThreads: options.fillThreads,
+      blockThreads: options.blockThreads,
       spool: { folder: join(options.folder, "spool"), spoolBytesMax: 4 * 2 ** 30 },
     }),
   );

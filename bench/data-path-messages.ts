@@ -8,7 +8,7 @@ import type { MachineId, PointId } from "../src/contract/ids.ts";
 export interface ApplianceStart {
   readonly folder: string;
   /** Threads that check blocks. */
-  readonly fillThreads: number;
+  readonly blockThreads: number;
   /** Absent: packs go into a folder. */
   readonly blob?: { readonly accountUrl: string; readonly ca: string; readonly key: string };
 }

@@ -108,7 +108,10 @@ async function measureOurs(options: {
   const execArgv = values.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${values.profile}`];
   try {
     await using appliance = new BenchProcess("data-path-appliance-child.ts", execArgv);
-    const ready = await appliance.ask<ApplianceReady>({ kind: "startAppliance", start: { folder: scratch, fillThreads: availableParallelism() } });
+    const ready = await appliance.ask<ApplianceReady>({
+      kind: "startAppliance",
+      start: { folder: scratch, blockThreads: availableParallelism() },
+    });
     await using agent = new BenchProcess("data-path-agent-child.ts", execArgv);
     const { machineId } = await agent.ask<{ machineId: MachineId }>({
       kind: "startAgent",

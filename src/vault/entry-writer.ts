@@ -4,15 +4,17 @@ import { assert } from "../base/assert.ts";
 import type { Random } from "../base/random.ts";
 import type { Fault } from "../contract/errors.ts";
 import { parsePackId, type PackId } from "../contract/ids.ts";
+import { zeroId } from "../disk/digest.ts";
 import type { MachineEntries } from "./machine-entries.ts";
 import { packKeyOf, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import type { PackRow } from "./pack-format.ts";
 import type { PackQueue } from "./pack-queue.ts";
 import { checkOnly, fillPlace } from "./fill-pack.ts";
-import type { FillPool } from "./fill-pool.ts";
+import type { BlockPool } from "./block-pool.ts";
 import { depthMax, encodePatch, type ChangedGranule, type EntryKind } from "./patch.ts";
 import { createObjectSealer, saltBytes, type VaultSecret } from "./sealing.ts";
+import type { PatchResult, StoredBlock } from "./patch-work.ts";
 import type { SentBlock } from "./vault.ts";
 import { compressEntry } from "./zstd.ts";
 
@@ -22,8 +24,12 @@ export interface EntryWriterOptions {
   readonly secret: VaultSecret;
   readonly random: Random;
   readonly packBytes: number;
-  readonly fillPool: FillPool;
+  readonly blockPool: BlockPool;
 }
+
+/** Changed blocks of one point that are kept at hand: 32 MiB. */
+const rememberedMax = 512;
+const noContent = new Uint8Array(0);
 
 interface OpenPack {
   readonly pack: Pack;
@@ -42,6 +48,7 @@ export class EntryWriter implements AsyncDisposable {
   #failure: { readonly error: unknown } | undefined;
   /** Of packs that have left; as many as were under way at once. */
   readonly #freeMemories: SharedArrayBuffer[] = [];
+  #rememberedCount = 0;
   #storedBytes = 0;
 
   constructor(options: EntryWriterOptions) {
@@ -86,6 +93,39 @@ export class EntryWriter implements AsyncDisposable {
   }
 
   /**
+   * Changes granules of a stored block, maybe in another thread, and stores the result; answers the new id. Undefined when it could
+   * not be stored, because its base has moved to another pack under way meanwhile.
+   */
+  async change(base: StoredBlock, granules: readonly ChangedGranule[]): Promise<Uint8Array | undefined> {
+    const { entries, blockPool } = this.#options;
+    const mayPatch = this.#depthToStandOn("block", base.id) !== undefined;
+    const result = await blockPool.patch({ base, granules, mayPatch }, (seen) => this.#keepResult(seen));
+    if (result.kind === "damaged") throw entries.damagedBlock(base.id);
+    if (result.kind !== "changed") return result.kind === "zero" ? zeroId : base.id;
+    while (!this.#open.builder.hasRoom(result.bytes.length)) await this.#closePack();
+    this.throwIfFailed();
+    if (entries.find("block", result.id) === undefined) {
+      const { id, form, method, bytes } = result;
+      const baseDepth = form === "full" ? -1 : this.#depthToStandOn("block", base.id);
+      if (baseDepth === undefined) return undefined;
+      const row = this.#open.builder.append({ id, kind: "block", form, method, depth: baseDepth + 1 }, bytes);
+      entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
+    }
+    return result.id;
+  }
+
+  /** Copies what is needed of a result; its content too, while few were changed: what changed now is likely to change again. */
+  #keepResult(result: PatchResult): PatchResult {
+    if (result.kind !== "changed") return result;
+    const id = Uint8Array.from(result.id);
+    if (this.#rememberedCount < rememberedMax) {
+      this.#rememberedCount += 1;
+      this.#options.entries.remember("block", id, Buffer.from(result.content));
+    }
+    return { ...result, id, bytes: Uint8Array.from(result.bytes), content: noContent };
+  }
+
+  /**
    * Stores full blocks with the bytes that their sender gave, once these were checked, maybe in other threads. Resolves when
    * all are checked; a block that does not fit its id breaks the whole point, and `damaged` makes the fault of it.
    */
@@ -121,12 +161,12 @@ export class EntryWriter implements AsyncDisposable {
     damaged: (block: SentBlock) => Fault,
   ): Promise<void> {
     const { pack, builder, salt } = this.#open;
-    const { fillPool, secret } = this.#options;
+    const { blockPool, secret } = this.#options;
     const { body, places } = placesOf(group);
     const ids = Buffer.concat(group.map(({ block }) => block.id));
     try {
       await builder.fill(async (memory) => {
-        const bad = await fillPool.fill({ body, places, ids, pack: memory, secret, packKey: pack.key, salt });
+        const bad = await blockPool.fill({ body, places, ids, pack: memory, secret, packKey: pack.key, salt });
         const block = group[bad]?.block;
         if (block !== undefined) throw damaged(block);
       });

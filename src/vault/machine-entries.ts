@@ -10,6 +10,7 @@ import type { ContentCache } from "./content-cache.ts";
 import { EntryIndex, type EntryPlace } from "./entry-index.ts";
 import { openStoredPack, packPrefixOf, type Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
+import type { StoredBlock } from "./patch-work.ts";
 import { applyPatch, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
 import { tagBytes, type VaultSecret } from "./sealing.ts";
 import { decompressEntry } from "./zstd.ts";
@@ -123,6 +124,32 @@ export class MachineEntries {
     return content;
   }
 
+  /** A block as it is stored, opened but neither unpacked nor checked; undefined when its content is at hand already. */
+  async loadStored(id: Uint8Array): Promise<StoredBlock | undefined> {
+    const job: LoadJob = { position: 0, id, nextId: id, patches: [] };
+    for (let depth = 0; depth <= depthMax; depth++) {
+      if (this.#options.cache.get("block", job.nextId) !== undefined) return undefined;
+      if (this.find("block", job.nextId) === undefined) await this.refresh();
+      const place = this.find("block", job.nextId);
+      if (place === undefined) throw this.#damaged("block", job.nextId, "it is missing");
+      const pack = this.#packOf(place);
+      const plain = openSeal(pack, place, await pack.read(place.offset, place.length));
+      if (place.form === "full") return { id, full: plain, method: place.method, patches: job.patches };
+      this.#stackPatch("block", job, unpack(pack, place, plain));
+    }
+    throw this.#damaged("block", id, "its chain of patches is too long");
+  }
+
+  /** Whether content is kept in memory. */
+  isAtHand(kind: EntryKind, id: Uint8Array): boolean {
+    return this.#options.cache.get(kind, id) !== undefined;
+  }
+
+  /** The fault of a block whose stored bytes do not give its content. */
+  damagedBlock(id: Uint8Array): Fault {
+    return this.#damaged("block", id, "its content does not fit its digest");
+  }
+
   /** Keeps content that was checked in memory for later loads; the caller changes it no more. */
   remember(kind: EntryKind, id: Uint8Array, content: Buffer): void {
     this.#options.cache.set(kind, id, content);
@@ -165,13 +192,17 @@ export class MachineEntries {
     if (uncached.some((job) => this.find(kind, job.nextId) === undefined)) await this.refresh();
     await this.#readEntries(kind, uncached, (job, place, plain) => {
       if (place.form === "full") return finish(job, plain);
-      const baseId = patchBaseId(kind, plain);
-      if (baseId === undefined) throw this.#damaged(kind, job.id, "a patch of it has a wrong form");
-      job.patches.push(plain);
-      job.nextId = baseId;
+      this.#stackPatch(kind, job, plain);
       open.push(job);
     });
     return open;
+  }
+
+  #stackPatch(kind: EntryKind, job: LoadJob, patch: Uint8Array): void {
+    const baseId = patchBaseId(kind, patch);
+    if (baseId === undefined) throw this.#damaged(kind, job.id, "a patch of it has a wrong form");
+    job.patches.push(patch);
+    job.nextId = baseId;
   }
 
   /** Applies the patches, last read first, to `base`, which is the job's own memory, and checks the result. */
@@ -219,8 +250,16 @@ export class MachineEntries {
 }
 
 function openEntry(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
+  return unpack(pack, place, openSeal(pack, place, sealed));
+}
+
+function openSeal(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
   const plain = pack.sealer.open("entry", sealed, place.offset);
   if (plain === undefined) throw damagedPack(pack.key, `the seal of the entry at ${place.offset} is broken`);
+  return plain;
+}
+
+function unpack(pack: Pack, place: EntryPlace, plain: Buffer): Buffer {
   if (place.method === "raw") return plain;
   const unpacked = decompressEntry(plain, kindSizes[place.kind].contentBytes);
   if (unpacked === undefined) throw damagedPack(pack.key, `the entry at ${place.offset} does not unpack, ${place.length - tagBytes} bytes`);

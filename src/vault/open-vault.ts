@@ -12,7 +12,7 @@ import { toHex, zeroId } from "../disk/digest.ts";
 import type { Store } from "../store/store.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EntryWriter } from "./entry-writer.ts";
-import { FillPool } from "./fill-pool.ts";
+import { BlockPool } from "./block-pool.ts";
 import { MachineEntries } from "./machine-entries.ts";
 import { packPrefixOf } from "./pack.ts";
 import { PackQueue, type SpoolOptions } from "./pack-queue.ts";
@@ -45,7 +45,7 @@ export interface VaultOptions extends VaultReaderOptions {
   /** Entries of one pack; 64 MiB unless told. */
   readonly packBytes?: number;
   /** Threads that check and seal blocks, started when they are needed; 0 unless told: all work is done in the caller's thread. */
-  readonly fillThreads?: number;
+  readonly blockThreads?: number;
 }
 
 type BeginOptions = Parameters<Vault["beginPoint"]>[0];
@@ -123,7 +123,7 @@ class OpenReader implements VaultReader {
 class OpenVault extends OpenReader implements Vault {
   readonly #options: VaultOptions;
   readonly #queue: PackQueue;
-  readonly #fillPool: FillPool;
+  readonly #blockPool: BlockPool;
   /** Machines with a point under way, or that are being removed. */
   readonly #busy = new Map<MachineId, PointWriter | "removing" | "beginning">();
 
@@ -131,7 +131,7 @@ class OpenVault extends OpenReader implements Vault {
     super(options);
     this.#options = options;
     this.#queue = queue;
-    this.#fillPool = new FillPool(options.fillThreads ?? 0);
+    this.#blockPool = new BlockPool(options.blockThreads ?? 0);
   }
 
   async beginPoint(options: BeginOptions): Promise<PointWriter> {
@@ -147,8 +147,8 @@ class OpenVault extends OpenReader implements Vault {
       const entries = this.entriesOf(machineId);
       await entries.prepare();
       const { random, packBytes = 64 << 20 } = this.#options;
-      const [queue, fillPool] = [this.#queue, this.#fillPool];
-      const entryWriter = new EntryWriter({ entries, queue, secret: this.secret, random, packBytes, fillPool });
+      const [queue, blockPool] = [this.#queue, this.#blockPool];
+      const entryWriter = new EntryWriter({ entries, queue, secret: this.secret, random, packBytes, blockPool });
       const writer = new VaultPointWriter({
         entries,
         writer: entryWriter,
@@ -183,7 +183,7 @@ class OpenVault extends OpenReader implements Vault {
 
   override async [Symbol.asyncDispose](): Promise<void> {
     for (const writer of this.#busy.values()) if (typeof writer !== "string") await writer[Symbol.asyncDispose]();
-    await this.#fillPool[Symbol.asyncDispose]();
+    await this.#blockPool[Symbol.asyncDispose]();
     await super[Symbol.asyncDispose]();
   }
 

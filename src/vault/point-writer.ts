@@ -10,6 +10,7 @@ import { ChangedIds } from "./changed-ids.ts";
 import type { EntryWriter } from "./entry-writer.ts";
 import type { MachineEntries } from "./machine-entries.ts";
 import { changedGranules, type ChangedGranule } from "./patch.ts";
+import { applyChanges } from "./patch-work.ts";
 import { paysPacked, viewFrame } from "./zstd.ts";
 import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome, SentBlock } from "./vault.ts";
 
@@ -109,7 +110,8 @@ export class VaultPointWriter implements PointWriter {
       throw new Fault("InputInvalid", "could not patch a block: a granule lies outside it or has a wrong size", {
         evidence: { diskId, block },
       });
-    await runInChain(state, block, async () => await this.#applyGranules(state, block, granules));
+    const last = lastOfEach(granules);
+    await runInChain(state, block, async () => await this.#applyGranules(state, block, last));
   }
 
   async blockId(diskId: DiskId, block: number): Promise<BlockId> {
@@ -158,9 +160,14 @@ export class VaultPointWriter implements PointWriter {
     return isZeroId(id) || this.#options.entries.find("block", id) !== undefined;
   }
 
-  async #applyGranules(state: DiskState, block: number, granules: Granules): Promise<Uint8Array> {
+  async #applyGranules(state: DiskState, block: number, granules: readonly ChangedGranule[]): Promise<Uint8Array> {
     const { entries, writer } = this.#options;
     const baseId = await this.#currentId(state, block);
+    if (!isZeroId(baseId) && !entries.isAtHand("block", baseId)) {
+      const base = await entries.loadStored(baseId);
+      const id = base === undefined ? undefined : await writer.change(base, granules);
+      if (id !== undefined) return id;
+    }
     const content = isZeroId(baseId) ? Buffer.alloc(blockBytes) : await entries.loadOwn("block", baseId);
     const changed = applyChanges(content, granules);
     if (changed.length === 0) return baseId;
@@ -204,18 +211,10 @@ export class VaultPointWriter implements PointWriter {
   readonly #loadPage = async (id: Uint8Array): Promise<Uint8Array> => await this.#options.entries.load("page", id);
 }
 
-/** Writes granules into a block. Answers those that changed it, in order of index; of two for one place the later counts. */
-function applyChanges(content: Buffer, granules: Granules): ChangedGranule[] {
-  const changed: ChangedGranule[] = [];
-  const byIndex = new Map(granules.map(({ index, bytes }) => [index, bytes]));
-  for (const index of [...byIndex.keys()].sort((a, b) => a - b)) {
-    const bytes = byIndex.get(index) ?? zeroId;
-    const at = index * granuleBytes;
-    if (content.compare(bytes, 0, granuleBytes, at, at + granuleBytes) === 0) continue;
-    content.set(bytes, at);
-    changed.push({ index, bytes });
-  }
-  return changed;
+/** In order of index; of two for one place the later counts. */
+function lastOfEach(granules: Granules): ChangedGranule[] {
+  const byIndex = new Map(granules.map((granule) => [granule.index, granule]));
+  return [...byIndex.values()].sort((one, other) => one.index - other.index);
 }
 
 function refuseOtherRoots(disks: readonly PointDisk[], expectedRoots: readonly { readonly diskId: DiskId; readonly root: string }[]): void {

@@ -1,5 +1,6 @@
 // Opens the vault over the storage account with the present grant, settles what a killed appliance left, and takes agents in.
 
+import { availableParallelism } from "node:os";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
@@ -11,6 +12,9 @@ import type { Vault } from "../../vault/vault.ts";
 import type { StorageGrant } from "../../contract/appliance-protocol.ts";
 import type { HubRegistration } from "../identity/hub-registration.ts";
 import type { Spool } from "../ingest/spool.ts";
+
+/** Threads that check and seal blocks; more than the line to the storage account can use are of no use. */
+const blockThreadsMax = 4;
 
 export interface VaultLinkParts {
   readonly registration: HubRegistration;
@@ -34,6 +38,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
   });
   cleanup.use(store);
   const vault = await openVault({
+    blockThreads: Math.min(blockThreadsMax, availableParallelism()),
     store: withStoreRetry(store, { clock, log }),
     vaultId: registration.vault.vaultId,
     key: Buffer.from(registration.vault.key, "base64"),

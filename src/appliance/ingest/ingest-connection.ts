@@ -16,6 +16,7 @@ import {
   type EndPoint,
   type Frame,
   type SealedPoint,
+  unitsInFlightMax,
 } from "../../contract/agent-frames.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
@@ -24,6 +25,7 @@ import type { Vault } from "../../vault/vault.ts";
 import { checkAgentVersion } from "../control/agent-listener.ts";
 import type { Peer } from "../control/json-https.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
+import { BodyPool } from "./body-pool.ts";
 import { basePointIdOf, checkBase, checkDisks } from "./check-begin.ts";
 import type { PointLedger } from "./point-ledger.ts";
 import { PointSession } from "./point-session.ts";
@@ -44,6 +46,8 @@ export interface IngestParts {
   readonly checkSpace: () => Promise<void>;
   /** Told of each fault that ended a point, and of each sealed point (undefined). */
   readonly onOutcome: (peer: Peer, fault: Fault | undefined) => void;
+  /** How long an agent may be silent when it is its turn; 120 000 unless told. */
+  readonly silentMsMax?: number;
 }
 
 /** Serves the connection to its end. Never rejects. */
@@ -71,6 +75,11 @@ class IngestConnection {
   readonly #peer: Peer;
   readonly #socket: TLSSocket;
   readonly #log: Log;
+  readonly #bodies = new BodyPool();
+  readonly #underWay = new Set<Promise<void>>();
+  #answeringCount = 0;
+  /** Rejects with the first fault of a unit under way. */
+  readonly #failed = Promise.withResolvers<never>();
   #session: PointSession | undefined;
   #writer: AsyncDisposable | undefined;
   #hold: Disposable | undefined;
@@ -80,21 +89,61 @@ class IngestConnection {
     this.#peer = peer;
     this.#socket = socket;
     this.#log = log;
+    this.#failed.promise.catch(() => undefined); // Always raced with what is waited for; never alone.
   }
 
   async serve(): Promise<void> {
     const socket = this.#socket;
-    let isBusy = false;
-    socket.setTimeout(silentMsMax, () => {
-      if (!isBusy) socket.destroy(new Error("nothing arrived for too long"));
+    socket.setTimeout(this.#parts.silentMsMax ?? silentMsMax);
+    // While an answer is awaited, as of a seal that waits for a line that is down, it is this side that is silent.
+    socket.on("timeout", () => {
+      if (this.#answeringCount === 0)
+        socket.destroy(new Fault("AgentProtocolBroken", "the data connection of an agent broke: nothing arrived for too long"));
     });
-    for await (const frame of readFrames(socket.iterator({ destroyOnReturn: false }))) {
-      isBusy = true;
-      const answer = await this.#take(frame);
-      if (answer !== undefined && !socket.write(answer)) await drained(socket);
-      isBusy = false;
+    const frames = readFrames(socket.iterator({ destroyOnReturn: false }), ({ type, bodyLength }) =>
+      type === frameTypes.blocks ? this.#bodies.take(bodyLength) : undefined,
+    );
+    try {
+      for (;;) {
+        const next = await Promise.race([frames.next(), this.#failed.promise]);
+        if (next.done === true) break;
+        await this.#accept(next.value);
+      }
+      await this.#settle();
+    } catch (error) {
+      void dropRest(frames);
+      await Promise.allSettled(this.#underWay);
+      throw error;
     }
     if (this.#session !== undefined) throw new FrameError("the connection ended inside a point");
+  }
+
+  /** Starts on a frame. Units run beside each other, as many as an agent may have under way; the other frames wait for them. */
+  async #accept(frame: Frame): Promise<void> {
+    const isUnit = frame.type === frameTypes.ids || frame.type === frameTypes.blocks || frame.type === frameTypes.granules;
+    if (!isUnit) {
+      await this.#settle();
+      return await this.#answer(frame);
+    }
+    const answering = this.#answer(frame).catch((error: unknown) => this.#failed.reject(error));
+    this.#underWay.add(answering);
+    void answering.then(() => this.#underWay.delete(answering));
+    while (this.#underWay.size > unitsInFlightMax) await Promise.race([...this.#underWay, this.#failed.promise]);
+  }
+
+  async #settle(): Promise<void> {
+    await Promise.race([Promise.all(this.#underWay), this.#failed.promise]);
+  }
+
+  async #answer(frame: Frame): Promise<void> {
+    this.#answeringCount += 1;
+    try {
+      const answer = await this.#take(frame);
+      if (frame.type === frameTypes.blocks) this.#bodies.release(frame.body);
+      if (answer !== undefined && !this.#socket.write(answer)) await drained(this.#socket);
+    } finally {
+      this.#answeringCount -= 1;
+    }
   }
 
   async close(): Promise<void> {
@@ -206,6 +255,15 @@ class IngestConnection {
     this.#session = undefined;
     this.#writer = undefined;
     await writer?.[Symbol.asyncDispose]();
+  }
+}
+
+/** What an agent still sends after a fault is read and dropped, or its full buffers would keep it from reading the fault. */
+async function dropRest(frames: AsyncGenerator<Frame>): Promise<void> {
+  try {
+    while ((await frames.next()).done !== true);
+  } catch {
+    // The connection is given up already; what broke it first has been told.
   }
 }
 
