@@ -1,8 +1,8 @@
 // The zones' packet filters: nothing passes that is not listed, and every refused packet is counted under a name.
 
-import { runCommand, tryCommand } from "../src/base/run-command.ts";
+import { runCommand } from "../src/base/run-command.ts";
 import { internet, landing, line, onprem } from "./addresses.ts";
-import { type LabPlace, namespaceOf, type Zone, zones } from "./place.ts";
+import { type LabPlace, type Zone, zones } from "./place.ts";
 import { inZone } from "./processes.ts";
 
 /** Packets that tried a forbidden way since the lab came up. */
@@ -169,9 +169,10 @@ function renderChain(chain: Chain): readonly string[] {
     ...chain.allow.map((match) => `    ${match} accept`),
     // The end of a conversation that was allowed (a late RST or FIN) is not an attempt; an attempt starts with a SYN.
     "    tcp flags & (syn | ack) != syn counter name stray drop",
-    // Neighbour discovery and group reports never leave their wire; they are chatter, not a way.
+    // Neighbour discovery, group reports and leases by broadcast never leave their wire; they are chatter, not a way.
     "    ip6 daddr ff02::/16 counter name stray drop",
     "    ip daddr 224.0.0.0/24 counter name stray drop",
+    "    ip daddr 255.255.255.255 udp dport { 67, 68 } counter name stray drop",
     "    meta l4proto { tcp, udp } add @flows { ip saddr . ip daddr . meta l4proto . th dport }",
     ...(chain.refuse ?? []).map((rule) => `    ${rule.match} ${refusal(rule.name)}`),
     `    ${refusal(chain.hook)}`,

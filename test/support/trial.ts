@@ -9,6 +9,7 @@ import { clear } from "../../lab/demo/demo.ts";
 import { type LabFacts, labUp } from "../../lab/lab.ts";
 import type { LabMachine, MachineRequest } from "../../lab/machine.ts";
 import { labExec, waitUntil } from "../../lab/processes.ts";
+import type { CommandResult } from "../../src/base/run-command.ts";
 import { Fault, type FaultReport } from "../../src/contract/errors.ts";
 import { faultReportShape } from "../../src/contract/shapes.ts";
 import { Desk } from "./desk.ts";
@@ -149,23 +150,22 @@ export class Trial implements AsyncDisposable {
 
   /** Runs a command as root of a source machine, past everything that is tested; answers its output. */
   async inGuest(name: string, command: string): Promise<string> {
-    const known = join(this.stage.folder, `known-hosts-${name}`);
-    const options = ["StrictHostKeyChecking=accept-new", `UserKnownHostsFile=${known}`, "BatchMode=yes", "ConnectTimeout=30"];
-    const result = await labExec(
-      this.stage.place,
-      "onprem",
-      [
-        "ssh",
-        "-i",
-        this.facts.guest.rootKeyFile,
-        ...options.flatMap((option) => ["-o", option]),
-        `root@${this.machine(name).address}`,
-        command,
-      ],
-      { timeoutMs: waitMsMax },
-    );
+    const result = await this.#ssh(name, command);
     assert.equal(result.exitCode, 0, `${command}\n${result.stderr}`);
     return result.stdout.trim();
+  }
+
+  /** Waits until a machine that has just booted can be logged in to. */
+  async waitLogin(name: string): Promise<void> {
+    await waitUntil(`the SSH server of ${name}`, waitMsMax, async () => (await this.#ssh(name, "true")).exitCode === 0);
+  }
+
+  async #ssh(name: string, command: string): Promise<CommandResult> {
+    const known = join(this.stage.folder, `known-hosts-${name}`);
+    const options = ["StrictHostKeyChecking=accept-new", `UserKnownHostsFile=${known}`, "BatchMode=yes", "ConnectTimeout=30"];
+    const to = `root@${this.machine(name).address}`;
+    const argv = ["-i", this.facts.guest.rootKeyFile, ...options.flatMap((option) => ["-o", option]), to, command];
+    return await labExec(this.stage.place, "onprem", ["ssh", ...argv], { timeoutMs: waitMsMax });
   }
 
   async log(name: string): Promise<string> {

@@ -1,7 +1,7 @@
 // What people get wrong, in the real lab by the real commands: a clear fault, nothing half-done, and the same command works after the repair.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { z } from "zod";
@@ -182,21 +182,30 @@ describe("bad input in the closed network", { skip, timeout: 25 * 60_000 }, () =
     await trial.pointsAfter(original, present);
   });
 
-  test("a full spool disk", async () => {
+  test("a full spool disk, and a private line that is cut while it is repaired", async () => {
     const spool = join(trial.stage.folder, "spool");
-    await runCommand("mkdir", ["-m", "700", spool]);
-    await runCommand("mount", ["-t", "tmpfs", "-o", "size=132m", "watari-spool", spool]);
+    const ballast = join(spool, "ballast");
+    const { ledgerUrl } = trial.machine(original);
+    const lastRecord = async (): Promise<number> => (await readLedger(trial.stage.place, "onprem", ledgerUrl)).last.sequence;
+    await mkdir(spool);
+    await runCommand("mount", ["-t", "tmpfs", "-o", "size=200m,mode=700", "watari-spool", spool]);
     await trial.setUpAnew("--proxy", trial.facts.proxy.url, "--spool", spool);
     await trial.pointsAfter(original, await trial.points(original));
-    const present = await trial.points(original);
-    await setPrivateLine("down", { prefix });
-    const { ledgerUrl } = trial.machine(original);
-    const { last } = await readLedger(trial.stage.place, "onprem", ledgerUrl);
-    const writtenBytes = 512 * 2 ** 20;
-    await trial.inGuest(original, `dd if=/dev/urandom of=/var/tmp/fill bs=1M count=${writtenBytes / 2 ** 20} conv=fsync`);
+
+    await runCommand("fallocate", ["-l", "150M", ballast]);
     const fault = await trial.healthFault("SpoolFull");
     assertTold(fault);
-    assert.ok((await readLedger(trial.stage.place, "onprem", ledgerUrl)).last.sequence > last.sequence, "the guest does not wait for us");
+    assert.equal(fault.evidence["folder"], join(spool, "packs"));
+    const present = await trial.points(original);
+    const before = await lastRecord();
+    const writtenBytes = 24 << 20;
+    await trial.inGuest(original, `dd if=/dev/urandom of=/var/tmp/fill bs=64K count=${writtenBytes >> 16} conv=fsync`);
+    assert.ok((await lastRecord()) > before, "the guest does not wait for us");
+    assert.deepEqual(await trial.points(original), present, "replication waits");
+
+    await setPrivateLine("down", { prefix });
+    await rm(ballast);
+    await trial.healthFault("NameUnresolved");
     await setPrivateLine("up", { prefix });
     await waitUntil("everything that was written in the vault", waitMsMax, async () => {
       const later = (await trial.pointsAfter(original, present)).map((point) => point.properties.providerSpecificDetails.watari);
@@ -208,6 +217,7 @@ describe("bad input in the closed network", { skip, timeout: 25 * 60_000 }, () =
 
   test("a cloned machine", async () => {
     const clone = await takeClone(trial.facts, copy);
+    await trial.waitLogin(copy);
     const show = "systemctl show watari-agent -p ActiveState -p ExecMainStatus --value";
     await waitUntil("the end of the copied agent", waitMsMax, async () => (await trial.inGuest(copy, show)).split("\n").includes("failed"));
     assert.match(await trial.inGuest(copy, "journalctl -u watari-agent -b -o cat --no-pager"), /AgentCloned.*registeredUuid/);

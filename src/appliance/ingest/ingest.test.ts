@@ -282,6 +282,21 @@ describe("breaches of the data protocol", () => {
     assert.equal(site.outcomes.at(-1), undefined);
   });
 
+  test("a connection waits as long as the appliance itself does, and is closed when the agent falls silent", async () => {
+    await using site = await startTestSite({ silentMsMax: 150 });
+    const enrolled = await enrol(site);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    site.space.held = promise;
+    const sealing = sealWhole(site, enrolled, content);
+    await site.clock.sleep(600);
+    resolve();
+    await sealing;
+    await using line = await DataLine.open(portsOf(site), enrolled.agent);
+    begun(line, enrolled);
+    assert.equal(await faultOn(line), "closed");
+    assert.deepEqual(site.outcomes, [undefined]);
+  });
+
   test("a machine that is not protected, or whose certificate is not of this site, writes nothing", async () => {
     await using site = await startTestSite();
     const enrolled = await enrol(site);

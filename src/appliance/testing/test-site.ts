@@ -55,13 +55,13 @@ export interface TestSite extends AsyncDisposable {
   readonly outcomes: (Fault | undefined)[];
   /** Copies that were refused. */
   readonly copies: Fault[];
-  /** Set to make begin frames fail. */
-  space: { fault: Fault | undefined };
+  /** Set to make begin frames fail, or wait. */
+  space: { fault: Fault | undefined; held?: Promise<void> };
   protect(machineId: MachineId): void;
 }
 
 /** With a vault of the caller, which stays the caller's. */
-export async function startTestSite(options: { readonly vault?: Vault } = {}): Promise<TestSite> {
+export async function startTestSite(options: { readonly vault?: Vault; readonly silentMsMax?: number } = {}): Promise<TestSite> {
   const clock = createTestClock();
   await using cleanup = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), "watari-appliance-"));
@@ -89,10 +89,11 @@ export async function startTestSite(options: { readonly vault?: Vault } = {}): P
         clock,
         log: silentLog,
         checkSpace: async () => {
-          await Promise.resolve();
+          await space.held;
           if (space.fault !== undefined) throw space.fault;
         },
         onOutcome: (_peer, fault) => outcomes.push(fault),
+        ...(options.silentMsMax === undefined ? {} : { silentMsMax: options.silentMsMax }),
       },
       listen,
     ),
