@@ -50,7 +50,7 @@ export function registerMoveCommand(program: Command): void {
     .option("--probe-path <path>", "path to ask", "/")
     .option("--appliance-address <ip>", "address by which the source reaches this machine (default: the one that faces it)")
     .option("--until <step>", "test: stop before the cut-over and go on replicating")
-    .option("--yes", "ask nothing; cut over")
+    .option("--yes", "ask for no consent any more; cut over")
     .option("--json <file>", "write a report")
     .option("--state <dir>", "where hub, appliance and the landed machine keep everything", defaultStateFolder)
     .option("--stop", "end the landed machine, hub and appliance of a move; all is kept")
@@ -76,7 +76,8 @@ async function move(machine: string, flags: Flags): Promise<void> {
   const stateFolder = resolve(flags.state);
   const site = siteOf(stateFolder, wish.source);
   const before = await readRecord(site);
-  const login = await findLogin(wish, flags, before?.machine !== undefined);
+  const isLoginKept = before?.machine !== undefined && before.source.user === wish.source.user;
+  const login = before?.completedAt === undefined ? await findLogin(wish, flags, isLoginKept) : undefined;
   if (before?.completedAt === undefined) await confirmBeginning(wish);
   const live = openLive();
   await ensurePackages(packagesFor("move"), { purpose: "watari move", confirm: wish.isConfirmed ? "announce" : "ask" });
@@ -86,6 +87,7 @@ async function move(machine: string, flags: Flags): Promise<void> {
     await writeRecord(site, chosen);
     return chosen;
   });
+  live.note("hub and appliance go on without this command; called again it goes on where they are");
   await live.run("start the hub", async () => await startHub(site, record));
   record = await live.run("sign in; project, storage account and vault", async () => await makeResources(site, record));
   if (record.completedAt === undefined) {
@@ -121,7 +123,7 @@ async function writeReport(file: string, end: JourneyEnd, live: LiveSteps): Prom
     files: record.exported?.files ?? [],
     evidence,
   };
-  await writeFileAtomic(file, `${JSON.stringify(report, undefined, 2)}\n`, { mode: 0o644 });
+  await writeFileAtomic(file, `${JSON.stringify(report, undefined, 2)}\n`);
 }
 
 async function end(machine: string | undefined, flags: Flags): Promise<void> {

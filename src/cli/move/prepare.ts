@@ -57,7 +57,7 @@ export async function applyWish(record: MoveRecord, wish: MoveWish): Promise<Mov
     wish.forwards.every((forward) => record.forwards.some((each) => isSameForward(each, forward))) &&
     (wish.probe === undefined || wish.network.kind === "bridge" || record.forwards.some(({ guestPort }) => guestPort === wish.probe?.port));
   const landing = isSame ? { network: record.network, forwards: record.forwards } : await chooseLanding(wish, []);
-  return { ...kept, ...landing, ...exportFolderOf(wish, record) };
+  return { ...kept, source: wish.source, ...landing, ...exportFolderOf(wish, record) };
 }
 
 async function chooseLanding(

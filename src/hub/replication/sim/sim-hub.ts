@@ -24,7 +24,7 @@ import { openResourceStore } from "../../db/resources.ts";
 import { createSealer, openSecretStore } from "../../db/secrets.ts";
 import type { HubServices } from "../../services.ts";
 import { registerReplication } from "../register.ts";
-import type { ReplicationLimits } from "../world.ts";
+import type { ImageFolder, ReplicationLimits } from "../world.ts";
 import { DurableSimTarget } from "./durable-sim-target.ts";
 import { Journal } from "./journal.ts";
 
@@ -48,11 +48,13 @@ export interface SimHubOptions {
   /** Called before and after everything that this hub asks of the world outside its database. */
   readonly onCall?: (call: string) => void;
   readonly hasStorageRole?: () => boolean;
+  /** Absent: no recovery point can be exported. */
+  readonly images?: ImageFolder;
   readonly log?: Log;
 }
 
 export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
-  const { database, folder, onCall } = options;
+  const { database, folder, onCall, images } = options;
   await mkdir(folder, { recursive: true });
   const journal = new Journal(folder);
   const services = createServices(options);
@@ -71,7 +73,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
     await opened?.store[Symbol.asyncDispose]();
   };
   const open = registerReplication({
-    openWorld: async () => ({ target, openReader, [Symbol.asyncDispose]: close }),
+    openWorld: async () => ({ target, openReader, ...(images === undefined ? {} : { images }), [Symbol.asyncDispose]: close }),
     limits: { pollMs: 100, ...options.limits },
     jobs: options.jobs,
   });
