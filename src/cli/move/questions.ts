@@ -131,5 +131,8 @@ function answered<T>(answer: T | typeof CANCEL_SYMBOL): T {
 }
 
 function stopped(): Fault {
-  return new Fault("JobCancelled", "stopped by you; nothing was changed", { action: "call again to begin, or to go on" });
+  return new Fault("JobCancelled", "stopped by you; nothing was changed", {
+    causes: ["a question was answered with no, or left"],
+    action: "call again to begin, or to go on",
+  });
 }

@@ -105,7 +105,7 @@ describe("export of a recovery point", { concurrency: 3 }, () => {
     await using stage = await openStage({ left: 0 });
     const { hub, item, out } = stage;
     const job = await change(hub, "POST", `${item}/export`, wish());
-    assert.equal(job.state, "succeeded", job.fault?.message);
+    assert.equal(job.state, "succeeded", job.fault?.message ?? "");
     const { files, pointId } = await evidenceOf(hub, job);
     assert.equal(files.length > 0, true);
     for (const { path, sizeBytes } of files) {
