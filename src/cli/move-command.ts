@@ -134,7 +134,7 @@ async function end(machine: string | undefined, flags: Flags): Promise<void> {
   if (flags.yes !== true) {
     if (!isAtTerminal())
       throw new Fault("InputInvalid", `did not remove ${what}`, { evidence: { flag: "--yes" }, action: "call again with --yes" });
-    const answer = await confirm({ message: `Remove ${what}?`, initialValue: false });
+    const answer = await confirm({ output: process.stderr, message: `Remove ${what}?`, initialValue: false });
     if (isCancel(answer) || !answer) return;
   }
   return await live.run(`remove ${what}`, async (tell) => await removeSite(site, record, tell));

@@ -10,6 +10,9 @@ import { chooseLogin, isKeyEncrypted, type Login } from "./login.ts";
 import { sourceText } from "./source.ts";
 import type { MoveFlags, MoveWish } from "./wish.ts";
 
+/** Talk goes there, as everywhere; stdout is for data. */
+const atStderr = { output: process.stderr };
+
 /** Nobody answers where either end is no terminal. */
 export function isAtTerminal(): boolean {
   return process.stdin.isTTY && process.stderr.isTTY;
@@ -35,6 +38,7 @@ export async function findLogin(wish: MoveWish, flags: MoveFlags, isKept: boolea
 async function askLogin(wish: MoveWish, usualKey: string | undefined): Promise<Login> {
   const how = answered(
     await select({
+      ...atStderr,
       message: `How does ${sourceText(wish.source)} let you in?`,
       options: [
         ...(usualKey === undefined ? [] : [{ value: "usual", label: `by the key ${usualKey}` }]),
@@ -45,10 +49,12 @@ async function askLogin(wish: MoveWish, usualKey: string | undefined): Promise<L
   );
   if (how === "usual" && usualKey !== undefined) return await withPassphrase(usualKey);
   if (how === "password") {
-    const secret = answered(await password({ message: `Password of ${wish.source.user} on ${wish.source.host}` }));
+    const secret = answered(await password({ ...atStderr, message: `Password of ${wish.source.user} on ${wish.source.host}` }));
     return { kind: "password", password: secret };
   }
-  const file = answered(await text({ message: "Private key file", ...(usualKey === undefined ? {} : { placeholder: usualKey }) }));
+  const file = answered(
+    await text({ ...atStderr, message: "Private key file", ...(usualKey === undefined ? {} : { placeholder: usualKey }) }),
+  );
   return await withPassphrase(file.startsWith("~/") ? join(homedir(), file.slice(2)) : file);
 }
 
@@ -60,7 +66,7 @@ async function withPassphrase(file: string): Promise<Login> {
       action: "give a key without a passphrase, or call at a terminal",
     });
   }
-  return { kind: "key", file, passphrase: answered(await password({ message: `Passphrase of ${file}` })) };
+  return { kind: "key", file, passphrase: answered(await password({ ...atStderr, message: `Passphrase of ${file}` })) };
 }
 
 async function readSecret(file: string): Promise<string> {
@@ -82,7 +88,9 @@ export async function findExportFolder(wish: MoveWish): Promise<MoveWish> {
       action: "give --out DIR",
     });
   }
-  const folder = answered(await text({ message: "Folder for the disk files", placeholder: process.cwd(), defaultValue: process.cwd() }));
+  const folder = answered(
+    await text({ ...atStderr, message: "Folder for the disk files", placeholder: process.cwd(), defaultValue: process.cwd() }),
+  );
   return { ...wish, outcome: { ...outcome, folder } };
 }
 
@@ -90,8 +98,8 @@ export async function findExportFolder(wish: MoveWish): Promise<MoveWish> {
 export async function confirmBeginning(wish: MoveWish): Promise<void> {
   if (wish.isConfirmed) return;
   if (isAtTerminal()) {
-    note(planText(wish), "What will happen");
-    if (answered(await confirm({ message: "Begin?" }))) return;
+    note(planText(wish), "What will happen", atStderr);
+    if (answered(await confirm({ ...atStderr, message: "Begin?" }))) return;
     throw stopped();
   }
   if (wish.until === "test") return;
@@ -104,7 +112,7 @@ export async function confirmBeginning(wish: MoveWish): Promise<void> {
 export async function confirmCutOver(wish: MoveWish, machineName: string): Promise<boolean> {
   if (wish.isConfirmed) return true;
   const message = `Cut over now? ${machineName} (${wish.source.host}) will be POWERED OFF and goes on here.`;
-  const answer = await confirm({ message, initialValue: false });
+  const answer = await confirm({ ...atStderr, message, initialValue: false });
   return !isCancel(answer) && answer;
 }
 
