@@ -49,9 +49,7 @@ async function start(options: AgentStart): Promise<MachineId> {
     cpuSeconds: () => usage().cpuSeconds,
     residentBytes: () => process.memoryUsage.rss(),
     cpuShareMax: options.cores,
-    ...(options.cores > 1
-      ? { threads: { count: options.cores, file: new URL("../src/agent/sender/block-work-child.ts", import.meta.url) } }
-      : {}),
+    ...(options.cores > 1 ? { threads: { count: options.cores, file: options.threadFile } } : {}),
   });
   cleanup.use(replicator);
   await replicator.load();

@@ -2,7 +2,6 @@
 
 import { fork, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { join } from "node:path";
 import type { MachineId, PointId } from "../src/contract/ids.ts";
 
 export interface ApplianceStart {
@@ -22,6 +21,7 @@ export interface AgentStart extends ApplianceReady {
   readonly image: string;
   /** Processors that the agent may use. */
   readonly cores: number;
+  readonly threadFile: string;
 }
 export interface Usage {
   readonly cpuSeconds: number;
@@ -43,10 +43,11 @@ export class BenchProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
 
   constructor(file: string, execArgv: readonly string[] = []) {
-    this.#child = fork(join(import.meta.dirname, file), [], {
+    this.#child = fork(file, [], {
       execArgv: ["--disable-warning=ExperimentalWarning", ...execArgv],
       stdio: ["ignore", "inherit", "inherit", "ipc"],
       serialization: "advanced",
+      env: { ...process.env, MALLOC_ARENA_MAX: "2" },
     });
   }
 

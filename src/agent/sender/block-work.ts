@@ -5,13 +5,13 @@ import { assert } from "../../base/assert.ts";
 import { idOf } from "../../disk/digest.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 import { laneOf, type Lane } from "./lanes.ts";
-import { compressInto } from "./payload.ts";
+import { viewPayload } from "./payload.ts";
 
 export type BlockJob =
   | { readonly kind: "digest"; readonly count: number }
   | { readonly kind: "pack"; readonly diskIndex: number; readonly firstBlock: number; readonly wanted: readonly number[] };
 
-/** digest: fills lane.digests. pack: fills lane.body, answers its length. */
+/** digest: fills lane.digests. pack: turns lane.raw into lane.body, answers its length. */
 export function doBlockJob(lane: Lane, job: BlockJob): number {
   switch (job.kind) {
     case "digest":
@@ -28,11 +28,12 @@ function packBlocks({ raw, body }: Lane, job: Extract<BlockJob, { kind: "pack" }
   view.setUint32(0, job.diskIndex);
   let at = 4;
   for (const index of job.wanted) {
-    const { method, length } = compressInto(raw.subarray(index * blockBytes, (index + 1) * blockBytes), body.subarray(at + 9));
+    const { method, bytes } = viewPayload(raw.subarray(index * blockBytes, (index + 1) * blockBytes));
+    body.set(bytes, at + 9); // Before the head: a head may lie where the block began.
     view.setUint32(at, job.firstBlock + index);
-    view.setUint32(at + 4, length);
+    view.setUint32(at + 4, bytes.length);
     view.setUint8(at + 8, method);
-    at += 9 + length;
+    at += 9 + bytes.length;
   }
   return at;
 }

@@ -1,20 +1,22 @@
 // Runs work in a few lanes, each with its own memory: parallel enough to hide a line's latency, bounded.
 
-import { blocksPerFrameMax, frameBodyBytesMax } from "../../contract/agent-frames.ts";
+import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 
 const rawBytes = blocksPerFrameMax * blockBytes;
 const digestsBytes = blocksPerFrameMax * digestBytes;
-const laneBytes = rawBytes + digestsBytes + frameBodyBytesMax;
+/** A page: more than all heads of a blocks frame, so that a body that grows from the start never reaches raw blocks that it still needs. */
+const rawOffset = 4096;
+const laneBytes = rawOffset + rawBytes + digestsBytes;
 
-/** One lane's memory; threads may share it. Pages count only once they are touched. */
+/** One lane's memory; threads may share it. */
 export interface Lane {
   /** What was read from the disk, 4 MiB. Starts on a page. */
   readonly raw: Uint8Array;
+  /** The body of the frame that is sent; takes the place of raw. */
+  readonly body: Uint8Array;
   /** Digests of the blocks in raw. */
   readonly digests: Uint8Array;
-  /** The body of the frame that is sent. */
-  readonly body: Uint8Array;
 }
 
 export function createLanes(count: number): readonly Lane[] {
@@ -25,9 +27,9 @@ export function createLanes(count: number): readonly Lane[] {
 /** The same lane, seen from another thread. */
 export function laneOf(memory: SharedArrayBuffer): Lane {
   return {
-    raw: new Uint8Array(memory, 0, rawBytes),
-    digests: new Uint8Array(memory, rawBytes, digestsBytes),
-    body: new Uint8Array(memory, rawBytes + digestsBytes, frameBodyBytesMax),
+    raw: new Uint8Array(memory, rawOffset, rawBytes),
+    body: new Uint8Array(memory, 0, rawOffset + rawBytes),
+    digests: new Uint8Array(memory, rawOffset + rawBytes, digestsBytes),
   };
 }
 

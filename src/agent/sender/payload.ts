@@ -60,20 +60,20 @@ export function chooseCompress(create: () => Compress = createReusedCompress): C
 
 let chosen: Compress | undefined;
 
-/** Writes the payload of `raw` to the start of `into`, which has room for raw.length bytes. */
-export function compressInto(raw: Uint8Array, into: Uint8Array): { readonly method: number; readonly length: number } {
-  chosen ??= chooseCompress();
-  const length = chosen(raw, into.subarray(0, raw.length - (raw.length >> 5)));
-  if (length !== undefined) return { method: payloadMethods.zstd, length };
-  into.set(raw);
-  return { method: payloadMethods.raw, length: raw.length };
-}
-
 let scratch = new Uint8Array(0);
 
-/** As compressInto, in memory of its own or that of `raw`. */
-export function compressPayload(raw: Uint8Array): Payload {
+/** The payload, in memory that the next call overwrites, or that of `raw`. */
+export function viewPayload(raw: Uint8Array): Payload {
+  chosen ??= chooseCompress();
   if (scratch.length < raw.length) scratch = new Uint8Array(raw.length);
-  const { method, length } = compressInto(raw, scratch);
-  return { method, bytes: method === payloadMethods.zstd ? scratch.slice(0, length) : raw };
+  const length = chosen(raw, scratch.subarray(0, raw.length - (raw.length >> 5)));
+  return length === undefined
+    ? { method: payloadMethods.raw, bytes: raw }
+    : { method: payloadMethods.zstd, bytes: scratch.subarray(0, length) };
+}
+
+/** As viewPayload, in memory of its own or that of `raw`. */
+export function compressPayload(raw: Uint8Array): Payload {
+  const { method, bytes } = viewPayload(raw);
+  return { method, bytes: method === payloadMethods.raw ? raw : Uint8Array.from(bytes) };
 }
