@@ -3,13 +3,14 @@
 import { constants } from "node:fs";
 import { open, readFile, rm, stat, writeFile, type FileHandle } from "node:fs/promises";
 import type { Clock } from "../../base/clock.ts";
+import { tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
 import { deviceOf } from "../disks/machine-facts.ts";
 import { freezeOrder, parseMountinfo, type Mount } from "../disks/mounts.ts";
 import { disksUnder } from "../disks/sysfs.ts";
 import { KernelRefused, type SystemCalls } from "../kernel/system-calls.ts";
 import type { Freeze } from "../source.ts";
-import { armWatchdog } from "./watchdog.ts";
+import { armWatchdog, sysrqTrigger } from "./watchdog.ts";
 
 const freezeRequest = 0xc004_5877;
 const thawRequest = 0xc004_5878;
@@ -26,15 +27,18 @@ export interface FreezeOptions {
 /** Thaws what a killed agent left frozen. */
 export async function thawLeftovers(): Promise<void> {
   if ((await stat(frozenMarker).catch(() => undefined)) === undefined) return; // No marker: nothing was left.
-  await writeFile("/proc/sysrq-trigger", "j");
+  const paths = (await readFile(frozenMarker, "utf8")).split("\n").filter((path) => path !== "");
+  if ((await stat(sysrqTrigger).catch(() => undefined)) !== undefined) await writeFile(sysrqTrigger, "j");
+  else for (const path of paths) await tryCommand("fsfreeze", ["--unfreeze", path]); // Refused when it is not frozen any more.
   await rm(frozenMarker, { force: true });
 }
 
 export async function freezeFilesystems(options: FreezeOptions): Promise<Freeze> {
   const mounts = await openMounts(options.diskNames);
   const frozen: FileHandle[] = [];
-  const watchdog = await armWatchdog(options.msMax);
-  await writeFile(frozenMarker, "");
+  const paths = mounts.map(({ mount }) => mount.path);
+  const watchdog = await armWatchdog(options.msMax, paths);
+  await writeFile(frozenMarker, paths.join("\n"));
   // From here until the thaw nothing may be written anywhere: each step is a system call on what is open already.
   const startMs = options.clock.monotonicMs();
   let outcome: { readonly isWhole: boolean; readonly frozenMs: number } | undefined;
