@@ -22,6 +22,10 @@ const systemTestTimeoutMs = 18 * 60_000;
 const runTimeoutMs = 40 * 60_000;
 const benchTimeoutMs = 30 * 60_000;
 
+/** Each measures a claim and says beside what; all of them end within minutes. */
+const benches = ["bench/data-path.ts", "bench/vault.ts", "bench/nbd.ts", "bench/demo.ts"];
+const slowBenches = ["bench/landing.ts"];
+
 interface Check {
   readonly name: string;
   readonly program: string;
@@ -60,7 +64,10 @@ export function registerDevCommand(program: Command): void {
     .command("bench")
     .description("measure every claim of bench/, or the files given")
     .argument("[files...]", "files in bench/")
-    .action(async (files: readonly string[]) => finish([await runBenches(files)]));
+    .option("--slow", "also those that boot machines")
+    .action(async (files: readonly string[], options: { readonly slow?: boolean }) =>
+      finish([await runBenches(files, options.slow === true)]),
+    );
 }
 
 /** One of the parts said no: exit code 1. */
@@ -160,8 +167,9 @@ function printTotals(runs: readonly Totals[], tookMs: number): void {
   process.stdout.write(`\n${[...lines, `ℹ todo ${sum("todo")}`, `ℹ duration_ms ${Math.round(tookMs)}`].join("\n")}\n`);
 }
 
-async function runBenches(files: readonly string[]): Promise<boolean> {
-  const found = files.length > 0 ? files : await findBenches();
+async function runBenches(files: readonly string[], isSlowToo: boolean): Promise<boolean> {
+  await ensurePackages(packagesFor("test"), { purpose: "watari dev bench", confirm: "announce" });
+  const found = files.length > 0 ? files : [...benches, ...(isSlowToo ? slowBenches : [])];
   const failed: string[] = [];
   // One after the other: a measurement wants the machine for itself.
   for (const file of found) {
@@ -170,16 +178,6 @@ async function runBenches(files: readonly string[]): Promise<boolean> {
   }
   say(failed.length === 0 ? `${found.length} benchmarks done` : `benchmarks that failed: ${failed.join(", ")}`);
   return failed.length === 0 && found.length > 0;
-}
-
-/** A benchmark is a file of bench/ that does something when it is run by itself. */
-async function findBenches(): Promise<readonly string[]> {
-  const found: string[] = [];
-  for await (const path of glob("bench/*.ts", { cwd: projectRoot })) {
-    const text = await readFile(join(projectRoot, path), "utf8");
-    if (!path.endsWith(".test.ts") && text.includes("import.meta.main")) found.push(path);
-  }
-  return found.toSorted();
 }
 
 async function runInherited(program: string, args: readonly string[], timeoutMs: number): Promise<boolean> {

@@ -41,7 +41,7 @@ export class BlockPool implements AsyncDisposable {
   }
 
   /** As fillPack. Memory that cannot be shared with a thread is worked on here. */
-  async fill(fill: FillJob): Promise<number> {
+  async fillPack(fill: FillJob): Promise<number> {
     if (this.#threadCount === 0 || !isShared(fill.body) || !isShared(fill.pack)) return fillPack(fill);
     return (await this.#ask({ kind: "fill", fill })) as number; // What block-pool-child.ts answers to this kind.
   }

@@ -166,7 +166,7 @@ export class EntryWriter implements AsyncDisposable {
     const ids = Buffer.concat(group.map(({ block }) => block.id));
     try {
       await builder.fill(async (memory) => {
-        const bad = await blockPool.fill({ body, places, ids, pack: memory, secret, packKey: pack.key, salt });
+        const bad = await blockPool.fillPack({ body, places, ids, pack: memory, secret, packKey: pack.key, salt });
         const block = group[bad]?.block;
         if (block !== undefined) throw damaged(block);
       });

@@ -12,7 +12,7 @@ export type BlockJob =
   | { readonly kind: "pack"; readonly diskIndex: number; readonly firstBlock: number; readonly wanted: readonly number[] };
 
 /** digest: fills lane.digests. pack: turns lane.raw into lane.body, answers its length. */
-export function doBlockJob(lane: Lane, job: BlockJob): number {
+function doBlockJob(lane: Lane, job: BlockJob): number {
   switch (job.kind) {
     case "digest":
       for (let index = 0; index < job.count; index++)
