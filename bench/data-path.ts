@@ -14,6 +14,7 @@ import type { MachineId } from "../src/contract/ids.ts";
 import { computeRoot } from "../src/disk/compute-root.ts";
 import { openFileDisk } from "../src/disk/file-disk.ts";
 import { granuleBytes } from "../src/disk/geometry.ts";
+import { startBlobFront } from "./data-path-front.ts";
 import { BenchProcess, type AgentPoint, type ApplianceReady, type SealedPoint, type Usage } from "./data-path-messages.ts";
 import { missingProgram, peers } from "./data-path-peers.ts";
 import { formatRows, median, type Measured } from "./measured.ts";
@@ -121,10 +122,11 @@ async function measureOurs(options: {
   const scratch = await mkdtemp(join(folder, "round-"));
   const execArgv = values.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${values.profile}`];
   try {
+    await using front = values.blob ? await startBlobFront(scratch) : undefined;
     await using appliance = new BenchProcess(join(import.meta.dirname, "data-path-appliance-child.ts"), execArgv);
     const ready = await appliance.ask<ApplianceReady>({
       kind: "startAppliance",
-      start: { folder: scratch, blockThreads: availableParallelism() },
+      start: { folder: scratch, blockThreads: availableParallelism(), ...(front === undefined ? {} : { blob: front.blob }) },
     });
     await using agent = new BenchProcess(agentFile, [...agentLimits, ...execArgv]);
     const { machineId } = await agent.ask<{ machineId: MachineId }>({
