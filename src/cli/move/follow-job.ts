@@ -5,6 +5,7 @@ import { systemClock } from "../../base/clock.ts";
 import { Fault, fromReport } from "../../contract/errors.ts";
 import { faultReportShape } from "../../contract/shapes.ts";
 import type { ArmClient } from "../arm-client.ts";
+import { formatBytes } from "../output.ts";
 import { vaultPath } from "../vault.ts";
 import { hubNames } from "./hub-settings.ts";
 
@@ -54,10 +55,13 @@ function faultOf(job: FollowedJob): Fault {
   });
 }
 
-/** What runs now, for people. */
+/** What runs now, for people: the step, and its own words when it has some. */
 export function jobText(job: FollowedJob): string {
   const running = job.tasks.find((task) => task.state === "InProgress");
   const doing = running?.friendlyName ?? job.friendlyName;
   const { percent, text } = job.watari;
-  return `${String(Math.floor(percent)).padStart(3)} %  ${doing}${text === "" || text === doing ? "" : `: ${text}`}`;
+  // A step that has said nothing yet still shows the title of the one before.
+  const isTitle = text === "" || job.tasks.some((task) => task.friendlyName === text);
+  const words = text.replaceAll(/\b(\d{4,15}) bytes\b/g, (_all, bytes: string) => formatBytes(Number(bytes)));
+  return `${String(Math.floor(percent)).padStart(3)} %  ${doing}${isTitle ? "" : `: ${words}`}`;
 }
