@@ -62,7 +62,7 @@ const folder = await mkdtemp(join(cache, "run-"));
 try {
   const work = join(folder, "work.raw");
   await runCommand("cp", ["--sparse=always", image.path, work], { timeoutMs: 600_000 });
-  const [agentFile, threadFile] = [await bundle("data-path-agent-child.ts"), await bundle("../src/agent/sender/block-work-child.ts")];
+  const [agentFile, threadFile] = [await bundle("data-path-agent-child.ts"), await bundle("../src/agent/main.ts")];
   const roots = { initial: await rootOf(work), changes: await rootOf(changed.path) };
   const runs: JobRun[] = [];
   for (let round = 0; round < roundCount; round++) {

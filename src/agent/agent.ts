@@ -17,6 +17,7 @@ import type { AgentLog } from "./log.ts";
 import { ControlLoop } from "./orders/control-loop.ts";
 import { OrderBook } from "./orders/order-book.ts";
 import { Replicator } from "./points/replicator.ts";
+import type { BlockThreads } from "./sender/block-work.ts";
 import type { Source } from "./source.ts";
 import { agentVersion } from "./version.ts";
 
@@ -27,6 +28,7 @@ export interface AgentOptions {
   readonly random: Random;
   readonly log: AgentLog;
   readonly cpuShareMax?: number;
+  readonly threads?: BlockThreads;
   readonly bytesPerSecondMax?: number;
 }
 

@@ -1,7 +1,9 @@
 // The agent's program on a source machine: run, register, status, uninstall.
 
 import { readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { parentPort } from "node:worker_threads";
 import { systemClock } from "../base/clock.ts";
 import { systemRandom } from "../base/random.ts";
 import { asFault, Fault, toReport } from "../contract/errors.ts";
@@ -12,10 +14,11 @@ import { registerAgent } from "./identity/registration.ts";
 import { identityShape, readState, replicationStateShape, stateFiles } from "./identity/state-folder.ts";
 import { openLinuxSource } from "./linux-source.ts";
 import { createAgentLog } from "./log.ts";
+import { serveBlockJobs } from "./sender/block-work.ts";
 import { agentPlaces, uninstalledStatus } from "./unit.ts";
 import { agentVersion } from "./version.ts";
 
-const usage = `usage: agent run [--state DIR]
+const usage = `usage: agent run [--state DIR] [--cores N]   (N processors while disks are copied; under one unless told)
        agent register --appliance HOST:PORT --ca FILE --passphrase-file FILE [--state DIR]
        agent status [--json] [--state DIR]
        agent uninstall [--state DIR]
@@ -27,13 +30,14 @@ const options = {
   ca: { type: "string" },
   "passphrase-file": { type: "string" },
   json: { type: "boolean", default: false },
+  cores: { type: "string", default: "1" },
 } as const;
 
 async function main(args: readonly string[]): Promise<void> {
   const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
   switch (positionals[0]) {
     case "run":
-      return await run(values.state);
+      return await run(values.state, parseCores(values.cores));
     case "register":
       return await register({
         stateFolder: values.state,
@@ -51,14 +55,21 @@ async function main(args: readonly string[]): Promise<void> {
   }
 }
 
-async function run(stateFolder: string): Promise<void> {
+function parseCores(text: string): number {
+  const cores = Number(text);
+  if (Number.isInteger(cores) && cores >= 1 && cores <= availableParallelism()) return cores;
+  throw new Fault("InputInvalid", `--cores is a whole number from 1 to ${availableParallelism()}, which this machine has`);
+}
+
+async function run(stateFolder: string, cores: number): Promise<void> {
   const ending = new AbortController();
   const end = (): void => ending.abort();
   process.once("SIGTERM", end);
   process.once("SIGINT", end);
   const log = createAgentLog({ clock: systemClock, write: (line) => void process.stderr.write(line) });
   const source = await openLinuxSource({ clock: systemClock, random: systemRandom, stateFolder });
-  const outcome = await runAgent({ source, stateFolder, clock: systemClock, random: systemRandom, log }, ending.signal);
+  const parallel = cores === 1 ? {} : { cpuShareMax: cores, threads: { count: cores, file: import.meta.filename } };
+  const outcome = await runAgent({ source, stateFolder, clock: systemClock, random: systemRandom, log, ...parallel }, ending.signal);
   if (outcome === "stopped") return;
   await source.uninstall();
   process.exitCode = uninstalledStatus; // The unit says that this status is not followed by a restart.
@@ -111,7 +122,9 @@ async function printStatus(stateFolder: string, form: "json" | "text"): Promise<
 }
 
 try {
-  await main(process.argv.slice(2));
+  // As a thread, this file works on blocks for the agent that started it.
+  if (parentPort === null) await main(process.argv.slice(2));
+  else serveBlockJobs(parentPort);
 } catch (error) {
   const fault = asFault(error, "run the agent");
   process.stderr.write(`${JSON.stringify({ level: "error", message: fault.message, fault: toReport(fault) })}\n`);
