@@ -118,10 +118,11 @@ class IngestConnection {
     if (this.#session !== undefined) throw new FrameError("the connection ended inside a point");
   }
 
-  /** Starts on a frame. Units run beside each other, as many as an agent may have under way; the other frames wait for them. */
+  /** Starts on a frame. Content is taken in beside each other, as many units as an agent may have under way; end and begin wait for it. */
   async #accept(frame: Frame): Promise<void> {
-    const isUnit = frame.type === frameTypes.ids || frame.type === frameTypes.blocks || frame.type === frameTypes.granules;
-    if (!isUnit) {
+    // Announcements are judged one after the other: whether a unit may begin depends on all before it.
+    if (frame.type === frameTypes.ids) return await this.#answer(frame);
+    if (frame.type !== frameTypes.blocks && frame.type !== frameTypes.granules) {
       await this.#settle();
       return await this.#answer(frame);
     }

@@ -36,6 +36,8 @@ interface PendingUnit {
   readonly ids: readonly BlockId[];
   /** Indexes into ids, rising. */
   readonly needed: readonly number[];
+  /** Its blocks came, and are being taken in. */
+  isSent: boolean;
 }
 
 /** Takes frames in their order, the next before the one before is answered; the caller writes the answers back and disposes the writer. */
@@ -103,7 +105,7 @@ export class PointSession {
         body[index] = differs[index] === true ? baseDiffers : noneNeeded;
       }
     }
-    if (needed.length > 0) this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed });
+    if (needed.length > 0) this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed, isSent: false });
     return encodeFrame({ type: frameTypes.need, unit: frame.unit, count: ids.length, body });
   }
 
@@ -116,7 +118,8 @@ export class PointSession {
 
   async #takeBlocks(frame: Frame): Promise<Uint8Array> {
     const unit = this.#pending.get(frame.unit);
-    if (unit === undefined) throw new FrameError(`blocks of unit ${frame.unit}, which is not under way`);
+    if (unit === undefined || unit.isSent) throw new FrameError(`blocks of unit ${frame.unit}, which is not under way`);
+    unit.isSent = true;
     const { diskIndex, blocks } = readBlocksBody(frame);
     if (diskIndex !== unit.diskIndex || blocks.length !== unit.needed.length) throw new FrameError("blocks do not fit their unit");
     const disk = this.#disk(diskIndex);
