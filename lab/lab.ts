@@ -300,7 +300,7 @@ async function presentFolders(place: LabPlace): Promise<readonly string[]> {
   return found;
 }
 
-export async function readFacts(place: LabPlace): Promise<LabFacts | undefined> {
+async function readFacts(place: LabPlace): Promise<LabFacts | undefined> {
   const text = await readFile(join(place.stateFolder, "lab.json"), "utf8").catch(() => undefined); // Written only when up.
   return text === undefined ? undefined : (JSON.parse(text) as LabFacts);
 }

@@ -1,7 +1,7 @@
 // Source machines: their identities, their disks on top of the cached image, and their QEMU processes.
 
 import { connect } from "node:net";
-import { copyFile, mkdir, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
 import { systemRandom } from "../src/base/random.ts";
@@ -12,7 +12,7 @@ import { hardwareArguments } from "./hardware.ts";
 import type { GuestImage } from "./image.ts";
 import { ledgerDisk, rootDisk } from "./image-recipe.ts";
 import type { LabPlace } from "./place.ts";
-import { daemonProcess, endProcesses, inZone } from "./processes.ts";
+import { daemonProcess, inZone } from "./processes.ts";
 
 export interface MachineRequest {
   readonly name: string;
@@ -206,19 +206,12 @@ export async function startMachine(place: LabPlace, machine: LabMachine): Promis
   await runCommand(program, args);
 }
 
-/** Pulls the plug; returns when the process has gone. Flushed data stays, like on a real machine. */
-export async function stopMachine(place: LabPlace, machine: LabMachine): Promise<void> {
-  const id = await machineProcess(place, machine);
-  if (id !== undefined) await endProcesses([id], 10_000);
-  await rm(machine.qmpSocket, { force: true });
-}
-
 export async function machineProcess(place: LabPlace, machine: LabMachine): Promise<number | undefined> {
   return await daemonProcess(place, machine.pidFile);
 }
 
 /** Sends one QMP command without arguments and returns when QEMU has done it. */
-export async function machineOrder(machine: LabMachine, command: "stop" | "cont" | "system_powerdown" | "system_reset"): Promise<void> {
+async function machineOrder(machine: LabMachine, command: "stop" | "cont" | "system_powerdown" | "system_reset"): Promise<void> {
   const socket = connect(machine.qmpSocket);
   socket.setTimeout(10_000, () => socket.destroy(new Error(`QEMU did not answer ${command}`)));
   try {
