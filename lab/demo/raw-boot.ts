@@ -1,13 +1,13 @@
 // The yardstick for the test migration: the landed disks as local raw files, booted on the same hardware, timed to the ledger's answer.
 
 import { spawn } from "node:child_process";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../../src/base/clock.ts";
 import { runCommand, tryCommand } from "../../src/base/run-command.ts";
 import { Fault } from "../../src/contract/errors.ts";
 import { type LabPlace, namespaceOf } from "../place.ts";
-import { endProcesses, inZone, waitUntil } from "../processes.ts";
+import { endProcesses, inZone, isAlive, waitUntil } from "../processes.ts";
 
 export interface RawBoot {
   readonly place: LabPlace;
@@ -20,7 +20,8 @@ export interface RawBoot {
   readonly accelerator: "kvm" | "tcg";
 }
 
-const bootWaitMsMax = 300_000;
+const bootWaitMsMax = 600_000;
+const serialTailCharacters = 1500;
 const forwardedPort = 18_080;
 
 /** Seconds from the start of QEMU to the ledger's first answer. Leaves nothing. */
@@ -65,6 +66,12 @@ export async function measureRawBoot(options: RawBoot): Promise<number> {
         return answer.exitCode === 0;
       });
       return (systemClock.monotonicMs() - startMs) / 1000;
+    } catch (error) {
+      const serial = await readFile(join(folder, "serial.log"), "utf8").catch(() => ""); // It may have printed nothing.
+      throw new Fault("ProbeFailed", "the same machine did not answer when it was booted from local raw files", {
+        evidence: { serialTail: serial.slice(-serialTailCharacters), isRunning: isAlive(pid) },
+        cause: error,
+      });
     } finally {
       await endProcesses([pid]);
     }
