@@ -279,11 +279,14 @@ function toIngestFault(error: unknown): Fault {
 }
 
 async function drained(socket: TLSSocket): Promise<void> {
+  const gone = (): Error => Object.assign(new Error("the agent is gone"), { code: "ECONNRESET" });
+  // A socket that broke before this write tells neither drain nor close any more.
+  if (socket.destroyed) throw gone();
   await new Promise<void>((resolve, reject) => {
     const settle = (): void => {
       socket.off("drain", settle);
       socket.off("close", settle);
-      if (socket.destroyed) reject(Object.assign(new Error("the agent is gone"), { code: "ECONNRESET" }));
+      if (socket.destroyed) reject(gone());
       else resolve();
     };
     socket.once("drain", settle);

@@ -27,6 +27,7 @@ import {
   type Ports,
 } from "../testing/scripted-agent.ts";
 import { startTestSite, type TestSite } from "../testing/test-site.ts";
+import { openTestVault } from "../testing/test-vault.ts";
 
 const portsOf = (site: TestSite): Ports => ({ controlPort: site.controlPort, dataPort: site.dataPort, caPem: site.authority.caPem });
 
@@ -66,6 +67,16 @@ async function sealWhole(site: TestSite, { agent, bootId }: Enrolled, content: U
   await sendWholeDisk(line, 0, content);
   await line.end(begin.pointId);
   return begin;
+}
+
+/** The object with some methods replaced. */
+function replacing<T extends object>(object: T, replaced: Partial<T>): T {
+  return new Proxy(object, {
+    get: (target, key) => {
+      const value: unknown = Reflect.get(replaced, key) ?? Reflect.get(target, key);
+      return typeof value === "function" ? (value.bind(target) as unknown) : value;
+    },
+  });
 }
 
 describe("recovery points over the data port", () => {
@@ -156,6 +167,37 @@ describe("recovery points over the data port", () => {
     assert.equal(await site.vault.vault.point(begin.pointId), undefined);
     assert.ok(await site.vault.isFree(enrolled.agent.machineId));
     assert.equal(site.ledger.untold(10).length, 1);
+  });
+
+  test("an answer that is ready after its line broke does not keep the machine from its next point", async () => {
+    const slow = await openTestVault();
+    await using _vault = slow.vault;
+    const gate = Promise.withResolvers<void>();
+    const vault = replacing(slow.vault, {
+      beginPoint: async (options) => {
+        const writer = await slow.vault.beginPoint(options);
+        return replacing(writer, {
+          need: async (...args) => {
+            await gate.promise;
+            return await writer.need(...args);
+          },
+        });
+      },
+    });
+    await using site = await startTestSite({ vault });
+    const enrolled = await enrol(site);
+    const older = await DataLine.open(portsOf(site), enrolled.agent);
+    const content = sampleContent();
+    older.begin(createBegin({ bootId: enrolled.bootId, disks: [wholeDisk(content.length)] }));
+    const waiting = sendWholeDisk(older, 0, content).catch(() => undefined); // Its line is cut below.
+    await using newer = await DataLine.open(portsOf(site), enrolled.agent);
+    await waiting;
+    gate.resolve();
+    const begin = createBegin({ bootId: enrolled.bootId, disks: [wholeDisk(content.length)] });
+    newer.begin(begin);
+    await sendWholeDisk(newer, 0, content);
+    await newer.end(begin.pointId);
+    assert.deepEqual(await slow.contentOf(begin.pointId, parseDiskId("disk-1")), content);
   });
 
   test("a newer connection of a machine takes the place of the older", async () => {

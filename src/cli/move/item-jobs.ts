@@ -1,7 +1,7 @@
 // Orders actions of the protected item and follows their jobs, with the copy's rate while disks are copied for the first time.
 
 import { systemClock } from "../../base/clock.ts";
-import { Fault } from "../../contract/errors.ts";
+import { Fault, type FaultCode } from "../../contract/errors.ts";
 import type { ArmClient } from "../arm-client.ts";
 import { vaultPath } from "../vault.ts";
 import { CopyMeter } from "./copy-meter.ts";
@@ -101,10 +101,8 @@ export async function giveUp(jobs: ItemJobs, tell: Tell): Promise<void> {
     const { protectionState, testFailoverState, currentScenario } = item.properties;
     const jobId = currentScenario?.jobId;
     if (enablingStates.has(protectionState) && jobId !== undefined) {
-      await jobs.cancel(jobId);
-      await jobs.follow(jobId, tell).catch((error: unknown) => {
-        if (!(error instanceof Fault)) throw error; // A cancelled job ends with a fault: that is what was asked for.
-      });
+      await jobs.cancel(jobId).catch(unlessFault("StateConflict")); // It is being taken back already, by an earlier call.
+      await jobs.follow(jobId, tell).catch(unlessFault()); // A cancelled job ends with a fault: that is what was asked for.
     } else if (protectionState === "Protected" && testFailoverState === "TestMigrationSucceeded") {
       await jobs.act(item, { action: "testFailoverCleanup", properties: { comments: "given up" } }, tell);
     } else if ((item.properties.allowedOperations ?? []).includes("DisableProtection")) {
@@ -116,4 +114,11 @@ export async function giveUp(jobs: ItemJobs, tell: Tell): Promise<void> {
       });
     }
   }
+}
+
+/** Passes a fault over, any or only this one. */
+function unlessFault(code?: FaultCode): (error: unknown) => void {
+  return (error) => {
+    if (!(error instanceof Fault) || (code !== undefined && error.code !== code)) throw error;
+  };
 }
