@@ -38,7 +38,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoOutcome> {
     await demo.replicate();
     await demo.test();
     await demo.migrate();
-    const measured = await demo.complete();
+    const measured = await demo.complete({ keep: options.keep });
     const { forbidden } = await labStatus({ prefix: options.prefix });
     const left = options.keep ? [] : await runner.run("take everything down", async () => await clear(stage));
     const report = toReport({

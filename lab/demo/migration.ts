@@ -10,7 +10,7 @@ import type { LabMachine } from "../machine.ts";
 import { readLedgerFromDisk, verifyLedger } from "./ledger.ts";
 import { measureRawBoot } from "./raw-boot.ts";
 import type { DemoDisk, DemoMeasurements } from "./report.ts";
-import { landingNetwork, operate, type Stage, startAppliance, startHub } from "./stage.ts";
+import { landingNetwork, operate, type Stage, startAppliance, startHub, stopProgram } from "./stage.ts";
 import type { StepRunner } from "./steps.ts";
 
 export type Measured = Omit<DemoMeasurements, "seconds" | "steps" | "forbiddenPackets" | "forbiddenFlows">;
@@ -145,7 +145,8 @@ export class Migration {
     });
   }
 
-  async complete(): Promise<Measured> {
+  /** With `keep` the vault, its storage and the appliance stay. */
+  async complete({ keep }: { readonly keep: boolean }): Promise<Measured> {
     this.#points = z.array(recoveryPointShape).parse(await this.#machine("points"));
     const ledger = await this.#runner.run(
       "read the ledgers: the source's disk and the landed machine",
@@ -154,10 +155,11 @@ export class Migration {
     await this.#runner.run("complete: stop replication, give back what the vault holds", async () => {
       await this.#machine("complete");
     });
-    const left = await this.#runner.run(
-      "remove vault, storage account and project with their endpoints",
-      async () => await this.#removeResources(),
-    );
+    const left = keep
+      ? []
+      : await this.#runner.run("end the appliance; remove vault, storage account and project with their endpoints", async () => {
+          return await this.#removeResources();
+        });
     const total = (read: (facts: PointFacts) => number): number => this.#points.reduce((sum, point) => sum + read(factsOf(point)), 0);
     return {
       disks: this.#compareDisks(),
@@ -234,6 +236,8 @@ export class Migration {
     const { replicating } = z
       .looseObject({ replicating: z.array(z.looseObject({ name: z.string() })) })
       .parse(await this.#order("machine", "list", "--vault", vault));
+    // An appliance that asks for a name whose endpoint is gone would be counted, and rightly.
+    await stopProgram(this.#stage, "appliance");
     await this.#order("vault", "remove", vault);
     await this.#order("storage", "remove", storage);
     await this.#order("project", "remove", "demo");
