@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { systemRandom } from "../src/base/random.ts";
 import { runCommand, tryCommand } from "../src/base/run-command.ts";
 import { Fault } from "../src/contract/errors.ts";
+import { hostAptSettings, hostAptSources } from "./apt-sources.ts";
 import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
 import { hardwareArguments } from "./hardware.ts";
 import { guestFiles, guestFolder, guestPackages, ledgerDisk, leftOut, mebibyte, rootDisk, suite } from "./image-recipe.ts";
@@ -64,7 +65,7 @@ async function installPackages(tree: string, signal: AbortSignal | undefined): P
     tree,
     "-",
   ];
-  const stdin = await hostAptSources();
+  const stdin = await hostAptSources(suite);
   const result = await tryCommand("setpriv", [...diesWithUs, ...privateMounts, "mmdebstrap", ...args], {
     stdin,
     timeoutMs: 20 * minuteMs,
@@ -78,28 +79,6 @@ async function installPackages(tree: string, signal: AbortSignal | undefined): P
       evidence: { lastLines: result.stderr.trim().split("\n").slice(-8) },
     });
   }
-}
-
-/** The host's own sources of Debian 12, where it has them: they work wherever its ordinary apt works. */
-async function hostAptSources(): Promise<string> {
-  const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)";
-  const listed = await tryCommand("apt-get", ["indextargets", "--format", format, "Created-By: Packages"]);
-  const suites = new Set([suite, `${suite}-updates`, `${suite}-security`, `${suite}/updates`]);
-  const lines = new Set<string>();
-  for (const row of listed.stdout.split("\n")) {
-    const [uri = "", release = "", component = "", signedBy = ""] = row.split("|");
-    if (!suites.has(release) || component !== "main") continue;
-    const key = signedBy.startsWith("/") ? ` [signed-by=${signedBy}]` : "";
-    lines.add(`deb${key} ${uri} ${release} ${component}`);
-  }
-  if (lines.size === 0) lines.add(`deb http://deb.debian.org/debian ${suite} main`);
-  return `${[...lines].join("\n")}\n`;
-}
-
-/** The host's apt settings about reaching its sources: proxies, certificates, checks of dates. */
-async function hostAptSettings(): Promise<readonly string[]> {
-  const dump = await tryCommand("apt-config", ["dump", "--no-empty"]);
-  return dump.stdout.split("\n").filter((row) => /^Acquire::(https?|ftp|Retries|Check-)/i.test(row));
 }
 
 async function addGuestFiles(tree: string, uuids: { readonly root: string; readonly swap: string }): Promise<void> {

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from "nod
 import { join } from "node:path";
 import { writeFileAtomic } from "../../src/base/atomic-file.ts";
 import { runCommand } from "../../src/base/run-command.ts";
+import { hostAptSources } from "../../lab/apt-sources.ts";
 
 const recipeVersion = 3;
 const sectorBytes = 512;
@@ -67,9 +68,9 @@ async function bootstrap(work: string, tree: string): Promise<void> {
       `--customize-hook=${hook} "$1"`,
       "bookworm",
       tree,
-      "deb http://deb.debian.org/debian bookworm main",
+      "-",
     ],
-    { timeoutMs: 900_000 },
+    { timeoutMs: 900_000, stdin: await hostAptSources("bookworm") },
   );
 }
 
