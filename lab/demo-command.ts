@@ -6,6 +6,7 @@ import { packagesFor } from "../src/cli/setup/package-lists.ts";
 import { clear, runDemo, type DemoOutcome } from "./demo/demo.ts";
 import { type DemoReport, writeReport } from "./demo/report.ts";
 import { stageOf } from "./demo/stage.ts";
+import { requireRoot } from "./require-root.ts";
 
 interface Flags {
   /** A file, or true for stdout. */
@@ -29,6 +30,7 @@ export function registerDemoCommand(program: Command): void {
     .option("--stop", "end and remove what a demo with --keep left")
     .option("--prefix <name>", "name of the lab, when several run at once", "wtr")
     .action(async (flags: Flags) => {
+      requireRoot("demo");
       const write = (text: string): void => void process.stderr.write(text);
       if (flags.stop === true) {
         const left = await clear(stageOf(flags.prefix));

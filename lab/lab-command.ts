@@ -1,6 +1,7 @@
 // The noun `lab` of the command line: up, status, down.
 
 import type { Command } from "commander";
+import { requireRoot } from "./require-root.ts";
 import { labDown, type LabFacts, labStatus, type LabStatus, labUp } from "./lab.ts";
 
 interface Flags {
@@ -31,6 +32,7 @@ export function registerLabCommand(program: Command): void {
     .option("--no-machine", "network only: no source machine, no vCenter")
     .option("--json", "print the facts as JSON")
     .action(async (flags: Flags) => {
+      requireRoot("lab up");
       const machines = flags.machine === false ? [] : [{ name: "ledger-01" }, ...(flags.clone === true ? [clone] : [])];
       const facts = await labUp({ prefix: flags.prefix, machines, progress: (text) => process.stderr.write(`${text}\n`) });
       print(flags, facts, () => describeFacts(facts));
@@ -50,6 +52,7 @@ export function registerLabCommand(program: Command): void {
     .option("--prefix <name>", "name of the lab", "wtr")
     .option("--json", "print what is left as JSON (an empty list)")
     .action(async (flags: Flags) => {
+      requireRoot("lab down");
       await labDown({ prefix: flags.prefix });
       print(flags, { leftovers: [] }, () => [`lab ${flags.prefix ?? "wtr"}: down, nothing left`]);
     });

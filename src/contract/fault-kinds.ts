@@ -468,6 +468,7 @@ export const faultKinds = {
   ),
   // Program
   Internal: row(500, 6, "never", ["a fault of this program"], "send the log around this time to the maintainers"),
+  RootNeeded: row(403, 6, "never", ["this makes network namespaces and machines, which only root may"], "call again as root"),
   MissingProgram: row(500, 6, "never", ["a needed system package is not installed"], "install the package named in the evidence"),
 } satisfies Record<string, FaultKind>;
 
