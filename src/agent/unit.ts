@@ -30,7 +30,7 @@ StartLimitIntervalSec=0
 [Service]
 Environment=UV_THREADPOOL_SIZE=4 MALLOC_ARENA_MAX=2 NODE_ENV=production
 ExecStart=${agentPlaces.node} --disable-warning=ExperimentalWarning --max-old-space-size=64 --max-semi-space-size=2 ${agentPlaces.program} run --state ${agentPlaces.stateFolder}
-ExecStopPost=/bin/sh -c 'if [ -e /run/watari-agent-frozen ]; then echo j > /proc/sysrq-trigger; rm -f /run/watari-agent-frozen; fi'
+ExecStopPost=/bin/sh -c 'm=/run/watari-agent-frozen; [ -e $$m ] || exit 0; if [ -w /proc/sysrq-trigger ]; then echo j > /proc/sysrq-trigger; else while read -r path || [ -n "$$path" ]; do fsfreeze --unfreeze "$$path"; done < $$m; fi; rm -f $$m'
 Restart=always
 RestartSec=2
 RestartPreventExitStatus=3 ${uninstalledStatus}
