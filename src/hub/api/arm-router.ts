@@ -75,7 +75,7 @@ export function listRoutes(types: TypeTable): readonly { readonly method: string
       route("GET", "read"),
       ...(isWritable(type) ? [route("PUT", "write")] : []),
       ...(type.canPatch === true ? [route("PATCH", "write")] : []),
-      ...(type.onDelete === "refuse" || type.source !== undefined ? [] : [route("DELETE", "delete")]),
+      ...(isDeletable(type) ? [route("DELETE", "delete")] : []),
       ...Object.keys(type.actions ?? {}).map((name) => route("POST", `${name}/action`)),
     ];
   });
@@ -147,7 +147,7 @@ async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType
 async function patch(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
   if (type.canPatch !== true) throw notSupported(request, ["GET", "PUT", "DELETE"]);
   const body = parseInput(envelopeShape, request.body ?? {}, "the change");
-  const existing = await hub.resources.get(call.id);
+  const existing = type.source === undefined ? await hub.resources.get(call.id) : await sourced(call, type);
   const { location, properties, ...envelope } = body;
   const merged = mergePatch(existing.properties, properties ?? {});
   const desired: Desired<JsonObject> = {
@@ -172,6 +172,7 @@ async function write(
 ): Promise<ArmAnswer> {
   refuseOtherEtag(request, desired.existing);
   const outcome = hook === undefined ? { kind: "done" as const, properties: desired.properties } : await hook(call, desired);
+  if (outcome.kind === "answered") return { status: 200, body: outcome.body };
   if (outcome.kind === "accepted") {
     const resource = await hub.resources.find(call.id);
     const isNew = desired.existing === undefined;
@@ -194,8 +195,8 @@ async function write(
 }
 
 async function remove(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
-  if (type.onDelete === "refuse" || type.source !== undefined) throw notSupported(request, ["GET", "PUT"]);
-  const resource = await hub.resources.find(call.id);
+  if (type.onDelete === "refuse" || !isDeletable(type)) throw notSupported(request, ["GET", "PUT"]);
+  const resource = type.source === undefined ? await hub.resources.find(call.id) : await findSourced(call, type);
   if (resource === undefined) return { status: 204 };
   refuseOtherEtag(request, resource);
   const outcome = type.onDelete === undefined ? { kind: "done" as const } : await type.onDelete(call, resource);
@@ -222,6 +223,7 @@ async function onList(
   const call = toCall(request, scope);
   await hub.authorize(request.caller, `${type.type}/read`, scope);
   const after = fromSkipToken(request.query["$skiptoken"] ?? request.query["skiptoken"]);
+  if (type.source?.whole !== undefined) return { status: 200, body: await type.source.whole(call) };
   if (type.source !== undefined) {
     const page = await type.source.list(call, { after, countMax: pageItems });
     return { status: 200, body: { value: page.items, ...nextLink(request, page.next) } };
@@ -265,8 +267,14 @@ async function act(
 
 /** A resource as actions get it, for types that live outside the resource table. */
 async function sourced(call: ArmCall, type: ResourceType): Promise<Resource> {
+  const found = await findSourced(call, type);
+  if (found !== undefined) return found;
+  throw new Fault("NotFound", `could not find ${call.id.text}`, { evidence: { resourceId: call.id.text } });
+}
+
+async function findSourced(call: ArmCall, type: ResourceType): Promise<Resource | undefined> {
   const shown = await type.source?.get(call);
-  if (shown === undefined) throw new Fault("NotFound", `could not find ${call.id.text}`, { evidence: { resourceId: call.id.text } });
+  if (shown === undefined) return undefined;
   const properties = z.record(z.string(), z.unknown()).parse(shown["properties"] ?? {});
   return {
     id: call.id,
@@ -339,6 +347,11 @@ function canonical(id: ResourceId, type: ResourceType): ResourceId {
 /** Reads of a type with a source come from it; with a hook for PUT, what is written is still stored in the resource table. */
 function isWritable(type: ResourceType): boolean {
   return type.onPut !== "refuse" && (type.source === undefined || type.onPut !== undefined);
+}
+
+/** Types with a source are deleted by their hook, if they have one. */
+function isDeletable(type: ResourceType): boolean {
+  return type.onDelete !== "refuse" && (type.source === undefined || type.onDelete !== undefined);
 }
 
 async function checkContainer(hub: ArmRouterDependencies, call: ArmCall): Promise<void> {

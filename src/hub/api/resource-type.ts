@@ -38,7 +38,9 @@ export type WriteOutcome =
   /** Store these properties now and answer 200 or 201. */
   | { readonly kind: "done"; readonly properties: JsonObject; readonly envelope?: JsonObject }
   /** The hook stored the resource itself with a non-terminal state and began an operation (db/operations.ts): answer 201 or 202. */
-  | { readonly kind: "accepted"; readonly operationId: string };
+  | { readonly kind: "accepted"; readonly operationId: string }
+  /** The hook did all of it and nothing is stored by the router: answer 200 with this body. */
+  | { readonly kind: "answered"; readonly body: JsonObject };
 
 export type DeleteOutcome = { readonly kind: "done" } | { readonly kind: "accepted"; readonly operationId: string };
 
@@ -64,6 +66,8 @@ export interface ResourceSource {
     call: ArmCall,
     page: { readonly after: string | undefined; readonly countMax: number },
   ) => Promise<{ readonly items: readonly JsonObject[]; readonly next: string | undefined }>;
+  /** The path of the collection answers one object in place of a list: a vault's health, for one. */
+  readonly whole?: (call: ArmCall) => Promise<JsonObject>;
 }
 
 export interface ResourceType {
