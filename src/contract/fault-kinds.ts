@@ -409,6 +409,20 @@ export const faultKinds = {
     ["the hub ended each time it ran this step"],
     "read the hub's log around the times of the attempts, then start the operation again",
   ),
+  EvidenceTooLarge: row(
+    500,
+    6,
+    "never",
+    ["a step found more than a job may keep"],
+    "report it with the job's id; the evidence tells the step",
+  ),
+  StaleOrder: row(
+    409,
+    3,
+    "never",
+    ["the hub that gave the command was silent and another hub has taken its job", "the hub's database was restored elsewhere meanwhile"],
+    "nothing: the newer hub carries the job on",
+  ),
   MachineNotDiscovered: row(
     404,
     2,

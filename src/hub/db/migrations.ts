@@ -3,7 +3,7 @@
 import { sql, type Kysely } from "kysely";
 import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
-import { jobStatements } from "../jobs/schema.ts";
+import { jobControlStatements, jobStatements } from "../jobs/schema.ts";
 import type { Tables } from "./tables.ts";
 
 interface Migration {
@@ -75,6 +75,7 @@ const migrations: readonly Migration[] = [
     ],
   },
   { number: 4, name: "jobs, steps, log", statements: jobStatements },
+  { number: 5, name: "job holds, restarts, fencing numbers", statements: jobControlStatements },
 ];
 
 /** Any number that no other program of this database takes: two hubs that start together migrate one after the other. */

@@ -26,8 +26,8 @@ export interface OrderState {
 }
 
 export interface OrderQueue {
-  /** Durable on return. The same orderId again changes nothing; with another content it is Fault StateConflict. */
-  enqueue(applianceId: ApplianceId, order: ApplianceOrder): Promise<void>;
+  /** Durable on return, or with the commit of the transaction given. The same orderId again changes nothing; with another content it is Fault StateConflict. */
+  enqueue(applianceId: ApplianceId, order: ApplianceOrder, db?: Kysely<Tables>): Promise<void>;
   /** Resolves once the appliance has answered, at once when it already has. Fault NotFound for an unknown order. */
   result(orderId: OrderId, signal: AbortSignal): Promise<ApplianceOrderResult>;
   find(orderId: OrderId): Promise<OrderState | undefined>;
@@ -58,7 +58,10 @@ const giveAgainMs = 30_000;
 export function openOrderQueue(dependencies: Dependencies): OrderQueue {
   const { db, clock } = dependencies;
   return {
-    enqueue: (applianceId, order) => enqueue(dependencies, applianceId, order),
+    enqueue: async (applianceId, order, transaction) => {
+      if (transaction !== undefined) await enqueue(transaction, clock, applianceId, order);
+      else await db.transaction().execute(async (own) => await enqueue(own, clock, applianceId, order));
+    },
     find: (orderId) => find(db, orderId),
     result: async (orderId, signal) => {
       for (;;) {
@@ -97,37 +100,34 @@ export function openOrderQueue(dependencies: Dependencies): OrderQueue {
   };
 }
 
-async function enqueue({ db, clock }: Dependencies, applianceId: ApplianceId, order: ApplianceOrder): Promise<void> {
-  const body = JSON.stringify(order);
-  await db.transaction().execute(async (transaction) => {
-    const inserted = await transaction
-      .insertInto("orders")
-      .values({
-        order_id: order.orderId,
-        appliance_id: applianceId,
-        kind: order.kind,
-        body,
-        state: "queued",
-        percent: 0,
-        progress_text: "",
-        result: null,
-        created_at: toTimestamp(clock.nowMs()),
-        given_at: null,
-        ended_at: null,
-      })
-      .onConflict((conflict) => conflict.column("order_id").doNothing())
-      .returning("order_id")
-      .executeTakeFirst();
-    if (inserted === undefined) {
-      const present = await transaction.selectFrom("orders").selectAll().where("order_id", "=", order.orderId).executeTakeFirstOrThrow();
-      if (present.appliance_id !== applianceId || present.kind !== order.kind)
-        throw new Fault("StateConflict", `could not give order ${order.orderId}: another order has this id`, {
-          evidence: { orderId: order.orderId, presentKind: present.kind },
-          retry: "never",
-        });
-    }
-    await notify(transaction, queueTopic(applianceId));
-  });
+async function enqueue(transaction: Kysely<Tables>, clock: Clock, applianceId: ApplianceId, order: ApplianceOrder): Promise<void> {
+  const inserted = await transaction
+    .insertInto("orders")
+    .values({
+      order_id: order.orderId,
+      appliance_id: applianceId,
+      kind: order.kind,
+      body: JSON.stringify(order),
+      state: "queued",
+      percent: 0,
+      progress_text: "",
+      result: null,
+      created_at: toTimestamp(clock.nowMs()),
+      given_at: null,
+      ended_at: null,
+    })
+    .onConflict((conflict) => conflict.column("order_id").doNothing())
+    .returning("order_id")
+    .executeTakeFirst();
+  if (inserted === undefined) {
+    const present = await transaction.selectFrom("orders").selectAll().where("order_id", "=", order.orderId).executeTakeFirstOrThrow();
+    if (present.appliance_id !== applianceId || present.kind !== order.kind)
+      throw new Fault("StateConflict", `could not give order ${order.orderId}: another order has this id`, {
+        evidence: { orderId: order.orderId, presentKind: present.kind },
+        retry: "never",
+      });
+  }
+  await notify(transaction, queueTopic(applianceId));
 }
 
 async function find(db: Kysely<Tables>, orderId: OrderId): Promise<OrderState | undefined> {

@@ -12,7 +12,8 @@ import { systemRandom } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { JobEngine, type JobEngineOptions, type JobOrder } from "./job-engine.ts";
 import { undoAttemptsMax } from "./job-run.ts";
-import { readLog, readSteps } from "./job-store.ts";
+import { readHolds } from "./job-control.ts";
+import { readJob, readLog, readSteps } from "./job-store.ts";
 import type { Database } from "../db/database.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
 import { defineTrialJob, touchRows, trialMoments, trialStatements } from "./trial-job.ts";
@@ -92,7 +93,7 @@ describe("a job", () => {
       engine.submit(first),
       (error) => error instanceof Fault && error.code === "StateConflict" && error.evidence["jobId"] === jobId,
     );
-    await engine.cancel(jobId);
+    await engine.cancel(jobId, "test");
     await engine.wait(jobId);
   });
 
@@ -134,11 +135,11 @@ describe("a job", () => {
     await using engine = startEngine();
     const jobId = await engine.submit(order({ moment: "three:inside", does: "wait" }));
     await untilStep(jobId, "three");
-    await engine.cancel(jobId);
+    await engine.cancel(jobId, "test");
     const job = await engine.wait(jobId);
     assert.deepEqual([job.state, job.fault?.id], ["cancelled", "JobCancelled"]);
     assert.deepEqual((await readEnd(jobId)).effects, []);
-    await assert.rejects(engine.cancel(jobId), (error) => error instanceof Fault && error.code === "StateConflict");
+    await assert.rejects(engine.cancel(jobId, "test"), (error) => error instanceof Fault && error.code === "StateConflict");
   });
 
   it("goes on at once in another hub when its hub stops", async () => {
@@ -150,6 +151,64 @@ describe("a job", () => {
     await using second = startEngine({ leaseMs: 60_000 });
     assert.equal((await second.wait(jobId)).state, "succeeded");
     assert.deepEqual(await readEnd(jobId), whole);
+  });
+});
+
+describe("a job that waits for a person", () => {
+  it("is suspended at its hold, holds no hub, and goes on when it is resumed", async () => {
+    const first = startEngine();
+    const jobId = await first.submit(order({ moment: "two:inside", does: "hold" }));
+    await untilState(jobId, "suspended");
+    await first[Symbol.asyncDispose]();
+    await using engine = startEngine();
+    assert.deepEqual(
+      (await readHolds(database.db, jobId)).map(({ name, step, answer }) => ({ name, step, answer })),
+      [{ name: "inside", step: "two", answer: undefined }],
+    );
+    await engine.resume(jobId, "anna", "the cable is in");
+    assert.equal((await engine.wait(jobId)).state, "succeeded");
+    assert.deepEqual(await readEnd(jobId), whole);
+    const [hold] = await readHolds(database.db, jobId);
+    assert.deepEqual([hold?.answer?.by, hold?.answer?.comments], ["anna", "the cable is in"]);
+    const texts = (await readLog(database.db, jobId)).map((line) => line.text);
+    assert.ok(texts.includes("resumed by anna") && texts.includes("went on for anna: the cable is in"), texts.join("; "));
+    assert.equal((await readSteps(database.db, jobId))[1]?.attemptCount, 1, "a hold is no failed attempt");
+    await assert.rejects(engine.resume(jobId, "anna", ""), isConflict);
+  });
+
+  it("is undone when it is cancelled meanwhile", async () => {
+    await using engine = startEngine();
+    const jobId = await engine.submit(order({ moment: "three:inside", does: "hold" }));
+    await untilState(jobId, "suspended");
+    await engine.cancel(jobId, "anna");
+    assert.equal((await engine.wait(jobId)).state, "cancelled");
+    assert.deepEqual((await readEnd(jobId)).effects, []);
+  });
+});
+
+describe("a job that failed", () => {
+  it("is begun again once, as a new job with the same parameters", async () => {
+    await using engine = startEngine();
+    const jobId = await engine.submit(order({ failsAt: "two:inside" }));
+    assert.equal((await engine.wait(jobId)).state, "failed");
+    const newJobId = await engine.restart(jobId, "anna");
+    const again = await engine.wait(newJobId);
+    assert.deepEqual([again.state, again.restartOf, again.actor], ["failed", jobId, "anna"]);
+    await assert.rejects(engine.restart(jobId, "anna"), isConflict);
+    assert.equal(engine.canRestart(again), true);
+  });
+
+  it("is not begun again when its resource refuses or it succeeded, and nothing is left of the attempt", async () => {
+    await using engine = startEngine();
+    const refused = await engine.submit(order({ moment: "four:undo", does: "undoFail", failsAt: "one:inside" }));
+    await engine.wait(refused);
+    await assert.rejects(engine.restart(refused, "anna"), isConflict);
+    const found = await sql<{ count: string }>`select count(*) from jobs where restart_of = ${refused}`.execute(database.db);
+    assert.equal(found.rows[0]?.count, "0");
+    const succeeded = await engine.submit(order({}));
+    await engine.wait(succeeded);
+    await assert.rejects(engine.restart(succeeded, "anna"), isConflict);
+    await assert.rejects(engine.restart(systemRandom.uuid(), "anna"), (error) => error instanceof Fault && error.code === "NotFound");
   });
 });
 
@@ -218,6 +277,12 @@ async function startChild(kind: string): Promise<AsyncDisposable & { readonly pr
     if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
   };
   return { process: child, [Symbol.asyncDispose]: close };
+}
+
+const isConflict = (error: unknown): boolean => error instanceof Fault && error.code === "StateConflict";
+
+async function untilState(jobId: string, state: string): Promise<void> {
+  while ((await readJob(database.db, jobId))?.state !== state) await systemClock.sleep(10);
 }
 
 async function untilStep(jobId: string, name: string): Promise<void> {

@@ -7,8 +7,9 @@ import { Fault } from "../../contract/errors.ts";
 import type { Database } from "../db/database.ts";
 import { notify } from "../db/notifications.ts";
 import type { JobKind, JobRecord, Queryable } from "./job.ts";
-import { runJob } from "./job-run.ts";
-import { claimJob, extendLeases, insertJob, readJob, releaseLease, requestCancel, type JobLease } from "./job-store.ts";
+import { runJob, type JobRunEnd } from "./job-run.ts";
+import { cancelJob, restartJob, resumeJob } from "./job-control.ts";
+import { claimJob, extendLeases, insertJob, readJob, releaseLease, type JobLease } from "./job-store.ts";
 
 export interface JobEngineOptions {
   readonly database: Database;
@@ -20,7 +21,7 @@ export interface JobEngineOptions {
   readonly leaseMs?: number;
   /** Longest time between looks for work that nobody told of; 1000 unless told. */
   readonly pollMs?: number;
-  /** Jobs that this hub runs at once; 16 unless told. */
+  /** Jobs that this hub runs at once; 256 unless told. A job that waits holds no database connection. */
   readonly jobsMax?: number;
 }
 
@@ -79,19 +80,32 @@ export class JobEngine implements AsyncDisposable {
     return jobId;
   }
 
-  /** Asks a job to stop and undo what it did. Refused once it has ended or is being undone. */
-  async cancel(jobId: string): Promise<void> {
+  /** Asks a job to stop and undo what it did, also one that waits for a person. Refused once it has ended or is being undone. */
+  async cancel(jobId: string, by: string): Promise<void> {
     const { db } = this.#options.database;
-    if (await requestCancel(db, jobId)) {
-      await notify(db, topic);
-      return;
-    }
-    const job = await readJob(db, jobId);
-    if (job === undefined) throw new Fault("NotFound", `could not cancel job ${jobId}: it does not exist`);
-    throw new Fault("StateConflict", `could not cancel ${job.title} of ${job.targetName}: it is ${job.state}`, {
-      evidence: { jobId, state: job.state },
-      retry: "never",
-    });
+    await cancelJob(db, jobId, by);
+    await notify(db, topic);
+  }
+
+  /** Lets a suspended job go on from its hold point. */
+  async resume(jobId: string, by: string, comments: string): Promise<void> {
+    const { db } = this.#options.database;
+    await resumeJob(db, jobId, { by, comments });
+    await notify(db, topic);
+  }
+
+  /** Begins a failed or cancelled job again as a new one; answers the id of the new job, which is also its operation's. */
+  async restart(jobId: string, by: string): Promise<string> {
+    const { database, kinds, random } = this.#options;
+    const newJobId = await restartJob(database.db, jobId, { by, newJobId: random.uuid(), kinds });
+    await notify(database.db, topic);
+    return newJobId;
+  }
+
+  /** Whether jobs of this kind can be restarted, for those who list what a person may do. */
+  canRestart(job: JobRecord): boolean {
+    const hasEnded = job.state === "failed" || job.state === "cancelled";
+    return hasEnded && job.restartedAs === undefined && this.#options.kinds.find((each) => each.kind === job.kind)?.restart !== undefined;
   }
 
   /** Waits until the job has ended, whoever runs it. */
@@ -135,7 +149,7 @@ export class JobEngine implements AsyncDisposable {
   }
 
   async #claimAll(): Promise<void> {
-    const { database, kinds, jobsMax = 16 } = this.#options;
+    const { database, kinds, jobsMax = 256 } = this.#options;
     while (this.#running.size < jobsMax && !this.#stopping.signal.aborted) {
       const askedAtMs = this.#options.clock.monotonicMs();
       const claim = { owner: this.#owner, kinds: kinds.map((kind) => kind.kind), leaseMs: this.#leaseMs };
@@ -159,12 +173,12 @@ export class JobEngine implements AsyncDisposable {
     this.#running.set(job.jobId, { lease, interrupt, cancel, ended, leasedUntilMs });
   }
 
-  async #finish(lease: JobLease, run: Promise<"ended" | "interrupted">): Promise<void> {
+  async #finish(lease: JobLease, run: Promise<JobRunEnd>): Promise<void> {
     const { database, log } = this.#options;
     try {
       const end = await run;
       if (end === "interrupted" && this.#stopping.signal.aborted) await releaseLease(database.db, lease);
-      if (end === "ended") await notify(database.db, topic);
+      if (end !== "interrupted") await notify(database.db, topic);
     } catch (error) {
       // The lease lapses by itself, and the job is then taken again.
       log.error("job run broke off", {

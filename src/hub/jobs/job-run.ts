@@ -3,6 +3,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Log, LogFields } from "../../base/log.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../../contract/errors.ts";
+import { HoldRequested, readHoldAnswer, suspendJob } from "./job-control.ts";
 import { isConnectionFault } from "./connection-fault.ts";
 import type { JobKind, JobOutcome, JobRecord, JobStep, Queryable, StepContext, StepRecord } from "./job.ts";
 import {
@@ -42,14 +43,15 @@ export interface JobRunOptions {
   readonly cancel: AbortSignal;
 }
 
-/** "interrupted": the job is unfinished and any hub may take it; nothing was decided here. */
-export type JobRunEnd = "ended" | "interrupted";
+/** "interrupted": the job is unfinished and any hub may take it; nothing was decided here. "held": it waits for a person. */
+export type JobRunEnd = "ended" | "interrupted" | "held";
 
 export async function runJob(options: JobRunOptions): Promise<JobRunEnd> {
   try {
     await new JobRun(options).run();
     return "ended";
   } catch (error) {
+    if (error instanceof HoldRequested) return "held";
     if (options.interrupt.aborted || error instanceof LeaseLost || isConnectionFault(error)) {
       options.log.warn("job interrupted", { jobId: options.job.jobId, reason: error instanceof Error ? error.message : String(error) });
       return "interrupted";
@@ -127,6 +129,7 @@ class JobRun {
       return undefined;
     } catch (error) {
       if (interrupt.aborted || error instanceof LeaseLost || isConnectionFault(error)) throw error;
+      if (error instanceof HoldRequested) await this.#suspend(step, error);
       const fault = cancel.aborted ? cancelledFault(job, step) : toReport(asFault(error, step.title));
       log.warn("job step failed", {
         jobId: job.jobId,
@@ -137,6 +140,13 @@ class JobRun {
       });
       return await fail(fault);
     }
+  }
+
+  async #suspend(step: JobStep<object, object>, request: HoldRequested): Promise<never> {
+    const { job, log } = this.#options;
+    await this.#write(async (db) => await suspendJob(db, job.jobId, step.name, request.point));
+    log.info("job held", { jobId: job.jobId, step: step.name, hold: request.point.name });
+    throw request;
   }
 
   /** Undoes every step that was begun, the last first; answers the faults of undos that never succeeded. */
@@ -164,7 +174,7 @@ class JobRun {
     for (let attempt = attemptsBefore + 1; ; attempt++) {
       await this.#write(async (db) => await setUndo(db, job.jobId, step.name, "running"));
       try {
-        await undo(this.#context(step, interrupt));
+        await undo({ ...this.#context(step, interrupt), hold: refuseHold });
         await this.#write(async (db) => {
           await setUndo(db, job.jobId, step.name, "done");
           await appendLog(db, job.jobId, step.name, "undone", {});
@@ -211,6 +221,11 @@ class JobRun {
       log: async (text: string, fields: LogFields = {}) =>
         await this.#write(async (transaction) => await appendLog(transaction, job.jobId, step.name, text, fields)),
       write: async (task) => await this.#write(task),
+      hold: async (point) => {
+        const answer = await readHoldAnswer(db, job.jobId, point.name);
+        if (answer === undefined) throw new HoldRequested(point);
+        return answer;
+      },
       confirm: async () => await underLease(db, lease, async () => undefined),
     };
   }
@@ -236,6 +251,10 @@ class JobRun {
   #record(name: string): StepRecord | undefined {
     return this.#steps.find((record) => record.name === name);
   }
+}
+
+async function refuseHold(): Promise<never> {
+  throw new Error("assertion failed: an undo holds for nobody");
 }
 
 function cancelledFault(job: JobRecord, step: JobStep<object, object>): FaultReport {

@@ -8,6 +8,9 @@ import type { JobLogLine, JobOutcome, JobRecord, JobState, Queryable, StepRecord
 
 /** Lines kept of one job; what comes later is only counted. */
 const logLinesMax = 1000;
+const logFieldsCharactersMax = 8000;
+/** Of one step, as text. */
+const evidenceBytesMax = 1 << 20;
 
 export interface JobSubmission {
   readonly jobId: string;
@@ -20,6 +23,7 @@ export interface JobSubmission {
   readonly lockKey: string;
   readonly actor: string;
   readonly parameters: object;
+  readonly restartOf?: string;
 }
 
 /** One hub's claim of one job. */
@@ -38,7 +42,7 @@ export class LeaseLost extends Error {
 }
 
 const jobColumns = sql`job_id, kind, title, scope, target_id, target_name, actor, parameters, state, percent, text, fault,
-  cancel_requested_at is not null as is_cancel_requested, created_at, started_at, ended_at`;
+  cancel_requested_at is not null as is_cancel_requested, restart_of, restarted_as, created_at, started_at, ended_at`;
 
 interface JobRow {
   job_id: string;
@@ -54,6 +58,8 @@ interface JobRow {
   text: string;
   fault: FaultReport | null;
   is_cancel_requested: boolean;
+  restart_of: string | null;
+  restarted_as: string | null;
   created_at: string;
   started_at: string | null;
   ended_at: string | null;
@@ -62,9 +68,9 @@ interface JobRow {
 /** Stores a job to be run and the ARM operation of the same id; the same jobId again changes nothing. Throws StateConflict while another job holds the lock key. */
 export async function insertJob(db: Queryable, job: JobSubmission): Promise<void> {
   const inserted = await sql`
-    insert into jobs (job_id, kind, title, scope, target_id, target_name, lock_key, actor, parameters)
+    insert into jobs (job_id, kind, title, scope, target_id, target_name, lock_key, actor, parameters, restart_of)
     values (${job.jobId}, ${job.kind}, ${job.title}, ${job.scope}, ${job.targetId}, ${job.targetName}, ${job.lockKey}, ${job.actor},
-      ${JSON.stringify(job.parameters)}::jsonb)
+      ${JSON.stringify(job.parameters)}::jsonb, ${job.restartOf ?? null})
     on conflict do nothing returning job_id`.execute(db);
   if (inserted.rows.length === 1) {
     await sql`insert into operations (operation_id, resource_id, action, status, percent, started_at)
@@ -86,10 +92,10 @@ export async function claimJob(
   claim: { readonly owner: string; readonly kinds: readonly string[]; readonly leaseMs: number },
 ): Promise<{ readonly lease: JobLease; readonly job: JobRecord } | undefined> {
   const claimed = await sql<JobRow & { fence: string }>`
-    update jobs set owner = ${claim.owner}, fence = fence + 1, lease_until = clock_timestamp() + ${claim.leaseMs} * interval '1 ms'
+    update jobs set owner = ${claim.owner}, fence = nextval('fence_numbers'), take_count = take_count + 1, lease_until = clock_timestamp() + ${claim.leaseMs} * interval '1 ms'
     where job_id = (
       select job_id from jobs where ended_at is null and kind = any(${claim.kinds})
-        and (owner is null or lease_until < clock_timestamp())
+        and (owner is null or lease_until < clock_timestamp()) and (state <> 'suspended' or cancel_requested_at is not null)
       order by created_at for update skip locked limit 1)
     returning ${jobColumns}, fence`.execute(db);
   const row = claimed.rows[0];
@@ -129,12 +135,6 @@ export async function underLease<T>(db: Queryable, lease: JobLease, task: (db: Q
   });
 }
 
-export async function requestCancel(db: Queryable, jobId: string): Promise<boolean> {
-  const asked = await sql`update jobs set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
-    where job_id = ${jobId} and state in ('notStarted', 'inProgress') returning job_id`.execute(db);
-  return asked.rows.length === 1;
-}
-
 export async function isCancelRequested(db: Queryable, jobId: string): Promise<boolean> {
   const found = await sql<{ asked: boolean }>`select cancel_requested_at is not null as asked from jobs where job_id = ${jobId}`.execute(
     db,
@@ -149,7 +149,7 @@ export async function beginJob(
   steps: readonly { readonly name: string; readonly title: string }[],
 ): Promise<void> {
   await sql`update jobs set state = 'inProgress', started_at = coalesce(started_at, clock_timestamp())
-    where job_id = ${jobId} and state = 'notStarted'`.execute(db);
+    where job_id = ${jobId} and state in ('notStarted', 'suspended')`.execute(db);
   for (const [position, step] of steps.entries())
     await sql`insert into job_steps (job_id, name, title, position) values (${jobId}, ${step.name}, ${step.title}, ${position})
       on conflict (job_id, name) do update set position = excluded.position`.execute(db);
@@ -161,8 +161,13 @@ export async function beginStep(db: Queryable, jobId: string, name: string): Pro
 }
 
 export async function saveEvidence(db: Queryable, jobId: string, name: string, evidence: object): Promise<void> {
-  await sql`update job_steps set evidence = evidence || ${JSON.stringify(evidence)}::jsonb
-    where job_id = ${jobId} and name = ${name}`.execute(db);
+  const saved = await sql<{ bytes: number }>`update job_steps set evidence = evidence || ${JSON.stringify(evidence)}::jsonb
+    where job_id = ${jobId} and name = ${name} returning octet_length(evidence::text) as bytes`.execute(db);
+  const evidenceBytes = saved.rows[0]?.bytes ?? 0;
+  if (evidenceBytes > evidenceBytesMax)
+    throw new Fault("EvidenceTooLarge", `could not store the evidence of step ${name}: it is too large`, {
+      evidence: { jobId, step: name, evidenceBytes, evidenceBytesMax },
+    });
 }
 
 export async function endStep(db: Queryable, jobId: string, name: string, fault?: FaultReport): Promise<void> {
@@ -201,10 +206,12 @@ export async function setProgress(db: Queryable, lease: JobLease, percent: numbe
 }
 
 export async function appendLog(db: Queryable, jobId: string, step: string, text: string, fields: LogFields): Promise<void> {
+  const fieldsText = JSON.stringify(fields);
+  const kept = fieldsText.length > logFieldsCharactersMax ? JSON.stringify({ omittedCharacters: fieldsText.length }) : fieldsText;
   await sql`with numbered as (
       update jobs set log_count = log_count + 1 where job_id = ${jobId} returning log_count)
     insert into job_log (job_id, serial, step, text, fields)
-    select ${jobId}, log_count, ${step}, ${text.slice(0, 4000)}, ${JSON.stringify(fields)}::jsonb from numbered
+    select ${jobId}, log_count, ${step}, ${text.slice(0, 4000)}, ${kept}::jsonb from numbered
     where log_count <= ${logLinesMax}`.execute(db);
 }
 
@@ -285,6 +292,8 @@ function toJob(row: JobRow): JobRecord {
     text: row.text,
     isCancelRequested: row.is_cancel_requested,
     createdAt: row.created_at,
+    ...(row.restart_of === null ? {} : { restartOf: row.restart_of }),
+    ...(row.restarted_as === null ? {} : { restartedAs: row.restarted_as }),
     ...(row.fault === null ? {} : { fault: row.fault }),
     ...(row.started_at === null ? {} : { startedAt: row.started_at }),
     ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),

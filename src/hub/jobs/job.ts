@@ -10,7 +10,8 @@ import type { Tables } from "../db/tables.ts";
 /** Either the pool or a transaction of it. */
 export type Queryable = Kysely<Tables>;
 
-export type JobState = "notStarted" | "inProgress" | "undoing" | "succeeded" | "failed" | "cancelled";
+/** suspended: a step waits for a person; resume or cancel goes on. */
+export type JobState = "notStarted" | "inProgress" | "suspended" | "undoing" | "succeeded" | "failed" | "cancelled";
 export type StepState = "waiting" | "running" | "done" | "failed";
 export type UndoState = "none" | "running" | "done" | "failed" | "notNeeded";
 
@@ -20,7 +21,10 @@ export type UndoState = "none" | "running" | "done" | "failed" | "notNeeded";
  */
 export interface StepContext<Parameters extends object, State extends object> {
   readonly jobId: string;
-  /** Rises each time a hub takes the job. A command with a lower number than one seen before must be refused. */
+  /**
+   * Rises each time a hub takes any job, so the numbers of all jobs of a database can be compared. It goes with every command to
+   * something outside the database; who gets a lower number than it saw before for the same thing must refuse it.
+   */
   readonly fence: number;
   readonly parameters: Parameters;
   /** Evidence of all steps so far, merged in the order of the steps. */
@@ -35,8 +39,27 @@ export interface StepContext<Parameters extends object, State extends object> {
   log(text: string, fields?: LogFields): Promise<void>;
   /** One transaction that commits only while this run still owns the job. All writes of a step to the database go through it. */
   write<T>(task: (db: Queryable) => Promise<T>): Promise<T>;
+  /**
+   * Goes on once a person has resumed the job at this point; before that it rejects, the job is suspended and holds no hub. The step is
+   * then run again from its start, where the same call answers. What it rejects with must be passed on. Not for undos.
+   */
+  hold(point: HoldPoint): Promise<HoldAnswer>;
   /** Rejects when another hub has taken the job. Called right before each command to something outside the database. */
   confirm(): Promise<void>;
+}
+
+export interface HoldPoint {
+  /** Identity of the point in its job; never renamed. */
+  readonly name: string;
+  readonly title: string;
+  /** What the person is to do before resuming. */
+  readonly instructions: string;
+}
+
+export interface HoldAnswer {
+  readonly by: string;
+  readonly comments: string;
+  readonly at: string;
 }
 
 export interface JobStep<Parameters extends object, State extends object> {
@@ -64,6 +87,11 @@ export interface JobDefinition<Parameters extends object, State extends object> 
   readonly steps: readonly JobStep<Parameters, State>[];
   /** Settles the resource in the transaction that ends the job; answers the body that ends the ARM operation, if any. */
   readonly settle: (db: Queryable, end: JobEnd<Parameters, State>) => Promise<JsonObject | undefined>;
+  /**
+   * Makes a failed or cancelled job restartable: checks that the resource is in a state from which it may begin (throws a Fault if not)
+   * and sets the state of the beginning, in the transaction that stores the new job. Absent: the job cannot be restarted.
+   */
+  readonly restart?: (db: Queryable, begin: { readonly jobId: string; readonly parameters: Parameters }) => Promise<void>;
 }
 
 export interface JobEnd<Parameters extends object, State extends object> {
@@ -123,9 +151,19 @@ export interface JobRecord {
   readonly text: string;
   readonly fault?: FaultReport;
   readonly isCancelRequested: boolean;
+  /** The job that this one begins again. */
+  readonly restartOf?: string;
+  /** The job that began this one again. */
+  readonly restartedAs?: string;
   readonly createdAt: string;
   readonly startedAt?: string;
   readonly endedAt?: string;
+}
+
+export interface JobHold extends HoldPoint {
+  readonly step: string;
+  readonly heldAt: string;
+  readonly answer?: HoldAnswer;
 }
 
 export interface JobLogLine {

@@ -1,4 +1,4 @@
-// The jobs' tables: one row a job with its lease and fencing number, one a step, one a log line.
+// The jobs' tables: one row a job with its lease and fencing number, one a step, one a log line, one a hold.
 
 export const jobStatements: readonly string[] = [
   `create table jobs (
@@ -19,4 +19,15 @@ export const jobStatements: readonly string[] = [
   `create table job_log (
     job_id uuid not null references jobs on delete cascade, serial int not null, at timestamptz not null default clock_timestamp(),
     step text not null, text text not null, fields jsonb not null, primary key (job_id, serial))`,
+];
+
+/** Holds that wait for a person, jobs begun again, and one rising sequence of fencing numbers for every command of every job. */
+export const jobControlStatements: readonly string[] = [
+  `alter table jobs add column restart_of uuid, add column restarted_as uuid, add column take_count int not null default 0`,
+  `create table job_holds (
+    job_id uuid not null references jobs on delete cascade, name text not null, step text not null, title text not null,
+    instructions text not null, held_at timestamptz not null default clock_timestamp(), resumed_at timestamptz, resumed_by text,
+    comments text not null default '', primary key (job_id, name))`,
+  `create sequence fence_numbers as bigint`,
+  `select setval('fence_numbers', coalesce((select max(fence) from jobs), 0) + 1)`,
 ];

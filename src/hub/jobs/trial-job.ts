@@ -10,7 +10,7 @@ const moments = ["before", "inside", "after", "undo"] as const;
 const parametersShape = z.object({
   /** "two:inside": where something happens. */
   moment: z.string().optional(),
-  does: z.enum(["kill", "wait", "undoFail"]).optional(),
+  does: z.enum(["kill", "wait", "undoFail", "hold"]).optional(),
   /** "three:inside": where the step fails. */
   failsAt: z.string().optional(),
 });
@@ -46,6 +46,10 @@ export function defineTrialJob(world: TrialWorld, db: Queryable, kind: string): 
       );
       return { outcome: end.outcome.kind };
     },
+    restart: async (transaction, { parameters, jobId }) => {
+      if (parameters.does === "undoFail") throw new Fault("StateConflict", "the target is not in a state to begin again");
+      await sql`insert into trial_acts (job_id, name, act, fence) values (${jobId}, 'restart', 'do', 0)`.execute(transaction);
+    },
   });
 }
 
@@ -61,7 +65,11 @@ function trialStep(world: TrialWorld, db: Queryable, name: Name): JobStep<Parame
         if (mustFail(parameters, moment)) throw new Fault("InputInvalid", `step ${name} failed as told`);
         if (!isNow(parameters, moment)) return;
         // A kill, and a wait, happen once: the hub that takes over goes on.
-        if (parameters.does === "kill" && fence === 1) world.kill();
+        if (parameters.does === "kill" && (await isFirstTime(db, jobId))) world.kill();
+        if (parameters.does === "hold") {
+          const answer = await context.hold({ name: moment, title: `hold at ${moment}`, instructions: "look, then resume" });
+          await context.log(`went on for ${answer.by}: ${answer.comments}`);
+        }
         if (parameters.does === "wait") await untilAborted(signal);
       };
       await meet("before");
@@ -77,10 +85,15 @@ function trialStep(world: TrialWorld, db: Queryable, name: Name): JobStep<Parame
     undo: async ({ parameters, jobId, fence, confirm }) => {
       await confirm();
       await world.touch(db, jobId, name, "undo", fence);
-      if (isNow(parameters, "undo") && parameters.does === "kill" && fence === 1) world.kill();
+      if (isNow(parameters, "undo") && parameters.does === "kill" && (await isFirstTime(db, jobId))) world.kill();
       if (isNow(parameters, "undo") && parameters.does === "undoFail") throw new Fault("Internal", `undo of ${name} failed as told`);
     },
   };
+}
+
+async function isFirstTime(db: Queryable, jobId: string): Promise<boolean> {
+  const first = await sql`insert into trial_kills (job_id) values (${jobId}) on conflict do nothing returning job_id`.execute(db);
+  return first.rows.length === 1;
 }
 
 async function untilAborted(signal: AbortSignal): Promise<never> {
@@ -91,6 +104,7 @@ async function untilAborted(signal: AbortSignal): Promise<never> {
 export const trialStatements: readonly string[] = [
   `create table if not exists trial_effects (job_id uuid, name text, fence int, primary key (job_id, name))`,
   `create table if not exists trial_acts (serial bigserial, job_id uuid, name text, act text, fence int)`,
+  `create table if not exists trial_kills (job_id uuid primary key)`,
   `create table if not exists trial_ends (job_id uuid primary key, outcome text, evidence jsonb)`,
 ];
 

@@ -72,7 +72,7 @@ async function giveOnce(
 ): Promise<ApplianceOrderResult> {
   const order: ApplianceOrder = { ...wish.draft, orderId };
   // The job's row stays locked until the order is stored: a hub that lost the job cannot give orders in its name.
-  await context.write(async () => await services.orders.enqueue(parseApplianceId(wish.applianceId), order));
+  await context.write(async (db) => await services.orders.enqueue(parseApplianceId(wish.applianceId), order, db));
   return await waitForResult(services, context, orderId, wish);
 }
 

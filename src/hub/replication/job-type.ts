@@ -41,9 +41,9 @@ export function jobResource(services: HubServices, engine: () => JobEngine): Res
     actions: {
       cancel: defineAction({
         body: z.unknown(),
-        run: async ({ id }) => {
+        run: async ({ id, caller }) => {
           const jobId = id.name.toLowerCase();
-          await engine().cancel(jobId);
+          await engine().cancel(jobId, caller.name);
           const job = await readJob(db, jobId);
           return { kind: "done", ...(job === undefined ? {} : { body: toArmJob(vaultOf(id), job, await readSteps(db, jobId), {}) }) };
         },
@@ -132,6 +132,7 @@ function stateOf(state: JobState): string {
   return {
     notStarted: "NotStarted",
     inProgress: "InProgress",
+    suspended: "Suspended",
     undoing: "InProgress",
     succeeded: "Succeeded",
     failed: "Failed",
@@ -143,6 +144,7 @@ function describe(job: JobRecord): string {
   return {
     notStarted: "Waiting",
     inProgress: job.text === "" ? "InProgress" : job.text,
+    suspended: job.text,
     undoing: "RollingBack",
     succeeded: "Completed",
     failed: "Failed",

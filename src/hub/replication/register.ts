@@ -27,9 +27,6 @@ export interface ReplicationDependencies {
   readonly jobs?: Pick<JobEngineOptions, "leaseMs" | "pollMs" | "jobsMax">;
 }
 
-/** More jobs at once would need more database connections than the pool has: a step may hold two. */
-const jobsMax = 6;
-
 export function registerReplication(dependencies: ReplicationDependencies): OpenExtension {
   return async (services, { landing }) => {
     const world = await dependencies.openWorld(services, landing);
@@ -62,7 +59,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       start: async () => {
         await reattachLanded(replication);
         const { database, clock, random, log } = services;
-        engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, jobsMax, ...dependencies.jobs });
+        engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, ...dependencies.jobs });
       },
       [Symbol.asyncDispose]: async () => {
         await engine?.[Symbol.asyncDispose]();
