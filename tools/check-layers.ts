@@ -12,7 +12,7 @@ export interface Layer {
 
 const leaves = ["src/base", "src/contract"];
 const planes = [...leaves, "src/disk", "src/store", "src/vault", "src/nbd", "src/connectivity", "src/landing"];
-const programs = ["src/agent", "src/appliance", "src/hub", "src/cli", "src/cli/setup", "src/cli/output.ts", "src/main.ts"];
+const programs = ["src/agent", "src/appliance", "src/hub", "src/cli", "src/cli/setup", "src/cli/output.ts", "src/sim", "src/main.ts"];
 const all = [...planes, ...programs, "lab", "lab/packages.ts"];
 
 /** ARCHITECTURE.md shows the same table to people. */
@@ -32,6 +32,8 @@ export const layers: readonly Layer[] = [
   { row: "src/cli/setup", mayImport: [...leaves, "src/cli/output.ts", "lab/packages.ts"] },
   // How every command prints; the programs' own commands use it too.
   { row: "src/cli/output.ts", mayImport: leaves },
+  // A hub with a simulated site in one process: the only place that knows both sides of the appliance protocol.
+  { row: "src/sim", mayImport: [...planes, "src/appliance", "src/hub", "src/cli"] },
   // The one executable finds every program, by dynamic import.
   { row: "src/main.ts", mayImport: all },
   { row: "src/portal", mayImport: ["src/contract"] },
