@@ -7,6 +7,7 @@ import type { AgentFiles } from "./appliance/push/agent-archive.ts";
 import { writeFileAtomic } from "./base/atomic-file.ts";
 import { printFault } from "./cli/output.ts";
 import { asFault } from "./contract/errors.ts";
+import type { HubCommandParts } from "./hub/hub-command.ts";
 
 interface Noun {
   readonly name: string;
@@ -83,7 +84,16 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./cli/landed.ts")).registerLandedCommand,
   },
   { name: "job", summary: "jobs of the hub: list, show, cancel", load: async () => (await import("./cli/job.ts")).registerJobCommand },
-  { name: "hub", summary: "the hub program: run", load: async () => (await import("./hub/hub-command.ts")).registerHubCommand },
+  {
+    name: "hub",
+    summary: "the hub program: run, or --ephemeral to try programs against one",
+    load: async () => {
+      const { registerHubCommand } = await import("./hub/hub-command.ts");
+      const startEphemeral: HubCommandParts["startEphemeral"] = async (wish) =>
+        await (await import("./sim/ephemeral-hub.ts")).startEphemeralHub(wish);
+      return (program) => registerHubCommand(program, { startEphemeral });
+    },
+  },
   {
     name: "dev",
     summary: "checks, tests and benchmarks of this checkout",

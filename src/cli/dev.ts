@@ -68,6 +68,19 @@ export function registerDevCommand(program: Command): void {
     .action(async (files: readonly string[], options: { readonly slow?: boolean }) =>
       finish([await runBenches(files, options.slow === true)]),
     );
+  noun
+    .command("conformance")
+    .description("drive a hub with Microsoft's unmodified SDKs: every test of test/conformance, each against an ephemeral hub")
+    .argument("[files...]", "files in test/conformance")
+    .option("--lab", "the article's journey against a real lab: real guests, ten minutes and more")
+    .action(async (files: readonly string[], options: { readonly lab?: boolean }) =>
+      finish([await runConformance(files, options.lab === true)]),
+    );
+  noun
+    .command("proof")
+    .description("run one proof of test/proof: a promise that is kept under every kind of harm, shown in figures")
+    .argument("<name>", "for example durability")
+    .action(async (name: string) => finish([await runProof(name)]));
 }
 
 /** One of the parts said no: exit code 1. */
@@ -178,6 +191,23 @@ async function runBenches(files: readonly string[], isSlowToo: boolean): Promise
   }
   say(failed.length === 0 ? `${found.length} benchmarks done` : `benchmarks that failed: ${failed.join(", ")}`);
   return failed.length === 0 && found.length > 0;
+}
+
+async function runConformance(files: readonly string[], isLab: boolean): Promise<boolean> {
+  await ensurePackages(packagesFor("test"), { purpose: "watari dev conformance", confirm: "announce" });
+  if (isLab)
+    return await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", "test/conformance/lab-journey.ts"], runTimeoutMs);
+  const found = files.length > 0 ? files : await findTests(["test/conformance/*.test.ts"]);
+  const { isGood, totals } = await runTests(found, { concurrency: 2, timeoutMs: unitTestTimeoutMs });
+  return isGood && totals !== undefined;
+}
+
+async function runProof(name: string): Promise<boolean> {
+  const proofs = await findTests(["test/proof/*-proof.ts"]);
+  const found = proofs.find((path) => path === `test/proof/${name}-proof.ts`);
+  if (found !== undefined) return await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", found], runTimeoutMs);
+  say(`there is no proof ${name}; there are: ${proofs.map((path) => path.slice("test/proof/".length, -"-proof.ts".length)).join(", ")}`);
+  return false;
 }
 
 async function runInherited(program: string, args: readonly string[], timeoutMs: number): Promise<boolean> {

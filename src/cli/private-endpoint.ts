@@ -28,8 +28,15 @@ export interface NamedAddress {
   readonly addresses: readonly string[];
 }
 
-/** Creates what is missing; safe to repeat. Answers every name with its private addresses. */
+/** As openPrivateDoor, and says every name to the person who asked. */
 export async function createPrivateEndpoint(arm: ArmClient, request: PrivateEndpointRequest): Promise<readonly NamedAddress[]> {
+  const names = await openPrivateDoor(arm, request);
+  for (const entry of names) say(`private name ${entry.name} → ${entry.addresses.join(", ")}`);
+  return names;
+}
+
+/** Creates what is missing; safe to repeat. Answers every name with its private addresses. */
+export async function openPrivateDoor(arm: ArmClient, request: PrivateEndpointRequest): Promise<readonly NamedAddress[]> {
   const { network, subnet, zone, name } = request;
   const networkId = `${arm.groupPath}/providers/Microsoft.Network/virtualNetworks/${network}`;
   const zoneId = `${arm.groupPath}/providers/Microsoft.Network/privateDnsZones/${zone}`;
@@ -50,9 +57,7 @@ export async function createPrivateEndpoint(arm: ArmClient, request: PrivateEndp
     properties: { privateDnsZoneConfigs: [{ name: zone.replaceAll(".", "-"), properties: { privateDnsZoneId: zoneId } }] },
   });
   const endpoint = endpointShape.parse(await arm.get(endpointId));
-  const names = endpoint.properties.customDnsConfigs.map(({ fqdn, ipAddresses }) => ({ name: fqdn, addresses: ipAddresses }));
-  for (const entry of names) say(`private name ${entry.name} → ${entry.addresses.join(", ")}`);
-  return names;
+  return endpoint.properties.customDnsConfigs.map(({ fqdn, ipAddresses }) => ({ name: fqdn, addresses: ipAddresses }));
 }
 
 const recordSetShape = z.looseObject({ id: z.string() });

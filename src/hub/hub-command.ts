@@ -1,28 +1,124 @@
-// `watari hub run`: the hub as a program, until it is told to stop.
+// `watari hub`: the hub as a program, with its own state until it is told to stop, or ephemeral for whoever wants to try against one.
 
-import type { Command } from "commander";
+import { InvalidArgumentError, type Command } from "commander";
 import { systemClock } from "../base/clock.ts";
-import { openLog } from "../base/log.ts";
+import { openLog, silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { say } from "../cli/output.ts";
 import { extensions } from "./extensions.ts";
 import { readHubConfig } from "./hub-config.ts";
 import { startHub } from "./main.ts";
 
-export function registerHubCommand(program: Command): void {
-  const noun = program.command("hub").description("the hub program");
+/** What a program needs to call an ephemeral hub: the line on stdout. */
+export interface EphemeralFacts {
+  readonly endpoint: string;
+  readonly authority: string;
+  readonly caFile: string;
+  readonly tenantId: string;
+  readonly clientId: string;
+  readonly clientSecret: string;
+  readonly subscriptionId: string;
+  readonly resourceGroup: string;
+  readonly vault: string;
+}
+
+export interface EphemeralHub extends AsyncDisposable {
+  readonly facts: EphemeralFacts;
+}
+
+export interface EphemeralWish {
+  readonly machineCount: number;
+  /** What an order, a boot or a fill takes at the simulated site. */
+  readonly paceSeconds: number;
+  readonly log: Log;
+}
+
+/** The simulated site knows the hub and the appliance, which do not know each other; who composes the program gives it. */
+export interface HubCommandParts {
+  readonly startEphemeral: (wish: EphemeralWish) => Promise<EphemeralHub>;
+}
+
+interface EphemeralOptions {
+  readonly ephemeral?: boolean;
+  readonly simulate: number;
+  readonly pace: number;
+  readonly logFile?: string;
+  readonly stopWithStdin?: boolean;
+}
+
+const machineCountMax = 10_000;
+const paceSecondsMax = 3600;
+
+const exampleText = `
+Try any program that speaks to Azure Resource Manager, nothing of yours touched:
+  watari hub --ephemeral --simulate 5
+One line of JSON on stdout says when it is ready and how to call it:
+  {"endpoint":"https://localhost:…","authority":"https://localhost:…","caFile":"…","tenantId":"…","clientId":"…","clientSecret":"…",…}
+For Microsoft's JavaScript SDKs: NODE_EXTRA_CA_CERTS=<caFile>, and
+  const credential = new ClientSecretCredential(tenantId, clientId, clientSecret,
+    { authorityHost: authority, disableInstanceDiscovery: true });
+  const client = new RecoveryServicesClient(credential, subscriptionId, { endpoint });
+Stop it with Ctrl-C: its database, files and listeners go with it.`;
+
+export function registerHubCommand(program: Command, parts: HubCommandParts): void {
+  const noun = program
+    .command("hub")
+    .description("the hub program")
+    .option("--ephemeral", "a hub with temporary state on loopback, and a simulated site behind it; leaves nothing when it stops")
+    .option("--simulate <count>", "machines of the simulated site", parseCount, 3)
+    .option("--pace <seconds>", "what an order, a boot or a fill takes at the simulated site", parsePace, 0.2)
+    .option("--stop-with-stdin", "stop also when stdin ends, as it does when the program that holds it dies")
+    .option("--log-file <file>", "append the log to this file; an ephemeral hub keeps none unless told")
+    .addHelpText("after", exampleText)
+    .action(async (options: EphemeralOptions) => {
+      if (options.ephemeral !== true) noun.help({ error: true });
+      await runEphemeral(parts, options);
+    });
   noun
     .command("run")
     .description("run the hub until SIGTERM or SIGINT; everything it knows is in its state folder and its database")
     .requiredOption("--config <file>", "YAML file with the hub's configuration (docs/design/hub.md)")
     .option("--log-file <file>", "append the log to this file instead of stderr")
-    .action(async (options: { readonly config: string; readonly logFile?: string }) => {
-      const config = await readHubConfig(options.config);
-      const log = openLog({ program: "hub", ...(options.logFile === undefined ? {} : { file: options.logFile }) });
+    .action(async (_options: unknown, command: Command) => {
+      // The noun has an option of this name too, and takes it wherever it stands.
+      const { config: file, logFile } = command.optsWithGlobals<{ readonly config: string; readonly logFile?: string }>();
+      const config = await readHubConfig(file);
+      const log = openLog({ program: "hub", ...(logFile === undefined ? {} : { file: logFile }) });
+      const ending = waitForEnd();
       await using hub = await startHub(config, { clock: systemClock, random: systemRandom, log, extensions });
       say(`hub ready: ${hub.managementUrl}`);
-      await new Promise<void>((resolve) => {
-        for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve());
-      });
+      await ending;
     });
+}
+
+async function runEphemeral(parts: HubCommandParts, options: EphemeralOptions): Promise<void> {
+  // Before the start: a signal that comes in its midst still ends in an orderly stop.
+  const ending = waitForEnd(options.stopWithStdin === true ? process.stdin : undefined);
+  const log = options.logFile === undefined ? undefined : openLog({ program: "hub", file: options.logFile });
+  const wish = { machineCount: options.simulate, paceSeconds: options.pace, log: log ?? silentLog };
+  await using hub = await parts.startEphemeral(wish);
+  process.stdout.write(`${JSON.stringify(hub.facts)}\n`);
+  await ending;
+}
+
+async function waitForEnd(stdin?: NodeJS.ReadStream): Promise<void> {
+  await new Promise<void>((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, () => resolve());
+    stdin?.once("end", () => resolve());
+    stdin?.once("error", () => resolve());
+    stdin?.resume();
+  });
+  stdin?.destroy();
+}
+
+function parseCount(text: string): number {
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 0 && count <= machineCountMax) return count;
+  throw new InvalidArgumentError(`a whole number from 0 to ${machineCountMax}`);
+}
+
+function parsePace(text: string): number {
+  const seconds = Number(text);
+  if (seconds >= 0 && seconds <= paceSecondsMax) return seconds;
+  throw new InvalidArgumentError(`seconds from 0 to ${paceSecondsMax}`);
 }

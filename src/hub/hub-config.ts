@@ -36,21 +36,31 @@ const networkShape = z
     path: ["cidr"],
   });
 
-export const hubConfigShape = z.object({
-  /** Every name of the hub ends with it. */
-  domain: domainShape,
-  stateDir: z.string().min(1),
-  /** Where the public names listen. */
-  publicAddresses: z.array(addressShape).min(1).max(16),
-  managementPort: z.number().int().min(0).max(65_535).default(443),
-  /** Where every private endpoint listens. */
-  endpointPort: z.number().int().min(1).max(65_535).default(443),
-  networks: z.array(networkShape).max(64).default([]),
-  /** An outside PostgreSQL; absent: a private cluster in the state folder. */
-  databaseUrl: z.string().max(2000).optional(),
-  /** Passed through to the landing. */
-  landing: z.unknown().optional(),
-});
+export const hubConfigShape = z
+  .object({
+    /** Every name of the hub ends with it. */
+    domain: domainShape,
+    stateDir: z.string().min(1),
+    /** Where the public names listen. */
+    publicAddresses: z.array(addressShape).min(1).max(16),
+    managementPort: z.number().int().min(0).max(65_535).default(443),
+    /**
+     * One more name that stands for management, login and download together, told apart by the path ("localhost"). For a machine
+     * on which no name of the domain resolves; links and documents then carry it, so the port must be a fixed one.
+     */
+    localName: domainShape.optional(),
+    /** Where every private endpoint listens. */
+    endpointPort: z.number().int().min(1).max(65_535).default(443),
+    networks: z.array(networkShape).max(64).default([]),
+    /** An outside PostgreSQL; absent: a private cluster in the state folder. */
+    databaseUrl: z.string().max(2000).optional(),
+    /** Passed through to the landing. */
+    landing: z.unknown().optional(),
+  })
+  .refine(({ localName, managementPort }) => localName === undefined || managementPort !== 0, {
+    message: "a local name needs a fixed port",
+    path: ["managementPort"],
+  });
 
 export type HubConfig = z.infer<typeof hubConfigShape>;
 export type NetworkConfig = HubConfig["networks"][number];

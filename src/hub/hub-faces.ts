@@ -29,6 +29,8 @@ export interface Faces {
 }
 
 const httpsPort = 443;
+/** What Microsoft's SDKs ask tokens for, whatever endpoint they were given. Tokens are for this hub alone all the same. */
+const azureAudienceNames: readonly string[] = ["management.azure.com", "management.core.windows.net"];
 
 export async function openFaces(wanted: {
   readonly config: HubConfig;
@@ -44,11 +46,14 @@ export async function openFaces(wanted: {
   const { tenantId, principals } = stores;
   let port = config.managementPort;
   const toUrl = (name: string): string => `https://${name}${port === httpsPort ? "" : `:${port}`}`;
-  const issuer = `https://${names.login}/${tenantId}/v2.0`;
+  const { localName } = config;
+  // Clients hold the issuer against the address at which they read it, so it carries the name that they use.
+  const issuer = localName === undefined ? `https://${names.login}/${tenantId}/v2.0` : `${toUrl(localName)}/${tenantId}/v2.0`;
   const audience = `https://${names.management}/`;
   const tokens = await openTokens({ keyFile: join(config.stateDir, "auth", "token-key.pem"), issuer, audience, tenantId, clock, random });
-  const loginUrl = (): string => toUrl(names.login);
-  const login = createLoginFace({ principals, tokens, tenantId, managementName: names.management, loginUrl, issuer, log, random });
+  const loginUrl = (): string => toUrl(localName ?? names.login);
+  const audienceNames = [names.management, ...(localName === undefined ? [] : [localName]), ...azureAudienceNames];
+  const login = createLoginFace({ principals, tokens, tenantId, audienceNames, loginUrl, issuer, log, random });
   const authenticate = async (authorization: string | undefined): Promise<Caller> => {
     const [scheme = "", token = ""] = (authorization ?? "").split(" ");
     if (scheme.toLowerCase() !== "bearer" || token === "")
@@ -66,8 +71,14 @@ export async function openFaces(wanted: {
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
   const all = [management, login, download];
   for (const face of all) await face.ready();
+  const local: HttpHandler = (request, response) => {
+    const [, first = ""] = (request.url ?? "").split("?", 1)[0]?.toLowerCase().split("/") ?? [];
+    const face = first === tenantId ? login : first === "ca.pem" ? download : management;
+    face.routing(request, response);
+  };
   return {
     own: new Map<string, HttpHandler>([
+      ...(localName === undefined ? [] : [[localName, local] as const]),
       [names.management, (request, response) => management.routing(request, response)],
       [names.login, (request, response) => login.routing(request, response)],
       [names.download, (request, response) => download.routing(request, response)],
@@ -79,7 +90,7 @@ export async function openFaces(wanted: {
     listenOn: (bound) => {
       port = bound;
     },
-    urls: () => ({ managementUrl: toUrl(names.management), loginUrl: toUrl(names.login) }),
+    urls: () => ({ managementUrl: toUrl(localName ?? names.management), loginUrl: loginUrl() }),
     close: async () => {
       await Promise.all(all.map((face) => face.close()));
     },

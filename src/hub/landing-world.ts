@@ -1,23 +1,17 @@
 // Where this hub lands machines, and how it reads vaults: the QEMU target over NBD exports, and one open reader for each vault.
 
 import { rm } from "node:fs/promises";
-import { isIPv4 } from "node:net";
 import { join } from "node:path";
 import { z } from "zod";
-import { Fault } from "../contract/errors.ts";
 import { detachUnder } from "../landing/hydration/raw-view.ts";
 import { openQemuTarget } from "../landing/qemu/qemu-target.ts";
 import { removeImages, writeImages } from "../landing/qemu/write-images.ts";
 import type { ExportDisk } from "../landing/target.ts";
 import { openNbdServer } from "../nbd/server.ts";
-import { openAzureBlobStore } from "../store/azure-blob-store.ts";
-import type { Store } from "../store/store.ts";
-import { openVaultReader } from "../vault/open-vault.ts";
-import type { VaultReader } from "../vault/vault.ts";
 import { parseInput } from "./api/arm-errors.ts";
 import type { ImageFolder, ReplicationWorld } from "./replication/world.ts";
-import type { VaultPlace } from "./resources/vault-access.ts";
 import type { HubServices } from "./services.ts";
+import { VaultReaders } from "./vault-readers.ts";
 
 const portShape = z.number().int().min(1).max(65_535);
 const forwardsShape = z.array(z.strictObject({ hostPort: portShape, guestPort: portShape })).max(64);
@@ -55,7 +49,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
   const target = opening.use(
     await openQemuTarget({ stateFolder: join(services.stateDir, "landing"), exportDisk, networks: namedNetworks(networks), clock, log }),
   );
-  const readers = opening.use(new Readers(services));
+  const readers = opening.use(new VaultReaders(services));
   const closing = opening.move();
   const images = exportFolder === undefined ? undefined : await openImageFolder(services, exportFolder, exportDisk);
   return {
@@ -92,56 +86,4 @@ function namedNetworks(networks: z.infer<typeof landingShape>["networks"]): Name
       return [name, { kind, bridge, ...(leasesFile === undefined ? {} : { leasesFile }) }];
     }),
   );
-}
-
-/** Vault readers by resource id, opened at the first question and kept. */
-class Readers implements AsyncDisposable {
-  readonly #services: HubServices;
-  readonly #open = new Map<string, Promise<{ readonly reader: VaultReader; readonly store: Store }>>();
-
-  constructor(services: HubServices) {
-    this.#services = services;
-  }
-
-  async open(vaultResourceId: string): Promise<VaultReader> {
-    const key = vaultResourceId.toLowerCase();
-    // The vault's rights are checked at each call: a grant that was taken back must stop even a reader that is open.
-    const place = await this.#services.vaults.open(vaultResourceId);
-    let opened = this.#open.get(key);
-    if (opened === undefined) {
-      opened = openReader(place);
-      this.#open.set(key, opened);
-      opened.catch(() => this.#open.delete(key)); // The caller below gets the failure; the next call tries again.
-    }
-    return (await opened).reader;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const opened = await Promise.allSettled(this.#open.values());
-    this.#open.clear();
-    for (const each of opened) {
-      if (each.status === "rejected") continue;
-      await each.value.reader[Symbol.asyncDispose]();
-      await each.value.store[Symbol.asyncDispose]();
-    }
-  }
-}
-
-async function openReader({ vaultId, key, storage }: VaultPlace): Promise<{ readonly reader: VaultReader; readonly store: Store }> {
-  if (!isIPv4(storage.address))
-    throw new Fault("StateConflict", "the storage account's private endpoint has no IPv4 address", {
-      evidence: { address: storage.address },
-    });
-  const store = openAzureBlobStore({
-    accountUrl: storage.accountUrl,
-    container: storage.container,
-    credential: { kind: "sharedKey", accountName: storage.accountName, accountKey: storage.accountKey },
-    connection: {
-      ca: storage.caPem,
-      // The hub knows where its own endpoint listens, so no resolver can lead it elsewhere.
-      lookup: (_name, options, callback) =>
-        options.all === true ? callback(null, [{ address: storage.address, family: 4 }]) : callback(null, storage.address, 4),
-    },
-  });
-  return { reader: await openVaultReader({ store, vaultId, key: key.bytes }), store };
 }

@@ -28,14 +28,14 @@ export function createLoginFace(dependencies: {
   readonly principals: Principals;
   readonly tokens: Tokens;
   readonly tenantId: string;
-  /** "management.<domain>"; the only audience that tokens are made for. */
-  readonly managementName: string;
+  /** "management.<domain>" first, and the names that clients say when they mean it; tokens are made for the first. */
+  readonly audienceNames: readonly string[];
   readonly loginUrl: () => string;
   readonly issuer: string;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {
-  const { principals, tokens, tenantId, managementName, loginUrl, issuer, log } = dependencies;
+  const { principals, tokens, tenantId, audienceNames, loginUrl, issuer, log } = dependencies;
   const face = createHttpFace(dependencies);
   const parseForm = async (_request: FastifyRequest, body: string): Promise<unknown> => Object.fromEntries(new URLSearchParams(body));
   face.addContentTypeParser("application/x-www-form-urlencoded", { parseAs: "string", bodyLimit: formBytesMax }, parseForm);
@@ -73,8 +73,8 @@ export function createLoginFace(dependencies: {
     if (!form.success) return refuse(400, "invalid_request", "a parameter is missing or too long");
     if (form.data.grant_type !== "client_credentials") return refuse(400, "unsupported_grant_type", "only client_credentials is supported");
     if (paramsShape.parse(params).tenant.toLowerCase() !== tenantId) return refuse(400, "invalid_request", "the tenant does not exist");
-    if (!isForManagement(form.data.scope ?? form.data.resource ?? "", managementName))
-      return refuse(400, "invalid_scope", `tokens are for https://${managementName}/.default`);
+    if (!isForManagement(form.data.scope ?? form.data.resource ?? "", audienceNames))
+      return refuse(400, "invalid_scope", `tokens are for https://${audienceNames[0]}/.default`);
     const basic = readBasic(authorization);
     const clientId = form.data.client_id ?? basic?.clientId ?? "";
     const secret = form.data.client_secret ?? basic?.secret ?? "";
@@ -92,9 +92,9 @@ function isRefusal(outcome: OAuthError | Readonly<Record<string, unknown>>): out
 }
 
 /** A scope names the audience and "/.default"; a port, as on single machines, does not matter. */
-function isForManagement(scope: string, managementName: string): boolean {
+function isForManagement(scope: string, audienceNames: readonly string[]): boolean {
   const audience = scope.split(" ").find((part) => part.startsWith("https://")) ?? "";
-  return URL.canParse(audience) && new URL(audience).hostname === managementName;
+  return URL.canParse(audience) && audienceNames.includes(new URL(audience).hostname);
 }
 
 function readBasic(authorization: string | undefined): { readonly clientId: string; readonly secret: string } | undefined {

@@ -1,0 +1,118 @@
+// A whole hub with temporary state on loopback and a simulated site behind it; on close nothing of it is left.
+
+import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeFileAtomic } from "../base/atomic-file.ts";
+import { systemClock } from "../base/clock.ts";
+import { systemRandom, type Random } from "../base/random.ts";
+import { ArmClient } from "../cli/arm-client.ts";
+import { operatorFileShape, parseJson } from "../cli/profile.ts";
+import { Fault } from "../contract/errors.ts";
+import type { EphemeralFacts, EphemeralHub, EphemeralWish } from "../hub/hub-command.ts";
+import { parseHubConfig } from "../hub/hub-config.ts";
+import { startHub, type RunningHub } from "../hub/main.ts";
+import { registerReplication } from "../hub/replication/register.ts";
+import { VaultReaders } from "../hub/vault-readers.ts";
+import { createLandingZone, zoneNames } from "./landing-zone.ts";
+import { PacedTarget } from "./paced-target.ts";
+import { openSimulatedSite } from "./simulated-site.ts";
+
+const address = "127.0.0.1";
+const domain = "watari.test";
+const region = "local";
+/** The one name of the loopback that every machine resolves by itself. */
+const localName = "localhost";
+/** How often the workflows look at states that nothing tells of; a person would take 1000. */
+const pollMs = 100;
+
+/** Ready for calls on return. What was opened before a failure is closed again. */
+export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralHub> {
+  await using opening = new AsyncDisposableStack();
+  const stateDir = await mkdtemp(join(tmpdir(), "watari-hub-"));
+  opening.defer(async () => await rm(stateDir, { recursive: true, force: true }));
+  await chmod(stateDir, 0o711); // The database's own account walks through it.
+  const cidr = loopbackNetwork(systemRandom);
+  const hub = opening.use(await startOwnHub(wish, { stateDir, cidr }));
+  const caFile = join(stateDir, "ca.pem");
+  await writeFileAtomic(caFile, hub.caPem, { mode: 0o644 });
+  const operatorPath = join(stateDir, "operator.json");
+  const operator = parseJson(await readFile(operatorPath, "utf8"), operatorFileShape, operatorPath);
+  await using arm = new ArmClient({
+    profile: { ...operator, ...ownAddress(hub), resourceGroup: zoneNames.group, location: region },
+    clock: systemClock,
+  });
+  const zone = await createLandingZone(arm, { cidr, random: systemRandom });
+  const site = { clock: systemClock, random: systemRandom, hub, zone, folder: stateDir, ...wish };
+  opening.use(await openSimulatedSite(site));
+  const { managementUrl: endpoint, loginUrl: authority, tenantId, clientId, clientSecret, subscriptionId } = operator;
+  const { group: resourceGroup, vault } = zoneNames;
+  const facts: EphemeralFacts = { endpoint, authority, caFile, tenantId, clientId, clientSecret, subscriptionId, resourceGroup, vault };
+  const closing = opening.move();
+  return { facts, [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
+}
+
+/** The names of the domain are served as well, for our own client: links then name the domain, as at any other hub. */
+function ownAddress(hub: RunningHub): { readonly managementUrl: string; readonly loginUrl: string; readonly address: string } {
+  return { managementUrl: `https://management.${domain}:${hub.port}`, loginUrl: `https://login.${domain}:${hub.port}`, address };
+}
+
+async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: string; readonly cidr: string }): Promise<RunningHub> {
+  const { stateDir, cidr } = place;
+  const [managementPort, endpointPort] = [await findFreePort(systemRandom), await findFreePort(systemRandom)];
+  const config = parseHubConfig({
+    domain,
+    stateDir,
+    localName,
+    publicAddresses: [address],
+    managementPort,
+    endpointPort,
+    networks: [{ virtualNetwork: zoneNames.network, subnet: zoneNames.subnet, cidr }],
+  });
+  const replication = registerReplication({
+    openWorld: async (services) => {
+      const readers = new VaultReaders(services);
+      const target = new PacedTarget({ clock: systemClock, paceMs: wish.paceSeconds * 1000 });
+      return {
+        target,
+        openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
+        [Symbol.asyncDispose]: async () => {
+          await target[Symbol.asyncDispose]();
+          await readers[Symbol.asyncDispose]();
+        },
+      };
+    },
+    limits: { pollMs },
+  });
+  return await startHub(config, { clock: systemClock, random: systemRandom, log: wish.log, extensions: [replication] });
+}
+
+/** A network of this hub's own: 127.<a>.<b>.0/24, apart from 127.0.0.0/16, where people have their services. */
+function loopbackNetwork(random: Random): string {
+  const [first = 0, second = 0] = random.bytes(2);
+  return `127.${64 + (first % 128)}.${second}.0/24`;
+}
+
+const portMin = 20_000;
+/** Below the range from which systems take the ports of outgoing connections (ip(7), ip_local_port_range). */
+const portMax = 32_000;
+const portTriesMax = 50;
+
+async function findFreePort(random: Random): Promise<number> {
+  for (let attempt = 0; attempt < portTriesMax; attempt++) {
+    const [high = 0, low = 0] = random.bytes(2);
+    const port = portMin + ((high * 256 + low) % (portMax - portMin));
+    if (await isFree(port)) return port;
+  }
+  throw new Fault("ListenFailed", "could not find a free port on the loopback", { evidence: { from: portMin, to: portMax } });
+}
+
+/** On every address of the machine, so that private endpoints find it free too. */
+async function isFree(port: number): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen(port, "0.0.0.0", () => server.close(() => resolve(true)));
+  });
+}

@@ -1,0 +1,59 @@
+// The simulated target in its own time: launch and fill take a while, as they do where real processors and disks work.
+
+import type { Clock } from "../base/clock.ts";
+import { SimTarget, SimWorld } from "../landing/sim/sim-target.ts";
+import type { HttpProbe, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../landing/target.ts";
+
+export class PacedTarget implements Target {
+  readonly kind = "sim";
+  readonly #target: SimTarget;
+  readonly #pace: (signal?: AbortSignal) => Promise<void>;
+
+  constructor({ clock, paceMs }: { readonly clock: Clock; readonly paceMs: number }) {
+    this.#target = new SimTarget({ world: new SimWorld(), clock });
+    this.#pace = async (signal) => await clock.sleep(paceMs, signal);
+  }
+
+  async launch(spec: LaunchSpec, signal?: AbortSignal): ReturnType<Target["launch"]> {
+    await this.#pace(signal);
+    return await this.#target.launch(spec, signal);
+  }
+
+  async status(name: string): Promise<LandedStatus> {
+    return await this.#target.status(name);
+  }
+
+  async probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+    await this.#pace(signal);
+    return await this.#target.probe(name, probe, timeoutSeconds, signal);
+  }
+
+  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+    await this.#pace(signal);
+    await this.#target.fill(name, onProgress, signal);
+  }
+
+  async start(name: string): Promise<void> {
+    await this.#target.start(name);
+  }
+
+  async stop(name: string): Promise<void> {
+    await this.#target.stop(name);
+  }
+
+  async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
+    await this.#target.reattach(name, disks);
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#target.remove(name);
+  }
+
+  async list(): Promise<readonly string[]> {
+    return await this.#target.list();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#target[Symbol.asyncDispose]();
+  }
+}
