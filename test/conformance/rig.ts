@@ -1,0 +1,99 @@
+// A hub for conformance tests: the real command `watari hub --ephemeral` as a child, or one that runs already; and how SDKs call it.
+
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { getCACertificates, setDefaultCACertificates } from "node:tls";
+import { ClientSecretCredential } from "@azure/identity";
+import { z } from "zod";
+
+const factsShape = z.strictObject({
+  endpoint: z.url(),
+  authority: z.url(),
+  caFile: z.string(),
+  tenantId: z.uuid(),
+  clientId: z.uuid(),
+  clientSecret: z.string().min(20),
+  subscriptionId: z.uuid(),
+  resourceGroup: z.string(),
+  vault: z.string(),
+});
+export type RigFacts = z.infer<typeof factsShape>;
+
+export interface Rig extends AsyncDisposable {
+  readonly facts: RigFacts;
+  readonly endpoint: string;
+  readonly subscriptionId: string;
+  /** Group and vault that are there from the start, with the simulated site's appliance registered in the vault. */
+  readonly resourceGroup: string;
+  readonly vault: string;
+  readonly credential: ClientSecretCredential;
+  /** Last argument of every client: `new NetworkManagementClient(rig.credential, rig.subscriptionId, rig.clientOptions)`. */
+  readonly clientOptions: { readonly endpoint: string };
+  /** An access token, for what no SDK has. */
+  token(): Promise<string>;
+  /** Undefined for a hub that was not started here. */
+  readonly child: ChildProcess | undefined;
+}
+
+export interface RigOptions {
+  /** Machines of the simulated site; 0 unless told. */
+  readonly machines?: number;
+  /** What an order, a boot or a fill takes there. */
+  readonly paceSeconds?: number;
+}
+
+const projectRoot = join(import.meta.dirname, "../..");
+/** JSON file with the facts of a hub that runs already, as the command prints them: conformance against a lab. */
+const runningHubVariable = "WATARI_CONFORMANCE_HUB";
+
+/** From here on every TLS connection of this process trusts the hub, as with NODE_EXTRA_CA_CERTS; the SDKs are used as they are. */
+export async function startRig(options: RigOptions = {}): Promise<Rig> {
+  const file = process.env[runningHubVariable];
+  const { facts, child } =
+    file === undefined ? await startCommand(options) : { facts: parseFacts(await readFile(file, "utf8")), child: undefined };
+  setDefaultCACertificates([...getCACertificates("default"), await readFile(facts.caFile, "utf8")]);
+  const { endpoint, authority, tenantId, clientId, clientSecret, subscriptionId, resourceGroup, vault } = facts;
+  const credential = new ClientSecretCredential(tenantId, clientId, clientSecret, {
+    authorityHost: authority,
+    disableInstanceDiscovery: true,
+  });
+  return {
+    facts,
+    endpoint,
+    subscriptionId,
+    resourceGroup,
+    vault,
+    credential,
+    clientOptions: { endpoint },
+    token: async () => (await credential.getToken(`${endpoint}/.default`)).token,
+    child,
+    [Symbol.asyncDispose]: async () => {
+      if (child !== undefined) await stopCommand(child);
+    },
+  };
+}
+
+async function startCommand(options: RigOptions): Promise<{ readonly facts: RigFacts; readonly child: ChildProcess }> {
+  const { machines = 0, paceSeconds } = options;
+  const pace = paceSeconds === undefined ? [] : ["--pace", String(paceSeconds)];
+  const flags = ["--disable-warning=ExperimentalWarning", "src/main.ts", "hub", "--ephemeral", "--simulate", String(machines), ...pace];
+  // The child holds our pipe as its stdin: should this process be killed, the hub stops by itself.
+  const child = spawn(process.execPath, [...flags, "--stop-with-stdin"], { cwd: projectRoot, stdio: ["pipe", "pipe", "inherit"] });
+  for await (const line of createInterface({ input: child.stdout })) return { facts: parseFacts(line), child };
+  throw new Error(`the hub ended with exit code ${child.exitCode} before it was ready`);
+}
+
+function parseFacts(text: string): RigFacts {
+  return factsShape.parse(JSON.parse(text));
+}
+
+async function stopCommand(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, "exit");
+  child.kill("SIGTERM");
+  assert.deepEqual(await ended, [0, null]);
+}
