@@ -62,10 +62,10 @@ try {
   const hydration: number[] = [];
   for (let round = 0; round < roundCount; round++) {
     const startedMs = clock.monotonicMs();
-    hydration.push((await target.launch(spec)).hydration.seconds);
+    hydration.push((await target.under({ kind: "job", fence: 1 }).launch(spec)).hydration.seconds);
     await answer();
     landed.push((clock.monotonicMs() - startedMs) / 1000);
-    await target.remove(name);
+    await target.under({ kind: "job", fence: 1 }).remove(name);
     local.push(await rawBootSeconds(raw));
   }
   const result = {
@@ -79,19 +79,20 @@ try {
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(result)}\n`);
   if (result.orderToProbeSeconds > 1.3 * result.rawBootToProbeSeconds + 10) process.exitCode = 1;
 } finally {
-  await target.remove(name);
+  await target.under({ kind: "job", fence: 1 }).remove(name);
   await rm(stateFolder, { recursive: true });
 }
 
 /** The same system as a raw file: a hydrated clone before its first boot is not to be had, so one that was filled and stopped. */
 async function hydratedRaw(from: QemuTarget): Promise<string> {
   const raw = join(stateFolder, "raw");
-  await from.launch(spec);
+  const commands = from.under({ kind: "job", fence: 1 });
+  await commands.launch(spec);
   await answer();
-  await from.fill(name, () => undefined);
-  await from.stop(name);
+  await commands.fill(name, () => undefined);
+  await commands.stop(name);
   await runCommand("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", machinePaths(stateFolder, name).overlay(0), raw]);
-  await from.remove(name);
+  await commands.remove(name);
   return raw;
 }
 

@@ -156,39 +156,48 @@ export type SealedPointReport = z.infer<typeof sealedPointReportShape>;
 /** Body of a call to `points`. Every route that only takes something in answers 200 and {}; a refusal is its status and one FaultReport. */
 export const sealedPointsShape = z.object({ points: z.array(sealedPointReportShape).max(100) });
 
+const orderHead = {
+  orderId: orderIdShape,
+  /**
+   * Rises each time a hub takes a job. An appliance that has seen a higher one for the same machine refuses the order with StaleOrder;
+   * absent in orders that no job gave.
+   */
+  fencingNumber: countShape.optional(),
+};
+
 /** Orders from the hub. An order given twice (same orderId) is carried out once and answered with the same result. */
 export const applianceOrderShape = z.discriminatedUnion("kind", [
   /** Prerequisites over SSH, push install, registration, then replication by this policy. Result carries machineId and facts. */
   z.object({
     kind: z.literal("protect"),
-    orderId: orderIdShape,
+    ...orderHead,
     infrastructureId: z.string().max(64),
     runAsAccountId: z.string().max(64),
     /** Address to reach the guest by SSH; one of those discovered unless given. */
     address: z.string().max(253).optional(),
     policy: replicationPolicyShape,
   }),
-  z.object({ kind: z.literal("setPolicy"), orderId: orderIdShape, machineId: machineIdShape, policy: replicationPolicyShape }),
-  z.object({ kind: z.literal("point"), orderId: orderIdShape, machineId: machineIdShape }),
-  z.object({ kind: z.literal("verify"), orderId: orderIdShape, machineId: machineIdShape }),
-  z.object({ kind: z.literal("quiesce"), orderId: orderIdShape, machineId: machineIdShape, holdSecondsMax: z.number() }),
-  z.object({ kind: z.literal("release"), orderId: orderIdShape, machineId: machineIdShape }),
+  z.object({ kind: z.literal("setPolicy"), ...orderHead, machineId: machineIdShape, policy: replicationPolicyShape }),
+  z.object({ kind: z.literal("point"), ...orderHead, machineId: machineIdShape }),
+  z.object({ kind: z.literal("verify"), ...orderHead, machineId: machineIdShape }),
+  z.object({ kind: z.literal("quiesce"), ...orderHead, machineId: machineIdShape, holdSecondsMax: z.number() }),
+  z.object({ kind: z.literal("release"), ...orderHead, machineId: machineIdShape }),
   /** Power the source off through its vCenter and confirm it. Result: done only when the power state was read back as off. */
-  z.object({ kind: z.literal("fence"), orderId: orderIdShape, machineId: machineIdShape }),
+  z.object({ kind: z.literal("fence"), ...orderHead, machineId: machineIdShape }),
   /** Power the source on again, for a rollback. */
-  z.object({ kind: z.literal("unfence"), orderId: orderIdShape, machineId: machineIdShape }),
+  z.object({ kind: z.literal("unfence"), ...orderHead, machineId: machineIdShape }),
   /**
    * Stop replication; with removeAgent the agent is uninstalled when it answers within 60 s. With removePoints every point of the
    * machine leaves the vault (only the appliance writes there); done only when they are gone. A machine that is unknown is no fault.
    */
   z.object({
     kind: z.literal("unprotect"),
-    orderId: orderIdShape,
+    ...orderHead,
     machineId: machineIdShape,
     removeAgent: z.boolean(),
     removePoints: z.boolean().optional(),
   }),
-  z.object({ kind: z.literal("discover"), orderId: orderIdShape }),
+  z.object({ kind: z.literal("discover"), ...orderHead }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 

@@ -6,7 +6,7 @@ import { Fault, type FaultCode } from "../contract/errors.ts";
 import { parseDiskId } from "../contract/ids.ts";
 import type { Disk } from "../disk/disk.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
-import type { HttpProbe, LandingDisk, LaunchSpec, Target } from "./target.ts";
+import type { HttpProbe, LandingDisk, LaunchSpec, Target, TargetCommands } from "./target.ts";
 
 export interface TargetHarness {
   readonly target: Target;
@@ -66,7 +66,7 @@ export function runTargetSuite(suite: TargetSuite): void {
           { ...good, disks: good.disks.map((disk) => ({ ...disk, isBoot: false })) },
           { ...good, nics: [{ mac: "x", guestName: "eth0" }] },
         ];
-        for (const each of bad) await rejectsWith(harness.target.launch(each), "InputInvalid");
+        for (const each of bad) await rejectsWith(commanded(harness.target).launch(each), "InputInvalid");
         await assertEmpty(harness);
       }),
     );
@@ -75,12 +75,12 @@ export function runTargetSuite(suite: TargetSuite): void {
       "says gone of a machine that is not there",
       withHarness(async ({ target }) => {
         assert.equal((await target.status("nobody")).power, "gone");
-        await target.remove("nobody");
+        await commanded(target).remove("nobody");
         const calls = [
-          () => target.start("nobody"),
-          () => target.stop("nobody"),
+          () => commanded(target).start("nobody"),
+          () => commanded(target).stop("nobody"),
           () => target.probe("nobody", suite.probe, 1),
-          () => target.fill("nobody", () => undefined),
+          () => commanded(target).fill("nobody", () => undefined),
           () => target.reattach("nobody", []),
         ];
         for (const call of calls) await rejectsWith(call(), "NotFound");
@@ -91,7 +91,7 @@ export function runTargetSuite(suite: TargetSuite): void {
       "leaves nothing when the disk holds no system",
       withHarness(async (harness) => {
         const disks = [{ diskId: parseDiskId("empty"), isBoot: true, content: new MemoryDisk(new Uint8Array(2 ** 22)) }];
-        await rejectsWith(harness.target.launch(spec("empty", disks)), "HydrationUnsupported");
+        await rejectsWith(commanded(harness.target).launch(spec("empty", disks)), "HydrationUnsupported");
         await assertEmpty(harness);
       }),
     );
@@ -100,7 +100,7 @@ export function runTargetSuite(suite: TargetSuite): void {
       "leaves nothing when the recovery point cannot be read",
       withHarness(async (harness) => {
         const disks = suite.disks().map((disk) => ({ ...disk, content: brokenDisk(disk.content) }));
-        await assert.rejects(harness.target.launch(spec("broken", disks)), Fault);
+        await assert.rejects(commanded(harness.target).launch(spec("broken", disks)), Fault);
         await assertEmpty(harness);
       }),
     );
@@ -109,10 +109,10 @@ export function runTargetSuite(suite: TargetSuite): void {
       "leaves nothing when launch is aborted",
       withHarness(async (harness) => {
         const reason = new Error("the operator changed his mind");
-        await assert.rejects(harness.target.launch(spec("aborted"), AbortSignal.abort(reason)));
+        await assert.rejects(commanded(harness.target).launch(spec("aborted"), AbortSignal.abort(reason)));
         const controller = new AbortController();
         const disks = suite.disks().map((disk) => ({ ...disk, content: withFirstRead(disk.content, () => controller.abort(reason)) }));
-        await assert.rejects(harness.target.launch(spec("aborted", disks), controller.signal));
+        await assert.rejects(commanded(harness.target).launch(spec("aborted", disks), controller.signal));
         await assertEmpty(harness);
       }),
     );
@@ -122,9 +122,9 @@ export function runTargetSuite(suite: TargetSuite): void {
       withHarness(async (harness) => {
         let { target } = harness;
         const disks = suite.disks();
-        const first = await target.launch(spec("web", disks));
+        const first = await commanded(target).launch(spec("web", disks));
         assert.ok(first.hydration.changes.length > 0, "the changes are told");
-        assert.deepEqual(await target.launch(spec("web", disks)), first, "launching again is no fault and changes nothing");
+        assert.deepEqual(await commanded(target).launch(spec("web", disks)), first, "launching again is no fault and changes nothing");
         assert.deepEqual(await target.list(), ["web"]);
         const answers = async (seconds: number) => {
           const outcome = await target.probe("web", suite.probe, seconds);
@@ -142,11 +142,11 @@ export function runTargetSuite(suite: TargetSuite): void {
 
         await harness.killMachine("web");
         assert.equal((await target.status("web")).power, "stopped");
-        await target.start("web");
+        await commanded(target).start("web");
         await answers(suite.bootSecondsMax);
 
         const left: number[] = [];
-        await target.fill("web", (bytesLeft) => left.push(bytesLeft));
+        await commanded(target).fill("web", (bytesLeft) => left.push(bytesLeft));
         assert.equal(left.at(-1), 0);
         assert.deepEqual(
           left,
@@ -155,19 +155,67 @@ export function runTargetSuite(suite: TargetSuite): void {
         );
         assert.equal((await target.status("web")).bytesToFill, 0);
         assert.equal((await target.status("web")).power, "running", "the guest runs on while it is filled");
-        await target.fill("web", () => undefined);
+        await commanded(target).fill("web", () => undefined);
 
         target = await harness.restart(); // Nothing is served any more.
         await answers(suite.bootSecondsMax);
-        await target.stop("web");
-        await target.stop("web");
+        await commanded(target).stop("web");
+        await commanded(target).stop("web");
         assert.equal((await target.status("web")).power, "stopped");
         assert.equal((await target.probe("web", suite.probe, quickSeconds)).kind, "silent");
-        await target.start("web");
+        await commanded(target).start("web");
         assert.equal((await target.status("web")).power, "running", "a filled machine starts by itself");
-        await target.remove("web");
-        await target.remove("web");
+        await commanded(target).remove("web");
+        await commanded(target).remove("web");
         assert.equal((await target.status("web")).power, "gone");
+        await assertEmpty({ ...harness, target });
+      }),
+    );
+
+    it(
+      "refuses every command of an older hub, also after a restart and of a machine that is gone",
+      withHarness(async (harness) => {
+        const job = (target: Target, fence: number): TargetCommands => target.under({ kind: "job", fence });
+        await job(harness.target, 7).launch(spec("taken"));
+        const target = await harness.restart();
+        const old = job(target, 6);
+        const stale = [
+          () => old.launch(spec("taken")),
+          () => old.fill("taken", () => undefined),
+          () => old.start("taken"),
+          () => old.stop("taken"),
+          () => old.remove("taken"),
+          () => target.under({ kind: "person", fence: 6 }).stop("taken"),
+        ];
+        for (const command of stale) await rejectsWith(command(), "StaleOrder");
+        assert.equal((await target.status("taken")).power, "running");
+        await target.under({ kind: "person", fence: 99 }).stop("taken");
+        await job(target, 8).remove("taken");
+        await rejectsWith(job(target, 7).launch(spec("taken")), "StaleOrder");
+        await assertEmpty({ ...harness, target });
+      }),
+    );
+
+    it(
+      "does not start the machine of a hub that was overtaken while it hydrated",
+      withHarness(async (harness) => {
+        const { target } = harness;
+        const overtake = (): void =>
+          void target
+            .under({ kind: "job", fence: 9 })
+            .start("late")
+            .catch(() => undefined);
+        const disks = suite.disks().map((disk) => ({ ...disk, content: withFirstRead(disk.content, overtake) }));
+        const launched = target
+          .under({ kind: "job", fence: 8 })
+          .launch(spec("late", disks))
+          .then(
+            () => "launched",
+            (error: unknown) => (error instanceof Fault ? error.code : "other"),
+          );
+        // A target that takes commands in turn carries the newer one out after the launch; one that does not refuses the launch.
+        assert.ok(["launched", "StaleOrder"].includes(await launched));
+        await target.under({ kind: "job", fence: 9 }).remove("late");
         await assertEmpty({ ...harness, target });
       }),
     );
@@ -175,21 +223,23 @@ export function runTargetSuite(suite: TargetSuite): void {
     it(
       "does not start a machine whose recovery point nobody serves",
       withHarness(async (harness) => {
-        await harness.target.launch(spec("waiting"));
+        await commanded(harness.target).launch(spec("waiting"));
         const target = await harness.restart();
         await harness.killMachine("waiting");
-        await rejectsWith(target.start("waiting"), "StateConflict");
+        await rejectsWith(commanded(target).start("waiting"), "StateConflict");
         const other = suite.disks().map((disk) => ({ ...disk, diskId: parseDiskId("other") }));
         await rejectsWith(target.reattach("waiting", other), "InputInvalid");
         await target.reattach("waiting", suite.disks());
-        await target.start("waiting");
+        await commanded(target).start("waiting");
         assert.equal((await target.status("waiting")).power, "running");
-        await target.remove("waiting");
+        await commanded(target).remove("waiting");
         await assertEmpty({ ...harness, target });
       }),
     );
   });
 }
+
+const commanded = (target: Target): TargetCommands => target.under({ kind: "job", fence: 1 });
 
 async function assertEmpty(harness: Pick<TargetHarness, "target" | "leftovers">): Promise<void> {
   assert.deepEqual(await harness.target.list(), []);

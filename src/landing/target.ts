@@ -2,6 +2,7 @@
 
 import type { Disk } from "../disk/disk.ts";
 import type { DiskId } from "../contract/ids.ts";
+import type { Authority } from "./fence-ledger.ts";
 
 /** A network that a machine is attached to. Isolated networks reach nothing, and nothing reaches them but the target's probe. */
 export type LandingNetwork = { readonly kind: "isolated" } | { readonly kind: "named"; readonly name: string };
@@ -58,25 +59,30 @@ export type ProbeOutcome =
   | { readonly kind: "answered"; readonly status: number; readonly body: string; readonly seconds: number }
   | { readonly kind: "silent"; readonly seconds: number; readonly reason: string };
 
-/** All calls may be repeated; a call for a name that is already in the asked state is no fault. */
-export interface Target extends AsyncDisposable {
-  readonly kind: string;
+/** What changes a machine, on behalf of one authority. All calls may be repeated; one for what is already so is no fault. */
+export interface TargetCommands {
   /** Clones, hydrates the clone, starts it. Returns when the machine's processor runs. On failure or abort nothing is left. */
   launch(spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }>;
-  status(name: string): Promise<LandedStatus>;
-  /** Asks again and again, from inside the machine's network, until it answers 200 or timeoutSeconds have passed. */
-  probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
   /** Copies what still depends on the recovery point until the machine stands by itself; the guest runs on. */
   fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void>;
   start(name: string): Promise<void>;
   stop(name: string): Promise<void>;
+  /** Ends the machine and removes every trace of it but the highest fencing number. */
+  remove(name: string): Promise<void>;
+}
+
+export interface Target extends AsyncDisposable {
+  readonly kind: string;
+  /** Commands of an older authority than one that commanded the same machine before are refused with StaleOrder and change nothing. */
+  under(authority: Authority): TargetCommands;
+  status(name: string): Promise<LandedStatus>;
+  /** Asks again and again, from inside the machine's network, until it answers 200 or timeoutSeconds have passed. */
+  probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
   /**
    * After a restart of this program: serves the contents again that a machine still depends on. A running guest goes on where its
    * reads wait. The disks are those of launch, in the same order.
    */
   reattach(name: string, disks: readonly LandingDisk[]): Promise<void>;
-  /** Ends the machine and removes every trace of it. */
-  remove(name: string): Promise<void>;
   /** Names of all machines here. */
   list(): Promise<readonly string[]>;
 }

@@ -46,11 +46,11 @@ async function landAndHang(): Promise<void> {
     extents: async (offset, length) => [{ offset, length, kind: "data" }],
     [Symbol.asyncDispose]: async () => undefined,
   };
-  await target.launch(specOf(silent, { kind: "isolated" }));
+  await target.under({ kind: "job", fence: 1 }).launch(specOf(silent, { kind: "isolated" }));
 }
 
 async function landAndWait(): Promise<void> {
-  await target.launch(specOf(disk, { kind: "isolated" }));
+  await target.under({ kind: "job", fence: 1 }).launch(specOf(disk, { kind: "isolated" }));
   process.stdout.write("landed\n");
   await clock.sleep(3_600_000);
 }
@@ -70,10 +70,10 @@ async function landOnBridge(): Promise<void> {
   ];
   const range = ["--dhcp-range=10.78.0.50,10.78.0.60,1h", `--dhcp-leasefile=${leasesFile}`, "--pid-file"];
   const server = spawn("dnsmasq", [...dhcp, ...range], { stdio: "ignore" });
-  await target.launch(specOf(disk, { kind: "named", name: "lan" }));
+  await target.under({ kind: "job", fence: 1 }).launch(specOf(disk, { kind: "named", name: "lan" }));
   const outcome = await target.probe("child", { port: guest.port, path: guest.path }, 240);
   const { addresses } = await target.status("child");
-  await target.remove("child");
+  await target.under({ kind: "job", fence: 1 }).remove("child");
   const leftovers = await target.leftovers();
   await target[Symbol.asyncDispose]();
   server.kill();

@@ -69,7 +69,7 @@ runTargetSuite({
 });
 
 async function closeAll(target: Target, stateFolder: string): Promise<void> {
-  for (const name of await target.list()) await target.remove(name);
+  for (const name of await target.list()) await target.under({ kind: "job", fence: 1 }).remove(name);
   await target[Symbol.asyncDispose]();
   rmSync(stateFolder, { recursive: true });
 }
@@ -137,9 +137,9 @@ describe("a guest with VMware's drivers only", { skip: skip ?? false }, () => {
       nics,
       network: { kind: "isolated" },
     } as const;
-    await target.launch({ ...shape, disks: [{ diskId: parseDiskId("boot"), isBoot: true, content }] });
+    await target.under({ kind: "job", fence: 1 }).launch({ ...shape, disks: [{ diskId: parseDiskId("boot"), isBoot: true, content }] });
     const outcome = await target.probe("crashed", { port: guest.port, path: guest.path }, bootSecondsMax);
-    await target.remove("crashed");
+    await target.under({ kind: "job", fence: 1 }).remove("crashed");
     assert.deepEqual(await target.leftovers(), []);
     await target[Symbol.asyncDispose]();
     await content[Symbol.asyncDispose]();
@@ -179,7 +179,7 @@ describe("a hub that is killed", { skip: skip ?? false }, () => {
     await target.reattach("child", [{ diskId: parseDiskId("boot"), isBoot: true, content: disk }]);
     const outcome = await target.probe("child", { port: guest.port, path: guest.path }, bootSecondsMax);
     assert.equal(outcome.kind, "answered", JSON.stringify(outcome));
-    await target.remove("child");
+    await target.under({ kind: "job", fence: 1 }).remove("child");
     assert.deepEqual(await target.leftovers(), []);
     await closeAll(target, stateFolder);
   });
@@ -205,7 +205,7 @@ describe("networks", { skip: skip ?? false }, () => {
     const disks = [{ diskId: parseDiskId("boot"), isBoot: true, content: disk }];
     const nics = [{ mac: guest.mac, guestName: guest.nicName }];
     const shape = { name: "nat", cpuCount: 2, memoryBytes: 512 * 2 ** 20, firmware: "bios", disks, nics } as const;
-    await target.launch({ ...shape, network: { kind: "named", name: "nat" } });
+    await target.under({ kind: "job", fence: 1 }).launch({ ...shape, network: { kind: "named", name: "nat" } });
     const outcome = await target.probe("nat", { port: guest.port, path: guest.path }, bootSecondsMax);
     await closeAll(target, stateFolder);
     assert.equal(outcome.kind, "answered", JSON.stringify(outcome));

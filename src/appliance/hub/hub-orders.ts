@@ -6,13 +6,17 @@ import {
   type ApplianceOrder,
   type ApplianceOrderResult,
 } from "../../contract/appliance-protocol.ts";
+import { Fault, toReport } from "../../contract/errors.ts";
 import { readJson, readText, type StateDatabase } from "../state/database.ts";
 
 const toldOrdersKeptMax = 5000;
 
 export interface HubOrders {
-  /** Keeps an order; false when it was known already. */
-  accept(order: ApplianceOrder): boolean;
+  /**
+   * Keeps an order; known when it was kept before. One with an older fencing number than an order for the same machine before it is
+   * stale: it is kept with the result StaleOrder and is not to be carried out.
+   */
+  accept(order: ApplianceOrder): "new" | "known" | "stale";
   /** Orders without a result, oldest first. */
   open(): readonly ApplianceOrder[];
   finish(result: ApplianceOrderResult): void;
@@ -24,16 +28,7 @@ export interface HubOrders {
 
 export function createHubOrders(database: StateDatabase): HubOrders {
   return {
-    accept: (order) => {
-      const isKnown = database.one("SELECT 1 AS known FROM hub_order WHERE id = ?", order.orderId) !== undefined;
-      if (isKnown) return false;
-      database.run(
-        "INSERT INTO hub_order (id, place, body) VALUES (?, (SELECT coalesce(max(place), 0) + 1 FROM hub_order), ?)",
-        order.orderId,
-        JSON.stringify(order),
-      );
-      return true;
-    },
+    accept: (order) => database.transaction(() => accept(database, order)),
     open: () =>
       database
         .all("SELECT body FROM hub_order WHERE result IS NULL ORDER BY place")
@@ -59,4 +54,37 @@ export function createHubOrders(database: StateDatabase): HubOrders {
           );
       }),
   };
+}
+
+function accept(database: StateDatabase, order: ApplianceOrder): "new" | "known" | "stale" {
+  if (database.one("SELECT 1 AS known FROM hub_order WHERE id = ?", order.orderId) !== undefined) return "known";
+  const highest = raiseFence(database, order);
+  const isStale = order.fencingNumber !== undefined && order.fencingNumber < highest;
+  database.run(
+    "INSERT INTO hub_order (id, place, body, result) VALUES (?, (SELECT coalesce(max(place), 0) + 1 FROM hub_order), ?, ?)",
+    order.orderId,
+    JSON.stringify(order),
+    isStale ? JSON.stringify(staleResult(order, highest)) : null,
+  );
+  return isStale ? "stale" : "new";
+}
+
+/** Answers the highest number of any order for the machine, this one included. Orders that no job gave have none and are not compared. */
+function raiseFence(database: StateDatabase, order: ApplianceOrder): number {
+  const machine = "machineId" in order ? order.machineId : "infrastructureId" in order ? order.infrastructureId : undefined;
+  if (machine === undefined || order.fencingNumber === undefined) return 0;
+  const row = database.one(
+    `INSERT INTO hub_fence (machine, number) VALUES (?, ?)
+     ON CONFLICT (machine) DO UPDATE SET number = max(number, excluded.number) RETURNING number`,
+    machine,
+    order.fencingNumber,
+  );
+  return Number(row?.["number"] ?? 0);
+}
+
+function staleResult(order: ApplianceOrder, highestNumber: number): ApplianceOrderResult {
+  const fault = new Fault("StaleOrder", `could not carry out the order ${order.kind}: a newer hub has given orders for this machine`, {
+    evidence: { fencingNumber: order.fencingNumber ?? 0, highestNumber },
+  });
+  return { outcome: "failed", orderId: order.orderId, fault: toReport(fault) };
 }

@@ -76,7 +76,9 @@ class Runner implements OrderRunner {
 
   take(orders: readonly ApplianceOrder[]): void {
     for (const order of orders) {
-      if (this.#parts.hubOrders.accept(order)) this.start(order);
+      const accepted = this.#parts.hubOrders.accept(order);
+      if (accepted === "new") this.start(order);
+      else if (accepted === "stale") this.#bell.ring("result");
       else if (!this.#running.has(order.orderId)) this.#parts.hubOrders.tellAgain(order.orderId);
     }
   }

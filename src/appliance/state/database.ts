@@ -31,6 +31,7 @@ const migrations = [
    CREATE INDEX point_by_machine ON point (machine_id, place);
    CREATE INDEX point_untold ON point (is_sealed, is_told, place);
    CREATE TABLE host_key (host TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT;`,
+  `CREATE TABLE hub_fence (machine TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;`,
 ] as const;
 
 /** Thin and synchronous; a call has committed when it returns. */

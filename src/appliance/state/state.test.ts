@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { systemRandom } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
+import { parseMachineId, parseOrderId } from "../../contract/ids.ts";
 import { createCredentialStore } from "../credentials/credential-store.ts";
+import { createHubOrders } from "../hub/hub-orders.ts";
 import { checkSpool } from "../ingest/spool.ts";
 import { openStateDatabase } from "./database.ts";
 import { createSealedFacts } from "./facts.ts";
@@ -23,6 +25,33 @@ async function withFolder(task: (folder: string) => Promise<void>): Promise<void
     await rm(folder, { recursive: true, force: true });
   }
 }
+
+describe("orders of the hub", () => {
+  test("with an older fencing number than one seen of the same machine are refused, also after a restart", async () => {
+    await withFolder(async (folder) => {
+      const machineId = parseMachineId(systemRandom.uuid());
+      const order = (fencingNumber?: number) => {
+        const numbered = fencingNumber === undefined ? {} : { fencingNumber };
+        return { kind: "fence", orderId: parseOrderId(systemRandom.uuid()), machineId, ...numbered } as const;
+      };
+      const first = order(7);
+      {
+        using database = openStateDatabase(join(folder, "state"));
+        assert.equal(createHubOrders(database).accept(first), "new");
+      }
+      using database = openStateDatabase(join(folder, "state"));
+      const orders = createHubOrders(database);
+      const stale = order(6);
+      assert.deepEqual([orders.accept(first), orders.accept(stale), orders.accept(stale)], ["known", "stale", "known"]);
+      assert.deepEqual([orders.accept(order(7)), orders.accept(order()), orders.accept(order(8))], ["new", "new", "new"]);
+      const [told] = orders.untold(9);
+      assert.equal(told?.outcome === "failed" ? `${told.orderId} ${told.fault.id}` : "", `${stale.orderId} StaleOrder`);
+      assert.ok(orders.open().every((each) => each.orderId !== stale.orderId));
+      const other = { ...order(1), machineId: parseMachineId(systemRandom.uuid()) };
+      assert.equal(orders.accept(other), "new", "numbers are compared for each machine by itself");
+    });
+  });
+});
 
 describe("secrets at rest", () => {
   test("open only under their purpose and with their key; any flipped byte is refused", async () => {

@@ -7,7 +7,7 @@ import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, type JobKind } from "../jobs/job.ts";
 import { giveOrder } from "./give-order.ts";
 import { faultsOf, patchItem } from "./item.ts";
-import { removeLandedRow } from "./landed.ts";
+import { authorityOf, removeLandedRow } from "./landed.ts";
 import { landedId, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
@@ -61,7 +61,7 @@ export function defineCancelFailover(world: Replication): JobKind {
         run: async (context) => {
           const { itemId, landedName } = context.parameters;
           await context.confirm();
-          await landings.remove(landedName);
+          await landings.remove(authorityOf(context), landedName);
           await context.write(async (db) => await removeLandedRow(db, landedId(vaultOf(parseResourceId(itemId)), landedName)));
           return { removed: landedName };
         },

@@ -10,8 +10,8 @@ import type { StepContext } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
 
 type Without<Order, Key extends PropertyKey> = Order extends unknown ? Omit<Order, Key> : never;
-/** An order that has no id yet. */
-export type OrderDraft = Without<ApplianceOrder, "orderId">;
+/** An order that has no id and no fencing number yet. */
+export type OrderDraft = Without<ApplianceOrder, "orderId" | "fencingNumber">;
 export type DoneResult = Extract<ApplianceOrderResult, { outcome: "done" }>;
 
 export interface OrderWish {
@@ -70,7 +70,7 @@ async function giveOnce(
   wish: OrderWish,
   orderId: OrderId,
 ): Promise<ApplianceOrderResult> {
-  const order: ApplianceOrder = { ...wish.draft, orderId };
+  const order: ApplianceOrder = { ...wish.draft, orderId, fencingNumber: context.fence };
   // The job's row stays locked until the order is stored: a hub that lost the job cannot give orders in its name.
   await context.write(async (db) => await services.orders.enqueue(parseApplianceId(wish.applianceId), order, db));
   return await waitForResult(services, context, orderId, wish);

@@ -4,6 +4,7 @@ import { sql } from "kysely";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import { diskIdShape, pointIdShape } from "../../contract/shapes.ts";
+import type { Authority } from "../../landing/fence-ledger.ts";
 import type { HydrationReport, LandingDisk, LandingNetwork, LaunchSpec, Target } from "../../landing/target.ts";
 import type { VaultReader } from "../../vault/vault.ts";
 import type { ResourceId } from "../api/resource-id.ts";
@@ -51,6 +52,11 @@ export async function removeLandedRow(db: Queryable, id: ResourceId): Promise<vo
   await sql`delete from resources where key = ${id.key} and type = ${machineType.toLowerCase()}`.execute(db);
 }
 
+/** What a step's commands to a target carry. */
+export function authorityOf({ fence }: { readonly fence: number }): Authority {
+  return { kind: "job", fence };
+}
+
 /** Opens the disks of landed machines and keeps them until the machine stands by itself or is gone. */
 export class Landings implements AsyncDisposable {
   readonly #target: Target;
@@ -63,14 +69,14 @@ export class Landings implements AsyncDisposable {
   }
 
   /** Launches, or gives a machine that runs already the disks that it still depends on. May be called again. */
-  async launch(landed: Landed, signal: AbortSignal): Promise<HydrationReport> {
+  async launch(authority: Authority, landed: Landed, signal: AbortSignal): Promise<HydrationReport> {
     const { name } = landed.launch;
     const held = this.#held.get(name);
     const disks = held ?? (await this.#openDisks(landed));
     const nics = landed.launch.nics.map(({ address, ...nic }) => (address === undefined ? nic : { ...nic, address }));
     const spec: LaunchSpec = { ...landed.launch, nics, disks };
     try {
-      const { hydration } = await this.#target.launch(spec, signal);
+      const { hydration } = await this.#target.under(authority).launch(spec, signal);
       this.#held.set(name, disks);
       return hydration;
     } catch (error) {
@@ -90,14 +96,14 @@ export class Landings implements AsyncDisposable {
     await this.#target.reattach(name, disks);
   }
 
-  async fill(name: string, onProgress: (bytesLeft: number) => void, signal: AbortSignal): Promise<void> {
-    await this.#target.fill(name, onProgress, signal);
+  async fill(authority: Authority, name: string, onProgress: (bytesLeft: number) => void, signal: AbortSignal): Promise<void> {
+    await this.#target.under(authority).fill(name, onProgress, signal);
     await this.#release(name);
   }
 
   /** Ends the machine and proves that the target knows it no more. */
-  async remove(name: string): Promise<void> {
-    await this.#target.remove(name);
+  async remove(authority: Authority, name: string): Promise<void> {
+    await this.#target.under(authority).remove(name);
     const left = await this.#target.list();
     if (left.includes(name))
       throw new Fault("LeftoverFound", `could not remove the landed machine ${name}: it is still there`, { evidence: { leftover: name } });

@@ -10,7 +10,7 @@ import type { RecoveryPoint } from "../../vault/vault.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { stored, type StepContext } from "../jobs/job.ts";
 import type { Item } from "./item.ts";
-import { removeLandedRow, saveLanded, type Landed } from "./landed.ts";
+import { authorityOf, removeLandedRow, saveLanded, type Landed } from "./landed.ts";
 import { landedId, vaultOf } from "./names.ts";
 import type { Replication } from "./world.ts";
 
@@ -90,7 +90,7 @@ export async function launchFromPoint<State extends LaunchState>(
   const id = landedId(vault, wish.name);
   await context.write(async (db) => await saveLanded(db, id, landed, "Creating"));
   await context.confirm();
-  const hydration = await landings.launch(landed, context.signal);
+  const hydration = await landings.launch(authorityOf(context), landed, context.signal);
   await context.write(async (db) => await saveLanded(db, id, landed, "Succeeded"));
   return hydration;
 }
@@ -118,7 +118,7 @@ export async function removeLaunched<State extends LaunchState>(
   const name = context.state.landedName;
   if (name === undefined) return;
   await context.confirm();
-  await world.landings.remove(name);
+  await world.landings.remove(authorityOf(context), name);
   await context.write(async (db) => await removeLandedRow(db, landedId(vaultOf(parseResourceId(itemId)), name)));
 }
 

@@ -2,7 +2,9 @@
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
+import type { Authority } from "../../landing/fence-ledger.ts";
 import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
+import { nextFence } from "../db/fences.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import { findItemWithLanded } from "./item.ts";
 import { landedShape, type Landings } from "./landed.ts";
@@ -27,19 +29,23 @@ export function machineResource(front: ReplicationFront): ResourceType {
       start: defineAction({
         body: z.unknown(),
         run: async (_call, _body, resource) => {
-          await target.start(landedShape.parse(resource.properties).launch.name);
+          await target.under(await personNow(front)).start(landedShape.parse(resource.properties).launch.name);
           return { kind: "done", body: {} };
         },
       }),
       powerOff: defineAction({
         body: z.unknown(),
         run: async (_call, _body, resource) => {
-          await target.stop(landedShape.parse(resource.properties).launch.name);
+          await target.under(await personNow(front)).stop(landedShape.parse(resource.properties).launch.name);
           return { kind: "done", body: {} };
         },
       }),
     },
   });
+}
+
+async function personNow({ services }: ReplicationFront): Promise<Authority> {
+  return { kind: "person", fence: await nextFence(services.database.db) };
 }
 
 /** A machine that a protected item still counts on goes through that item: clean-up, cancel or completion. */
@@ -53,7 +59,7 @@ async function remove(front: ReplicationFront, landings: Landings, resource: Res
       action: "clean up the test migration or cancel the failover of that item",
       retry: "never",
     });
-  await landings.remove(launch.name);
+  await landings.remove(await personNow(front), launch.name);
 }
 
 async function show({ target }: ReplicationFront, resource: Resource): Promise<JsonObject> {

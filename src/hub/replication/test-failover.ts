@@ -9,7 +9,7 @@ import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
-import { removeLandedRow, toNetwork } from "./landed.ts";
+import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
 import {
   hydrationEvidence,
   launchFromPoint,
@@ -134,7 +134,7 @@ export function defineTestFailoverCleanup(world: Replication): JobKind {
           const { itemId, landedName, comments } = context.parameters;
           if (comments !== "") await context.log(`comment: ${comments}`);
           await context.confirm();
-          await world.landings.remove(landedName);
+          await world.landings.remove(authorityOf(context), landedName);
           await context.write(async (db) => await removeLandedRow(db, landedId(vaultOf(parseResourceId(itemId)), landedName)));
           return { removed: landedName, leftovers: [] };
         },

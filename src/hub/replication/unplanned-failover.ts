@@ -10,7 +10,7 @@ import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
 import { giveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
-import { toNetwork } from "./landed.ts";
+import { authorityOf, toNetwork } from "./landed.ts";
 import {
   hydrationEvidence,
   launchFromPoint,
@@ -356,7 +356,7 @@ function fillStep(world: Replication): Step {
           isTransient: (error) => error instanceof Fault && error.retry !== "never",
           signal: context.signal,
         },
-        async () => await landings.fill(landedName, tell, context.signal),
+        async () => await landings.fill(authorityOf(context), landedName, tell, context.signal),
       );
       await told;
       const { bytesToFill, power } = await target.status(landedName);

@@ -9,10 +9,22 @@ import type { Log } from "../../base/log.ts";
 import { tryCommand } from "../../base/run-command.ts";
 import { Semaphore } from "../../base/semaphore.ts";
 import { Fault } from "../../contract/errors.ts";
-import type { ExportDisk, HttpProbe, HydrationReport, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../target.ts";
+import type {
+  ExportDisk,
+  HttpProbe,
+  HydrationReport,
+  LandedStatus,
+  LandingDisk,
+  LaunchSpec,
+  ProbeOutcome,
+  Target,
+  TargetCommands,
+} from "../target.ts";
 import { checkSpec } from "../check-spec.ts";
+import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
 import { chooseAccelerator } from "./accelerator.ts";
 import type { Accelerator } from "./emulator.ts";
+import { openFenceFiles } from "./fence-files.ts";
 import { bytesToFill, fillMachine } from "./fill.ts";
 import { leasedAddresses, probeHttp, type ProbeOrder } from "./http-probe.ts";
 import { findLeftovers } from "./leftovers.ts";
@@ -69,17 +81,30 @@ export class QemuTarget implements Target {
   readonly #around: MachineSurroundings;
   /** Changes to one machine come one after another. */
   readonly #turns = new Map<string, Semaphore>();
+  readonly #ledger: FenceLedger;
 
   /** Use openQemuTarget. */
   constructor(options: QemuTargetOptions, accelerator: Accelerator) {
     this.#options = options;
     const { stateFolder, networks, exportDisk, clock } = options;
+    this.#ledger = openFenceFiles(join(stateFolder, "fences"));
     this.#around = { stateFolder, networks, exportDisk, accelerator, clock, served: new Map() };
   }
 
-  async launch(spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
+  under(authority: Authority): TargetCommands {
+    return {
+      launch: async (spec, signal) => await this.#launch(authority, spec, signal),
+      fill: async (name, onProgress, signal) => await this.#fill(authority, name, onProgress, signal),
+      start: async (name) => await this.#start(authority, name),
+      stop: async (name) => await this.#stop(authority, name),
+      remove: async (name) => await this.#remove(authority, name),
+    };
+  }
+
+  async #launch(authority: Authority, spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
     checkSpec(spec);
     return await this.#inTurn(spec.name, async () => {
+      await admit(this.#ledger, spec.name, authority);
       const present = await this.#find(spec.name);
       if (present !== undefined) {
         if ((await present.dependencies()).includes(true)) await present.exportContents(spec.disks);
@@ -89,15 +114,21 @@ export class QemuTarget implements Target {
       const machine = new Machine(recordOf(spec), this.#around);
       this.#checkSurroundings(machine);
       try {
-        return await this.#land(machine, spec, signal);
+        return await this.#land(machine, authority, spec, signal);
       } catch (error) {
-        await machine.erase();
+        // What is there now may be the newer hub's machine.
+        if (!(error instanceof Fault && error.code === "StaleOrder")) await machine.erase();
         throw error;
       }
     });
   }
 
-  async #land(machine: Machine, spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
+  async #land(
+    machine: Machine,
+    authority: Authority,
+    spec: LaunchSpec,
+    signal?: AbortSignal,
+  ): Promise<{ readonly hydration: HydrationReport }> {
     signal?.throwIfAborted();
     await mkdir(machine.paths.folder, { recursive: true, mode: 0o700 });
     await writeRecord(machine.paths, machine.record);
@@ -108,6 +139,7 @@ export class QemuTarget implements Target {
     const [hydrated, wired] = results;
     if (hydrated.status === "rejected") throw hydrated.reason;
     if (wired.status === "rejected") throw wired.reason;
+    await admit(this.#ledger, spec.name, authority); // Hydration took a while; a hub that was paused in it must not start the machine.
     await machine.startEmulator(signal);
     signal?.throwIfAborted();
     const hydration = hydrated.value;
@@ -184,14 +216,16 @@ export class QemuTarget implements Target {
     return probeOutcomeShape.parse(JSON.parse(stdout));
   }
 
-  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+  async #fill(authority: Authority, name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
     const { clock } = this.#options;
+    await admit(this.#ledger, name, authority);
     const machine = await this.#existing(name, "fill");
     await fillMachine(machine, { clock, onProgress, ...(signal === undefined ? {} : { signal }) });
   }
 
-  async start(name: string): Promise<void> {
+  async #start(authority: Authority, name: string): Promise<void> {
     await this.#inTurn(name, async () => {
+      await admit(this.#ledger, name, authority);
       const machine = await this.#existing(name, "start");
       if ((await machine.findEmulator()) === undefined) await this.#startPresent(machine);
     });
@@ -208,9 +242,10 @@ export class QemuTarget implements Target {
     await machine.startEmulator();
   }
 
-  async stop(name: string): Promise<void> {
+  async #stop(authority: Authority, name: string): Promise<void> {
     const { clock, stopMsMax = 30_000 } = this.#options;
     await this.#inTurn(name, async () => {
+      await admit(this.#ledger, name, authority);
       const machine = await this.#existing(name, "stop");
       await tell(machine, "system_powerdown");
       const deadlineMs = clock.monotonicMs() + stopMsMax;
@@ -235,8 +270,9 @@ export class QemuTarget implements Target {
     });
   }
 
-  async remove(name: string): Promise<void> {
+  async #remove(authority: Authority, name: string): Promise<void> {
     await this.#inTurn(name, async () => {
+      await admit(this.#ledger, name, authority);
       const machine = await this.#find(name);
       await machine?.erase();
     });

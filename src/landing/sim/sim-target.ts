@@ -3,7 +3,8 @@
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { checkSpec } from "../check-spec.ts";
-import type { HttpProbe, HydrationReport, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../target.ts";
+import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
+import type { HttpProbe, HydrationReport, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target, TargetCommands } from "../target.ts";
 
 /** A disk that begins with this boots here; what follows up to a zero byte is what the machine answers over HTTP. */
 export const simGuestMark = "SIMGUEST:";
@@ -22,6 +23,8 @@ interface SimMachine {
 /** What outlives a SimTarget, as processes and files outlive the program behind a real one. */
 export class SimWorld {
   readonly machines = new Map<string, SimMachine>();
+  /** Highest fencing number by machine, also of machines that are gone. */
+  readonly fences = new Map<string, number>();
 
   /** Power is lost; the disks stay. */
   killMachine(name: string): void {
@@ -46,9 +49,43 @@ export class SimTarget implements Target {
     this.#clock = options.clock;
   }
 
-  async launch(spec: LaunchSpec, signal?: AbortSignal): Promise<{ readonly hydration: HydrationReport }> {
+  under(authority: Authority): TargetCommands {
+    const { fences } = this.#world;
+    const ledger: FenceLedger = {
+      highest: async (name) => fences.get(name) ?? 0,
+      raise: async (name, fence) => void fences.set(name, fence),
+    };
+    const admitted = async (name: string): Promise<void> => await admit(ledger, name, authority);
+    return {
+      launch: async (spec, signal) => await this.#launch(spec, admitted, signal),
+      fill: async (name, onProgress, signal) => {
+        await admitted(name);
+        await this.#fill(name, onProgress, signal);
+      },
+      start: async (name) => {
+        await admitted(name);
+        this.#start(name);
+      },
+      stop: async (name) => {
+        await admitted(name);
+        this.#existing(name, "stop").power = "stopped";
+      },
+      remove: async (name) => {
+        await admitted(name);
+        this.#world.machines.delete(name);
+        this.#contents.delete(name);
+      },
+    };
+  }
+
+  async #launch(
+    spec: LaunchSpec,
+    admitted: (name: string) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<{ readonly hydration: HydrationReport }> {
     checkSpec(spec);
     signal?.throwIfAborted();
+    await admitted(spec.name);
     const present = this.#world.machines.get(spec.name);
     if (present !== undefined) {
       this.#contents.set(spec.name, spec.disks);
@@ -57,6 +94,7 @@ export class SimTarget implements Target {
     }
     const answer = await readAnswer(spec, signal);
     signal?.throwIfAborted();
+    await admitted(spec.name);
     const sizeBytes = spec.disks.reduce((sum, { content }) => sum + content.sizeBytes, 0);
     const hydration = { seconds: 0, changes: spec.nics.map(({ mac, guestName }) => `the card ${mac} keeps the name ${guestName}`) };
     this.#contents.set(spec.name, spec.disks);
@@ -93,7 +131,7 @@ export class SimTarget implements Target {
     return { kind: "silent", seconds: seconds(), reason: `the machine is ${machine.power}` };
   }
 
-  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
+  async #fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
     const machine = this.#existing(name, "fill");
     const disks = this.#contents.get(name);
     if (machine.bytesToFill > 0 && (machine.power !== "running" || disks === undefined)) {
@@ -114,17 +152,13 @@ export class SimTarget implements Target {
     onProgress(0);
   }
 
-  async start(name: string): Promise<void> {
+  #start(name: string): void {
     const machine = this.#existing(name, "start");
     if (machine.power === "running") return;
     if (machine.bytesToFill > 0 && !this.#contents.has(name)) {
       throw new Fault("StateConflict", `could not start machine ${name}: its recovery point is not served`);
     }
     machine.power = "running";
-  }
-
-  async stop(name: string): Promise<void> {
-    this.#existing(name, "stop").power = "stopped";
   }
 
   async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
@@ -134,11 +168,6 @@ export class SimTarget implements Target {
       throw new Fault("InputInvalid", `could not reattach machine ${name}: these are not its disks`, { evidence: { given } });
     }
     if (machine.bytesToFill > 0) this.#contents.set(name, disks);
-  }
-
-  async remove(name: string): Promise<void> {
-    this.#world.machines.delete(name);
-    this.#contents.delete(name);
   }
 
   async list(): Promise<readonly string[]> {

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { writeFileAtomic } from "../../../base/atomic-file.ts";
 import type { Clock } from "../../../base/clock.ts";
 import { SimTarget, SimWorld } from "../../../landing/sim/sim-target.ts";
-import type { HttpProbe, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../../../landing/target.ts";
+import type { Authority } from "../../../landing/fence-ledger.ts";
+import type { HttpProbe, LandedStatus, LandingDisk, ProbeOutcome, Target, TargetCommands } from "../../../landing/target.ts";
 import type { Journal } from "./journal.ts";
 
 export interface DurableSimTargetOptions {
@@ -15,8 +16,6 @@ export interface DurableSimTargetOptions {
   /** Called just before and just after each call; a test kills the process or fails here. */
   readonly onCall?: (call: string) => void;
 }
-
-type SimMachines = SimWorld["machines"];
 
 export class DurableSimTarget implements Target {
   readonly kind = "durable-sim";
@@ -31,11 +30,30 @@ export class DurableSimTarget implements Target {
     this.#path = join(options.folder, "target.json");
   }
 
-  async launch(spec: LaunchSpec, signal?: AbortSignal): ReturnType<Target["launch"]> {
-    return await this.#call("launch", async () => {
-      this.#options.journal.append("target", spec.name, "on");
-      return await this.#target.launch(spec, signal);
-    });
+  under(authority: Authority): TargetCommands {
+    const { journal } = this.#options;
+    const commands = this.#target.under(authority);
+    return {
+      launch: async (spec, signal) =>
+        await this.#call("launch", async () => {
+          if (authority.fence >= (this.#world.fences.get(spec.name) ?? 0)) journal.append("target", spec.name, "on");
+          return await commands.launch(spec, signal);
+        }),
+      fill: async (name, onProgress, signal) => await this.#call("fill", async () => await commands.fill(name, onProgress, signal)),
+      start: async (name) =>
+        await this.#call("start", async () => {
+          if (authority.fence >= (this.#world.fences.get(name) ?? 0)) journal.append("target", name, "on");
+          await commands.start(name);
+        }),
+      stop: async (name) => {
+        await this.#call("stop", async () => await commands.stop(name));
+        journal.append("target", name, "off");
+      },
+      remove: async (name) => {
+        await this.#call("remove", async () => await commands.remove(name));
+        journal.append("target", name, "off");
+      },
+    };
   }
 
   async status(name: string): Promise<LandedStatus> {
@@ -46,29 +64,8 @@ export class DurableSimTarget implements Target {
     return await this.#call("probe", async () => await this.#target.probe(name, probe, timeoutSeconds, signal));
   }
 
-  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
-    await this.#call("fill", async () => await this.#target.fill(name, onProgress, signal));
-  }
-
-  async start(name: string): Promise<void> {
-    await this.#call("start", async () => {
-      this.#options.journal.append("target", name, "on");
-      await this.#target.start(name);
-    });
-  }
-
-  async stop(name: string): Promise<void> {
-    await this.#call("stop", async () => await this.#target.stop(name));
-    this.#options.journal.append("target", name, "off");
-  }
-
   async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
     await this.#call("reattach", async () => await this.#target.reattach(name, disks));
-  }
-
-  async remove(name: string): Promise<void> {
-    await this.#call("remove", async () => await this.#target.remove(name));
-    this.#options.journal.append("target", name, "off");
   }
 
   async list(): Promise<readonly string[]> {
@@ -82,12 +79,14 @@ export class DurableSimTarget implements Target {
   /** Reads the world before the call and writes it after; a kill in between leaves it as it was before. */
   async #call<T>(name: string, task: () => Promise<T>): Promise<T> {
     this.#options.onCall?.(`before ${name}`);
-    const text = await readFile(this.#path, "utf8").catch(() => "[]"); // No file: nothing was launched yet.
+    const text = await readFile(this.#path, "utf8").catch(() => `{"machines":[],"fences":[]}`); // No file: nothing was launched yet.
+    const { machines, fences } = JSON.parse(text) as { machines: [string, never][]; fences: [string, number][] }; // Written below.
     this.#world.machines.clear();
-    for (const machine of JSON.parse(text) as [string, never][]) this.#world.machines.set(...machine); // Written below.
+    this.#world.fences.clear();
+    for (const machine of machines) this.#world.machines.set(...machine);
+    for (const fence of fences) this.#world.fences.set(...fence);
     const answer = await task();
-    const machines: SimMachines = this.#world.machines;
-    await writeFileAtomic(this.#path, JSON.stringify([...machines]));
+    await writeFileAtomic(this.#path, JSON.stringify({ machines: [...this.#world.machines], fences: [...this.#world.fences] }));
     this.#options.onCall?.(`after ${name}`);
     return answer;
   }

@@ -67,6 +67,8 @@ export class SimSource {
 export class SimAppliance implements AsyncDisposable {
   readonly #options: SimApplianceOptions;
   readonly #sources = new Map<string, SimSource>();
+  /** Highest fencing number seen, by machine. */
+  readonly #fences = new Map<string, number>();
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
   /** Orders of these kinds fail, as often as the number says. */
@@ -108,6 +110,7 @@ export class SimAppliance implements AsyncDisposable {
     const { orderId } = order;
     const failure = this.failures.get(order.kind);
     try {
+      this.#refuseStale(order);
       if (this.slownessMs > 0) await this.#options.clock.sleep(this.slownessMs, this.#stopping.signal);
       if (failure !== undefined && failure.times > 0) {
         failure.times -= 1;
@@ -119,6 +122,14 @@ export class SimAppliance implements AsyncDisposable {
     } catch (error) {
       return { outcome: "failed", orderId, fault: toReport(asFault(error, order.kind)) };
     }
+  }
+
+  #refuseStale(order: ApplianceOrder): void {
+    const machine = "machineId" in order ? order.machineId : "infrastructureId" in order ? order.infrastructureId : undefined;
+    if (machine === undefined || order.fencingNumber === undefined) return;
+    const highest = this.#fences.get(machine) ?? 0;
+    if (order.fencingNumber < highest) throw new Fault("StaleOrder", `the order ${order.kind} is older than one before it`);
+    this.#fences.set(machine, order.fencingNumber);
   }
 
   async #carryOut(order: ApplianceOrder): Promise<object> {
