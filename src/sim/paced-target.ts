@@ -2,7 +2,8 @@
 
 import type { Clock } from "../base/clock.ts";
 import { SimTarget, SimWorld } from "../landing/sim/sim-target.ts";
-import type { HttpProbe, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target } from "../landing/target.ts";
+import type { Authority } from "../landing/fence-ledger.ts";
+import type { HttpProbe, LandedStatus, LandingDisk, ProbeOutcome, Target, TargetCommands } from "../landing/target.ts";
 
 export class PacedTarget implements Target {
   readonly kind = "sim";
@@ -14,9 +15,19 @@ export class PacedTarget implements Target {
     this.#pace = async (signal) => await clock.sleep(paceMs, signal);
   }
 
-  async launch(spec: LaunchSpec, signal?: AbortSignal): ReturnType<Target["launch"]> {
-    await this.#pace(signal);
-    return await this.#target.launch(spec, signal);
+  under(authority: Authority): TargetCommands {
+    const commands = this.#target.under(authority);
+    return {
+      ...commands,
+      launch: async (spec, signal) => {
+        await this.#pace(signal);
+        return await commands.launch(spec, signal);
+      },
+      fill: async (name, onProgress, signal) => {
+        await this.#pace(signal);
+        await commands.fill(name, onProgress, signal);
+      },
+    };
   }
 
   async status(name: string): Promise<LandedStatus> {
@@ -28,25 +39,8 @@ export class PacedTarget implements Target {
     return await this.#target.probe(name, probe, timeoutSeconds, signal);
   }
 
-  async fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
-    await this.#pace(signal);
-    await this.#target.fill(name, onProgress, signal);
-  }
-
-  async start(name: string): Promise<void> {
-    await this.#target.start(name);
-  }
-
-  async stop(name: string): Promise<void> {
-    await this.#target.stop(name);
-  }
-
   async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
     await this.#target.reattach(name, disks);
-  }
-
-  async remove(name: string): Promise<void> {
-    await this.#target.remove(name);
   }
 
   async list(): Promise<readonly string[]> {

@@ -23,10 +23,8 @@ test("a QEMU target refuses an older hub after a newer one removed the machine, 
       );
     await open().under({ kind: "job", fence: 7 }).remove("web");
     const disks = [{ diskId: parseDiskId("boot"), isBoot: true, content: new MemoryDisk(new Uint8Array(4096)) }];
-    const spec = {
-      ...{ name: "web", cpuCount: 1, memoryBytes: 2 ** 28, firmware: "bios", disks, nics: [] },
-      network: { kind: "isolated" },
-    } as const;
+    const shape = { name: "web", cpuCount: 1, memoryBytes: 2 ** 28, firmware: "bios", network: { kind: "isolated" } } as const;
+    const spec = { ...shape, disks, nics: [] };
     const isStale = (error: unknown): boolean => error instanceof Fault && error.code === "StaleOrder";
     await assert.rejects(open().under({ kind: "job", fence: 6 }).launch(spec), isStale);
     await assert.rejects(open().under({ kind: "person", fence: 6 }).start("web"), isStale);
