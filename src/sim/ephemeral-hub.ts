@@ -9,15 +9,17 @@ import { systemClock } from "../base/clock.ts";
 import { systemRandom, type Random } from "../base/random.ts";
 import { ArmClient } from "../cli/arm-client.ts";
 import { operatorFileShape, parseJson } from "../cli/profile.ts";
+import { registrationKeyShape } from "../contract/appliance-protocol.ts";
 import { Fault } from "../contract/errors.ts";
 import type { EphemeralFacts, EphemeralHub, EphemeralWish } from "../hub/hub-command.ts";
+import { SimTarget, SimWorld } from "../landing/sim/sim-target.ts";
 import { parseHubConfig } from "../hub/hub-config.ts";
 import { startHub, type RunningHub } from "../hub/main.ts";
 import { registerReplication } from "../hub/replication/register.ts";
 import { VaultReaders } from "../hub/vault-readers.ts";
 import { createLandingZone, zoneNames } from "./landing-zone.ts";
-import { PacedTarget } from "./paced-target.ts";
 import { openSimulatedSite } from "./simulated-site.ts";
+import { withPace } from "./with-pace.ts";
 
 const address = "127.0.0.1";
 const domain = "watari.test";
@@ -34,7 +36,8 @@ export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralH
   opening.defer(async () => await rm(stateDir, { recursive: true, force: true }));
   await chmod(stateDir, 0o711); // The database's own account walks through it.
   const cidr = loopbackNetwork(systemRandom);
-  const hub = opening.use(await startOwnHub(wish, { stateDir, cidr }));
+  const endpointPort = await findFreePort(systemRandom);
+  const hub = opening.use(await startOwnHub(wish, { stateDir, cidr, endpointPort }));
   const caFile = join(stateDir, "ca.pem");
   await writeFileAtomic(caFile, hub.caPem, { mode: 0o644 });
   const operatorPath = join(stateDir, "operator.json");
@@ -44,8 +47,10 @@ export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralH
     clock: systemClock,
   });
   const zone = await createLandingZone(arm, { cidr, random: systemRandom });
-  const site = { clock: systemClock, random: systemRandom, hub, zone, folder: stateDir, ...wish };
-  opening.use(await openSimulatedSite(site));
+  const key = registrationKeyShape.parse(await arm.change("POST", `${zone.vaultId}/registrationKeys`, {}));
+  const { machineCount, paceSeconds, log } = wish;
+  const site = { key, hosts: zone.names, hubPort: endpointPort, name: "simulated-site", machineCount, paceSeconds, log };
+  opening.use(await openSimulatedSite({ ...site, clock: systemClock, random: systemRandom }));
   const { managementUrl: endpoint, loginUrl: authority, tenantId, clientId, clientSecret, subscriptionId } = operator;
   const { group: resourceGroup, vault } = zoneNames;
   const facts: EphemeralFacts = { endpoint, authority, caFile, tenantId, clientId, clientSecret, subscriptionId, resourceGroup, vault };
@@ -58,9 +63,12 @@ function ownAddress(hub: RunningHub): { readonly managementUrl: string; readonly
   return { managementUrl: `https://management.${domain}:${hub.port}`, loginUrl: `https://login.${domain}:${hub.port}`, address };
 }
 
-async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: string; readonly cidr: string }): Promise<RunningHub> {
-  const { stateDir, cidr } = place;
-  const [managementPort, endpointPort] = [await findFreePort(systemRandom), await findFreePort(systemRandom)];
+async function startOwnHub(
+  wish: EphemeralWish,
+  place: { readonly stateDir: string; readonly cidr: string; readonly endpointPort: number },
+): Promise<RunningHub> {
+  const { stateDir, cidr, endpointPort } = place;
+  const managementPort = await findFreePort(systemRandom);
   const config = parseHubConfig({
     domain,
     stateDir,
@@ -73,7 +81,8 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
   const replication = registerReplication({
     openWorld: async (services) => {
       const readers = new VaultReaders(services);
-      const target = new PacedTarget({ clock: systemClock, paceMs: wish.paceSeconds * 1000 });
+      const simulated = new SimTarget({ world: new SimWorld(), clock: systemClock });
+      const target = withPace(simulated, { clock: systemClock, paceMs: wish.paceSeconds * 1000 });
       return {
         target,
         openReader: async (vaultResourceId) => await readers.open(vaultResourceId),

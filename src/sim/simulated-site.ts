@@ -1,56 +1,89 @@
-// A simulated site behind a real hub: one appliance, its machines with believable facts, and a vault that it really writes.
+// A simulated site at a hub's private endpoints: an appliance that registers with a key as a real one does, and machines with lives.
 
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
-import { parseApplianceId } from "../contract/ids.ts";
-import { parseResourceId } from "../hub/api/resource-id.ts";
-import type { RunningHub } from "../hub/main.ts";
-import { Journal } from "../hub/replication/sim/journal.ts";
-import { SimAppliance, simDiscovered, SimSource } from "../hub/replication/sim/sim-appliance.ts";
+import { createHubClient } from "../appliance/hub/hub-client.ts";
+import { parseApplianceConfig } from "../appliance/config/config.ts";
+import { readGrant, topologyOf, useRegistrationKey, writeGrant } from "../appliance/identity/hub-registration.ts";
+import type { FactName, SealedFacts } from "../appliance/state/facts.ts";
+import { createConnector } from "../connectivity/connector.ts";
+import type { RegistrationKey } from "../contract/appliance-protocol.ts";
+import { Fault } from "../contract/errors.ts";
+import { SimAppliance } from "../hub/replication/sim/sim-appliance.ts";
+import { simFleet } from "../hub/replication/sim/sim-source.ts";
 import { openAzureBlobStore } from "../store/azure-blob-store.ts";
+import { withStoreRetry } from "../store/wrappers.ts";
 import { openVault } from "../vault/open-vault.ts";
-import type { LandingZone } from "./landing-zone.ts";
+import { createHttpsVoice } from "./https-voice.ts";
 
 export interface SimulatedSiteOptions {
-  readonly hub: RunningHub;
-  readonly zone: LandingZone;
+  /** As the hub gave it to the operator; used up. */
+  readonly key: RegistrationKey;
+  /** Addresses of the key's private names, for a desk whose resolver does not know them. */
+  readonly hosts: readonly { readonly name: string; readonly addresses: readonly string[] }[];
+  readonly hubPort: number;
+  readonly name: string;
   readonly machineCount: number;
   readonly paceSeconds: number;
-  readonly folder: string;
+  /** Keeps the machines of several sites apart. */
+  readonly siteNumber?: number;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
 }
 
-/** The machines are in the hub's inventory on return. */
+/** Memory of one site for blocks and pages that it knows; its disks are small. */
+const blockCacheBytesMax = 2 ** 20;
+const entriesMax = 2 ** 16;
+
+/** Registered, and its machines in the hub's inventory, on return. */
 export async function openSimulatedSite(options: SimulatedSiteOptions): Promise<AsyncDisposable> {
-  const { hub, zone, clock, random, log } = options;
-  const { services } = hub;
+  const { key, name, hubPort, clock, random, log } = options;
   await using opening = new AsyncDisposableStack();
-  const { vaultId, key, storage } = await services.vaults.open(zone.vaultId);
-  const store = opening.use(
-    openAzureBlobStore({
-      accountUrl: storage.accountUrl,
-      container: storage.container,
-      credential: { kind: "sharedKey", accountName: storage.accountName, accountKey: storage.accountKey },
-      connection: {
-        ca: storage.caPem,
-        lookup: (_name, wish, callback) =>
-          wish.all === true ? callback(null, [{ address: storage.address, family: 4 }]) : callback(null, storage.address, 4),
-      },
+  const hosts = options.hosts.map((host) => ({ name: host.name, addresses: [...host.addresses] }));
+  const config = parseApplianceConfig({ name, listenAddresses: ["127.0.0.1"], hosts, hubPort, siteRanges: [] });
+  const facts = createFacts();
+  const registration = await useRegistrationKey(key, { config, facts, clock, log, siteNames: [] });
+  const { certPem, privateKeyPem: keyPem, hubCaPem: caPem, applianceId } = registration;
+  const topology = topologyOf(key, { config, siteNames: [] });
+  const connector = opening.use(createConnector({ topology, clock, log, caPem, clientCertificate: { certPem, keyPem } }));
+  const hub = createHubClient({ services: key.services, port: hubPort, dispatcher: connector.dispatcher });
+  const grant = (): NonNullable<ReturnType<typeof readGrant>> => {
+    const present = readGrant(facts);
+    if (present !== undefined) return present;
+    throw new Fault("Internal", "a registered appliance has a storage grant");
+  };
+  const { accountUrl, container } = grant();
+  const credential = { kind: "sas", sas: async (): Promise<string> => await Promise.resolve(grant().sas) } as const;
+  const store = opening.use(openAzureBlobStore({ accountUrl, container, credential, agent: connector.httpsAgent }));
+  const vault = opening.use(
+    await openVault({
+      store: withStoreRetry(store, { clock, log }),
+      vaultId: registration.vault.vaultId,
+      key: Buffer.from(registration.vault.key, "base64"),
+      blockCacheBytesMax,
+      entriesMax,
+      clock,
+      random,
+      log,
     }),
   );
-  const vault = opening.use(await openVault({ store, vaultId, key: key.bytes, clock, random, log }));
-  const applianceId = parseApplianceId(random.uuid());
-  const vaultKey = parseResourceId(zone.vaultId).key;
-  const registration = { applianceId, vaultKey, name: "simulated-site", version: "sim", certificateDigest: random.uuid() };
-  await services.appliances.add({ ...registration, usingKey: async () => undefined });
-  const journal = new Journal(options.folder);
-  const appliance = opening.use(new SimAppliance({ services, applianceId, vaultKey, vault, clock, random, journal }));
+  const voice = createHttpsVoice({ applianceId, hub, grant, onGrant: (fresh) => writeGrant(facts, fresh), clock, log });
+  const journal = { append: () => undefined }; // Both sides of each machine are seen at the hub.
+  const appliance = opening.use(new SimAppliance({ voice, vault, clock, random, journal, isAlive: true }));
   appliance.slownessMs = options.paceSeconds * 1000;
-  const names = Array.from({ length: options.machineCount }, (_, index) => `machine-${String(index + 1).padStart(2, "0")}`);
-  await appliance.discover(names.map((name) => new SimSource(simDiscovered(name, random), `hello from ${name}`)));
+  await appliance.discover(simFleet(options.machineCount, random, options.siteNumber));
   const closing = opening.move();
   return { [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
+}
+
+/** What the appliance keeps sealed on its disk, kept for the life of this process. */
+function createFacts(): SealedFacts {
+  const facts = new Map<FactName, string>();
+  return {
+    read: (name) => facts.get(name),
+    write: (name, value) => void facts.set(name, value),
+    remove: (name) => void facts.delete(name),
+  };
 }

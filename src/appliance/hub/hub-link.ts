@@ -13,7 +13,7 @@ import {
 } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault } from "../../contract/errors.ts";
 import type { ApplianceId } from "../../contract/ids.ts";
-import type { MachineRegistry } from "../control/machine-registry.ts";
+import type { Machine } from "../control/machine-registry.ts";
 import type { PointLedger } from "../ingest/point-ledger.ts";
 import { emptyAnswer, type HubClient } from "./hub-client.ts";
 import type { HubOrders } from "./hub-orders.ts";
@@ -34,10 +34,13 @@ const grantLeftMsMin = 6 * 3600_000;
 export interface HubLinkParts {
   readonly applianceId: ApplianceId;
   readonly hub: HubClient;
-  readonly hubOrders: HubOrders;
-  readonly runner: OrderRunner;
-  readonly ledger: PointLedger;
-  readonly registry: MachineRegistry;
+  // Only what the talk needs, so that a simulated appliance can have it too.
+  readonly hubOrders: Pick<HubOrders, "untold" | "markTold">;
+  readonly runner: Pick<OrderRunner, "isBusy" | "progress" | "take" | "waitResult">;
+  readonly ledger: Pick<PointLedger, "untold" | "markTold" | "waitCompleted">;
+  readonly registry: {
+    list(): readonly Pick<Machine, "machineId" | "infrastructureId" | "seenAtMs" | "agentVersion" | "facts" | "state">[];
+  };
   readonly clock: Clock;
   readonly log: Log;
   readonly inventory: () => Inventory;

@@ -163,11 +163,12 @@ export async function registerAtHub(
   }
   const checks = await checkHops(key, parts, signal);
   requireHops(checks);
-  const registration = await useKey(key, parts, signal);
+  const registration = await useRegistrationKey(key, parts, signal);
   return { registration, checks };
 }
 
-async function useKey(key: RegistrationKey, parts: RegistrationParts, signal?: AbortSignal): Promise<HubRegistration> {
+/** The registration alone, for whoever knows that the way to the hub is open. */
+export async function useRegistrationKey(key: RegistrationKey, parts: RegistrationParts, signal?: AbortSignal): Promise<HubRegistration> {
   const { facts, config } = parts;
   const draft = await draftFor(key.keyId, parts);
   await using connector = createConnector(pathOptions(key, parts));

@@ -1,68 +1,49 @@
-// A simulated appliance with simulated sources: carries out every order against a real vault, in memory otherwise.
+// A simulated appliance: carries out every order against a real vault and lets its machines live; a voice brings it to its hub.
 
-import { createHash } from "node:crypto";
 import { toTimestamp, type Clock } from "../../../base/clock.ts";
 import type { Random } from "../../../base/random.ts";
-import type { ApplianceOrder, ApplianceOrderResult, DiscoveredMachine } from "../../../contract/appliance-protocol.ts";
-import type { AgentState, MachineFacts, ReplicationPolicy } from "../../../contract/agent-control.ts";
+import { Semaphore } from "../../../base/semaphore.ts";
+import type { ApplianceOrder, ApplianceOrderResult, Inventory, SealedPointReport } from "../../../contract/appliance-protocol.ts";
+import type { AgentState, ReplicationPolicy } from "../../../contract/agent-control.ts";
 import { asFault, Fault, toReport, type FaultCode } from "../../../contract/errors.ts";
-import {
-  parseDigestHex,
-  parseDiskId,
-  parseMachineId,
-  parsePointId,
-  type ApplianceId,
-  type MachineId,
-  type PointId,
-} from "../../../contract/ids.ts";
+import { parseDigestHex, parseDiskId, parseMachineId, parsePointId, type MachineId, type PointId } from "../../../contract/ids.ts";
 import { computeRoot } from "../../../disk/compute-root.ts";
 import { idOf, isAllZero, zeroId } from "../../../disk/digest.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
-import { MemoryDisk } from "../../../disk/memory-disk.ts";
-import { simGuestMark } from "../../../landing/sim/sim-target.ts";
 import type { Vault } from "../../../vault/vault.ts";
-import type { HubServices } from "../../services.ts";
 import type { Journal } from "./journal.ts";
+import { factsOf, type MachineProgress, type SimSource } from "./sim-source.ts";
+
+/** How a simulated appliance and its hub speak: in one process, or over the real protocol. */
+export interface SimVoice {
+  /** Gives every order to `obey` and tells its result, until the signal. Never rejects. */
+  serve(site: SimSiteFront, signal: AbortSignal): Promise<void>;
+  tellInventory(inventory: Inventory): Promise<void>;
+  /** The hub knows the point on return. */
+  tellPoint(report: SealedPointReport): Promise<void>;
+  tellMachine(machine: MachineProgress): Promise<void>;
+}
+
+export interface SimSiteFront {
+  /** Never rejects: a fault is a result. */
+  obey(order: ApplianceOrder): Promise<ApplianceOrderResult>;
+  /** What every agent says of itself now. */
+  machines(): readonly MachineProgress[];
+}
 
 export interface SimApplianceOptions {
-  readonly services: Pick<HubServices, "orders" | "appliances" | "points">;
-  readonly applianceId: ApplianceId;
-  readonly vaultKey: string;
+  readonly voice: SimVoice;
   readonly vault: Vault;
   readonly clock: Clock;
   readonly random: Random;
-  readonly journal: Journal;
+  readonly journal: Pick<Journal, "append">;
+  /** Guests write and agents make the points of their policy by themselves; otherwise only what is ordered happens. */
+  readonly isAlive?: boolean;
 }
 
-/** A source machine. What runs writes to its disks, unless it is frozen. */
-export class SimSource {
-  readonly discovered: DiscoveredMachine;
-  readonly disks: readonly { readonly name: string; readonly content: MemoryDisk }[];
-  machineId: MachineId | undefined;
-  policy: ReplicationPolicy | undefined;
-  isOn = true;
-  hasAgent = false;
-  frozenUntilMs: number | undefined;
-  newestPoint: PointId | undefined;
-  pointCount = 0;
-  sentBytes = 0;
-
-  constructor(discovered: DiscoveredMachine, answer: string) {
-    this.discovered = discovered;
-    this.disks = discovered.disks.map((disk, index) => {
-      const content = new MemoryDisk(new Uint8Array(disk.sizeBytes));
-      if (index === 0) content.bytes.set(new TextEncoder().encode(`${simGuestMark}${answer}`));
-      return { name: `disk-${index}`, content };
-    });
-  }
-
-  /** The guest writes, when it can. Answers whether it could. */
-  write(nowMs: number, value: number): boolean {
-    if (!this.isOn || (this.frozenUntilMs !== undefined && nowMs < this.frozenUntilMs)) return false;
-    for (const { content } of this.disks) content.bytes[blockBytes + (value % 100)] = value % 251;
-    return true;
-  }
-}
+const lifeTickMs = 500;
+/** Steps in which a first replication is seen to grow, when orders take time. */
+const copySteps = 4;
 
 export class SimAppliance implements AsyncDisposable {
   readonly #options: SimApplianceOptions;
@@ -70,7 +51,9 @@ export class SimAppliance implements AsyncDisposable {
   /** Highest fencing number seen, by machine. */
   readonly #fences = new Map<string, number>();
   readonly #stopping = new AbortController();
-  readonly #running: Promise<void>;
+  #running: Promise<void> | undefined;
+  /** One recovery point of a machine at a time. */
+  readonly #turns = new Map<SimSource, Semaphore>();
   /** Orders of these kinds fail, as often as the number says. */
   readonly failures = new Map<ApplianceOrder["kind"], { times: number; code: FaultCode }>();
   /** Kinds of orders that were carried out, in order. */
@@ -82,15 +65,16 @@ export class SimAppliance implements AsyncDisposable {
 
   constructor(options: SimApplianceOptions) {
     this.#options = options;
-    this.#running = this.#run();
   }
 
+  /** Orders are taken once the hub has the first inventory. */
   async discover(sources: readonly SimSource[]): Promise<void> {
     for (const source of sources) {
       this.#sources.set(source.discovered.infrastructureId, source);
       this.#options.journal.append("source", source.discovered.name, "on");
     }
     await this.#tellInventory();
+    this.#running ??= this.#run();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -99,10 +83,25 @@ export class SimAppliance implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
-    const { services, applianceId } = this.#options;
-    while (!this.#stopping.signal.aborted) {
-      const orders = await services.orders.waitQueued(applianceId, 2000, this.#stopping.signal);
-      for (const order of orders) await services.orders.answer(applianceId, await this.#obey(order));
+    const { voice, isAlive, clock } = this.#options;
+    const { signal } = this.#stopping;
+    const machines = (): readonly MachineProgress[] =>
+      [...this.#sources.values()].flatMap((source) => (source.isOn && source.hasAgent ? (source.progress(clock.nowMs()) ?? []) : []));
+    const living = isAlive === true ? this.#live(signal) : undefined;
+    await voice.serve({ obey: async (order) => await this.#obey(order), machines }, signal);
+    await living;
+  }
+
+  /** Each guest writes, and each agent makes a point when its policy wants one. */
+  async #live(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    for (let tick = 0; !signal.aborted; tick++) {
+      for (const source of this.#sources.values()) {
+        source.write(clock.nowMs(), tick);
+        // A point that fails is due again at the next tick; the hub sees the machine's lag meanwhile.
+        if (!signal.aborted && source.isPointDue(clock.nowMs())) await this.#makePoint(source, "crash").catch(() => undefined);
+      }
+      await clock.sleep(lifeTickMs, signal).catch(() => undefined); // Only closing aborts; the loop's head sees it.
     }
   }
 
@@ -111,7 +110,7 @@ export class SimAppliance implements AsyncDisposable {
     const failure = this.failures.get(order.kind);
     try {
       this.#refuseStale(order);
-      if (this.slownessMs > 0) await this.#options.clock.sleep(this.slownessMs, this.#stopping.signal);
+      if (this.slownessMs > 0) await this.#takeTime(this.slownessMs);
       if (failure !== undefined && failure.times > 0) {
         failure.times -= 1;
         throw new Fault(failure.code, `the order ${order.kind} failed as told`);
@@ -171,7 +170,10 @@ export class SimAppliance implements AsyncDisposable {
     source.machineId ??= parseMachineId(this.#options.random.uuid());
     source.policy = policy;
     source.hasAgent = true;
-    await this.#tellProgress(source, "initial", 0);
+    for (let step = 0; step < (this.slownessMs > 0 ? copySteps : 1); step++) {
+      await this.#tellProgress(source, "initial", step / copySteps);
+      if (this.slownessMs > 0) await this.#takeTime(this.slownessMs / copySteps);
+    }
     await this.#makePoint(source, "crash");
     return { machineId: source.machineId, facts: factsOf(source) };
   }
@@ -205,8 +207,18 @@ export class SimAppliance implements AsyncDisposable {
     if (wasOn && !isOn) journal.append("source", source.discovered.name, "off");
   }
 
+  async #takeTime(waitMs: number): Promise<void> {
+    await this.#options.clock.sleep(waitMs, this.#stopping.signal);
+  }
+
   async #makePoint(source: SimSource, consistency: "crash" | "final"): Promise<PointId> {
-    const { vault, clock, services, vaultKey } = this.#options;
+    const turn = this.#turns.get(source) ?? new Semaphore(1);
+    this.#turns.set(source, turn);
+    return await turn.run(async () => await this.#sealPoint(source, consistency));
+  }
+
+  async #sealPoint(source: SimSource, consistency: "crash" | "final"): Promise<PointId> {
+    const { vault, clock, voice } = this.#options;
     const machineId = this.#idOf(source);
     if (!source.isOn) throw new Fault("AgentSilent", "the source is off");
     const pointId = this.#newPointId();
@@ -247,42 +259,21 @@ export class SimAppliance implements AsyncDisposable {
       frozenMs: 1,
       mode: "delta" as const,
     };
-    await services.points.add(vaultKey, [report]);
+    source.lastPointAtMs = timeMs;
+    await voice.tellPoint(report);
     await this.#tellProgress(source, consistency === "final" ? "quiesced" : "delta", 1);
     return pointId;
   }
 
   async #tellProgress(source: SimSource, phase: AgentState["phase"], share: number): Promise<void> {
-    const { services, vaultKey, applianceId, clock } = this.#options;
-    const facts = factsOf(source);
-    await services.appliances.saveMachines(vaultKey, applianceId, [
-      {
-        machineId: this.#idOf(source),
-        infrastructureId: source.discovered.infrastructureId,
-        lastSeenAt: toTimestamp(clock.nowMs()),
-        agentVersion: "sim",
-        facts,
-        state: {
-          phase,
-          disks: facts.disks.map(({ diskId, sizeBytes }) => ({
-            diskId,
-            tracking: { rung: "ebpf", reason: "simulated" },
-            dirtyBytes: 0,
-            copiedBytes: sizeBytes * share,
-            sizeBytes,
-          })),
-          readBytes: source.sentBytes,
-          sentBytes: source.sentBytes,
-          residentBytes: 1,
-          cpuSeconds: 0,
-          pointCount: source.pointCount,
-        },
-      },
-    ]);
+    source.phase = phase;
+    source.copiedShare = share;
+    const progress = source.progress(this.#options.clock.nowMs());
+    if (progress !== undefined) await this.#options.voice.tellMachine(progress);
   }
 
   async #tellInventory(): Promise<void> {
-    await this.#options.services.appliances.saveInventory(this.#options.applianceId, {
+    await this.#options.voice.tellInventory({
       vcenters: [],
       runAsAccounts: [{ accountId: "root", name: "root", kind: "linux" }],
       machines: [...this.#sources.values()].map((source) => source.discovered),
@@ -306,47 +297,4 @@ export class SimAppliance implements AsyncDisposable {
     const rest = this.#options.random.uuid();
     return parsePointId(`${time.slice(0, 8)}-${time.slice(8)}-7${rest.slice(15)}`);
   }
-}
-
-function factsOf(source: SimSource): MachineFacts {
-  const { discovered } = source;
-  return {
-    hostname: discovered.name,
-    smbiosUuid: discovered.smbiosUuid,
-    osMachineId: createHash("sha256").update(discovered.infrastructureId).digest("hex").slice(0, 32),
-    bootId: "boot-1",
-    osName: discovered.guestOs,
-    kernelRelease: "6.1.0",
-    firmware: discovered.firmware,
-    cpuCount: discovered.cpuCount,
-    memoryBytes: discovered.memoryBytes,
-    addresses: [...discovered.addresses],
-    nics: discovered.nics.map((nic, index) => ({ name: `ens${192 + index}`, mac: nic.mac })),
-    disks: source.disks.map(({ name, content }, index) => ({
-      diskId: parseDiskId(name),
-      deviceName: `sd${index}`,
-      sizeBytes: content.sizeBytes,
-      identifiedBy: "serial" as const,
-      isBoot: index === 0,
-      excluded: [],
-    })),
-  };
-}
-
-/** A discovered machine for tests and trials. */
-export function simDiscovered(name: string, random: Random): DiscoveredMachine {
-  return {
-    infrastructureId: random.uuid(),
-    vcenterId: "vc",
-    name,
-    smbiosUuid: random.uuid(),
-    guestOs: "Debian GNU/Linux 12 (64-bit)",
-    powerState: "poweredOn",
-    cpuCount: 1,
-    memoryBytes: 512 << 20,
-    firmware: "bios",
-    addresses: ["10.10.0.20"],
-    disks: [0, 1].map((index) => ({ label: `Hard disk ${index + 1}`, sizeBytes: 4 * blockBytes, controller: "pvscsi" })),
-    nics: [{ label: "Network adapter 1", mac: "00:50:56:00:00:01", network: "VM Network", adapter: "vmxnet3" }],
-  };
 }

@@ -4,8 +4,10 @@ import { silentLog } from "../../../base/log.ts";
 import { parseApplianceId } from "../../../contract/ids.ts";
 import { openDirectoryStore } from "../../../store/directory-store.ts";
 import { openVault } from "../../../vault/open-vault.ts";
-import { SimAppliance, simDiscovered, SimSource } from "./sim-appliance.ts";
+import { createServicesVoice } from "./services-voice.ts";
+import { SimAppliance } from "./sim-appliance.ts";
 import { simVault, simVaultSecret, vaultFolder, type SimHub } from "./sim-hub.ts";
+import { simDiscovered, SimSource } from "./sim-source.ts";
 
 export interface SimSite extends AsyncDisposable {
   readonly appliance: SimAppliance;
@@ -22,7 +24,8 @@ export async function openSimSite(hub: SimHub, folder: string, machineNames: rea
   const store = await openDirectoryStore(vaultFolder(folder));
   const vault = await openVault({ store, ...simVaultSecret, clock, random, log: silentLog });
   const vaultKey = simVault.toLowerCase();
-  const appliance = new SimAppliance({ services: hub.services, applianceId, vaultKey, vault, clock, random, journal: hub.journal });
+  const voice = createServicesVoice({ services: hub.services, applianceId, vaultKey });
+  const appliance = new SimAppliance({ voice, vault, clock, random, journal: hub.journal });
   const sources = machineNames.map((name) => new SimSource(simDiscovered(name, random), `hello from ${name}`));
   await appliance.discover(sources);
   const container = `${simVault}/replicationFabrics/${applianceId}/replicationProtectionContainers/cloud_${applianceId}`;
