@@ -36,8 +36,7 @@ export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralH
   opening.defer(async () => await rm(stateDir, { recursive: true, force: true }));
   await chmod(stateDir, 0o711); // The database's own account walks through it.
   const cidr = loopbackNetwork(systemRandom);
-  const endpointPort = await findFreePort(systemRandom);
-  const hub = opening.use(await startOwnHub(wish, { stateDir, cidr, endpointPort }));
+  const hub = opening.use(await startOwnHub(wish, { stateDir, cidr }));
   const caFile = join(stateDir, "ca.pem");
   await writeFileAtomic(caFile, hub.caPem, { mode: 0o644 });
   const operatorPath = join(stateDir, "operator.json");
@@ -49,7 +48,7 @@ export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralH
   const zone = await createLandingZone(arm, { cidr, random: systemRandom });
   const key = registrationKeyShape.parse(await arm.change("POST", `${zone.vaultId}/registrationKeys`, {}));
   const { machineCount, paceSeconds, log } = wish;
-  const site = { key, hosts: zone.names, hubPort: endpointPort, name: "simulated-site", machineCount, paceSeconds, log };
+  const site = { key, hosts: zone.names, hubPort: hub.port, name: "simulated-site", machineCount, paceSeconds, log };
   opening.use(await openSimulatedSite({ ...site, clock: systemClock, random: systemRandom }));
   const { managementUrl: endpoint, loginUrl: authority, tenantId, clientId, clientSecret, subscriptionId } = operator;
   const { group: resourceGroup, vault } = zoneNames;
@@ -63,19 +62,17 @@ function ownAddress(hub: RunningHub): { readonly managementUrl: string; readonly
   return { managementUrl: `https://management.${domain}:${hub.port}`, loginUrl: `https://login.${domain}:${hub.port}`, address };
 }
 
-async function startOwnHub(
-  wish: EphemeralWish,
-  place: { readonly stateDir: string; readonly cidr: string; readonly endpointPort: number },
-): Promise<RunningHub> {
-  const { stateDir, cidr, endpointPort } = place;
-  const managementPort = await findFreePort(systemRandom);
+async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: string; readonly cidr: string }): Promise<RunningHub> {
+  const { stateDir, cidr } = place;
+  // One port for every door: their addresses differ.
+  const port = await findFreePort(systemRandom);
   const config = parseHubConfig({
     domain,
     stateDir,
     localName,
     publicAddresses: [address],
-    managementPort,
-    endpointPort,
+    managementPort: port,
+    endpointPort: port,
     networks: [{ virtualNetwork: zoneNames.network, subnet: zoneNames.subnet, cidr }],
   });
   const replication = registerReplication({

@@ -47,13 +47,11 @@ export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
         },
         registry: {
           list: () =>
-            site
-              .machines()
-              .map(({ lastSeenAt, ...machine }) => ({
-                ...machine,
-                infrastructureId: machine.infrastructureId,
-                seenAtMs: fromTimestamp(lastSeenAt),
-              })),
+            site.machines().map(({ lastSeenAt, ...machine }) => ({
+              ...machine,
+              infrastructureId: machine.infrastructureId,
+              seenAtMs: fromTimestamp(lastSeenAt),
+            })),
         },
         clock,
         log,
