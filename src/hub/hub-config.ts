@@ -54,6 +54,14 @@ export const hubConfigShape = z
     networks: z.array(networkShape).max(64).default([]),
     /** An outside PostgreSQL; absent: a private cluster in the state folder. */
     databaseUrl: z.string().max(2000).optional(),
+    /** Certificate authority of the outside server; the system's own unless told. */
+    databaseCaFile: z.string().min(1).max(4096).optional(),
+    /** Holds the password of the outside server; it stands in no other place. Absent: in PGPASSWORD, or none is needed. */
+    databasePasswordFile: z.string().min(1).max(4096).optional(),
+    /** Connections of this hub, and one more for notifications. All hubs together must fit the server's max_connections. */
+    databaseConnectionsMax: z.number().int().min(2).max(200).default(16),
+    /** The embedded blob service's files; hubs that serve the same storage accounts name one folder. In the state folder unless told. */
+    blobFolder: z.string().min(1).max(4096).optional(),
     /** Passed through to the landing. */
     landing: z.unknown().optional(),
   })

@@ -7,6 +7,7 @@ import type { Random } from "../base/random.ts";
 import { openApplianceCatalogue, type ApplianceCatalogue } from "./db/appliances.ts";
 import { openAuditTrail, type AuditTrail } from "./db/audit.ts";
 import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
+import { joinHubs } from "./db/hub-registry.ts";
 import { openOperationStore, type OperationStore } from "./db/operations.ts";
 import { openOrderQueue, type OrderQueue } from "./db/orders.ts";
 import { openPointCatalogue, type PointCatalogue } from "./db/points.ts";
@@ -16,7 +17,9 @@ import { startPrivateCluster } from "./db/private-cluster.ts";
 import { openRegistrationKeys, type RegistrationKeys } from "./db/registration-keys.ts";
 import { openResourceStore, type ResourceStore } from "./db/resources.ts";
 import { openRoleAssignments, type RoleAssignments } from "./db/role-assignments.ts";
-import { createSealer, openMasterKey, openSecretStore, type SecretStore } from "./db/secrets.ts";
+import { openSealer } from "./db/master-key-check.ts";
+import { openSecretStore, type SecretStore } from "./db/secrets.ts";
+import { readServerAddress } from "./db/server-address.ts";
 import { settingOf } from "./db/settings.ts";
 import type { HubConfig } from "./hub-config.ts";
 
@@ -44,9 +47,10 @@ export async function openStores(
   const { clock, random, log } = environment;
   await using opening = new AsyncDisposableStack();
   const address = await openAddress(config, log, opening);
-  const database = opening.use(await openDatabase({ address, log, clock }));
+  const database = opening.use(await openDatabase({ address, log, clock, connectionsMax: config.databaseConnectionsMax }));
   const { db, notifications } = database;
-  const sealer = createSealer(await openMasterKey(join(config.stateDir, "master.key"), random), random);
+  opening.use(await joinHubs({ db, hubId: random.uuid(), clock, log }));
+  const sealer = await openSealer({ db, path: join(config.stateDir, "master.key"), random });
   const stores = {
     database,
     resources: openResourceStore({ db, clock, random }),
@@ -68,7 +72,7 @@ export async function openStores(
 }
 
 async function openAddress(config: HubConfig, log: Log, opening: AsyncDisposableStack): Promise<DatabaseAddress> {
-  if (config.databaseUrl !== undefined) return { kind: "url", url: config.databaseUrl };
+  if (config.databaseUrl !== undefined) return await readServerAddress({ ...config, url: config.databaseUrl });
   const { socketFolder, user, database } = opening.use(await startPrivateCluster({ stateDir: config.stateDir, log }));
   return { kind: "socket", socketFolder, user, database };
 }

@@ -7,6 +7,8 @@ import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { createBlobListener } from "./blob/blob-listener.ts";
+import { makeTokenKey } from "./auth/tokens.ts";
+import { shareFile } from "./shared-files.ts";
 import { openAppliances } from "./hub-appliances.ts";
 import { openFaces } from "./hub-faces.ts";
 import { openStores, type HubStores } from "./hub-stores.ts";
@@ -15,6 +17,7 @@ import { bootstrapOperator } from "./auth/operator.ts";
 import { openAuthority, type Authority } from "./pki/authority.ts";
 import { createResolver, type LandingResolver } from "./dns/resolver.ts";
 import { openDoor, type HttpHandler } from "./private-link/door.ts";
+import { followChanges, telling } from "./private-link/other-hubs.ts";
 import { openPrivateLink, type PrivateLink } from "./private-link/private-link.ts";
 import { createPublicDoor, publicNamesOf } from "./private-link/public-door.ts";
 import { storageAccountType, vaultType } from "./private-link/link-target.ts";
@@ -52,7 +55,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   await chmod(config.stateDir, 0o711); // The database's own account walks through it; every file inside is closed.
   await using opening = new AsyncDisposableStack();
   const stores = opening.use(await openStores(config, environment));
-  const authority = await openAuthority({ folder: join(config.stateDir, "pki"), clock, random });
+  const authority = await openSharedAuthority(stores, config, environment);
   const names = publicNamesOf(config.domain);
   let privateLink: PrivateLink | undefined;
   const privateLinkNow = (): PrivateLink => {
@@ -63,7 +66,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
-  const blobRoot = join(config.stateDir, "blob");
+  const blobRoot = config.blobFolder ?? join(config.stateDir, "blob");
   const blob = await createBlobListener({ root: blobRoot, accounts: blobAccounts(stores, random), clock, log });
   const faceOf = (target: Resource, member: string): HttpHandler => {
     if (target.id.type.toLowerCase() === vaultType.toLowerCase()) return appliances.handlerOf(target, toService(member));
@@ -81,7 +84,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     stores,
     authority,
     names,
-    privateLink: privateLinkNow,
+    privateLink: () => telling(privateLinkNow(), stores.database.db),
     removeBlobs: async (account) => await rm(join(blobRoot, account), { recursive: true, force: true }),
     extraTypes: extensions.flatMap((extension) => extension.types),
   });
@@ -89,6 +92,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   opening.defer(async () => await faces.close());
   await saveSubscription(stores);
   await privateLink.reconcile();
+  opening.use(followChanges(privateLink, stores.database.notifications, log));
   for (const extension of extensions) await extension.start();
   const port = await openPublicDoors({ config, authority, stores, own: faces.own, faceOf, log }, opening);
   faces.listenOn(port);
@@ -108,6 +112,17 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     caPem: authority.caPem,
     [Symbol.asyncDispose]: () => (closed ??= close()),
   };
+}
+
+/** All hubs of a database have one authority and one key for tokens: the first hub's. */
+async function openSharedAuthority(stores: HubStores, config: HubConfig, { clock, random }: HubEnvironment): Promise<Authority> {
+  const folder = join(config.stateDir, "pki");
+  const share = async (name: string): Promise<"kept" | "replaced"> =>
+    await shareFile({ secrets: stores.secrets, name, path: join(config.stateDir, name) });
+  const authority = await openAuthority({ folder, clock, random });
+  await makeTokenKey(join(config.stateDir, "auth", "token-key.pem"));
+  await share("auth/token-key.pem");
+  return (await share("pki/ca.pem")) === "kept" ? authority : await openAuthority({ folder, clock, random });
 }
 
 async function saveSubscription({ resources, subscriptionId, tenantId }: HubStores): Promise<void> {

@@ -95,6 +95,11 @@ export async function openTokens(options: {
   };
 }
 
+/** Makes the key file unless it is there. */
+export async function makeTokenKey(path: string): Promise<void> {
+  await loadOrMakeKey(path);
+}
+
 async function loadOrMakeKey(path: string): Promise<KeyObject> {
   const present = await readFile(path, "utf8").catch((error: unknown) => {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;

@@ -12,7 +12,14 @@ import type { Tables } from "./tables.ts";
 /** A private cluster's socket or an outside server's URL. */
 export type DatabaseAddress =
   | { readonly kind: "socket"; readonly socketFolder: string; readonly user: string; readonly database: string }
-  | { readonly kind: "url"; readonly url: string };
+  | {
+      readonly kind: "url";
+      readonly url: string;
+      /** checked: TLS, and the server's certificate is for the name in the URL. */
+      readonly tls: "checked" | "off";
+      readonly ca?: string;
+      readonly password?: string;
+    };
 
 export interface Database extends AsyncDisposable {
   readonly db: Kysely<Tables>;
@@ -20,21 +27,40 @@ export interface Database extends AsyncDisposable {
   readonly address: DatabaseAddress;
 }
 
-const connectionsMax = 16;
+const connectionsDefault = 16;
+/** A caller waits this long for a connection of the pool, and for a server that does not answer. */
+const connectMsMax = 30_000;
+/**
+ * A hub that is paused inside a transaction holds locks; the server ends its session, so that another hub can take its jobs. Sessions of
+ * a host that is gone are found by keep-alives.
+ */
+const idleTransactionDefault = 10_000;
+const sessionSettings = {
+  timezone: "UTC",
+  tcp_keepalives_idle: "15",
+  tcp_keepalives_interval: "5",
+  tcp_keepalives_count: "3",
+};
 
 export async function openDatabase(options: {
   readonly address: DatabaseAddress;
   readonly log: Log;
   readonly clock: Clock;
+  readonly connectionsMax?: number;
+  /** How long a transaction may stand still before the server ends its session; 10 000 unless told. */
+  readonly idleTransactionMsMax?: number;
 }): Promise<Database> {
-  const { address, log, clock } = options;
-  const pool = new pg.Pool({ ...toConnectionConfig(address), max: connectionsMax });
+  const { address, log, clock, connectionsMax = connectionsDefault, idleTransactionMsMax = idleTransactionDefault } = options;
+  const config = connectionConfigOf(address, idleTransactionMsMax);
+  const pool = new pg.Pool({ ...config, max: connectionsMax });
   // An idle connection that breaks is replaced by the pool; calls under way get the error themselves.
   pool.on("error", (error) => log.warn("database connection lost", { reason: error.message }));
+  // One that breaks while a transaction has it tells so as an event too; without a listener that would end the program.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   try {
-    await migrate(db, log);
-    const notifications = await openNotifications({ config: toConnectionConfig(address), log, clock });
+    await migrate(db, { log, clock });
+    const notifications = await openNotifications({ config, log, clock });
     const close = async (): Promise<void> => {
       await notifications[Symbol.asyncDispose]();
       await db.destroy();
@@ -49,12 +75,28 @@ export async function openDatabase(options: {
 }
 
 /** How `pg` reaches the database; times are read as RFC 3339 text. */
-function toConnectionConfig(address: DatabaseAddress): pg.ClientConfig {
+export function connectionConfigOf(address: DatabaseAddress, idleTransactionMsMax: number = idleTransactionDefault): pg.ClientConfig {
   const where =
     address.kind === "url"
-      ? { connectionString: address.url }
+      ? toServerConfig(address)
       : { host: address.socketFolder, port: 5432, user: address.user, database: address.database };
-  return { ...where, options: "-c timezone=UTC", types: { getTypeParser } };
+  const options = Object.entries({ ...sessionSettings, idle_in_transaction_session_timeout: idleTransactionMsMax }).map(
+    ([name, value]) => `-c ${name}=${value}`,
+  );
+  return { ...where, options: options.join(" "), types: { getTypeParser }, keepAlive: true, connectionTimeoutMillis: connectMsMax };
+}
+
+function toServerConfig({ url, tls, ca, password }: Extract<DatabaseAddress, { kind: "url" }>): pg.ClientConfig {
+  const { hostname, port, username, pathname } = new URL(url);
+  const host = decodeURIComponent(hostname).replace(/^\[|\]$/g, "");
+  return {
+    host,
+    port: port === "" ? 5432 : Number(port),
+    user: decodeURIComponent(username),
+    database: decodeURIComponent(pathname.slice(1)),
+    ...(password === undefined ? {} : { password }),
+    ssl: tls === "off" ? false : { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) },
+  };
 }
 
 const timestamptzOid = 1184;

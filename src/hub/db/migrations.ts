@@ -1,6 +1,7 @@
 // The numbered changes of the database, each run once, in order, in its own transaction. Add at the end; never edit one that shipped.
 
 import { sql, type Kysely } from "kysely";
+import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { jobControlStatements, jobStatements } from "../jobs/schema.ts";
@@ -76,13 +77,28 @@ const migrations: readonly Migration[] = [
   },
   { number: 4, name: "jobs, steps, log", statements: jobStatements },
   { number: 5, name: "job holds, restarts, fencing numbers", statements: jobControlStatements },
+  {
+    number: 6,
+    name: "hubs of the database, places of landed machines",
+    statements: [
+      `create table hubs (
+        hub_id uuid primary key, host text not null, schema int not null, started_at timestamptz not null default clock_timestamp(),
+        seen_at timestamptz not null default clock_timestamp())`,
+    ],
+  },
 ];
+
+/** What this program knows. */
+export const newestSchema = migrations.at(-1)?.number ?? 0;
+/** A hub that was not seen for this long is gone. */
+export const hubForgottenMs = 20_000;
+const olderHubsPollMs = 500;
 
 /** Any number that no other program of this database takes: two hubs that start together migrate one after the other. */
 const migrationLock = 7_212_101;
 
 /** Brings the schema to this program's version. A newer schema than this program knows is refused. */
-export async function migrate(db: Kysely<Tables>, log: Log): Promise<void> {
+export async function migrate(db: Kysely<Tables>, { log, clock }: { readonly log: Log; readonly clock: Clock }): Promise<void> {
   await db.connection().execute(async (connection) => {
     await sql`select pg_advisory_lock(${migrationLock})`.execute(connection);
     try {
@@ -91,18 +107,38 @@ export async function migrate(db: Kysely<Tables>, log: Log): Promise<void> {
       );
       const applied = await sql<{ number: number }>`select number from schema_migrations order by number`.execute(connection);
       const present = applied.rows.at(-1)?.number ?? 0;
-      const newest = migrations.at(-1)?.number ?? 0;
+      const newest = newestSchema;
       if (present > newest)
         throw new Fault("StateConflict", "could not open the database: a newer version of the hub has used it", {
           evidence: { schema: present, known: newest },
           action: "run the newer version of the hub",
           retry: "never",
         });
+      if (present < newest) await waitForOlderHubs(connection, newest, clock);
       for (const migration of migrations) if (migration.number > present) await apply(connection, migration, log);
     } finally {
       await sql`select pg_advisory_unlock(${migrationLock})`.execute(connection);
     }
   });
+}
+
+/** A hub that runs with an older schema would write what the newer one forbids; one that was killed is forgotten after a while. */
+async function waitForOlderHubs(db: Kysely<Tables>, schema: number, clock: Clock): Promise<void> {
+  const table = await sql<{ name: string | null }>`select to_regclass('hubs')::text as name`.execute(db);
+  if (table.rows[0]?.name === null) return;
+  const endMs = clock.monotonicMs() + 1.5 * hubForgottenMs;
+  for (;;) {
+    const older = await sql<{ host: string }>`select host from hubs
+      where schema < ${schema} and seen_at > clock_timestamp() - ${hubForgottenMs} * interval '1 ms'`.execute(db);
+    if (older.rows.length === 0) return;
+    if (clock.monotonicMs() > endMs)
+      throw new Fault("StateConflict", "could not bring the database to this version: hubs of an older version use it", {
+        evidence: { hosts: older.rows.map((row) => row.host), schema },
+        action: "stop the older hubs, start this one, then start the others with this version",
+        retry: "later",
+      });
+    await clock.sleep(olderHubsPollMs);
+  }
 }
 
 async function apply(db: Kysely<Tables>, migration: Migration, log: Log): Promise<void> {

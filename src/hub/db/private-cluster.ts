@@ -71,7 +71,8 @@ type Run = (program: string, args: readonly string[]) => Promise<CommandResult>;
 
 const serverEnvironment = { PATH: "/usr/bin:/bin", LC_ALL: "C.UTF-8", TZ: "UTC" };
 
-async function findBinaries(): Promise<string> {
+/** The folder of the newest PostgreSQL of this machine. */
+export async function findBinaries(): Promise<string> {
   const versions = await readdir(binaryRoot).catch(() => [] as string[]); // No folder means no package.
   const newest = versions.filter((version) => /^\d+$/.test(version)).sort((left, right) => Number(right) - Number(left));
   for (const version of newest) if (await exists(join(binaryRoot, version, "bin", "initdb"))) return join(binaryRoot, version, "bin");
@@ -81,7 +82,8 @@ async function findBinaries(): Promise<string> {
   });
 }
 
-async function chooseAccount(): Promise<ServerAccount> {
+/** Who runs the server's programs. */
+export async function chooseAccount(): Promise<ServerAccount> {
   const self = userInfo();
   if (self.uid !== 0) return { name: self.username, uid: self.uid, gid: self.gid, prefix: [] };
   const passwd = await readFile("/etc/passwd", "utf8");

@@ -12,3 +12,7 @@ export async function settingOf(db: Kysely<Tables>, name: string, make: () => st
     .execute();
   return (await db.selectFrom("settings").select("value").where("name", "=", name).executeTakeFirstOrThrow()).value;
 }
+
+export async function findSetting(db: Kysely<Tables>, name: string): Promise<string | undefined> {
+  return (await db.selectFrom("settings").select("value").where("name", "=", name).executeTakeFirst())?.value;
+}

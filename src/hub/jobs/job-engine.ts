@@ -177,7 +177,8 @@ export class JobEngine implements AsyncDisposable {
     const { database, log } = this.#options;
     try {
       const end = await run;
-      if (end === "interrupted" && this.#stopping.signal.aborted) await releaseLease(database.db, lease);
+      // Refused by the row when another hub has the job; when the database is away the lease lapses by itself.
+      if (end === "interrupted") await releaseLease(database.db, lease);
       if (end !== "interrupted") await notify(database.db, topic);
     } catch (error) {
       // The lease lapses by itself, and the job is then taken again.

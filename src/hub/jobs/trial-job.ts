@@ -2,6 +2,7 @@
 
 import { sql } from "kysely";
 import { z } from "zod";
+import { systemClock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { defineJob, stored, type JobKind, type JobStep, type Queryable } from "./job.ts";
 
@@ -13,6 +14,8 @@ const parametersShape = z.object({
   does: z.enum(["kill", "wait", "undoFail", "hold"]).optional(),
   /** "three:inside": where the step fails. */
   failsAt: z.string().optional(),
+  /** How long each step takes. */
+  pauseMs: z.number().optional(),
 });
 type Parameters = z.infer<typeof parametersShape>;
 
@@ -76,6 +79,7 @@ function trialStep(world: TrialWorld, db: Queryable, name: Name): JobStep<Parame
       await context.save({ [name]: `began ${name}` });
       await context.confirm();
       await world.touch(db, jobId, name, "do", fence);
+      if (parameters.pauseMs !== undefined) await systemClock.sleep(parameters.pauseMs, signal);
       await meet("inside");
       await context.log(`touched ${name}`);
       const before = names.slice(0, names.indexOf(name)).map((each) => stored(context.state, each));
