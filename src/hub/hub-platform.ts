@@ -17,6 +17,7 @@ import { endpointTypes } from "./resources/private-endpoints.ts";
 import { projectTypes } from "./resources/projects.ts";
 import { createRegistrationKeyMaker } from "./resources/registration-key.ts";
 import { storageTypes } from "./resources/storage-accounts.ts";
+import { settleVaultStorage } from "./resources/vault-storage.ts";
 import { vaultTypes } from "./resources/vaults.ts";
 import type { HubServices } from "./services.ts";
 
@@ -47,6 +48,7 @@ export function createPlatform(wanted: {
     keys: stores.registrationKeys,
     dnsSettings,
     vaults,
+    settleStorage: async (vault) => await settleVaultStorage(stores, vault),
     publicNames: Object.values(names),
     caPem: authority.caPem,
     clock,

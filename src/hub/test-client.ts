@@ -188,6 +188,8 @@ export async function createLandingZone(
   test: Pick<TestHub, "arm" | "groupPath">,
   cidr: string,
   vaults: readonly string[] = ["vault1"],
+  /** "role": nobody tells the vaults their storage account, as Azure's clients cannot. */
+  storageBy: "property" | "role" = "property",
 ): Promise<{ readonly storageId: string; readonly vaultIds: readonly string[] }> {
   const { groupPath } = test;
   const storageId = `${groupPath}/providers/Microsoft.Storage/storageAccounts/packs1`;
@@ -221,7 +223,7 @@ export async function createLandingZone(
     const vaultId = `${groupPath}/providers/Microsoft.RecoveryServices/vaults/${name}`;
     const vault = z
       .object({ identity: z.object({ principalId: z.string() }) })
-      .parse(await put(vaultId, { location: "lab1", properties: { watariStorageAccountId: storageId } }));
+      .parse(await put(vaultId, { location: "lab1", properties: storageBy === "role" ? {} : { watariStorageAccountId: storageId } }));
     await put(`${storageId}/providers/Microsoft.Authorization/roleAssignments/${systemRandom.uuid()}`, {
       properties: {
         principalId: vault.identity.principalId,

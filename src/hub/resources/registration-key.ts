@@ -21,14 +21,17 @@ export function createRegistrationKeyMaker(dependencies: {
   readonly keys: RegistrationKeys;
   readonly dnsSettings: DnsSettings;
   readonly vaults: VaultAccess;
+  /** The vault with its storage account, once it can be known. */
+  readonly settleStorage: (vault: Resource) => Promise<Resource>;
   readonly publicNames: readonly string[];
   readonly caPem: string;
   readonly clock: Clock;
   readonly random: Random;
 }): RegistrationKeyMaker {
-  const { keys, dnsSettings, vaults, publicNames, caPem, clock, random } = dependencies;
+  const { keys, dnsSettings, vaults, settleStorage, publicNames, caPem, clock, random } = dependencies;
   return {
-    make: async (vault, { validSeconds = keySecondsMax } = {}) => {
+    make: async (named, { validSeconds = keySecondsMax } = {}) => {
+      const vault = await settleStorage(named);
       const names = await dnsSettings.ofVault(vault);
       const serviceName = (service: string): string | undefined =>
         names.find((name) => name.member === service && name.resourceId.toLowerCase() === vault.id.key)?.name;
