@@ -75,7 +75,7 @@ export async function openDatabase(options: {
 }
 
 /** How `pg` reaches the database; times are read as RFC 3339 text. */
-export function connectionConfigOf(address: DatabaseAddress, idleTransactionMsMax: number = idleTransactionDefault): pg.ClientConfig {
+function connectionConfigOf(address: DatabaseAddress, idleTransactionMsMax: number = idleTransactionDefault): pg.ClientConfig {
   const where =
     address.kind === "url"
       ? toServerConfig(address)
