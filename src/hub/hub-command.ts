@@ -5,6 +5,7 @@ import { systemClock } from "../base/clock.ts";
 import { openLog, silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { say } from "../cli/output.ts";
+import { registerBackupCommands } from "./backup/backup-command.ts";
 import { extensions } from "./extensions.ts";
 import { readHubConfig } from "./hub-config.ts";
 import { startHub } from "./main.ts";
@@ -74,6 +75,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
       if (options.ephemeral !== true) noun.help({ error: true });
       await runEphemeral(parts, options);
     });
+  registerBackupCommands(noun);
   noun
     .command("run")
     .description("run the hub until SIGTERM or SIGINT; everything it knows is in its state folder and its database")

@@ -2,14 +2,11 @@
 
 import assert from "node:assert/strict";
 import { spawn, type ChildProcess } from "node:child_process";
-import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import "reflect-metadata";
-import * as x509 from "@peculiar/x509";
 import { stringify } from "yaml";
 import { z } from "zod";
 import { systemClock } from "../base/clock.ts";
@@ -35,6 +32,7 @@ import {
   type Answer,
   type Target,
 } from "./test-client.ts";
+import { makeRegistration } from "./test-appliance.ts";
 import { startTestServer, type TestServer } from "./test-server.ts";
 
 const program = join(import.meta.dirname, "..", "main.ts");
@@ -97,16 +95,6 @@ async function startHub(place: Place): Promise<ChildProcess & { readonly said: (
   return Object.assign(child, { said: () => said });
 }
 
-async function makeRequest(key: z.infer<typeof registrationKeyShape>): Promise<{ readonly body: object; readonly keyPem: string }> {
-  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const csr = await x509.Pkcs10CertificateRequestGenerator.create({ name: "CN=site", keys, signingAlgorithm: algorithm }, crypto);
-  const csrPem = csr.toString("pem");
-  const proof = createHmac("sha256", Buffer.from(key.secret, "base64url")).update(csrPem).digest("hex");
-  const keyPem = x509.PemConverter.encode(await crypto.subtle.exportKey("pkcs8", keys.privateKey), "PRIVATE KEY");
-  return { body: { protocolVersion: 1, applianceVersion: "0.1.0", name: "site", keyId: key.keyId, csrPem, proof }, keyPem };
-}
-
 test("two hubs of one database serve one API, and an appliance at one gets the orders of the other", async () => {
   const [one, two] = [await makePlace("one"), await makePlace("two")];
   const first = await startHub(one);
@@ -142,7 +130,7 @@ test("two hubs of one database serve one API, and an appliance at one gets the o
   const addressOf = (name: string): string =>
     endpoint.properties.customDnsConfigs.find((config) => config.fqdn === name)?.ipAddresses[0] ?? assert.fail(name);
   const door = (place: Place, name: string): Target => ({ name, address: addressOf(name), port: place.endpointPort, ca: operator.caPem });
-  const { body, keyPem } = await makeRequest(key);
+  const { body, keyPem } = await makeRegistration(key);
   const answer = await untilServed(
     async () => await callTarget(door(two, key.services.id1), { method: "POST", path: applianceRoutes.register.path, body }),
   );

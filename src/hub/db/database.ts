@@ -74,6 +74,14 @@ export async function openDatabase(options: {
   }
 }
 
+/** Without migrations and notifications: for tools that look at a database before anything is done to it. */
+export function openPlainConnection(address: DatabaseAddress, log: Log): AsyncDisposable & { readonly db: Kysely<Tables> } {
+  const pool = new pg.Pool({ ...connectionConfigOf(address), max: 1 });
+  pool.on("error", (error) => log.warn("database connection lost", { reason: error.message }));
+  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  return { db, [Symbol.asyncDispose]: async () => await db.destroy() };
+}
+
 /** How `pg` reaches the database; times are read as RFC 3339 text. */
 function connectionConfigOf(address: DatabaseAddress, idleTransactionMsMax: number = idleTransactionDefault): pg.ClientConfig {
   const where =

@@ -15,6 +15,8 @@ export interface PrivateCluster extends AsyncDisposable {
   readonly socketFolder: string;
   readonly user: string;
   readonly database: string;
+  /** It ran already: another program may be using it. */
+  readonly wasRunning: boolean;
   /** Stops the server cleanly; a second call is fine. */
   stop(): Promise<void>;
 }
@@ -55,7 +57,8 @@ export async function startPrivateCluster(options: PrivateClusterOptions): Promi
     return tryCommand(first ?? program, rest, { cwd: folder, timeoutMs: startSecondsMax * 1000, env: serverEnvironment });
   };
   if (!(await exists(join(dataFolder, "watari-ready")))) await initialise({ dataFolder, account, run });
-  if (await isRunning({ dataFolder, socketFolder, run })) log.info("database adopted", { dataFolder });
+  const wasRunning = await isRunning({ dataFolder, socketFolder, run });
+  if (wasRunning) log.info("database adopted", { dataFolder });
   else await startServer({ dataFolder, socketFolder, folder, run, log });
   await ensureDatabase({ socketFolder, run });
   let stopped: Promise<void> | undefined;
@@ -64,7 +67,7 @@ export async function startPrivateCluster(options: PrivateClusterOptions): Promi
     if (result.exitCode === 0) log.info("database stopped", { dataFolder });
   };
   const stopOnce = (): Promise<void> => (stopped ??= stop());
-  return { socketFolder, user: databaseUser, database: databaseUser, stop: stopOnce, [Symbol.asyncDispose]: stopOnce };
+  return { socketFolder, user: databaseUser, database: databaseUser, wasRunning, stop: stopOnce, [Symbol.asyncDispose]: stopOnce };
 }
 
 type Run = (program: string, args: readonly string[]) => Promise<CommandResult>;

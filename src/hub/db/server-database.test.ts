@@ -127,8 +127,8 @@ describe("jobs on a database server", () => {
         ends.rows.map((row) => row.outcome),
         ["succeeded"],
       );
-      const acts = await sql<{ fence: number }>`select fence from trial_acts where job_id = ${jobId} order by serial`.execute(database.db);
-      const fences = acts.rows.map((row) => row.fence);
+      const acts = await sql<{ fence: string }>`select fence from trial_acts where job_id = ${jobId} order by serial`.execute(database.db);
+      const fences = acts.rows.map((row) => Number(row.fence));
       assert.deepEqual(
         fences,
         fences.toSorted((left, right) => left - right),

@@ -244,8 +244,8 @@ describe("a stopped hub's job", () => {
     const [exitCode] = (await once(child.process, "exit")) as [number | null];
     assert.equal(exitCode, 0, "the old hub let go and ended");
     assert.deepEqual(await readEnd(jobId), whole);
-    const acts = await sql<{ fence: number }>`select fence from trial_acts where job_id = ${jobId} order by serial`.execute(database.db);
-    const fences = acts.rows.map((row) => row.fence);
+    const acts = await sql<{ fence: string }>`select fence from trial_acts where job_id = ${jobId} order by serial`.execute(database.db);
+    const fences = acts.rows.map((row) => Number(row.fence));
     assert.deepEqual(
       fences,
       fences.toSorted((left, right) => left - right),

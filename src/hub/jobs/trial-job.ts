@@ -106,16 +106,16 @@ async function untilAborted(signal: AbortSignal): Promise<never> {
 }
 
 export const trialStatements: readonly string[] = [
-  `create table if not exists trial_effects (job_id uuid, name text, fence int, primary key (job_id, name))`,
-  `create table if not exists trial_acts (serial bigserial, job_id uuid, name text, act text, fence int)`,
+  `create table if not exists trial_effects (job_id uuid, name text, fence bigint, primary key (job_id, name))`,
+  `create table if not exists trial_acts (serial bigserial, job_id uuid, name text, act text, fence bigint)`,
   `create table if not exists trial_kills (job_id uuid primary key)`,
   `create table if not exists trial_ends (job_id uuid primary key, outcome text, evidence jsonb)`,
 ];
 
 /** Effects as rows: doing twice is fine, a lower fence than one seen is refused. */
 export const touchRows: TrialWorld["touch"] = async (db, jobId, name, act, fence) => {
-  const newest = await sql<{ fence: number | null }>`select max(fence) as fence from trial_acts where job_id = ${jobId}`.execute(db);
-  if ((newest.rows[0]?.fence ?? 0) > fence) throw new Error("a stale hub gave a command");
+  const newest = await sql<{ fence: string | null }>`select max(fence) as fence from trial_acts where job_id = ${jobId}`.execute(db);
+  if (Number(newest.rows[0]?.fence ?? 0) > fence) throw new Error("a stale hub gave a command");
   await sql`insert into trial_acts (job_id, name, act, fence) values (${jobId}, ${name}, ${act}, ${fence})`.execute(db);
   if (act === "do")
     await sql`insert into trial_effects (job_id, name, fence) values (${jobId}, ${name}, ${fence}) on conflict do nothing`.execute(db);
