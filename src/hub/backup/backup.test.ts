@@ -150,9 +150,9 @@ describe("a backup of a hub with a database of its own", () => {
       await hub.hub.services.orders.enqueue(parseApplianceId(site.applianceId), { kind: "discover", orderId });
       await mkdir(join(place.stateDir, "blob", "packs1", "kept"), { recursive: true });
       await writeFile(join(place.stateDir, "blob", "packs1", "kept", "pack"), "a pack");
-      let isOver = false;
+      const over = new AbortController();
       const writing = (async () => {
-        while (!isOver) {
+        while (!over.signal.aborted) {
           const id = `${hub.groupPath}/providers/Microsoft.Migrate/migrateProjects/n${written.length}`;
           assert.equal((await hub.arm("PUT", id, { location: "lab1" })).status, 201);
           written.push(id);
@@ -161,7 +161,7 @@ describe("a backup of a hub with a database of its own", () => {
       while (written.length < 3) await systemClock.sleep(10);
       const before = [...written];
       await backUpHub({ config: configOf(place.stateDir), path, passphrase, blobs: "included" }, environment);
-      isOver = true;
+      over.abort();
       await writing;
       assert.equal((await hub.arm("GET", before[0] ?? "")).status, 200, "the backup did not stop the hub's database");
       written.splice(before.length);
