@@ -24,7 +24,7 @@ const benchTimeoutMs = 30 * 60_000;
 
 /** Each measures a claim and says beside what; all of them end within minutes. */
 const benches = ["bench/data-path.ts", "bench/vault.ts", "bench/nbd.ts", "bench/demo.ts"];
-const slowBenches = ["bench/landing.ts"];
+const slowBenches = ["bench/landing.ts", "bench/appliances.ts"];
 
 interface Check {
   readonly name: string;

@@ -44,6 +44,8 @@ export interface RigOptions {
   readonly machines?: number;
   /** What an order, a boot or a fill takes there. */
   readonly paceSeconds?: number;
+  /** The hub's log is appended here; none unless told. */
+  readonly logFile?: string;
 }
 
 const projectRoot = join(import.meta.dirname, "../..");
@@ -78,9 +80,19 @@ export async function startRig(options: RigOptions = {}): Promise<Rig> {
 }
 
 async function startCommand(options: RigOptions): Promise<{ readonly facts: RigFacts; readonly child: ChildProcess }> {
-  const { machines = 0, paceSeconds } = options;
+  const { machines = 0, paceSeconds, logFile } = options;
   const pace = paceSeconds === undefined ? [] : ["--pace", String(paceSeconds)];
-  const flags = ["--disable-warning=ExperimentalWarning", "src/main.ts", "hub", "--ephemeral", "--simulate", String(machines), ...pace];
+  const log = logFile === undefined ? [] : ["--log-file", logFile];
+  const flags = [
+    "--disable-warning=ExperimentalWarning",
+    "src/main.ts",
+    "hub",
+    "--ephemeral",
+    "--simulate",
+    String(machines),
+    ...pace,
+    ...log,
+  ];
   // The child holds our pipe as its stdin: should this process be killed, the hub stops by itself.
   const child = spawn(process.execPath, [...flags, "--stop-with-stdin"], { cwd: projectRoot, stdio: ["pipe", "pipe", "inherit"] });
   for await (const line of createInterface({ input: child.stdout })) return { facts: parseFacts(line), child };
