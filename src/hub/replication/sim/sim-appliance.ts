@@ -12,7 +12,7 @@ import { idOf, isAllZero, zeroId } from "../../../disk/digest.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
 import type { Vault } from "../../../vault/vault.ts";
 import type { Journal } from "./journal.ts";
-import { factsOf, type MachineProgress, type SimSource } from "./sim-source.ts";
+import { factsOf, simVcenterId, type MachineProgress, type SimSource } from "./sim-source.ts";
 
 /** How a simulated appliance and its hub speak: in one process, or over the real protocol. */
 export interface SimVoice {
@@ -97,7 +97,7 @@ export class SimAppliance implements AsyncDisposable {
     const { clock } = this.#options;
     for (let tick = 0; !signal.aborted; tick++) {
       for (const source of this.#sources.values()) {
-        source.write(clock.nowMs(), tick);
+        if (source.machineId !== undefined) source.write(clock.nowMs(), tick);
         // A point that fails is due again at the next tick; the hub sees the machine's lag meanwhile.
         if (!signal.aborted && source.isPointDue(clock.nowMs())) await this.#makePoint(source, "crash").catch(() => undefined);
       }
@@ -274,8 +274,21 @@ export class SimAppliance implements AsyncDisposable {
 
   async #tellInventory(): Promise<void> {
     await this.#options.voice.tellInventory({
-      vcenters: [],
-      runAsAccounts: [{ accountId: "root", name: "root", kind: "linux" }],
+      vcenters: [
+        {
+          vcenterId: simVcenterId,
+          name: "vcenter",
+          host: "vcenter.site.test",
+          port: 443,
+          runAsAccountId: "vcenter",
+          status: "connected",
+          lastDiscoveredAt: toTimestamp(this.#options.clock.nowMs()),
+        },
+      ],
+      runAsAccounts: [
+        { accountId: "vcenter", name: "vcenter", kind: "vcenter" },
+        { accountId: "root", name: "root", kind: "linux" },
+      ],
       machines: [...this.#sources.values()].map((source) => source.discovered),
     });
   }

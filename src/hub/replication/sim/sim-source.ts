@@ -13,10 +13,18 @@ import type { z } from "zod";
 
 export type MachineProgress = z.infer<typeof applianceProgressShape>["machines"][number];
 
+export const simVcenterId = "vc";
+
+interface SimDisk {
+  readonly name: string;
+  readonly content: MemoryDisk;
+}
+
 /** A source machine. What runs writes to its disks, unless it is frozen. */
 export class SimSource {
   readonly discovered: DiscoveredMachine;
-  readonly disks: readonly { readonly name: string; readonly content: MemoryDisk }[];
+  readonly #answer: string;
+  #disks: readonly SimDisk[] | undefined;
   machineId: MachineId | undefined;
   policy: ReplicationPolicy | undefined;
   isOn = true;
@@ -32,11 +40,17 @@ export class SimSource {
 
   constructor(discovered: DiscoveredMachine, answer: string) {
     this.discovered = discovered;
-    this.disks = discovered.disks.map((disk, index) => {
+    this.#answer = answer;
+  }
+
+  /** Made when they are first looked at: thousands of machines that nobody replicates take no memory for theirs. */
+  get disks(): readonly SimDisk[] {
+    this.#disks ??= this.discovered.disks.map((disk, index) => {
       const content = new MemoryDisk(new Uint8Array(disk.sizeBytes));
-      if (index === 0) content.bytes.set(new TextEncoder().encode(`${simGuestMark}${answer}`));
+      if (index === 0) content.bytes.set(new TextEncoder().encode(`${simGuestMark}${this.#answer}`));
       return { name: `disk-${index}`, content };
     });
+    return this.#disks;
   }
 
   /** The guest writes, when it can. Answers whether it could. */
@@ -115,7 +129,7 @@ export function factsOf(source: SimSource): MachineFacts {
 export function simDiscovered(name: string, random: Random): DiscoveredMachine {
   return {
     infrastructureId: random.uuid(),
-    vcenterId: "vc",
+    vcenterId: simVcenterId,
     name,
     smbiosUuid: random.uuid(),
     guestOs: "Debian GNU/Linux 12 (64-bit)",
@@ -130,17 +144,17 @@ export function simDiscovered(name: string, random: Random): DiscoveredMachine {
 }
 
 const kinds = [
-  { role: "web", guestOs: "Debian GNU/Linux 12 (64-bit)", cpuCount: 2, memoryBytes: 2 ** 31, diskBlocks: [8], firmware: "bios" },
+  { role: "web", guestOs: "Debian GNU/Linux 12 (64-bit)", cpuCount: 2, memoryBytes: 2 ** 31, diskBlocks: [4], firmware: "bios" },
   {
     role: "db",
     guestOs: "Red Hat Enterprise Linux 9 (64-bit)",
     cpuCount: 4,
     memoryBytes: 2 ** 33,
-    diskBlocks: [8, 16, 4],
+    diskBlocks: [4, 8, 2],
     firmware: "efi",
   },
-  { role: "app", guestOs: "Ubuntu Linux (64-bit)", cpuCount: 2, memoryBytes: 2 ** 32, diskBlocks: [8, 8], firmware: "efi" },
-  { role: "files", guestOs: "SUSE Linux Enterprise 15 (64-bit)", cpuCount: 1, memoryBytes: 2 ** 31, diskBlocks: [8, 16], firmware: "bios" },
+  { role: "app", guestOs: "Ubuntu Linux (64-bit)", cpuCount: 2, memoryBytes: 2 ** 32, diskBlocks: [4, 4], firmware: "efi" },
+  { role: "files", guestOs: "SUSE Linux Enterprise 15 (64-bit)", cpuCount: 1, memoryBytes: 2 ** 31, diskBlocks: [4, 8], firmware: "bios" },
 ] as const;
 
 /** Machines as a small site has them: names by role, 1 to 3 disks, one or two cards, an address each. `site` keeps sites apart. */
