@@ -6,6 +6,7 @@ import { openLog, silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { say } from "../cli/output.ts";
 import { registerBackupCommands } from "./backup/backup-command.ts";
+import { registerCollectCommand } from "./collector/collect-command.ts";
 import { extensions } from "./extensions.ts";
 import { readHubConfig } from "./hub-config.ts";
 import { startHub } from "./main.ts";
@@ -76,6 +77,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
       await runEphemeral(parts, options);
     });
   registerBackupCommands(noun);
+  registerCollectCommand(noun);
   noun
     .command("run")
     .description("run the hub until SIGTERM or SIGINT; everything it knows is in its state folder and its database")

@@ -85,6 +85,8 @@ export interface Target extends AsyncDisposable {
   reattach(name: string, disks: readonly LandingDisk[]): Promise<void>;
   /** Names of all machines here. */
   list(): Promise<readonly string[]>;
+  /** One readable line for everything here that belongs to no machine; absent: this target cannot leave any. */
+  leftovers?(): Promise<readonly string[]>;
 }
 
 /** Serves a disk over NBD on a unix socket until closed; given to targets by whoever composes them. */

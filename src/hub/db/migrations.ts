@@ -86,6 +86,16 @@ const migrations: readonly Migration[] = [
         seen_at timestamptz not null default clock_timestamp())`,
     ],
   },
+  {
+    number: 7,
+    name: "orders name their job, questions to the collector",
+    statements: [
+      `alter table orders add column job_id uuid`,
+      `create table collections (
+        collection_id uuid primary key, mode text not null, asked_at timestamptz not null default clock_timestamp(), host text, answer jsonb)`,
+      `create index resources_machine_ids on resources ((properties->>'machineId')) where type like '%/replicationprotecteditems'`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -25,9 +25,15 @@ export interface OrderState {
   readonly endedAt: string | undefined;
 }
 
+/** The job that gives an order and its transaction. */
+export interface OrderOrigin {
+  readonly db: Kysely<Tables>;
+  readonly jobId: string;
+}
+
 export interface OrderQueue {
   /** Durable on return, or with the commit of the transaction given. The same orderId again changes nothing; with another content it is Fault StateConflict. */
-  enqueue(applianceId: ApplianceId, order: ApplianceOrder, db?: Kysely<Tables>): Promise<void>;
+  enqueue(applianceId: ApplianceId, order: ApplianceOrder, from?: OrderOrigin): Promise<void>;
   /** Resolves once the appliance has answered, at once when it already has. Fault NotFound for an unknown order. */
   result(orderId: OrderId, signal: AbortSignal): Promise<ApplianceOrderResult>;
   find(orderId: OrderId): Promise<OrderState | undefined>;
@@ -58,9 +64,9 @@ const giveAgainMs = 30_000;
 export function openOrderQueue(dependencies: Dependencies): OrderQueue {
   const { db, clock } = dependencies;
   return {
-    enqueue: async (applianceId, order, transaction) => {
-      if (transaction !== undefined) await enqueue(transaction, clock, applianceId, order);
-      else await db.transaction().execute(async (own) => await enqueue(own, clock, applianceId, order));
+    enqueue: async (applianceId, order, from) => {
+      if (from !== undefined) await enqueue(from.db, clock, { applianceId, order, jobId: from.jobId });
+      else await db.transaction().execute(async (own) => await enqueue(own, clock, { applianceId, order, jobId: null }));
     },
     find: (orderId) => find(db, orderId),
     result: async (orderId, signal) => {
@@ -100,7 +106,12 @@ export function openOrderQueue(dependencies: Dependencies): OrderQueue {
   };
 }
 
-async function enqueue(transaction: Kysely<Tables>, clock: Clock, applianceId: ApplianceId, order: ApplianceOrder): Promise<void> {
+async function enqueue(
+  transaction: Kysely<Tables>,
+  clock: Clock,
+  given: { readonly applianceId: ApplianceId; readonly order: ApplianceOrder; readonly jobId: string | null },
+): Promise<void> {
+  const { applianceId, order, jobId } = given;
   const inserted = await transaction
     .insertInto("orders")
     .values({
@@ -115,6 +126,7 @@ async function enqueue(transaction: Kysely<Tables>, clock: Clock, applianceId: A
       created_at: toTimestamp(clock.nowMs()),
       given_at: null,
       ended_at: null,
+      job_id: jobId,
     })
     .onConflict((conflict) => conflict.column("order_id").doNothing())
     .returning("order_id")

@@ -70,6 +70,16 @@ export async function startPrivateCluster(options: PrivateClusterOptions): Promi
   return { socketFolder, user: databaseUser, database: databaseUser, wasRunning, stop: stopOnce, [Symbol.asyncDispose]: stopOnce };
 }
 
+/** Where the cluster of a state folder listens while it runs. */
+export function privateAddress(stateDir: string): {
+  readonly kind: "socket";
+  readonly socketFolder: string;
+  readonly user: string;
+  readonly database: string;
+} {
+  return { kind: "socket", socketFolder: join(stateDir, "pg", "s"), user: databaseUser, database: databaseUser };
+}
+
 type Run = (program: string, args: readonly string[]) => Promise<CommandResult>;
 
 const serverEnvironment = { PATH: "/usr/bin:/bin", LC_ALL: "C.UTF-8", TZ: "UTC" };

@@ -97,6 +97,7 @@ export interface OrderTable {
   created_at: Timestamp;
   given_at: Timestamp | null;
   ended_at: Timestamp | null;
+  job_id: string | null;
 }
 
 export interface PointTable {

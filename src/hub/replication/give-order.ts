@@ -72,7 +72,7 @@ async function giveOnce(
 ): Promise<ApplianceOrderResult> {
   const order: ApplianceOrder = { ...wish.draft, orderId, fencingNumber: context.fence };
   // The job's row stays locked until the order is stored: a hub that lost the job cannot give orders in its name.
-  await context.write(async (db) => await services.orders.enqueue(parseApplianceId(wish.applianceId), order, db));
+  await context.write(async (db) => await services.orders.enqueue(parseApplianceId(wish.applianceId), order, { db, jobId: context.jobId }));
   return await waitForResult(services, context, orderId, wish);
 }
 

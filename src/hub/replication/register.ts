@@ -1,6 +1,8 @@
 // Adds replication and migration to a hub: its resource types, its jobs, and what a killed hub left of them.
 
 import type { OpenExtension, HubExtension, HubServices } from "../services.ts";
+import { Collector } from "../collector/collector.ts";
+import { startCollecting } from "../collector/collector-loop.ts";
 import { JobEngine, type JobEngineOptions } from "../jobs/job-engine.ts";
 import type { JobKind } from "../jobs/job.ts";
 import { defineDisableProtection } from "./disable-protection.ts";
@@ -35,6 +37,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     const { target, openReader, images } = world;
     const replication: Replication = { services, target, openReader, landings, limits, ...(images === undefined ? {} : { images }) };
     let engine: JobEngine | undefined;
+    let collecting: AsyncDisposable | undefined;
     const running = (): JobEngine => {
       if (engine === undefined) throw new Error("assertion failed: the extension was started before the first request");
       return engine;
@@ -60,8 +63,11 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         await reattachLanded(replication);
         const { database, clock, random, log } = services;
         engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, ...dependencies.jobs });
+        const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
+        collecting = startCollecting({ collector: new Collector(seen), database, clock, log });
       },
       [Symbol.asyncDispose]: async () => {
+        await collecting?.[Symbol.asyncDispose]();
         await engine?.[Symbol.asyncDispose]();
         await world[Symbol.asyncDispose]();
         await landings[Symbol.asyncDispose]();

@@ -126,9 +126,9 @@ function createServices(options: SimHubOptions): HubServices {
     secrets: openSecretStore({ db, sealer: createSealer(new Uint8Array(32), random) }),
     orders: {
       ...orders,
-      enqueue: async (applianceId, order) => {
+      enqueue: async (applianceId, order, from) => {
         onCall?.(`before order ${order.kind}`);
-        await orders.enqueue(applianceId, order);
+        await orders.enqueue(applianceId, order, from);
         onCall?.(`after order ${order.kind}`);
       },
     },
