@@ -25,10 +25,12 @@ export function openPrivateAddresses({ db }: { readonly db: Kysely<Tables> }): P
       db.transaction().execute(async (transaction) => {
         const subnetKey = wanted.subnetId.toLowerCase();
         const endpointKey = wanted.endpointId.toLowerCase();
-        await lockKey(transaction, `addresses:${subnetKey}`);
-        const rows = await transaction.selectFrom("private_addresses").selectAll().where("subnet_key", "=", subnetKey).execute();
+        await lockKey(transaction, "addresses");
+        // Virtual networks of several groups may stand for the same network of the configuration, so an address is taken for all of them.
+        const rows = await transaction.selectFrom("private_addresses").selectAll().execute();
         const taken = new Set(rows.map((row) => row.address));
-        const given = new Map(rows.filter((row) => row.endpoint_key === endpointKey).map((row) => [row.member, row.address]));
+        const own = rows.filter((row) => row.subnet_key === subnetKey && row.endpoint_key === endpointKey);
+        const given = new Map(own.map((row) => [row.member, row.address]));
         const free = wanted.candidates[Symbol.iterator]();
         for (const member of wanted.members.filter((name) => !given.has(name))) {
           const address = nextFree(free, taken);
