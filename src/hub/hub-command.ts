@@ -97,11 +97,12 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
 
 async function runEphemeral(parts: HubCommandParts, options: EphemeralOptions): Promise<void> {
   // Before the start: a signal that comes in its midst still ends in an orderly stop.
-  const ending = waitForEnd(options.stopWithStdin === true ? process.stdin : undefined);
+  let isEnding = false;
+  const ending = waitForEnd(options.stopWithStdin === true ? process.stdin : undefined).then(() => (isEnding = true));
   const log = options.logFile === undefined ? undefined : openLog({ program: "hub", file: options.logFile });
   const wish = { machineCount: options.simulate, paceSeconds: options.pace, log: log ?? silentLog };
   await using hub = await parts.startEphemeral(wish);
-  process.stdout.write(`${JSON.stringify(hub.facts)}\n`);
+  if (!isEnding) process.stdout.write(`${JSON.stringify(hub.facts)}\n`);
   await ending;
 }
 

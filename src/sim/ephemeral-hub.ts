@@ -17,10 +17,12 @@ import { parseHubConfig } from "../hub/hub-config.ts";
 import { startHub, type RunningHub } from "../hub/main.ts";
 import { registerReplication } from "../hub/replication/register.ts";
 import { VaultReaders } from "../hub/vault-readers.ts";
-import { createLandingZone, zoneNames } from "./landing-zone.ts";
+import { createLandingZone } from "./landing-zone.ts";
 import { openSimulatedSite } from "./simulated-site.ts";
 import { withPace } from "./with-pace.ts";
 
+const resourceGroup = "watari";
+const names = { network: "landing", subnet: "default", account: "watariephemeral", vault: "vault" } as const;
 const address = "127.0.0.1";
 const domain = "watari.test";
 const region = "local";
@@ -42,24 +44,19 @@ export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralH
   const operatorPath = join(stateDir, "operator.json");
   const operator = parseJson(await readFile(operatorPath, "utf8"), operatorFileShape, operatorPath);
   await using arm = new ArmClient({
-    profile: { ...operator, ...ownAddress(hub), resourceGroup: zoneNames.group, location: region },
+    profile: { ...operator, resourceGroup, location: region },
     clock: systemClock,
   });
-  const zone = await createLandingZone(arm, { cidr, random: systemRandom });
+  const zone = await createLandingZone(arm, { names, cidr, random: systemRandom });
   const key = registrationKeyShape.parse(await arm.change("POST", `${zone.vaultId}/registrationKeys`, {}));
   const { machineCount, paceSeconds, log } = wish;
   const site = { key, hosts: zone.names, hubPort: hub.port, name: "simulated-site", machineCount, paceSeconds, log };
   opening.use(await openSimulatedSite({ ...site, clock: systemClock, random: systemRandom }));
   const { managementUrl: endpoint, loginUrl: authority, tenantId, clientId, clientSecret, subscriptionId } = operator;
-  const { group: resourceGroup, vault } = zoneNames;
+  const { vault } = names;
   const facts: EphemeralFacts = { endpoint, authority, caFile, tenantId, clientId, clientSecret, subscriptionId, resourceGroup, vault };
   const closing = opening.move();
   return { facts, [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
-}
-
-/** The names of the domain are served as well, for our own client: links then name the domain, as at any other hub. */
-function ownAddress(hub: RunningHub): { readonly managementUrl: string; readonly loginUrl: string; readonly address: string } {
-  return { managementUrl: `https://management.${domain}:${hub.port}`, loginUrl: `https://login.${domain}:${hub.port}`, address };
 }
 
 async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: string; readonly cidr: string }): Promise<RunningHub> {
@@ -73,7 +70,7 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
     publicAddresses: [address],
     managementPort: port,
     endpointPort: port,
-    networks: [{ virtualNetwork: zoneNames.network, subnet: zoneNames.subnet, cidr }],
+    networks: [{ virtualNetwork: names.network, subnet: names.subnet, cidr }],
   });
   const replication = registerReplication({
     openWorld: async (services) => {

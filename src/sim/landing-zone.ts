@@ -5,11 +5,17 @@ import type { Random } from "../base/random.ts";
 import type { ArmClient } from "../cli/arm-client.ts";
 import { openPrivateDoor, type NamedAddress } from "../cli/private-endpoint.ts";
 
-export const zoneNames = { group: "watari", network: "landing", subnet: "default", account: "watariephemeral", vault: "vault" } as const;
+export interface ZoneNames {
+  readonly network: string;
+  readonly subnet: string;
+  readonly account: string;
+  readonly vault: string;
+}
 
 /** Built-in role "Storage Blob Data Contributor". */
 const blobDataContributorRoleId = "ba92f5b4-2d11-453d-a403-e96b0029c9fe";
 
+const accountShape = z.object({ properties: z.object({ primaryEndpoints: z.object({ blob: z.url() }) }) });
 const vaultShape = z.object({ id: z.string(), identity: z.object({ principalId: z.string() }) });
 
 export interface LandingZone {
@@ -18,12 +24,14 @@ export interface LandingZone {
   readonly names: readonly NamedAddress[];
 }
 
+/** In the client's resource group. Safe to repeat but for the role, which is granted once more. */
 export async function createLandingZone(
   arm: ArmClient,
-  { cidr, random }: { readonly cidr: string; readonly random: Random },
+  wish: { readonly names: ZoneNames; readonly cidr: string; readonly random: Random },
 ): Promise<LandingZone> {
-  const { groupPath, location, domain } = arm;
-  const { network, subnet, account, vault } = zoneNames;
+  const { groupPath, location } = arm;
+  const { cidr, random } = wish;
+  const { network, subnet, account, vault } = wish.names;
   const publicNetworkAccess = "Disabled";
   await arm.change("PUT", groupPath, { location });
   await arm.change("PUT", `${groupPath}/providers/Microsoft.Network/virtualNetworks/${network}`, {
@@ -31,7 +39,11 @@ export async function createLandingZone(
     properties: { addressSpace: { addressPrefixes: [cidr] }, subnets: [{ name: subnet, properties: { addressPrefix: cidr } }] },
   });
   const storageId = `${groupPath}/providers/Microsoft.Storage/storageAccounts/${account}`;
-  await arm.change("PUT", storageId, { location, kind: "StorageV2", sku: { name: "Standard_LRS" }, properties: { publicNetworkAccess } });
+  const stored = accountShape.parse(
+    await arm.change("PUT", storageId, { location, kind: "StorageV2", sku: { name: "Standard_LRS" }, properties: { publicNetworkAccess } }),
+  );
+  // Every name of the hub ends with what the account's own name ends with.
+  const domain = new URL(stored.properties.primaryEndpoints.blob).hostname.slice(`${account}.blob.`.length);
   const place = { network, subnet };
   const blob = { ...place, name: `${account}-pe`, resourceId: storageId, groupId: "blob", zone: `privatelink.blob.${domain}` } as const;
   const blobNames = await openPrivateDoor(arm, blob);

@@ -21,7 +21,7 @@ export interface MigrationWish {
   /** Name of the machine at its source. */
   readonly machine: string;
   /** Name of the run-as account that may install the agent. */
-  readonly account: string;
+  readonly runAsAccount: string;
   /** What a real guest serves, so that cut-over and test wait for its answer; absent for the simulated ones, which always answer. */
   readonly probe?: { readonly port: number; readonly path: string };
   readonly secondsMax: number;
@@ -104,7 +104,7 @@ class Migration {
       const details = fabric.properties?.customDetails;
       if (details?.instanceType !== "VMware") continue;
       const { processServers = [], runAsAccounts = [] } = details as VMwareDetails; // instanceType says so.
-      const account = runAsAccounts.find(({ accountName }) => accountName === this.#wish.account);
+      const account = runAsAccounts.find(({ accountName }) => accountName === this.#wish.runAsAccount);
       const fabricName = fabric.name ?? "";
       for await (const container of this.#client.replicationProtectionContainers.listByReplicationFabrics(...this.#vault, fabricName)) {
         const items = this.#client.replicationProtectableItems.listByReplicationProtectionContainers(
