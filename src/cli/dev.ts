@@ -80,7 +80,10 @@ export function registerDevCommand(program: Command): void {
     .command("proof")
     .description("run one proof of test/proof: a promise that is kept under every kind of harm, shown in figures")
     .argument("<name>", "for example durability")
-    .action(async (name: string) => finish([await runProof(name)]));
+    .option("--json", "figures as JSON on stdout")
+    .action(async (name: string, options: { readonly json?: boolean }) =>
+      finish([await runProof(name, options.json === true ? ["--json"] : [])]),
+    );
 }
 
 /** One of the parts said no: exit code 1. */
@@ -202,10 +205,11 @@ async function runConformance(files: readonly string[], isLab: boolean): Promise
   return isGood && totals !== undefined;
 }
 
-async function runProof(name: string): Promise<boolean> {
+async function runProof(name: string, args: readonly string[]): Promise<boolean> {
   const proofs = await findTests(["test/proof/*-proof.ts"]);
   const found = proofs.find((path) => path === `test/proof/${name}-proof.ts`);
-  if (found !== undefined) return await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", found], runTimeoutMs);
+  if (found !== undefined)
+    return await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", found, ...args], runTimeoutMs);
   say(`there is no proof ${name}; there are: ${proofs.map((path) => path.slice("test/proof/".length, -"-proof.ts".length)).join(", ")}`);
   return false;
 }

@@ -38,6 +38,8 @@ export interface HubServices {
 export interface HubExtension extends AsyncDisposable {
   readonly name: string;
   readonly types: readonly ResourceType[];
+  /** Kinds of the jobs that it runs, once started. */
+  readonly jobKinds?: () => readonly string[];
   /** Called once, after every type is known and before the first request. Takes up what a killed hub left. */
   start(): Promise<void>;
 }

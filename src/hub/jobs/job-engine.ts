@@ -23,6 +23,8 @@ export interface JobEngineOptions {
   readonly pollMs?: number;
   /** Jobs that this hub runs at once; 256 unless told. A job that waits holds no database connection. */
   readonly jobsMax?: number;
+  /** For trials: told at each edge of a step, after what came before it is durable. */
+  readonly onMoment?: (moment: string) => void;
 }
 
 export interface JobOrder {
@@ -67,6 +69,10 @@ export class JobEngine implements AsyncDisposable {
       this.#loop("renew", this.#leaseMs / 4, async () => await this.#renew()),
       this.#loop("watch", this.#leaseMs / 10, async () => this.#dropStale()),
     ]);
+  }
+
+  get kinds(): readonly string[] {
+    return this.#options.kinds.map((kind) => kind.kind);
   }
 
   /** Stores a job, best in the transaction that changes the resource's state; it starts after the commit. Answers its id. */
@@ -160,7 +166,7 @@ export class JobEngine implements AsyncDisposable {
   }
 
   #start(job: JobRecord, lease: JobLease, leasedUntilMs: number): void {
-    const { database, clock, log, kinds } = this.#options;
+    const { database, clock, log, kinds, onMoment } = this.#options;
     const kind = kinds.find((each) => each.kind === job.kind);
     if (kind === undefined) throw new Error(`assertion failed: job kind ${job.kind} is registered`);
     const interrupt = new AbortController();
@@ -168,7 +174,7 @@ export class JobEngine implements AsyncDisposable {
     if (job.isCancelRequested) cancel.abort();
     const ended = this.#finish(
       lease,
-      runJob({ db: database.db, clock, log, kind, job, lease, interrupt: interrupt.signal, cancel: cancel.signal }),
+      runJob({ db: database.db, clock, log, kind, job, lease, interrupt: interrupt.signal, cancel: cancel.signal, onMoment }),
     );
     this.#running.set(job.jobId, { lease, interrupt, cancel, ended, leasedUntilMs });
   }

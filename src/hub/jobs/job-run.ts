@@ -41,6 +41,7 @@ export interface JobRunOptions {
   readonly interrupt: AbortSignal;
   /** Aborted when someone cancelled the job. */
   readonly cancel: AbortSignal;
+  readonly onMoment?: ((moment: string) => void) | undefined;
 }
 
 /** "interrupted": the job is unfinished and any hub may take it; nothing was decided here. "held": it waits for a person. */
@@ -98,7 +99,7 @@ class JobRun {
   }
 
   async #attempt(step: JobStep<object, object>, attemptCount: number): Promise<FaultReport | undefined> {
-    const { job, db, interrupt, cancel, log } = this.#options;
+    const { job, db, interrupt, cancel, log, onMoment } = this.#options;
     const fail = async (fault: FaultReport): Promise<FaultReport> => {
       await this.#write(async (transaction) => {
         await endStep(transaction, job.jobId, step.name, fault);
@@ -118,14 +119,17 @@ class JobRun {
       );
     await this.#write(async (transaction) => await beginStep(transaction, job.jobId, step.name));
     await this.#progress(step, 0, step.title);
+    onMoment?.(`${step.name} begun`);
     try {
       const evidence = await step.run(this.#context(step, AbortSignal.any([interrupt, cancel])));
+      onMoment?.(`${step.name} ran`);
       await this.#write(async (transaction) => {
         await saveEvidence(transaction, job.jobId, step.name, evidence);
         await endStep(transaction, job.jobId, step.name);
       });
       this.#state = { ...this.#state, ...evidence };
       log.info("job step done", { jobId: job.jobId, step: step.name });
+      onMoment?.(`${step.name} done`);
       return undefined;
     } catch (error) {
       if (interrupt.aborted || error instanceof LeaseLost || isConnectionFault(error)) throw error;
@@ -165,7 +169,7 @@ class JobRun {
   }
 
   async #undo(step: JobStep<object, object>, attemptsBefore: number): Promise<FaultReport | undefined> {
-    const { job, clock, interrupt, log } = this.#options;
+    const { job, clock, interrupt, log, onMoment } = this.#options;
     const { undo } = step;
     if (typeof undo === "string") {
       await this.#write(async (db) => await setUndo(db, job.jobId, step.name, "notNeeded"));
@@ -174,7 +178,9 @@ class JobRun {
     for (let attempt = attemptsBefore + 1; ; attempt++) {
       await this.#write(async (db) => await setUndo(db, job.jobId, step.name, "running"));
       try {
+        onMoment?.(`${step.name} undo begun`);
         await undo({ ...this.#context(step, interrupt), hold: refuseHold });
+        onMoment?.(`${step.name} undo ran`);
         await this.#write(async (db) => {
           await setUndo(db, job.jobId, step.name, "done");
           await appendLog(db, job.jobId, step.name, "undone", {});

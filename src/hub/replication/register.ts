@@ -26,7 +26,7 @@ export interface ReplicationDependencies {
   readonly openWorld: (services: HubServices, landing: unknown) => Promise<ReplicationWorld & AsyncDisposable>;
   readonly limits?: Partial<ReplicationLimits>;
   /** Lease, poll and bound of the job engine. */
-  readonly jobs?: Pick<JobEngineOptions, "leaseMs" | "pollMs" | "jobsMax">;
+  readonly jobs?: Pick<JobEngineOptions, "leaseMs" | "pollMs" | "jobsMax" | "onMoment">;
 }
 
 export function registerReplication(dependencies: ReplicationDependencies): OpenExtension {
@@ -59,6 +59,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         eventResource(services),
         machineResource(front),
       ],
+      jobKinds: () => running().kinds,
       start: async () => {
         await reattachLanded(replication);
         const { database, clock, random, log } = services;

@@ -1,26 +1,33 @@
-// For tests: a hub in a process of its own that kills itself at the n-th call to the outside. Argument: options as JSON.
+// For tests: a hub in a process of its own that kills or pauses itself at the n-th moment of its jobs. Argument: options as JSON.
 
+import { join } from "node:path";
 import { systemClock } from "../../../base/clock.ts";
 import { silentLog } from "../../../base/log.ts";
 import { openDatabase, type DatabaseAddress } from "../../db/database.ts";
 import { openSimHub } from "./sim-hub.ts";
+import { simImages } from "./sim-images.ts";
 
-interface ProcessOptions {
+export interface ChildOptions {
   readonly address: DatabaseAddress;
   readonly folder: string;
-  readonly killAtCall: number;
+  /** The moment, from 1, at which it is struck; 0: never. */
+  readonly strikeAt: number;
+  readonly signal: "SIGKILL" | "SIGSTOP";
 }
 
-const { address, folder, killAtCall } = JSON.parse(process.argv[2] ?? "") as ProcessOptions; // Given by the test.
+const { address, folder, strikeAt, signal } = JSON.parse(process.argv[2] ?? "") as ChildOptions; // Given by the test.
 await using database = await openDatabase({ address, log: silentLog, clock: systemClock });
-let callCount = 0;
-const onCall = (call: string): void => {
-  callCount += 1;
-  if (callCount !== killAtCall) return;
-  process.stdout.write(`killed ${call}\n`);
-  process.kill(process.pid, "SIGKILL");
+let count = 0;
+let isStarted = false;
+const onMoment = (moment: string): void => {
+  if (!isStarted) return; // What a start does is the same in every hub.
+  count += 1;
+  process.stdout.write(`moment ${moment}\n`);
+  if (count === strikeAt) process.kill(process.pid, signal);
 };
-const jobs = { leaseMs: 700, pollMs: 20 };
-await using _hub = await openSimHub({ database, folder, limits: { probeSeconds: 1 }, jobs, onCall });
+const jobs = { leaseMs: 700, pollMs: 20, onMoment };
+const images = simImages(join(folder, "out"), onMoment);
+await using _hub = await openSimHub({ database, folder, limits: { probeSeconds: 1 }, jobs, images, onCall: onMoment });
+isStarted = true;
 process.stdout.write("ready\n");
 await new Promise<void>((resolve) => process.once("SIGTERM", () => resolve()));

@@ -36,6 +36,7 @@ export interface SimHub extends AsyncDisposable {
   readonly services: HubServices;
   readonly target: DurableSimTarget;
   readonly journal: Journal;
+  readonly jobKinds: readonly string[];
   call(method: string, path: string, body?: unknown): Promise<ArmAnswer>;
 }
 
@@ -44,7 +45,12 @@ export interface SimHubOptions {
   /** Holds the vault, the target's machines and the journal. */
   readonly folder: string;
   readonly limits: Partial<ReplicationLimits>;
-  readonly jobs: { readonly leaseMs: number; readonly pollMs: number; readonly jobsMax?: number };
+  readonly jobs: {
+    readonly leaseMs: number;
+    readonly pollMs: number;
+    readonly jobsMax?: number;
+    readonly onMoment?: (moment: string) => void;
+  };
   /** Called before and after everything that this hub asks of the world outside its database. */
   readonly onCall?: (call: string) => void;
   readonly hasStorageRole?: () => boolean;
@@ -101,7 +107,14 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
       log: silentLog,
       signal: new AbortController().signal,
     });
-  return { services, target, journal, call, [Symbol.asyncDispose]: async () => await extension[Symbol.asyncDispose]() };
+  return {
+    services,
+    target,
+    journal,
+    jobKinds: extension.jobKinds?.() ?? [],
+    call,
+    [Symbol.asyncDispose]: async () => await extension[Symbol.asyncDispose](),
+  };
 }
 
 export function vaultFolder(folder: string): string {

@@ -1,0 +1,82 @@
+// A case for every kind of job that the replication runs, for the kill matrix. A kind without one fails its test.
+
+import { enableBody, type KillCase, type TrialSite } from "./kill-trial.ts";
+
+const details = { instanceType: "InMageAzureV2" };
+const probe = { port: 80, path: "/", timeoutSeconds: 1 };
+const migrateBody = { properties: { sourceSiteOperations: "Required", providerSpecificDetails: { ...details, network: "prod", probe } } };
+
+const enable = async (trial: TrialSite): Promise<void> => await trial.run("PUT", trial.item, enableBody(trial));
+const test = async (trial: TrialSite): Promise<string> =>
+  await trial.begin("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe } } });
+const migrate = async (trial: TrialSite): Promise<string> => await trial.begin("POST", `${trial.item}/unplannedFailover`, migrateBody);
+const migrated = async (trial: TrialSite): Promise<void> => {
+  await enable(trial);
+  await trial.run("POST", `${trial.item}/unplannedFailover`, migrateBody);
+};
+
+export const killCases: readonly KillCase[] = [
+  {
+    ...{ kind: "EnableProtection", name: "protects", ends: "succeeded" },
+    prepare: async () => undefined,
+    begin: async (trial) => await trial.begin("PUT", trial.item, enableBody(trial)),
+  },
+  {
+    ...{ kind: "EnableProtection", name: "push fails", ends: "failed" },
+    prepare: async () => undefined,
+    harm: (site) => void site.appliance.failures.set("protect", { times: 1, code: "AgentSilent" }),
+    begin: async (trial) => await trial.begin("PUT", trial.item, enableBody(trial)),
+  },
+  { ...{ kind: "TestFailover", name: "boots", ends: "succeeded" }, prepare: enable, begin: test },
+  {
+    ...{ kind: "TestFailover", name: "hydration fails", ends: "failed" },
+    prepare: async (trial) => {
+      // The simulated target cannot hydrate a disk without its mark; the point of the protection has it no more.
+      trial.site.sources[0]?.disks[0]?.content.bytes.fill(1, 0, 16);
+      await enable(trial);
+    },
+    begin: test,
+  },
+  {
+    ...{ kind: "TestFailoverCleanup", name: "cleans", ends: "succeeded" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await trial.run("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe } } });
+    },
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/testFailoverCleanup`, {}),
+  },
+  { ...{ kind: "UnplannedFailover", name: "lands", ends: "succeeded" }, prepare: enable, begin: migrate },
+  {
+    ...{ kind: "UnplannedFailover", name: "fence fails", ends: "failed" },
+    prepare: enable,
+    harm: (site) => void site.appliance.failures.set("fence", { times: 1, code: "FenceUnconfirmed" }),
+    begin: migrate,
+  },
+  {
+    ...{ kind: "UnplannedFailover", name: "launch fails", ends: "failed" },
+    prepare: enable,
+    harm: (site) => void site.sources[0]?.disks[0]?.content.bytes.fill(1, 0, 16),
+    begin: migrate,
+  },
+  {
+    ...{ kind: "CommitFailover", name: "commits", ends: "succeeded" },
+    prepare: migrated,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/failoverCommit`),
+  },
+  {
+    ...{ kind: "CancelFailover", name: "goes back", ends: "succeeded" },
+    prepare: migrated,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/failoverCancel`),
+  },
+  {
+    ...{ kind: "DisableProtection", name: "ends", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/remove`, {}),
+  },
+  {
+    ...{ kind: "ExportPoint", name: "writes", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) =>
+      await trial.begin("POST", `${trial.item}/export`, { properties: { providerSpecificDetails: { ...details, format: "raw" } } }),
+  },
+];

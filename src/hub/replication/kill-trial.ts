@@ -1,0 +1,235 @@
+// For tests and proofs: one job in a hub that is killed or paused at one moment, ended by another hub; what holds afterwards.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { access, mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { sql } from "kysely";
+import { systemClock } from "../../base/clock.ts";
+import { silentLog } from "../../base/log.ts";
+import { Collector } from "../collector/collector.ts";
+import type { Database } from "../db/database.ts";
+import { readJob } from "../jobs/job-store.ts";
+import type { TestCluster } from "../test-hub.ts";
+import { openSimHub, simVault, type SimHub } from "./sim/sim-hub.ts";
+import type { ChildOptions } from "./sim/sim-hub-child.ts";
+import { simImages } from "./sim/sim-images.ts";
+import { openSimSite, type SimSite } from "./sim/sim-site.ts";
+
+export interface TrialSite {
+  readonly site: SimSite;
+  /** Path of the protected item of the one machine, "web". */
+  readonly item: string;
+  readonly infrastructureId: string;
+  /** Makes a call that begins a job; answers the job's id. */
+  begin(method: string, path: string, body?: object): Promise<string>;
+  /** As begin, and waits until the job has succeeded. */
+  run(method: string, path: string, body?: object): Promise<void>;
+}
+
+export interface KillCase {
+  /** Of the job that is struck. */
+  readonly kind: string;
+  /** Tells apart the cases of one kind. */
+  readonly name: string;
+  /** Brings the site to where the job can begin. */
+  readonly prepare: (trial: TrialSite) => Promise<void>;
+  /** What goes wrong at the site from then on. */
+  readonly harm?: (site: SimSite) => void;
+  readonly begin: (trial: TrialSite) => Promise<string>;
+  readonly ends: "succeeded" | "failed";
+}
+
+/** kill: SIGKILL. pause: SIGSTOP, and SIGCONT once the other hub has ended the job. */
+export interface Strike {
+  readonly how: "none" | "kill" | "pause";
+  /** From 1. */
+  readonly at: number;
+}
+
+/** What must be the same whatever was struck. */
+export interface TrialEnd {
+  readonly jobState: string;
+  readonly item: unknown;
+  readonly sourceIsOn: boolean;
+  readonly isFrozen: boolean;
+  readonly ranBoth: boolean;
+  readonly landed: readonly string[];
+  readonly exports: readonly string[];
+  /** Orders that the appliance carried out, each once. */
+  readonly orders: readonly string[];
+  readonly orphans: readonly string[];
+}
+
+export interface TrialOutcome {
+  readonly end: TrialEnd;
+  /** Moments that the first hub came to, in order. */
+  readonly moments: readonly string[];
+  readonly wasStruck: boolean;
+  /** From the strike to the other hub's claim. */
+  readonly takeoverMs: number | undefined;
+  /** Times that a hub took the job. */
+  readonly takeCount: number;
+}
+
+const childProgram = join(import.meta.dirname, "sim", "sim-hub-child.ts");
+const jobs = { leaseMs: 700, pollMs: 20 };
+
+export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike: Strike): Promise<TrialOutcome> {
+  await using database = await cluster.openFreshDatabase();
+  const folder = await mkdtemp(join(tmpdir(), "wk-"));
+  await using closing = new AsyncDisposableStack();
+  closing.defer(async () => await rm(folder, { recursive: true, force: true }));
+  const options = { database, folder, limits: { probeSeconds: 1 }, images: simImages(join(folder, "out")) };
+  const first = await openSimHub({ ...options, jobs });
+  const site = closing.use(await openSimSite(first, folder, ["web"]));
+  await kase.prepare(toTrial(first, site, database));
+  await first[Symbol.asyncDispose]();
+  kase.harm?.(site);
+  const ordersBefore = site.appliance.done.length;
+
+  const child = startChild({
+    address: database.address,
+    folder,
+    strikeAt: strike.at,
+    signal: strike.how === "pause" ? "SIGSTOP" : "SIGKILL",
+  });
+  closing.defer(async () => await child.end());
+  await child.isReady;
+  // Takes the call and no job: the first hub to take it is the one that is struck.
+  const submitter = await openSimHub({ ...options, jobs: { ...jobs, jobsMax: 0 } });
+  const jobId = await kase.begin(toTrial(submitter, site, database));
+  const ended = untilEnded(database, jobId);
+  await Promise.race([ended, child.untilMoment(strike.how === "none" ? Number.POSITIVE_INFINITY : strike.at), child.exit]);
+  const struckMs = systemClock.monotonicMs();
+  const wasStruck = strike.how !== "none" && child.moments.length >= strike.at;
+  await submitter[Symbol.asyncDispose]();
+  const second = closing.use(await openSimHub({ ...options, jobs }));
+  const takeoverMs = wasStruck ? await untilTaken(database, jobId, struckMs) : undefined;
+  const jobState = await ended;
+  if (strike.how === "pause") await child.resume();
+  await child.end();
+  const found = await sql<{ count: number }>`select take_count as count from jobs where job_id = ${jobId}`.execute(database.db);
+  const end = await readEnd({ database, second, site, folder, jobState, orders: site.appliance.done.slice(ordersBefore) });
+  return { end, moments: child.moments, wasStruck, takeoverMs, takeCount: found.rows[0]?.count ?? 0 };
+}
+
+async function readEnd(from: {
+  readonly database: Database;
+  readonly second: SimHub;
+  readonly site: SimSite;
+  readonly folder: string;
+  readonly jobState: string;
+  readonly orders: readonly string[];
+}): Promise<TrialEnd> {
+  const { database, second, site, folder, jobState, orders } = from;
+  const [source] = site.sources;
+  const states = await sql<{ state: unknown }>`
+    select jsonb_build_array(properties->>'protectionState', properties->>'testFailoverState') as state
+    from resources where type like '%/replicationprotecteditems'`.execute(database.db);
+  const out = join(folder, "out");
+  const hasExports = await access(out).then(
+    () => true,
+    () => false,
+  );
+  const collector = new Collector({ database, log: silentLog, target: second.target, images: simImages(out) });
+  return {
+    jobState,
+    item: states.rows.map((row) => row.state),
+    sourceIsOn: source?.isOn === true,
+    isFrozen: source?.frozenUntilMs !== undefined,
+    ranBoth: second.journal.read("web").ranBoth,
+    landed: await second.target.list(),
+    exports: hasExports ? (await readdir(out, { recursive: true })).map((name) => name.replace(/\d{8}T\d{6}Z?/, "instant")).sort() : [],
+    orders: orders.toSorted(),
+    orphans: (await collector.find()).map((orphan) => `${orphan.kind} ${orphan.id}`),
+  };
+}
+
+function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
+  const infrastructureId = site.sources[0]?.discovered.infrastructureId ?? "";
+  const begin = async (method: string, path: string, body: object = {}): Promise<string> => {
+    const answer = await hub.call(method, path, body);
+    return /operationStatuses\/([0-9a-f-]+)/.exec(answer.headers?.["azure-asyncoperation"] ?? "")?.[1] ?? assert.fail("no operation");
+  };
+  const run = async (method: string, path: string, body?: object): Promise<void> =>
+    assert.equal(await untilEnded(database, await begin(method, path, body)), "succeeded", path);
+  return { site, infrastructureId, item: `${site.container}/replicationProtectedItems/${infrastructureId}`, begin, run };
+}
+
+/** Body of the call that protects the machine. */
+export function enableBody({ site, infrastructureId }: TrialSite): object {
+  return {
+    properties: {
+      protectableItemId: `${site.container}/replicationProtectableItems/${infrastructureId}`,
+      policyId: `${simVault}/replicationPolicies/default`,
+      providerSpecificDetails: { instanceType: "InMageAzureV2", runAsAccountId: "root" },
+    },
+  };
+}
+
+async function untilEnded(database: Database, jobId: string): Promise<string> {
+  for (;;) {
+    const job = await readJob(database.db, jobId);
+    if (job?.endedAt !== undefined) return job.state;
+    await systemClock.sleep(20);
+  }
+}
+
+/** Undefined when the first hub had ended the job at the strike. */
+async function untilTaken(database: Database, jobId: string, struckMs: number): Promise<number | undefined> {
+  for (;;) {
+    const found = await sql<{ count: number; ended: boolean }>`select take_count as count, ended_at is not null as ended
+      from jobs where job_id = ${jobId}`.execute(database.db);
+    if ((found.rows[0]?.count ?? 0) > 1) return systemClock.monotonicMs() - struckMs;
+    if (found.rows[0]?.ended === true) return undefined;
+    await systemClock.sleep(10);
+  }
+}
+
+interface Child {
+  readonly isReady: Promise<void>;
+  readonly exit: Promise<void>;
+  readonly moments: readonly string[];
+  untilMoment(count: number): Promise<void>;
+  resume(): Promise<void>;
+  end(): Promise<void>;
+}
+
+const awakeMs = 300;
+
+function startChild(options: ChildOptions): Child {
+  const child = spawn(process.execPath, [childProgram, JSON.stringify(options)], { stdio: ["ignore", "pipe", "inherit"] });
+  const exit = once(child, "exit").then(() => undefined);
+  const ready = Promise.withResolvers<void>();
+  const moments: string[] = [];
+  let told = Promise.withResolvers<void>();
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    if (line === "ready") ready.resolve();
+    if (!line.startsWith("moment ")) return;
+    moments.push(line.slice("moment ".length));
+    told.resolve();
+    told = Promise.withResolvers();
+  });
+  return {
+    isReady: Promise.race([ready.promise, exit]),
+    exit,
+    moments,
+    untilMoment: async (count) => {
+      while (moments.length < count) await told.promise;
+    },
+    resume: async () => {
+      child.kill("SIGCONT");
+      await systemClock.sleep(awakeMs); // It goes on with what it was about to do; nothing tells when it has been refused.
+    },
+    end: async () => {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill("SIGCONT");
+      child.kill("SIGTERM");
+      await exit;
+    },
+  };
+}
