@@ -1,8 +1,10 @@
 // Where this hub lands machines, and how it reads vaults: the QEMU target over NBD exports, and one open reader for each vault.
 
-import { rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { writeFileAtomic } from "../base/atomic-file.ts";
+import type { Random } from "../base/random.ts";
 import { detachUnder } from "../landing/hydration/raw-view.ts";
 import { openQemuTarget } from "../landing/qemu/qemu-target.ts";
 import { removeImages, writeImages } from "../landing/qemu/write-images.ts";
@@ -55,9 +57,22 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
   return {
     ...(images === undefined ? {} : { images }),
     target,
+    place: await openPlace(join(services.stateDir, "landing", "place"), services.random),
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
   };
+}
+
+/** The name of this host's landing folder, made once: machines that landed in it are commanded by hubs that have it. */
+async function openPlace(path: string, random: Random): Promise<string> {
+  const present = await readFile(path, "utf8").catch((error: unknown) => {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (present !== undefined) return present.trim();
+  const place = random.uuid();
+  await writeFileAtomic(path, `${place}\n`);
+  return place;
 }
 
 /** What a killed hub left of exports is taken away first. */

@@ -96,6 +96,14 @@ const migrations: readonly Migration[] = [
       `create index resources_machine_ids on resources ((properties->>'machineId')) where type like '%/replicationprotecteditems'`,
     ],
   },
+  {
+    number: 8,
+    name: "jobs of landed machines belong to a place",
+    statements: [
+      `alter table jobs add column place text`,
+      `create index resources_landed_by_item on resources (lower(properties->>'itemId')) where type = 'microsoft.compute/virtualmachines'`,
+    ],
+  },
 ];
 
 /** What this program knows. */

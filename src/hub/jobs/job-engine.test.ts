@@ -186,6 +186,22 @@ describe("a job that waits for a person", () => {
   });
 });
 
+describe("a job of a machine that landed at a host", () => {
+  it("is left to the hubs of that host by those of others", async () => {
+    const kind = systemRandom.uuid();
+    const here = startEngine({ place: "here", jobsMax: 0 }, kind);
+    const bound = await here.submit(order({}, kind));
+    await sql`update jobs set place = 'here' where job_id = ${bound}`.execute(database.db);
+    await using _there = startEngine({ place: "there" }, kind);
+    const free = await here.submit(order({}, kind));
+    assert.equal((await here.wait(free)).state, "succeeded");
+    assert.equal((await readJob(database.db, bound))?.state, "notStarted");
+    await here[Symbol.asyncDispose]();
+    await using again = startEngine({ place: "here" }, kind);
+    assert.equal((await again.wait(bound)).state, "succeeded");
+  });
+});
+
 describe("a job that failed", () => {
   it("is begun again once, as a new job with the same parameters", async () => {
     await using engine = startEngine();

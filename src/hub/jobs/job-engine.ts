@@ -23,6 +23,8 @@ export interface JobEngineOptions {
   readonly pollMs?: number;
   /** Jobs that this hub runs at once; 256 unless told. A job that waits holds no database connection. */
   readonly jobsMax?: number;
+  /** Where this hub lands machines. Jobs of a machine that landed elsewhere are left to the hubs of that place; absent: it takes all. */
+  readonly place?: string | undefined;
   /** For trials: told at each edge of a step, after what came before it is durable. */
   readonly onMoment?: (moment: string) => void;
 }
@@ -155,10 +157,15 @@ export class JobEngine implements AsyncDisposable {
   }
 
   async #claimAll(): Promise<void> {
-    const { database, kinds, jobsMax = 256 } = this.#options;
+    const { database, kinds, place, jobsMax = 256 } = this.#options;
     while (this.#running.size < jobsMax && !this.#stopping.signal.aborted) {
       const askedAtMs = this.#options.clock.monotonicMs();
-      const claim = { owner: this.#owner, kinds: kinds.map((kind) => kind.kind), leaseMs: this.#leaseMs };
+      const claim = {
+        owner: this.#owner,
+        kinds: kinds.map((kind) => kind.kind),
+        leaseMs: this.#leaseMs,
+        ...(place === undefined ? {} : { place }),
+      };
       const claimed = await claimJob(database.db, claim);
       if (claimed === undefined) return;
       this.#start(claimed.job, claimed.lease, askedAtMs + this.#leaseMs);

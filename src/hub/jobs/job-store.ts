@@ -68,9 +68,11 @@ interface JobRow {
 /** Stores a job to be run and the ARM operation of the same id; the same jobId again changes nothing. Throws StateConflict while another job holds the lock key. */
 export async function insertJob(db: Queryable, job: JobSubmission): Promise<void> {
   const inserted = await sql`
-    insert into jobs (job_id, kind, title, scope, target_id, target_name, lock_key, actor, parameters, restart_of)
+    insert into jobs (job_id, kind, title, scope, target_id, target_name, lock_key, actor, parameters, restart_of, place)
     values (${job.jobId}, ${job.kind}, ${job.title}, ${job.scope}, ${job.targetId}, ${job.targetName}, ${job.lockKey}, ${job.actor},
-      ${JSON.stringify(job.parameters)}::jsonb, ${job.restartOf ?? null})
+      ${JSON.stringify(job.parameters)}::jsonb, ${job.restartOf ?? null},
+      (select properties->>'place' from resources where type = 'microsoft.compute/virtualmachines'
+        and lower(properties->>'itemId') = lower(${job.targetId}) and properties->>'place' is not null limit 1))
     on conflict do nothing returning job_id`.execute(db);
   if (inserted.rows.length === 1) {
     await sql`insert into operations (operation_id, resource_id, action, status, percent, started_at)
@@ -89,18 +91,24 @@ export async function insertJob(db: Queryable, job: JobSubmission): Promise<void
 
 export async function claimJob(
   db: Queryable,
-  claim: { readonly owner: string; readonly kinds: readonly string[]; readonly leaseMs: number },
+  claim: { readonly owner: string; readonly kinds: readonly string[]; readonly leaseMs: number; readonly place?: string },
 ): Promise<{ readonly lease: JobLease; readonly job: JobRecord } | undefined> {
   const claimed = await sql<JobRow & { fence: string }>`
     update jobs set owner = ${claim.owner}, fence = nextval('fence_numbers'), take_count = take_count + 1, lease_until = clock_timestamp() + ${claim.leaseMs} * interval '1 ms'
     where job_id = (
       select job_id from jobs where ended_at is null and kind = any(${claim.kinds})
         and (owner is null or lease_until < clock_timestamp()) and (state <> 'suspended' or cancel_requested_at is not null)
+        and (place is null or ${claim.place ?? null}::text is null or place = ${claim.place ?? null})
       order by created_at for update skip locked limit 1)
     returning ${jobColumns}, fence`.execute(db);
   const row = claimed.rows[0];
   if (row === undefined) return undefined;
   return { lease: { jobId: row.job_id, owner: claim.owner, fence: Number(row.fence) }, job: toJob(row) };
+}
+
+/** From now on only hubs of this place take the job: what it makes is there. */
+export async function bindToPlace(db: Queryable, jobId: string, place: string): Promise<void> {
+  await sql`update jobs set place = ${place} where job_id = ${jobId}`.execute(db);
 }
 
 /** Prolongs leases; answers those still held, and which of their jobs are to be cancelled. */

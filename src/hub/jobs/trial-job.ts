@@ -112,12 +112,19 @@ export const trialStatements: readonly string[] = [
   `create table if not exists trial_ends (job_id uuid primary key, outcome text, evidence jsonb)`,
 ];
 
-/** Effects as rows: doing twice is fine, a lower fence than one seen is refused. */
+/**
+ * Effects as rows: doing twice is fine, a lower fence than one seen is refused. The check and the effect are one statement: between two, a
+ * hub could be paused, and its effect would come late.
+ */
 export const touchRows: TrialWorld["touch"] = async (db, jobId, name, act, fence) => {
-  const newest = await sql<{ fence: string | null }>`select max(fence) as fence from trial_acts where job_id = ${jobId}`.execute(db);
-  if (Number(newest.rows[0]?.fence ?? 0) > fence) throw new Error("a stale hub gave a command");
-  await sql`insert into trial_acts (job_id, name, act, fence) values (${jobId}, ${name}, ${act}, ${fence})`.execute(db);
-  if (act === "do")
-    await sql`insert into trial_effects (job_id, name, fence) values (${jobId}, ${name}, ${fence}) on conflict do nothing`.execute(db);
-  else await sql`delete from trial_effects where job_id = ${jobId} and name = ${name}`.execute(db);
+  const effect =
+    act === "do"
+      ? sql`insert into trial_effects (job_id, name, fence) select job_id, name, fence from act on conflict do nothing`
+      : sql`delete from trial_effects where (job_id, name) in (select job_id, name from act)`;
+  const acts = await sql<{ count: number }>`with act as (
+      insert into trial_acts (job_id, name, act, fence) select ${jobId}::uuid, ${name}, ${act}, ${fence}::bigint
+      where not exists (select 1 from trial_acts where job_id = ${jobId} and fence > ${fence}) returning job_id, name, fence),
+    effect as (${effect})
+    select count(*)::int as count from act`.execute(db);
+  if (acts.rows[0]?.count !== 1) throw new Error("a stale hub gave a command");
 };

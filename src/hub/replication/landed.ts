@@ -16,6 +16,8 @@ export const landedShape = z.object({
   purpose: z.enum(["test", "migrated"]),
   itemId: z.string(),
   vaultId: z.string(),
+  /** Whose target has it; see ReplicationWorld. */
+  place: z.string().optional(),
   /** vmId of the ARM shape; given once. */
   vmId: z.string(),
   pointId: pointIdShape,
@@ -48,8 +50,29 @@ export async function saveLanded(
       etag = excluded.etag, updated_at = excluded.updated_at`.execute(db);
 }
 
+/** Machines that may still read from their recovery point: tests, and migrations that have not come to their end. */
+export async function landedUnfilled(db: Queryable): Promise<readonly object[]> {
+  const found = await sql<{ properties: object }>`select m.properties from resources m
+    where m.type = ${machineType.toLowerCase()} and not (m.properties->>'purpose' = 'migrated' and m.provisioning_state = 'Succeeded'
+      and not exists (select 1 from jobs j where j.ended_at is null and lower(j.target_id) = lower(m.properties->>'itemId'))
+      and not exists (select 1 from resources i where i.key = lower(m.properties->>'itemId')
+        and i.properties->>'protectionState' in ('UnplannedFailoverFailed', 'UnplannedFailoverInitiated', 'CancelFailoverFailedOnRecovery')))
+    order by m.key`.execute(db);
+  return found.rows.map((row) => row.properties);
+}
+
 export async function removeLandedRow(db: Queryable, id: ResourceId): Promise<void> {
   await sql`delete from resources where key = ${id.key} and type = ${machineType.toLowerCase()}`.execute(db);
+}
+
+/** Throws StateConflict for a machine that another hub's target has: here it would seem to be gone. */
+export function requireHere({ place: there, launch }: Landed, here: string | undefined): void {
+  if (there === undefined || here === undefined || there === here) return;
+  throw new Fault("StateConflict", `could not command the machine ${launch.name}: it landed at another host`, {
+    evidence: { name: launch.name, place: there, placeHere: here },
+    action: "call the hub of that host",
+    retry: "never",
+  });
 }
 
 /** What a step's commands to a target carry. */

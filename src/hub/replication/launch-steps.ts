@@ -9,6 +9,7 @@ import type { HydrationReport, LandingNetwork } from "../../landing/target.ts";
 import type { RecoveryPoint } from "../../vault/vault.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { stored, type StepContext } from "../jobs/job.ts";
+import { bindToPlace } from "../jobs/job-store.ts";
 import type { Item } from "./item.ts";
 import { authorityOf, removeLandedRow, saveLanded, type Landed } from "./landed.ts";
 import { landedId, vaultOf } from "./names.ts";
@@ -75,6 +76,7 @@ export async function launchFromPoint<State extends LaunchState>(
     vaultId: vault.text,
     vmId,
     pointId: wish.pointId,
+    ...(world.place === undefined ? {} : { place: world.place }),
     launch: {
       name: wish.name,
       cpuCount: facts.cpuCount,
@@ -88,7 +90,10 @@ export async function launchFromPoint<State extends LaunchState>(
   const kept: LaunchState = { vmId, landedName: wish.name };
   await context.save(kept as Partial<State>); // LaunchState is a part of State.
   const id = landedId(vault, wish.name);
-  await context.write(async (db) => await saveLanded(db, id, landed, "Creating"));
+  await context.write(async (db) => {
+    await saveLanded(db, id, landed, "Creating");
+    if (world.place !== undefined) await bindToPlace(db, context.jobId, world.place);
+  });
   await context.confirm();
   const hydration = await landings.launch(authorityOf(context), landed, context.signal);
   await context.write(async (db) => await saveLanded(db, id, landed, "Succeeded"));

@@ -7,7 +7,7 @@ import { defineAction, defineResource, type ResourceType } from "../api/resource
 import { nextFence } from "../db/fences.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import { findItemWithLanded } from "./item.ts";
-import { landedShape, type Landings } from "./landed.ts";
+import { landedShape, requireHere, type Landed, type Landings } from "./landed.ts";
 import { machineType } from "./names.ts";
 import type { ReplicationFront } from "./world.ts";
 
@@ -29,14 +29,14 @@ export function machineResource(front: ReplicationFront): ResourceType {
       start: defineAction({
         body: z.unknown(),
         run: async (_call, _body, resource) => {
-          await target.under(await personNow(front)).start(landedShape.parse(resource.properties).launch.name);
+          await target.under(await personNow(front)).start(hereOf(front, resource).launch.name);
           return { kind: "done", body: {} };
         },
       }),
       powerOff: defineAction({
         body: z.unknown(),
         run: async (_call, _body, resource) => {
-          await target.under(await personNow(front)).stop(landedShape.parse(resource.properties).launch.name);
+          await target.under(await personNow(front)).stop(hereOf(front, resource).launch.name);
           return { kind: "done", body: {} };
         },
       }),
@@ -48,9 +48,15 @@ async function personNow({ services }: ReplicationFront): Promise<Authority> {
   return { kind: "person", fence: await nextFence(services.database.db) };
 }
 
+function hereOf({ place }: ReplicationFront, resource: Resource): Landed {
+  const landed = landedShape.parse(resource.properties);
+  requireHere(landed, place);
+  return landed;
+}
+
 /** A machine that a protected item still counts on goes through that item: clean-up, cancel or completion. */
 async function remove(front: ReplicationFront, landings: Landings, resource: Resource): Promise<void> {
-  const { launch, itemId } = landedShape.parse(resource.properties);
+  const { launch, itemId } = hereOf(front, resource);
   const item = await findItemWithLanded(front.services.database.db, itemId);
   const isHeld = item !== undefined && item.protectionState !== "CommitFailoverCompleted";
   if (isHeld)
@@ -59,7 +65,8 @@ async function remove(front: ReplicationFront, landings: Landings, resource: Res
       action: "clean up the test migration or cancel the failover of that item",
       retry: "never",
     });
-  await landings.remove(await personNow(front), launch.name);
+  // Nobody else commands it any more; remembered, so that no late command brings it back.
+  await landings.remove({ ...(await personNow(front)), kind: "job" }, launch.name);
 }
 
 async function show({ target }: ReplicationFront, resource: Resource): Promise<JsonObject> {

@@ -11,9 +11,8 @@ import { defineExportPoint } from "./export-point.ts";
 import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
 import { itemResource } from "./item-type.ts";
 import { eventResource, jobResource } from "./job-type.ts";
-import { Landings, landedShape } from "./landed.ts";
+import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { machineResource } from "./machine-type.ts";
-import { machineType } from "./names.ts";
 import { pointResource } from "./point-type.ts";
 import { policyResource } from "./policy-type.ts";
 import { siteTypes } from "./site-types.ts";
@@ -34,8 +33,16 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     const world = await dependencies.openWorld(services, landing);
     const limits = { ...replicationLimits, ...dependencies.limits };
     const landings = new Landings(world);
-    const { target, openReader, images } = world;
-    const replication: Replication = { services, target, openReader, landings, limits, ...(images === undefined ? {} : { images }) };
+    const { target, openReader, images, place } = world;
+    const replication: Replication = {
+      services,
+      target,
+      openReader,
+      landings,
+      limits,
+      ...(images === undefined ? {} : { images }),
+      ...(place === undefined ? {} : { place }),
+    };
     let engine: JobEngine | undefined;
     let collecting: AsyncDisposable | undefined;
     const running = (): JobEngine => {
@@ -63,7 +70,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       start: async () => {
         await reattachLanded(replication);
         const { database, clock, random, log } = services;
-        engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, ...dependencies.jobs });
+        engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, place, ...dependencies.jobs });
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
         collecting = startCollecting({ collector: new Collector(seen), database, clock, log });
       },
@@ -91,16 +98,21 @@ function replicationJobs(world: Replication): readonly JobKind[] {
   ];
 }
 
-/** Machines that still read from a recovery point get it served again, before any job goes on. */
+/**
+ * Machines that still read from a recovery point get it served again, before any job goes on. Only those are looked at that may: a migration
+ * that has ended has filled its machine.
+ */
 async function reattachLanded(world: Replication): Promise<void> {
-  for await (const resource of world.services.resources.all(machineType)) {
-    const landed = landedShape.parse(resource.properties);
+  const { database, log } = world.services;
+  for (const properties of await landedUnfilled(database.db)) {
+    const landed = landedShape.parse(properties);
+    if (landed.place !== undefined && world.place !== undefined && landed.place !== world.place) continue;
     try {
       await world.landings.reattach(landed);
     } catch (error) {
       // The hub must start without it: the machine's own job or its clean-up tells the person, and the next start tries again.
       const reason = error instanceof Error ? error.message : String(error);
-      world.services.log.error("landed machine not reattached", { name: landed.launch.name, reason });
+      log.error("landed machine not reattached", { name: landed.launch.name, reason });
     }
   }
 }

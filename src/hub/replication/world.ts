@@ -18,6 +18,8 @@ export interface ImageFolder {
 /** Opened once for the extension's life, closed with it. */
 export interface ReplicationWorld {
   readonly target: Target;
+  /** Tells this target from those of other hubs of the database; absent: all hubs have the same one. */
+  readonly place?: string;
   /** The reader of a vault, by resource id; the same one is answered again. StorageRoleMissing and StateConflict as VaultAccess.open. */
   readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
   /** Absent where the configuration allows no export. */
