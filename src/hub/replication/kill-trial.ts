@@ -10,9 +10,10 @@ import { createInterface } from "node:readline";
 import { sql } from "kysely";
 import { systemClock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
+import { Fault } from "../../contract/errors.ts";
 import { Collector } from "../collector/collector.ts";
 import type { Database } from "../db/database.ts";
-import { readJob } from "../jobs/job-store.ts";
+import { readJob, readSteps } from "../jobs/job-store.ts";
 import type { TestCluster } from "../test-hub.ts";
 import { openSimHub, simVault, type SimHub } from "./sim/sim-hub.ts";
 import type { ChildOptions } from "./sim/sim-hub-child.ts";
@@ -115,6 +116,41 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   const found = await sql<{ count: number }>`select take_count as count from jobs where job_id = ${jobId}`.execute(database.db);
   const end = await readEnd({ database, second, site, folder, jobState, orders: site.appliance.done.slice(ordersBefore) });
   return { end, moments: child.moments, wasStruck, takeoverMs, takeCount: found.rows[0]?.count ?? 0 };
+}
+
+export interface FailOutcome {
+  readonly end: TrialEnd;
+  /** The step that was made to fail; undefined when the job has fewer steps. */
+  readonly failedStep: string | undefined;
+  /** Steps whose undo did not succeed. */
+  readonly undoFaults: readonly string[];
+}
+
+/** The n-th step of the case's job does all its work and fails then. */
+export async function runFailTrial(cluster: TestCluster, kase: KillCase, stepAt: number): Promise<FailOutcome> {
+  await using database = await cluster.openFreshDatabase();
+  const folder = await mkdtemp(join(tmpdir(), "wk-"));
+  await using closing = new AsyncDisposableStack();
+  closing.defer(async () => await rm(folder, { recursive: true, force: true }));
+  const options = { database, folder, limits: { probeSeconds: 1 }, images: simImages(join(folder, "out")) };
+  const first = await openSimHub({ ...options, jobs });
+  const site = closing.use(await openSimSite(first, folder, ["web"]));
+  await kase.prepare(toTrial(first, site, database));
+  await first[Symbol.asyncDispose]();
+  let ranCount = 0;
+  let failedStep: string | undefined;
+  const onMoment = (moment: string): void => {
+    const step = /^(\w+) ran$/.exec(moment)?.[1];
+    if (step === undefined || ++ranCount !== stepAt) return;
+    failedStep = step;
+    throw new Fault("Internal", `step ${step} failed as told`);
+  };
+  const hub = closing.use(await openSimHub({ ...options, jobs: { ...jobs, onMoment } }));
+  const jobId = await kase.begin(toTrial(hub, site, database));
+  const jobState = await untilEnded(database, jobId);
+  const steps = await readSteps(database.db, jobId);
+  const undoFaults = steps.filter((step) => step.undoState === "failed").map((step) => step.name);
+  return { end: await readEnd({ database, second: hub, site, folder, jobState, orders: [] }), failedStep, undoFaults };
 }
 
 async function readEnd(from: {

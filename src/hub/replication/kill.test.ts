@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
 import { killCases } from "./kill-cases.ts";
-import { runKillTrial, type KillCase } from "./kill-trial.ts";
+import { runFailTrial, runKillTrial, type KillCase } from "./kill-trial.ts";
 import { openSimHub } from "./sim/sim-hub.ts";
 
 let cluster: TestCluster;
@@ -48,6 +48,30 @@ async function strikeInside(kase: KillCase): Promise<void> {
       assert.deepEqual(struck.end, whole.end, `${how} at ${whole.moments[at - 1]}`);
     }
 }
+
+/** The target was given up and the source is not on yet: the cancel is allowed again, and goes on from there. */
+const givenUpAfter: ReadonlySet<string> = new Set(["CancelFailover remove"]);
+
+describe("a job that fails after the work of a step", { concurrency: 4 }, () => {
+  for (const kase of killCases.filter((each) => each.ends === "succeeded"))
+    it(`leaves one side able to run, nothing frozen and nothing over: ${kase.kind}`, async () => {
+      for (let stepAt = 1; ; stepAt++) {
+        const { end, failedStep, undoFaults } = await runFailTrial(cluster, kase, stepAt);
+        if (failedStep === undefined) return assert.ok(stepAt > 1, "the job has steps");
+        assert.deepEqual(
+          [end.jobState, end.ranBoth, end.isFrozen, undoFaults, end.orphans],
+          ["failed", false, false, [], []],
+          `after the step ${failedStep}`,
+        );
+        const isGivenUp = givenUpAfter.has(`${kase.kind} ${failedStep}`);
+        assert.equal(
+          end.sourceIsOn !== end.landed.includes("web"),
+          !isGivenUp,
+          `after the step ${failedStep} exactly one side has the machine`,
+        );
+      }
+    });
+});
 
 describe("a job whose hub is struck", { concurrency: 4 }, () => {
   for (const kase of killCases)

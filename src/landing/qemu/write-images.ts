@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, rename, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { flushFolder } from "../../base/atomic-file.ts";
 import type { Clock } from "../../base/clock.ts";
@@ -73,6 +73,10 @@ export async function removeImages(folder: string, names: { readonly format: str
   for (let index = 0; index < names.count; index++) {
     for (const ending of ["", fresh]) await rm(join(folder, `disk${index}.${names.format}${ending}`), { force: true });
   }
+  // The folder goes with its last file; one that holds other files stays.
+  await rmdir(folder).catch((error: unknown) => {
+    if (!(error instanceof Error && "code" in error && (error.code === "ENOTEMPTY" || error.code === "ENOENT"))) throw error;
+  });
 }
 
 async function convert(
