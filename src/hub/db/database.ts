@@ -59,7 +59,7 @@ export async function openDatabase(options: {
   pool.on("connect", (client) => client.on("error", () => undefined));
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   try {
-    await migrate(db, { log, clock });
+    await migrate(db, { log, clock, hubs: address.kind === "socket" ? "one" : "several" }); // A private cluster has one hub.
     const notifications = await openNotifications({ config, log, clock });
     const close = async (): Promise<void> => {
       await notifications[Symbol.asyncDispose]();

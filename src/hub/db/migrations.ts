@@ -116,7 +116,11 @@ const olderHubsPollMs = 500;
 const migrationLock = 7_212_101;
 
 /** Brings the schema to this program's version. A newer schema than this program knows is refused. */
-export async function migrate(db: Kysely<Tables>, { log, clock }: { readonly log: Log; readonly clock: Clock }): Promise<void> {
+export async function migrate(
+  db: Kysely<Tables>,
+  work: { readonly log: Log; readonly clock: Clock; readonly hubs: "one" | "several" },
+): Promise<void> {
+  const { log, clock, hubs } = work;
   await db.connection().execute(async (connection) => {
     await sql`select pg_advisory_lock(${migrationLock})`.execute(connection);
     try {
@@ -132,7 +136,7 @@ export async function migrate(db: Kysely<Tables>, { log, clock }: { readonly log
           action: "run the newer version of the hub",
           retry: "never",
         });
-      if (present < newest) await waitForOlderHubs(connection, newest, clock);
+      if (present < newest && hubs === "several") await waitForOlderHubs(connection, newest, clock);
       for (const migration of migrations) if (migration.number > present) await apply(connection, migration, log);
     } finally {
       await sql`select pg_advisory_unlock(${migrationLock})`.execute(connection);
