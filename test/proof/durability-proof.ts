@@ -1,12 +1,17 @@
 // Strikes every kind of job at every moment, by SIGKILL and by SIGSTOP, and shows what became of it; measures takeover and step overhead.
 
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { sql } from "kysely";
 import { systemClock } from "../../src/base/clock.ts";
 import { silentLog } from "../../src/base/log.ts";
 import { systemRandom } from "../../src/base/random.ts";
 import { Semaphore } from "../../src/base/semaphore.ts";
+import type { Database } from "../../src/hub/db/database.ts";
 import { JobEngine } from "../../src/hub/jobs/job-engine.ts";
+import { readJob } from "../../src/hub/jobs/job-store.ts";
 import { defineTrialJob, touchRows, trialStatements } from "../../src/hub/jobs/trial-job.ts";
 import { killCases } from "../../src/hub/replication/kill-cases.ts";
 import { runKillTrial, type KillCase, type TrialEnd } from "../../src/hub/replication/kill-trial.ts";
@@ -24,6 +29,8 @@ interface Row {
   readonly wrong?: object;
 }
 
+/** What hubs have unless told. */
+const leaseMs = 15_000;
 const trialsAtOnce = 2;
 const isJson = process.argv.includes("--json");
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -84,6 +91,37 @@ async function measureSteps(cluster: TestCluster): Promise<{ readonly aloneMs: n
   return { aloneMs: median(alone), among64Ms: await runJobs(64) };
 }
 
+/** From SIGKILL to the end of the job in another hub, with the lease that hubs have. */
+async function measureTakeover(cluster: TestCluster): Promise<number> {
+  await using database = await cluster.openFreshDatabase();
+  for (const statement of trialStatements) await sql.raw(statement).execute(database.db);
+  const common = { database, clock: systemClock, random: systemRandom, log: silentLog };
+  const world = { touch: touchRows, kill: (): void => undefined };
+  const kinds = [defineTrialJob(world, database.db, "Trial")];
+  const program = join(import.meta.dirname, "../../src/hub/jobs/trial-hub-child.ts");
+  const child = spawn(process.execPath, [program, JSON.stringify(database.address), "Trial", String(leaseMs)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const exit = once(child, "exit");
+  await once(child.stdout, "data");
+  await using submitter = new JobEngine({ ...common, kinds, jobsMax: 0 }); // Takes no job itself.
+  const target = { kind: "Trial", scope: "/v", targetId: "t", targetName: "t", lockKey: "t", actor: "proof" };
+  const jobId = await submitter.submit({ ...target, parameters: { moment: "two:inside", does: "kill" } });
+  await exitOrKill(child, exit, database, jobId);
+  const startedMs = systemClock.monotonicMs();
+  await using other = new JobEngine({ ...common, kinds });
+  const job = await other.wait(jobId);
+  if (job.state !== "succeeded") throw new Error(`the job that was taken over is ${job.state}`);
+  return systemClock.monotonicMs() - startedMs;
+}
+
+/** The child kills itself inside the second step. */
+async function exitOrKill(child: ChildProcess, exit: Promise<unknown>, database: Database, jobId: string): Promise<void> {
+  await exit;
+  const job = await readJob(database.db, jobId);
+  if (child.signalCode !== "SIGKILL" || job?.endedAt !== undefined) throw new Error("the first hub was not killed inside its job");
+}
+
 function median(values: readonly number[]): number {
   return values.toSorted((left, right) => left - right)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
@@ -109,6 +147,7 @@ function showTable(rows: readonly Row[]): void {
 await using cluster = await startTestCluster();
 const startedMs = systemClock.monotonicMs();
 const steps = await measureSteps(cluster);
+const takeoverMs = await measureTakeover(cluster);
 const turn = new Semaphore(trialsAtOnce);
 const rows: Row[] = [];
 for (const kase of killCases) rows.push(...(await strikeAll(cluster, kase, turn)));
@@ -123,6 +162,7 @@ const summary = {
   hadEnded: rows.filter((row) => row.outcome === "had ended").length,
   orphans: rows.reduce((sum, row) => sum + row.orphans, 0),
   doubledEffects: rows.reduce((sum, row) => sum + row.doubledEffects, 0),
+  takeoverToEnd: { leaseMs, ms: Math.round(takeoverMs) },
   takeover: { leaseMs: 700, medianMs: Math.round(median(takeovers)), maxMs: Math.round(Math.max(...takeovers)) },
   stepOverhead: { aloneMs: Number(steps.aloneMs.toFixed(2)), among64Ms: Number(steps.among64Ms.toFixed(2)) },
   seconds: Math.round((systemClock.monotonicMs() - startedMs) / 1000),
