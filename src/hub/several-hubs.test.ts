@@ -177,7 +177,35 @@ test("two hubs of one database serve one API, and an appliance at one gets the o
   const again = await startHub(one);
   assert.ok(again.said().includes("hub ready"), again.said());
   assert.equal((await armAt(one)("GET", `${groupPath}/providers/Microsoft.Network/privateDnsZones/example.test`)).status, 200);
+
+  await server.restart();
+  for (const place of [one, two])
+    await until(
+      async () => (await armAt(place)("GET", `${groupPath}/providers/Microsoft.Network/privateDnsZones/example.test`)).status === 200,
+    );
+  assert.deepEqual([again.exitCode, second.exitCode], [null, null], "a restart of the database server ends no hub");
+  const waiting = poll(two, 20);
+  const last = await untilGiven(give);
+  assert.deepEqual(await waiting, [last], "notifications came back too");
 });
+
+async function until(isSo: () => Promise<boolean>): Promise<void> {
+  for (let attempt = 1; !(await isSo()); attempt++) {
+    assert.ok(attempt < 100, "in time");
+    await systemClock.sleep(50);
+  }
+}
+
+/** The test's own connections were cut as well. */
+async function untilGiven(give: () => Promise<string>): Promise<string> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await give();
+    } catch (error) {
+      if (attempt >= 20) throw error;
+    }
+  }
+}
 
 /** The other hub opens its doors when it hears of the endpoint. */
 async function untilServed(call: () => Promise<Answer>): Promise<Answer> {
