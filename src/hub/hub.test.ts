@@ -409,11 +409,13 @@ test("without its role on the storage account a vault gives no registration key 
   const list = (await hub.arm("GET", `${zone.storageId}/providers/Microsoft.Authorization/roleAssignments`)).body as {
     value: { id: string; properties: object }[];
   };
-  for (const assignment of list.value) await hub.arm("DELETE", assignment.id);
+  // As in Azure the list has what is inherited too: the operator's own role is not taken away.
+  const own = list.value.filter((assignment) => assignment.id.startsWith(zone.storageId));
+  for (const assignment of own) await hub.arm("DELETE", assignment.id);
   const refused = await hub.arm("POST", `${vaultId()}/registrationKeys`, {});
   assert.deepEqual([refused.status, codeOf(refused)], [403, "StorageRoleMissing"]);
   assert.match(JSON.stringify(refused.body), /roleAssignments.*ba92f5b4-2d11-453d-a403-e96b0029c9fe/);
-  for (const assignment of list.value) await hub.arm("PUT", assignment.id, { properties: assignment.properties });
+  for (const assignment of own) await hub.arm("PUT", assignment.id, { properties: assignment.properties });
   await makeKey();
 });
 

@@ -23,7 +23,7 @@ export function createHttpFace(dependencies: {
     bodyLimit: bodyBytesMax,
     requestTimeout: 120_000,
     genReqId: () => random.uuid(),
-    routerOptions: { maxParamLength: 2048, caseSensitive: false },
+    routerOptions: { maxParamLength: 2048, caseSensitive: false, ignoreDuplicateSlashes: true },
     logger: false,
   });
   face.addHook("onRequest", async (request, reply) => {
@@ -96,7 +96,15 @@ function readUrl(url: string): { readonly path: string; readonly query: Readonly
   const [rawPath = "", rawQuery = ""] = url.split("?", 2);
   const query: Record<string, string> = {};
   for (const [name, value] of new URLSearchParams(rawQuery)) query[name.toLowerCase()] = value;
-  return { path: rawPath.split("/").map(decodeSegment).join("/"), query };
+  // Azure's clients write "//" where a scope begins with a slash or a parent path is empty; no name is empty.
+  return {
+    path: rawPath
+      .replaceAll(/\/{2,}/g, "/")
+      .split("/")
+      .map(decodeSegment)
+      .join("/"),
+    query,
+  };
 }
 
 function decodeSegment(segment: string): string {

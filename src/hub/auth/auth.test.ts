@@ -9,7 +9,7 @@ import fc from "fast-check";
 import { systemClock } from "../../base/clock.ts";
 import { systemRandom } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
-import { allows, findRole, roles } from "./roles.ts";
+import { findBuiltinRole, rolesFor } from "./roles.ts";
 import { openTokens } from "./tokens.ts";
 
 const isUnauthorized = (error: unknown): boolean => error instanceof Fault && error.code === "Unauthorized";
@@ -59,18 +59,30 @@ test("a token is accepted whole, by its own hub, for its own audience, in its ho
 });
 
 test("roles allow what Azure's roles of the same name allow", () => {
-  const can = (name: string, action: string): boolean =>
-    allows(
-      roles.find((role) => role.name === name),
-      action,
-    );
-  assert.ok(can("Owner", "Microsoft.Authorization/roleAssignments/write"));
-  assert.ok(can("Contributor", "Microsoft.Storage/storageAccounts/listKeys/action"));
-  assert.equal(can("Contributor", "Microsoft.Authorization/roleAssignments/write"), false);
-  assert.ok(can("Reader", "Microsoft.RecoveryServices/vaults/read"));
-  assert.equal(can("Reader", "Microsoft.Storage/storageAccounts/listKeys/action"), false);
-  assert.equal(can("Reader", "Microsoft.Storage/storageAccounts/readers/write"), false);
-  assert.equal(can("Storage Blob Data Contributor", "Microsoft.Storage/storageAccounts/read"), false);
-  assert.equal(allows(undefined, "x/read"), false);
-  assert.equal(findRole("/providers/Microsoft.Authorization/roleDefinitions/8E3AF657-a8ff-443c-a75c-2fe8c4bcb635")?.name, "Owner");
+  const can = (name: string, action: string): boolean => rolesFor(action).includes(name);
+  const item = "Microsoft.RecoveryServices/vaults/replicationFabrics/replicationProtectionContainers/replicationProtectedItems";
+  for (const [name, action, isAllowed] of [
+    ["Owner", "Microsoft.Authorization/roleAssignments/write", true],
+    ["Contributor", "Microsoft.Storage/storageAccounts/listKeys/action", true],
+    ["Contributor", "Microsoft.Authorization/roleAssignments/write", false],
+    ["Contributor", "Microsoft.Authorization/roleDefinitions/delete", false],
+    ["Contributor", "Watari.Identity/servicePrincipals/addSecret/action", false],
+    ["User Access Administrator", "Microsoft.Authorization/roleAssignments/write", true],
+    ["User Access Administrator", "Microsoft.RecoveryServices/vaults/write", false],
+    ["Reader", "Microsoft.RecoveryServices/vaults/read", true],
+    ["Reader", "Microsoft.Storage/storageAccounts/listKeys/action", false],
+    ["Reader", "Microsoft.Storage/storageAccounts/readers/write", false],
+    ["Storage Blob Data Contributor", "Microsoft.Storage/storageAccounts/read", false],
+    ["Site Recovery Operator", `${item}/testFailover/action`, true],
+    ["Site Recovery Operator", `${item}/write`, false],
+    ["Site Recovery Contributor", `${item}/write`, true],
+    ["Site Recovery Contributor", "Microsoft.RecoveryServices/vaults/write", false],
+    ["Site Recovery Reader", `${item}/read`, true],
+    ["Site Recovery Reader", `${item}/testFailover/action`, false],
+    ["Network Contributor", "Microsoft.Resources/resourceGroups/read", true],
+    ["Network Contributor", "Microsoft.Resources/resourceGroups/write", false],
+    ["Private DNS Zone Contributor", "Microsoft.Network/virtualNetworks/write", false],
+  ] as const)
+    assert.equal(can(name, action), isAllowed, `${name} ${action}`);
+  assert.equal(findBuiltinRole("/providers/Microsoft.Authorization/roleDefinitions/8E3AF657-a8ff-443c-a75c-2fe8c4bcb635")?.name, "Owner");
 });

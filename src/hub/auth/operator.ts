@@ -7,7 +7,7 @@ import { parseResourceId } from "../api/resource-id.ts";
 import type { Principals } from "../db/principals.ts";
 import type { ResourceStore } from "../db/resources.ts";
 import { roleAssignmentType } from "../db/role-assignments.ts";
-import { ownerRoleId } from "./roles.ts";
+import { ownerRoleId } from "./builtin-roles.ts";
 
 export interface OperatorFile {
   readonly managementUrl: string;

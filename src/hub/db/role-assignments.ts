@@ -1,26 +1,84 @@
-// Role assignments as rights need them: the roles of a principal at a scope and above it.
+// Role assignments and custom roles as rights need them: what a principal holds at a scope and above it.
 
-import { sql, type Kysely } from "kysely";
+import { sql, type Expression, type Kysely, type SqlBool } from "kysely";
 import type { ResourceId } from "../api/resource-id.ts";
+import type { Permission } from "../auth/builtin-roles.ts";
+import { storedRoleShape } from "./custom-role.ts";
 import type { Tables } from "./tables.ts";
 
 export const roleAssignmentType = "Microsoft.Authorization/roleAssignments";
+export const roleDefinitionType = "Microsoft.Authorization/roleDefinitions";
+
+export interface ListAssignments {
+  readonly scope: ResourceId;
+  readonly principalId: string | undefined;
+  /** At the scope and above it; otherwise also below it. */
+  readonly isAtScopeOnly: boolean;
+  readonly afterKey: string;
+  readonly countMax: number;
+}
 
 export interface RoleAssignments {
   /** Role definition ids that the principal holds at `scope` or at any scope that contains it. */
   of(principalId: string, scope: ResourceId): Promise<readonly string[]>;
+  /** What the custom roles of these ids permit; unknown ids give nothing. */
+  customPermissions(roleIds: readonly string[]): Promise<readonly Permission[]>;
+  /** Resource ids of assignments, in key order. */
+  list(wanted: ListAssignments): Promise<readonly string[]>;
+  /** The resource id of the custom role with this id, wherever it was made. */
+  findCustomRole(roleId: string): Promise<string | undefined>;
+  /** The id of an assignment of the role, or of the same role to the same principal at the same scope. */
+  findAssignment(wanted: {
+    readonly roleId: string;
+    readonly principalId?: string;
+    readonly scopeKey?: string;
+  }): Promise<string | undefined>;
 }
 
+const customRolesMax = 100;
+
 export function openRoleAssignments({ db }: { readonly db: Kysely<Tables> }): RoleAssignments {
+  const assignments = db.selectFrom("resources").where("type", "=", roleAssignmentType.toLowerCase());
+  const definitions = db.selectFrom("resources").where("type", "=", roleDefinitionType.toLowerCase());
   return {
     of: async (principalId, scope) => {
-      const rows = await db
-        .selectFrom("resources")
+      const rows = await assignments
         .select([sql<string>`properties->>'roleDefinitionId'`.as("role"), "parent_key"])
-        .where("type", "=", roleAssignmentType.toLowerCase())
-        .where(sql<boolean>`properties->>'principalId' = ${principalId}`)
+        .where(holds(principalId))
         .execute();
       return rows.filter((row) => scope.key === row.parent_key || scope.key.startsWith(`${row.parent_key}/`)).map((row) => row.role);
     },
+    customPermissions: async (roleIds) => {
+      const rows = await definitions
+        .select("properties")
+        .where(sql`lower(name)`, "in", roleIds.slice(0, customRolesMax))
+        .execute();
+      return rows.flatMap((row) => storedRoleShape.parse(row.properties).permissions);
+    },
+    list: async ({ scope, principalId, isAtScopeOnly, afterKey, countMax }) => {
+      const above = sql<SqlBool>`(${scope.key} = parent_key or starts_with(${scope.key}, parent_key || '/'))`;
+      const near = isAtScopeOnly ? above : sql<SqlBool>`(${above} or starts_with(parent_key, ${`${scope.key}/`}))`;
+      const query = assignments.select("id").where(near).where("key", ">", afterKey).orderBy("key").limit(countMax);
+      const rows = await (principalId === undefined ? query : query.where(holds(principalId))).execute();
+      return rows.map((row) => row.id);
+    },
+    findCustomRole: async (roleId) =>
+      (
+        await definitions
+          .select("id")
+          .where(sql`lower(name)`, "=", roleId.toLowerCase())
+          .orderBy("key")
+          .executeTakeFirst()
+      )?.id,
+    findAssignment: async ({ roleId, principalId, scopeKey }) => {
+      let query = assignments.select("id").where(sql<SqlBool>`lower(properties->>'roleDefinitionId') like ${`%/${roleId.toLowerCase()}`}`);
+      if (principalId !== undefined) query = query.where(holds(principalId));
+      if (scopeKey !== undefined) query = query.where("parent_key", "=", scopeKey);
+      return (await query.orderBy("key").executeTakeFirst())?.id;
+    },
   };
+}
+
+function holds(principalId: string): Expression<SqlBool> {
+  return sql<SqlBool>`properties->>'principalId' = ${principalId.toLowerCase()}`;
 }

@@ -3,7 +3,8 @@
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { VaultId } from "../../contract/ids.ts";
-import { blobDataActions, blobDataContributorRoleId, hasDataRights } from "../auth/roles.ts";
+import { blobDataContributorRoleId } from "../auth/builtin-roles.ts";
+import { blobDataActions, hasDataRights } from "../auth/roles.ts";
 import type { Resource, ResourceStore } from "../db/resources.ts";
 import type { RoleAssignments } from "../db/role-assignments.ts";
 import type { SecretStore } from "../db/secrets.ts";
