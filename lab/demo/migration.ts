@@ -8,7 +8,7 @@ import { machinePaths } from "../../src/landing/qemu/machine-record.ts";
 import type { LabFacts } from "../lab.ts";
 import type { LabMachine } from "../machine.ts";
 import { readLedgerFromDisk, verifyLedger } from "./ledger.ts";
-import { measureRawBoot } from "./raw-boot.ts";
+import { measureRawBoot, type RawBoot } from "./raw-boot.ts";
 import type { DemoDisk, DemoMeasurements } from "./report.ts";
 import { landingNetwork, operate, type Stage, startAppliance, startHub, stopProgram } from "./stage.ts";
 import type { StepRunner } from "./steps.ts";
@@ -127,7 +127,7 @@ export class Migration {
     // Now, while the source runs beside it as it did during the test: the same load for both.
     this.#rawBootToProbeSeconds = await this.#runner.run(
       "yardstick: boot the same machine from local raw files",
-      async () => await this.#bootRaw(),
+      async (tell) => await this.#bootRaw(tell),
     );
     await this.#runner.run("clean the test up", async () => {
       await this.#machine("test-cleanup", "--comment", "the ledger answered");
@@ -246,11 +246,11 @@ export class Migration {
   }
 
   /** The test machine is switched off; its hydrated clone, still standing on the recovery point, is copied whole into raw files. */
-  async #bootRaw(): Promise<number> {
+  async #bootRaw(tell: (line: string) => void): Promise<number> {
     const name = this.#test?.landedName ?? "";
     await this.#order("landed", "stop", name);
     const paths = machinePaths(join(this.#stage.hubState, "landing"), name);
-    return await measureRawBoot({
+    const machine: RawBoot = {
       place: this.#stage.place,
       images: this.#source.disks.map((_, index) => paths.overlay(index)),
       workFolder: this.#stage.folder,
@@ -258,7 +258,8 @@ export class Migration {
       cpuCount: this.#source.cpuCount,
       memoryBytes: this.#source.memoryMiB * 2 ** 20,
       accelerator: this.#facts.accelerator,
-    });
+    };
+    return await measureRawBoot(machine, tell);
   }
 
   async #isApplianceUp(): Promise<boolean> {

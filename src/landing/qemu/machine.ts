@@ -16,6 +16,7 @@ import { closeNetwork, openNetwork, type NamedNetwork } from "./network.ts";
 import { createOverlay, needsPoint } from "./overlay.ts";
 import { findProcess, killProcess } from "./process-identity.ts";
 import { openQmp, type Qmp } from "./qmp.ts";
+import { readScreenText } from "./screen-text.ts";
 
 export interface MachineSurroundings {
   readonly stateFolder: string;
@@ -30,6 +31,7 @@ export interface MachineSurroundings {
 /** What landed machines are made of. */
 export const virtioHardware = { drivers: { required: ["virtio_pci", "virtio_blk"], wished: ["virtio_scsi"] }, cardDriver: "virtio_net" };
 const serialTailBytes = 4_096;
+const lastWordsCharactersMax = 1_000;
 const serialBytesMax = 16 * 2 ** 20;
 const startMsMax = 60_000;
 const efiFolder = "/usr/share/OVMF";
@@ -162,6 +164,15 @@ export class Machine {
     await file.read(tail, 0, tail.length, size - tail.length);
     if (size > serialBytesMax) await truncate(this.paths.serial, 0);
     return tail.toString("utf8");
+  }
+
+  /** For a person who asks why it does not answer: its serial console or, when that is silent, its screen. */
+  async lastWords(): Promise<string> {
+    const serial = (await this.serialTail()).slice(-lastWordsCharactersMax);
+    if (serial.trim() !== "") return `last words on its console: ${serial}`;
+    await using qmp = await this.openQmp();
+    const screen = qmp === undefined ? undefined : await readScreenText(qmp);
+    return screen === undefined ? "its console and its screen show nothing" : `its console is silent; its screen shows: ${screen}`;
   }
 
   /** Takes everything away, whatever state it is in. May be repeated. */

@@ -181,7 +181,7 @@ export class QemuTarget implements Target {
     const isIsolated = machine.record.network.kind === "isolated";
     const outcome = isIsolated ? await this.#probeInside(machine, order, signal) : await probeHttp(order, this.#options.clock, signal);
     if (outcome.kind === "answered") return outcome;
-    return { ...outcome, reason: `${outcome.reason}; last words on its console: ${(await machine.serialTail()).slice(-1000)}` };
+    return { ...outcome, reason: `${outcome.reason}; ${await machine.lastWords()}` };
   }
 
   #probeOrder(machine: Machine, probe: HttpProbe, timeoutSeconds: number): ProbeOrder {
