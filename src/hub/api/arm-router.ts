@@ -9,7 +9,7 @@ import { presentResource, type JsonObject, type Resource, type ResourceStore } f
 import { parseInput } from "./arm-errors.ts";
 import { findOperation, operationHeaders } from "./arm-operations.ts";
 import { parseArmPath, parseResourceId, resourceGroupType, type ResourceId } from "./resource-id.ts";
-import type { ActionDefinition, ArmCall, Caller, Desired, ResourceType, TypeTable, WriteOutcome } from "./resource-type.ts";
+import type { ActionDefinition, ActionOutcome, ArmCall, Caller, Desired, ResourceType, TypeTable, WriteOutcome } from "./resource-type.ts";
 
 export interface ArmRequest {
   readonly method: string;
@@ -57,8 +57,9 @@ export function createArmRouter(dependencies: ArmRouterDependencies): ArmRouter 
       if (operation !== undefined) return operation;
       return await onResource(dependencies, request, path.id);
     }
-    if (request.method === "GET") return await onList(dependencies, request, path);
+    if (request.method === "GET") return (await onRead(dependencies, request, path)) ?? (await onList(dependencies, request, path));
     if (request.method === "POST" && path.provider === undefined) return await onAction(dependencies, request, path.scope, path.segment);
+    if (request.method === "POST") return await onTypeCall(dependencies, request, path.scope, `${path.provider}/${path.segment}`);
     throw notSupported(request, ["GET", "POST"]);
   };
 }
@@ -76,7 +77,10 @@ export function listRoutes(types: TypeTable): readonly { readonly method: string
       ...(isWritable(type) ? [route("PUT", "write")] : []),
       ...(type.canPatch === true ? [route("PATCH", "write")] : []),
       ...(isDeletable(type) ? [route("DELETE", "delete")] : []),
-      ...Object.keys(type.actions ?? {}).map((name) => route("POST", `${name}/action`)),
+      ...Object.entries(type.actions ?? {}).map(([name, { isGet }]) =>
+        isGet === true ? route("GET", `${name}/read`) : route("POST", `${name}/action`),
+      ),
+      ...(type.onCall === undefined ? [] : [route("POST", "action")]),
     ];
   });
 }
@@ -96,9 +100,12 @@ async function onResource(hub: ArmRouterDependencies, request: ArmRequest, given
   const call = toCall(request, id);
   switch (request.method) {
     case "GET":
-    case "HEAD":
+    case "HEAD": {
       await hub.authorize(request.caller, `${type.type}/read`, id);
-      return await read(hub, call, type);
+      const { body, ...answer } = await read(hub, call, type);
+      // ARM's check for existence: 204 or 404, never a body.
+      return request.method === "HEAD" ? { ...answer, status: 204 } : { ...answer, body };
+    }
     case "PUT":
       return await audited(hub, call, `${type.type}/write`, () => put(hub, call, type, request));
     case "PATCH":
@@ -120,7 +127,8 @@ async function read(hub: ArmRouterDependencies, call: ArmCall, type: ResourceTyp
   return { status: 200, headers: { etag: resource.etag }, body: await present(type, resource) };
 }
 
-const envelopeShape = z.object({
+/** What else stands beside the properties (zones, plan and the like) is stored and answered as it was sent. */
+const envelopeShape = z.looseObject({
   location: z.string().max(64).optional(),
   tags: z.record(z.string().max(512), z.string().max(256)).optional(),
   sku: z.record(z.string(), z.unknown()).optional(),
@@ -132,8 +140,8 @@ const envelopeShape = z.object({
 async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
   if (type.onPut === "refuse" || !isWritable(type)) throw notSupported(request, ["GET"]);
   const body = parseInput(envelopeShape, request.body ?? {}, "the resource");
-  const { location, properties, ...envelope } = body;
-  const existing = await hub.resources.find(call.id);
+  const { location, properties, ...envelope } = withoutReadOnly(body);
+  const existing = await findPresent(hub, call, type);
   if (existing === undefined) await checkContainer(hub, call);
   const desired: Desired<JsonObject> = {
     location: location ?? existing?.location,
@@ -147,8 +155,8 @@ async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType
 async function patch(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
   if (type.canPatch !== true) throw notSupported(request, ["GET", "PUT", "DELETE"]);
   const body = parseInput(envelopeShape, request.body ?? {}, "the change");
-  const existing = type.source === undefined ? await hub.resources.get(call.id) : await sourced(call, type);
-  const { location, properties, ...envelope } = body;
+  const existing = (await findPresent(hub, call, type)) ?? (await hub.resources.get(call.id));
+  const { location, properties, ...envelope } = withoutReadOnly(body);
   const merged = mergePatch(existing.properties, properties ?? {});
   const desired: Desired<JsonObject> = {
     location: location ?? existing.location,
@@ -172,7 +180,10 @@ async function write(
 ): Promise<ArmAnswer> {
   refuseOtherEtag(request, desired.existing);
   const outcome = hook === undefined ? { kind: "done" as const, properties: desired.properties } : await hook(call, desired);
-  if (outcome.kind === "answered") return { status: 200, body: outcome.body };
+  if (outcome.kind === "answered") {
+    await type.onChanged?.(call);
+    return { status: outcome.isNew === true ? 201 : 200, body: outcome.body };
+  }
   if (outcome.kind === "accepted") {
     const resource = await hub.resources.find(call.id);
     const isNew = desired.existing === undefined;
@@ -204,6 +215,36 @@ async function remove(hub: ArmRouterDependencies, call: ArmCall, type: ResourceT
   await hub.resources.remove(call.id);
   await type.onChanged?.(call);
   return { status: 200 };
+}
+
+/** A GET of a part of one resource: {machine}/instanceView. Undefined: the path is a list. */
+async function onRead(
+  hub: ArmRouterDependencies,
+  request: ArmRequest,
+  { scope, provider, segment }: { readonly scope: ResourceId; readonly provider: string | undefined; readonly segment: string },
+): Promise<ArmAnswer | undefined> {
+  if (provider !== undefined) return undefined;
+  const type = hub.types.find(scope.type);
+  const found = Object.entries(type?.actions ?? {}).find(([name]) => name.toLowerCase() === segment.toLowerCase());
+  if (type === undefined || found?.[1].isGet !== true) return undefined;
+  const call = toCall(request, canonical(scope, type));
+  await hub.authorize(request.caller, `${type.type}/${found[0]}/read`, call.id);
+  return await act(hub, call, type, request, found[1]);
+}
+
+async function onTypeCall(hub: ArmRouterDependencies, request: ArmRequest, scope: ResourceId, name: string): Promise<ArmAnswer> {
+  const type = hub.types.find(name);
+  if (type === undefined) throw unknownType(name);
+  const { onCall } = type;
+  if (onCall === undefined) throw notSupported(request, ["GET"]);
+  const call = toCall(request, scope);
+  const run = async (): Promise<ArmAnswer> => {
+    const outcome = await onCall.run(call, parseInput(onCall.body, request.body ?? {}, "the call's body"));
+    return answerOf(request, scope, outcome);
+  };
+  if (onCall.isRead !== true) return await audited(hub, call, `${type.type}/action`, run);
+  await hub.authorize(request.caller, `${type.type}/action`, scope);
+  return await run();
 }
 
 async function onList(
@@ -239,7 +280,7 @@ async function onList(
 async function onAction(hub: ArmRouterDependencies, request: ArmRequest, scope: ResourceId, name: string): Promise<ArmAnswer> {
   const type = findType(hub, scope);
   const found = Object.entries(type.actions ?? {}).find(([action]) => action.toLowerCase() === name.toLowerCase());
-  if (found === undefined)
+  if (found === undefined || found[1].isGet === true)
     throw new Fault("OperationNotSupported", `could not call ${name}: ${type.type} has no such action`, {
       evidence: { operations: Object.keys(type.actions ?? {}) },
     });
@@ -260,9 +301,25 @@ async function act(
 ): Promise<ArmAnswer> {
   const resource = type.source === undefined ? await hub.resources.get(call.id) : await sourced(call, type);
   const body = parseInput(definition.body, request.body ?? {}, "the action's body");
-  const outcome = await definition.run(call, body, resource);
-  if (outcome.kind === "accepted") return { status: 202, headers: operationHeaders(request, call.id, outcome.operationId) };
+  return answerOf(request, call.id, await definition.run(call, body, resource));
+}
+
+function answerOf(request: ArmRequest, id: ResourceId, outcome: ActionOutcome): ArmAnswer {
+  if (outcome.kind === "accepted") return { status: 202, headers: operationHeaders(request, id, outcome.operationId) };
   return outcome.body === undefined ? { status: 204 } : { status: 200, body: outcome.body };
+}
+
+/** What is there now, from the table or from the type's own source. */
+async function findPresent(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType): Promise<Resource | undefined> {
+  const stored = await hub.resources.find(call.id);
+  if (stored !== undefined || type.source === undefined) return stored;
+  return await findSourced(call, type);
+}
+
+/** Ids, names and stamps are the hub's; clients send back what they read, and Azure takes no notice of it. */
+function withoutReadOnly<Body extends Readonly<Record<string, unknown>>>(body: Body): Body {
+  const { id: _id, name: _name, type: _type, etag: _etag, systemData: _systemData, ...rest } = body;
+  return rest as unknown as Body; // Only optional members that the callers do not read are gone.
 }
 
 /** A resource as actions get it, for types that live outside the resource table. */

@@ -39,8 +39,8 @@ export type WriteOutcome =
   | { readonly kind: "done"; readonly properties: JsonObject; readonly envelope?: JsonObject }
   /** The hook stored the resource itself with a non-terminal state and began an operation (db/operations.ts): answer 201 or 202. */
   | { readonly kind: "accepted"; readonly operationId: string }
-  /** The hook did all of it and nothing is stored by the router: answer 200 with this body. */
-  | { readonly kind: "answered"; readonly body: JsonObject };
+  /** The hook did all of it and nothing is stored by the router: answer 200 with this body, or 201. */
+  | { readonly kind: "answered"; readonly body: JsonObject; readonly isNew?: boolean };
 
 export type DeleteOutcome = { readonly kind: "done" } | { readonly kind: "accepted"; readonly operationId: string };
 
@@ -53,7 +53,8 @@ export interface ActionDefinition {
   readonly body: z.ZodType;
   /** Actions that only read are neither audited nor refused to readers. */
   readonly isRead?: boolean;
-  /** GET instead of POST, for example backupConfig-like reads. */
+  /** GET instead of POST, for example instanceView. */
+  readonly isGet?: boolean;
   readonly run: (call: ArmCall, body: unknown, resource: Resource) => Promise<ActionOutcome>;
 }
 
@@ -85,7 +86,7 @@ export interface ResourceType {
   readonly onPut?: "refuse" | ((call: ArmCall, desired: Desired<JsonObject>) => Promise<WriteOutcome>);
   /** Called on PATCH with merged properties; onPut is used unless told. */
   readonly onPatch?: (call: ArmCall, desired: Desired<JsonObject>, patch: JsonObject) => Promise<WriteOutcome>;
-  /** Called before the resource is removed. */
+  /** Called before the resource is removed. A type with a source can be deleted only where this is a function. */
   readonly onDelete?: "refuse" | ((call: ArmCall, resource: Resource) => Promise<DeleteOutcome>);
   /** After the stored change, for effects that follow from it (listeners, DNS). Must be repeatable. */
   readonly onChanged?: (call: ArmCall) => Promise<void>;
@@ -94,6 +95,13 @@ export interface ResourceType {
   readonly source?: ResourceSource;
   /** By name as in the path, for example listKeys. */
   readonly actions?: Readonly<Record<string, ActionDefinition>>;
+  /** POST on the type itself under its container, for example {subscription}/providers/Microsoft.Storage/checkNameAvailability. */
+  readonly onCall?: {
+    readonly body: z.ZodType;
+    readonly isRead?: boolean;
+    /** `call.id` is the container. */
+    readonly run: (call: ArmCall, body: unknown) => Promise<ActionOutcome>;
+  };
 }
 
 /** Gives a definition its types: hooks receive what the schema proved. */
@@ -111,9 +119,19 @@ export function defineResource<Shape extends z.ZodType<JsonObject>>(
 export function defineAction<Shape extends z.ZodType>(action: {
   readonly body: Shape;
   readonly isRead?: boolean;
+  readonly isGet?: boolean;
   readonly run: (call: ArmCall, body: z.infer<Shape>, resource: Resource) => Promise<ActionOutcome>;
 }): ActionDefinition {
   return action as ActionDefinition; // The router parses with `body` just before it calls run.
+}
+
+/** Gives a call on a type its types. */
+export function defineCall<Shape extends z.ZodType>(call: {
+  readonly body: Shape;
+  readonly isRead?: boolean;
+  readonly run: (call: ArmCall, body: z.infer<Shape>) => Promise<ActionOutcome>;
+}): NonNullable<ResourceType["onCall"]> {
+  return call as NonNullable<ResourceType["onCall"]>; // The router parses with `body` just before it calls run.
 }
 
 /** Types by name, and the questions that routing asks of them. */
