@@ -104,6 +104,20 @@ const migrations: readonly Migration[] = [
       `create index resources_landed_by_item on resources (lower(properties->>'itemId')) where type = 'microsoft.compute/virtualmachines'`,
     ],
   },
+  {
+    number: 9,
+    name: "names, endpoints and records by index",
+    statements: [
+      `create index resources_by_name on resources (type, lower(name))`,
+      `create index endpoints_by_target on resources
+        (type, lower(properties->'privateLinkServiceConnections'->0->'properties'->>'privateLinkServiceId'))
+        where type = 'microsoft.network/privateendpoints'`,
+      `create index records_by_creator on resources (type, lower(properties->'metadata'->>'creator'))
+        where type = 'microsoft.network/privatednszones/a'`,
+      `create index vaults_by_id on resources (type, lower(properties->>'watariVaultId'))
+        where type = 'microsoft.recoveryservices/vaults'`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -1,6 +1,6 @@
 // Resources of every type in one table: the intent that ARM clients stated, with etag and provisioning state.
 
-import type { Kysely, Selectable } from "kysely";
+import { sql, type Kysely, type Selectable } from "kysely";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
@@ -67,9 +67,34 @@ export interface ResourceStore {
   list(wanted: ListResources): Promise<readonly Resource[]>;
   /** Every resource of a type, in key order; for start-up and reconcilers. */
   all(type: string): AsyncIterable<Resource>;
+  /** How many children of each type, in lower case, stand directly under an id. */
+  countChildren(id: ResourceId | string): Promise<ReadonlyMap<string, number>>;
+  /** Those of a type that have this value, compared without case, by an index: as quick with many as with few. In key order. */
+  having(wanted: HavingResources): Promise<readonly Resource[]>;
 }
 
+export interface HavingResources {
+  readonly type: string;
+  readonly property: IndexedProperty;
+  readonly value: string;
+}
+
+/**
+ * name; what a private endpoint leads to; the zone group that made a DNS record; a vault's own id. Each has an index in
+ * migrations.ts with the same expression.
+ */
+export type IndexedProperty = "name" | "linkedTo" | "creator" | "vaultId";
+
+const indexedProperties: Readonly<Record<IndexedProperty, string>> = {
+  name: "lower(name)",
+  linkedTo: "lower(properties->'privateLinkServiceConnections'->0->'properties'->>'privateLinkServiceId')",
+  creator: "lower(properties->'metadata'->>'creator')",
+  vaultId: "lower(properties->>'watariVaultId')",
+};
+
 const pageRows = 200;
+/** More than one endpoint leads to a resource, or more than one record is made by a group, but never this many. */
+const havingMax = 10_000;
 
 interface Dependencies {
   readonly db: Kysely<Tables>;
@@ -99,6 +124,20 @@ export function openResourceStore(dependencies: Dependencies): ResourceStore {
     },
     list: async (wanted) => (await pageOf(db, wanted)).map(fromRow),
     all: (type) => allOf(db, type),
+    countChildren: async (id) => {
+      const query = db.selectFrom("resources").select(["type", (select) => select.fn.countAll<string>().as("count")]);
+      const rows = await query.where("parent_key", "=", toKey(id)).groupBy("type").execute();
+      return new Map(rows.map((row) => [row.type, Number(row.count)]));
+    },
+    having: async ({ type, property, value }) => {
+      const query = db.selectFrom("resources").selectAll().where("type", "=", type.toLowerCase());
+      const rows = await query
+        .where(sql.raw<string>(indexedProperties[property]), "=", value.toLowerCase())
+        .orderBy("key")
+        .limit(havingMax)
+        .execute();
+      return rows.map(fromRow);
+    },
   };
 }
 

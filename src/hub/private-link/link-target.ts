@@ -1,13 +1,15 @@
 // Resources that private endpoints can lead to, and how each is named.
 
 import { z } from "zod";
-import type { Resource } from "../db/resources.ts";
+import type { HavingResources, Resource } from "../db/resources.ts";
 import { groupIds, type LinkTarget } from "./names.ts";
 
 export const vaultType = "Microsoft.RecoveryServices/vaults";
 export const storageAccountType = "Microsoft.Storage/storageAccounts";
 export const projectType = "Microsoft.Migrate/migrateProjects";
 
+/** "<vault UUID>-asr-pod01-<member>". */
+const vaultNamePattern = /^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-asr-pod01-[a-z0-9]+$/;
 const vaultShape = z.looseObject({ watariVaultId: z.string() });
 const accessShape = z.looseObject({ publicNetworkAccess: z.string().optional() });
 
@@ -24,6 +26,19 @@ export function linkTargetOf(resource: Resource): LinkTarget | undefined {
     default:
       return undefined;
   }
+}
+
+/** What to look for to find the resource of a name: the inverse of membersOf, up to the check that its answer contains the name. */
+export function parseName(name: string, domain: string): HavingResources | undefined {
+  if (!name.endsWith(`.${domain}`)) return undefined;
+  const labels = name.slice(0, -domain.length - 1).split(".");
+  const [first = ""] = labels;
+  const rest = labels.slice(1).filter((label) => label !== "privatelink");
+  if (rest.join(".") === "blob") return { type: storageAccountType, property: "name", value: first };
+  const vaultId = vaultNamePattern.exec(first)?.[1];
+  if (vaultId !== undefined) return { type: vaultType, property: "vaultId", value: vaultId };
+  const hub = labels.lastIndexOf("hub");
+  return hub < 2 ? undefined : { type: projectType, property: "name", value: labels.slice(0, hub - 1).join(".") };
 }
 
 export function groupIdOf(target: LinkTarget): string {

@@ -21,14 +21,24 @@ export interface ServedName {
   readonly port: number;
 }
 
+/** What a caller changed; all of it unless told. */
+export interface LinkChange {
+  /** Only the listeners of this endpoint. */
+  readonly endpointId?: string;
+  /** The zones, their links and records too, or alone. */
+  readonly zones?: "changed";
+}
+
 export interface PrivateLink extends AsyncDisposable {
   /** Does what is needed and returns when it is done; callers at the same time take turns. Faults are kept per endpoint. */
-  reconcile(): Promise<void>;
+  reconcile(change?: LinkChange): Promise<void>;
   /** What stands in the way of an endpoint ("resolver" for DNS); undefined: it serves. */
   faultOf(endpointId: string): Fault | undefined;
   readonly faults: ReadonlyMap<string, Fault>;
   /** Names that are served right now. */
   served(): readonly ServedName[];
+  /** Those that lead to one resource. */
+  servedOf(targetId: string): readonly ServedName[];
 }
 
 export interface PrivateLinkDependencies {
@@ -55,17 +65,18 @@ const resolverKey = "resolver";
 
 export function openPrivateLink(dependencies: PrivateLinkDependencies): PrivateLink {
   const { log, clock } = dependencies;
-  const running = new Map<string, Running>();
+  const running = new Listeners();
   const faults = new Map<string, Fault>();
   const turn = new Semaphore(1);
   const closing = new AbortController();
   let retry: Promise<void> | undefined;
-  const reconcile = async (): Promise<void> => {
+  const reconcile = async (change?: LinkChange): Promise<void> => {
+    const { endpointId, zones } = change ?? {};
     await turn.run(async () => {
       if (closing.signal.aborted) return;
-      faults.clear();
-      await reconcileListeners(dependencies, running, faults);
-      await reconcileResolvers(dependencies, faults);
+      if (endpointId !== undefined) await reconcileEndpoint(dependencies, running, faults, endpointId);
+      else if (zones === undefined) await reconcileListeners(dependencies, running, faults);
+      if (endpointId === undefined || zones !== undefined) await reconcileResolvers(dependencies, faults);
     });
     for (const [subject, fault] of faults) log.error("private link failed", { subject, fault: fault.code, reason: fault.message });
     if (faults.size > 0) retry ??= retryLater();
@@ -79,42 +90,127 @@ export function openPrivateLink(dependencies: PrivateLinkDependencies): PrivateL
     reconcile,
     faults,
     faultOf: (endpointId) => faults.get(endpointId.toLowerCase()) ?? faults.get(resolverKey),
-    served: () => [...running.values()].map(toServedName),
+    served: () => running.all().map(toServedName),
+    servedOf: (targetId) => running.ofTarget(targetId).map(toServedName),
     [Symbol.asyncDispose]: async () => {
       closing.abort();
       await retry;
       await turn.run(async () => {
-        await Promise.all([...running.values()].map((listener) => stopListener(listener, log)));
-        running.clear();
+        await Promise.all(running.all().map((listener) => stopListener(listener, log)));
         for (const resolver of dependencies.resolvers.values()) await resolver[Symbol.asyncDispose]();
       });
     },
   };
 }
 
-async function reconcileListeners(
-  dependencies: PrivateLinkDependencies,
-  running: Map<string, Running>,
-  faults: Map<string, Fault>,
-): Promise<void> {
-  const wanted = new Map<string, PlannedListener>();
-  for await (const endpoint of dependencies.resources.all(endpointType)) {
-    try {
-      for (const planned of await planEndpoint(dependencies, endpoint)) wanted.set(planned.address, planned);
-    } catch (error) {
-      faults.set(endpoint.id.key, asFault(error, `read the private endpoint ${endpoint.id.text}`));
+/** Running listeners by address, by endpoint and by target, so that no question goes through all of them. */
+class Listeners {
+  readonly #byAddress = new Map<string, Running>();
+  readonly #byEndpoint = new Map<string, Set<Running>>();
+  readonly #byTarget = new Map<string, Set<Running>>();
+
+  all(): readonly Running[] {
+    return [...this.#byAddress.values()];
+  }
+
+  at(address: string): Running | undefined {
+    return this.#byAddress.get(address);
+  }
+
+  ofEndpoint(endpointId: string): readonly Running[] {
+    return [...(this.#byEndpoint.get(endpointId.toLowerCase()) ?? [])];
+  }
+
+  ofTarget(targetId: string): readonly Running[] {
+    return [...(this.#byTarget.get(targetId.toLowerCase()) ?? [])];
+  }
+
+  add(listener: Running): void {
+    const { address, endpointId, target } = listener.planned;
+    this.#byAddress.set(address, listener);
+    for (const [index, key] of this.#places(endpointId, target)) {
+      const set = index.get(key) ?? new Set();
+      index.set(key, set.add(listener));
     }
   }
-  for (const [address, listener] of running) {
-    const planned = wanted.get(address);
+
+  remove(listener: Running): void {
+    const { address, endpointId, target } = listener.planned;
+    this.#byAddress.delete(address);
+    for (const [index, key] of this.#places(endpointId, target)) {
+      index.get(key)?.delete(listener);
+      if (index.get(key)?.size === 0) index.delete(key);
+    }
+  }
+
+  #places(endpointId: string, target: Resource): readonly (readonly [Map<string, Set<Running>>, string])[] {
+    return [
+      [this.#byEndpoint, endpointId.toLowerCase()],
+      [this.#byTarget, target.id.key],
+    ];
+  }
+}
+
+async function reconcileListeners(dependencies: PrivateLinkDependencies, running: Listeners, faults: Map<string, Fault>): Promise<void> {
+  for (const subject of [...faults.keys()]) if (subject !== resolverKey) faults.delete(subject);
+  const wanted: PlannedListener[] = [];
+  for await (const endpoint of dependencies.resources.all(endpointType)) wanted.push(...(await planOf(dependencies, endpoint, faults)));
+  await makeEqual(dependencies, { running, faults, wanted, present: running.all() });
+}
+
+async function reconcileEndpoint(
+  dependencies: PrivateLinkDependencies,
+  running: Listeners,
+  faults: Map<string, Fault>,
+  endpointId: string,
+): Promise<void> {
+  faults.delete(endpointId.toLowerCase());
+  const endpoint = await dependencies.resources.find(endpointId);
+  const wanted = endpoint === undefined ? [] : await planOf(dependencies, endpoint, faults);
+  await makeEqual(dependencies, { running, faults, wanted, present: running.ofEndpoint(endpointId) });
+}
+
+async function planOf(
+  dependencies: PrivateLinkDependencies,
+  endpoint: Resource,
+  faults: Map<string, Fault>,
+): Promise<readonly PlannedListener[]> {
+  try {
+    return await planEndpoint(dependencies, endpoint);
+  } catch (error) {
+    faults.set(endpoint.id.key, asFault(error, `read the private endpoint ${endpoint.id.text}`));
+    return [];
+  }
+}
+
+/** Stops those of `present` that are not wanted as they are, then starts what is missing. */
+async function makeEqual(
+  dependencies: PrivateLinkDependencies,
+  state: {
+    readonly running: Listeners;
+    readonly faults: Map<string, Fault>;
+    readonly wanted: readonly PlannedListener[];
+    readonly present: readonly Running[];
+  },
+): Promise<void> {
+  const { running, faults, present } = state;
+  const wanted = new Map(state.wanted.map((planned) => [planned.address, planned]));
+  for (const listener of present) {
+    const planned = wanted.get(listener.planned.address);
     if (planned !== undefined && isSame(planned, listener.planned)) continue;
-    running.delete(address);
+    running.remove(listener);
     await stopListener(listener, dependencies.log);
   }
   for (const [address, planned] of wanted) {
-    if (running.has(address)) continue;
+    const there = running.at(address);
+    if (there !== undefined && isSame(planned, there.planned)) continue;
+    if (there !== undefined) {
+      // The address was another endpoint's a moment ago, and that one's turn has not come yet.
+      running.remove(there);
+      await stopListener(there, dependencies.log);
+    }
     try {
-      running.set(address, await startListener(dependencies, planned));
+      running.add(await startListener(dependencies, planned));
     } catch (error) {
       faults.set(planned.endpointId.toLowerCase(), asFault(error, `serve the private endpoint ${planned.endpointId}`));
     }
@@ -122,6 +218,7 @@ async function reconcileListeners(
 }
 
 async function reconcileResolvers(dependencies: PrivateLinkDependencies, faults: Map<string, Fault>): Promise<void> {
+  faults.delete(resolverKey);
   for (const [virtualNetwork, resolver] of dependencies.resolvers) {
     try {
       await resolver.serve(await planZones(dependencies.resources, virtualNetwork));

@@ -3,7 +3,7 @@
 import { Fault } from "../../contract/errors.ts";
 import type { Resource, ResourceStore } from "../db/resources.ts";
 import { answerFault, type HttpHandler } from "./door.ts";
-import { isPublic, linkTargetOf, projectType, storageAccountType, vaultType } from "./link-target.ts";
+import { isPublic, linkTargetOf, parseName } from "./link-target.ts";
 import { membersOf, type LinkMember } from "./names.ts";
 
 export interface PublicNames {
@@ -34,18 +34,20 @@ export function createPublicDoor(dependencies: {
   };
 }
 
+/** A name says which resource it is of, so that one look by index finds it among any number. */
 async function findByName(
   resources: ResourceStore,
   domain: string,
   name: string,
 ): Promise<{ readonly target: Resource; readonly member: LinkMember } | undefined> {
-  for (const type of [storageAccountType, vaultType, projectType])
-    for await (const target of resources.all(type)) {
-      const linkTarget = linkTargetOf(target);
-      const members = linkTarget === undefined ? [] : membersOf(linkTarget, domain);
-      const member = members.find((candidate) => candidate.serverNames.includes(name));
-      if (member !== undefined) return { target, member };
-    }
+  const asked = parseName(name, domain);
+  if (asked === undefined) return undefined;
+  for (const target of await resources.having(asked)) {
+    const linkTarget = linkTargetOf(target);
+    const members = linkTarget === undefined ? [] : membersOf(linkTarget, domain);
+    const member = members.find((candidate) => candidate.serverNames.includes(name));
+    if (member !== undefined) return { target, member };
+  }
   return undefined;
 }
 

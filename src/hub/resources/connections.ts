@@ -2,15 +2,10 @@
 
 import { Fault } from "../../contract/errors.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
-import { endpointType, storedEndpointShape } from "../private-link/endpoint-plan.ts";
+import { endpointType } from "../private-link/endpoint-plan.ts";
 
 async function endpointsOf(resources: ResourceStore, target: Resource): Promise<readonly Resource[]> {
-  const found: Resource[] = [];
-  for await (const endpoint of resources.all(endpointType)) {
-    const connections = storedEndpointShape.parse(endpoint.properties).privateLinkServiceConnections;
-    if (connections.some(({ properties }) => properties.privateLinkServiceId.toLowerCase() === target.id.key)) found.push(endpoint);
-  }
-  return found;
+  return await resources.having({ type: endpointType, property: "linkedTo", value: target.id.key });
 }
 
 export async function presentConnections(resources: ResourceStore, target: Resource): Promise<readonly JsonObject[]> {

@@ -32,9 +32,8 @@ export function createDnsSettings(hub: {
 }): DnsSettings {
   const ofTarget = async (targetId: string): Promise<readonly PrivateName[]> => {
     const names: PrivateName[] = [];
-    for await (const endpoint of hub.resources.all(endpointType))
-      for (const planned of await planEndpoint(hub, endpoint))
-        if (planned.target.id.key === targetId.toLowerCase()) names.push(...toNames(planned));
+    for (const endpoint of await hub.resources.having({ type: endpointType, property: "linkedTo", value: targetId }))
+      for (const planned of await planEndpoint(hub, endpoint)) names.push(...toNames(planned));
     return names;
   };
   return {

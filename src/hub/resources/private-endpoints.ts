@@ -39,12 +39,11 @@ const zoneGroupShape = z.looseObject({
     .min(1)
     .max(8),
 });
-const recordCreatorShape = z.looseObject({ metadata: z.looseObject({ creator: z.string() }).optional() });
 
 export function endpointTypes(dependencies: EndpointDependencies): readonly ResourceType[] {
   const { resources, addresses, privateLink } = dependencies;
   const onChanged = async (call: ArmCall): Promise<void> => {
-    await privateLink().reconcile();
+    await privateLink().reconcile({ endpointId: call.id.text, zones: "changed" });
     const fault = privateLink().faultOf(call.id.text);
     if (fault !== undefined) throw fault;
   };
@@ -82,7 +81,7 @@ export function endpointTypes(dependencies: EndpointDependencies): readonly Reso
         await removeRecords(resources, group.id.text);
         return { kind: "done" };
       },
-      onChanged: async () => await privateLink().reconcile(),
+      onChanged: async () => await privateLink().reconcile({ zones: "changed" }),
     }),
     defineResource({ type: interfaceType, within: "resourceGroup", properties: z.looseObject({}), onPut: "refuse", onDelete: "refuse" }),
   ];
@@ -245,8 +244,6 @@ async function putZoneGroup(
 
 /** Removes the records that a zone group made, but for those whose keys are kept. */
 async function removeRecords(resources: ResourceStore, zoneGroupId: string, kept: ReadonlySet<string> = new Set()): Promise<void> {
-  for await (const record of resources.all(recordType)) {
-    const creator = recordCreatorShape.parse(record.properties).metadata?.creator;
-    if (creator?.toLowerCase() === zoneGroupId.toLowerCase() && !kept.has(record.id.key)) await resources.remove(record.id);
-  }
+  for (const record of await resources.having({ type: recordType, property: "creator", value: zoneGroupId }))
+    if (!kept.has(record.id.key)) await resources.remove(record.id);
 }

@@ -97,11 +97,12 @@ export async function accountKey(
 
 /** Account names are DNS names, so one hub has each once. */
 async function refuseTakenName(resources: ResourceStore, name: string, key: string): Promise<void> {
-  for await (const account of resources.all(storageAccountType))
-    if (account.id.name.toLowerCase() === name && account.id.key !== key)
-      throw new Fault("StateConflict", `could not create the storage account ${name}: the name is taken`, {
-        evidence: { takenBy: account.id.text },
-        action: "choose another name",
-        retry: "never",
-      });
+  const others = await resources.having({ type: storageAccountType, property: "name", value: name });
+  const taken = others.find((account) => account.id.key !== key);
+  if (taken === undefined) return;
+  throw new Fault("StateConflict", `could not create the storage account ${name}: the name is taken`, {
+    evidence: { takenBy: taken.id.text },
+    action: "choose another name",
+    retry: "never",
+  });
 }

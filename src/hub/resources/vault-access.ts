@@ -106,7 +106,7 @@ async function requireRole(
 }
 
 function requireEndpoint(privateLink: PrivateLink, account: Resource): { readonly address: string; readonly port: number } {
-  const served = privateLink.served().find((name) => name.targetId.toLowerCase() === account.id.key);
+  const [served] = privateLink.servedOf(account.id.text);
   if (served !== undefined) return served;
   throw new Fault("StateConflict", `could not reach the storage account ${account.id.name}: it has no private endpoint`, {
     evidence: { storageAccount: account.id.text },
