@@ -82,18 +82,42 @@ export async function readHubConfig(path: string): Promise<HubConfig> {
   return parseHubConfig(parse(await readFile(path, "utf8")));
 }
 
+const landingNetworksShape = z.looseObject({ networks: z.record(z.string(), z.unknown()).default({}) });
+
+/** Names of the networks that machines land in, out of the landing's own section. */
+export function landingNetworksOf(landing: unknown): readonly string[] {
+  return Object.keys(landingNetworksShape.safeParse(landing).data?.networks ?? {});
+}
+
 /** Addresses that endpoints of the network may get, lowest first. */
 export function* endpointAddresses(network: NetworkConfig): Iterable<string> {
-  const [base = "", length = "32"] = network.cidr.split("/");
-  const sizeBits = 32 - Number(length);
-  const start = Math.floor(toNumber(base) / 2 ** sizeBits) * 2 ** sizeBits;
-  // The first addresses are the network's own: router, resolver and the like, as in Azure.
-  const first = network.endpointAddresses === undefined ? start + 4 : toNumber(network.endpointAddresses.first);
-  const last = network.endpointAddresses === undefined ? start + 2 ** sizeBits - 2 : toNumber(network.endpointAddresses.last);
+  const { first, last } = endpointRange(network);
   for (let next = first; next <= last; next++) {
     const address = toAddress(next);
     if (address !== network.dnsAddress) yield address;
   }
+}
+
+export function endpointAddressCount(network: NetworkConfig): number {
+  const { first, last } = endpointRange(network);
+  const isDnsInside = network.dnsAddress !== undefined && isEndpointAddress({ ...network, dnsAddress: undefined }, network.dnsAddress);
+  return Math.max(0, last - first + 1 - (isDnsInside ? 1 : 0));
+}
+
+export function isEndpointAddress(network: NetworkConfig, address: string): boolean {
+  const { first, last } = endpointRange(network);
+  return isIPv4(address) && address !== network.dnsAddress && toNumber(address) >= first && toNumber(address) <= last;
+}
+
+function endpointRange(network: NetworkConfig): { readonly first: number; readonly last: number } {
+  const [base = "", length = "32"] = network.cidr.split("/");
+  const sizeBits = 32 - Number(length);
+  const start = Math.floor(toNumber(base) / 2 ** sizeBits) * 2 ** sizeBits;
+  const { endpointAddresses: given } = network;
+  // The first addresses are the network's own: router, resolver and the like, as in Azure.
+  return given === undefined
+    ? { first: start + 4, last: start + 2 ** sizeBits - 2 }
+    : { first: toNumber(given.first), last: toNumber(given.last) };
 }
 
 /** Whether all of `inner` lies in `outer`. */

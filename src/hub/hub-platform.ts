@@ -3,7 +3,7 @@
 import { createArmRouter, type ArmRouter } from "./api/arm-router.ts";
 import { createTypeTable, type ResourceType, type TypeTable } from "./api/resource-type.ts";
 import { createAuthorize, type Authorize } from "./auth/roles.ts";
-import type { HubConfig } from "./hub-config.ts";
+import { landingNetworksOf, type HubConfig } from "./hub-config.ts";
 import type { HubStores } from "./hub-stores.ts";
 import type { Authority } from "./pki/authority.ts";
 import type { PrivateLink } from "./private-link/private-link.ts";
@@ -57,7 +57,7 @@ export function createPlatform(wanted: {
   const types = createTypeTable([
     ...groupTypes({ db: stores.database.db, resources }),
     ...authorizationTypes(stores),
-    ...networkTypes({ resources, networks }),
+    ...networkTypes({ resources, addresses: stores.addresses, networks, landingNetworks: landingNetworksOf(config.landing), random }),
     ...dnsTypes({ resources, privateLink }),
     ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),
     ...storageTypes({ resources, secrets, random, domain, removeBlobs }),

@@ -17,6 +17,16 @@ export interface PrivateAddresses {
     readonly candidates: Iterable<string>;
   }): Promise<ReadonlyMap<string, string>>;
   release(endpointId: string): Promise<void>;
+  /** Addresses in use in a subnet, in no order. */
+  ofSubnet(subnetId: string): Promise<readonly TakenAddress[]>;
+  /** Addresses in use anywhere. */
+  taken(): Promise<ReadonlySet<string>>;
+}
+
+export interface TakenAddress {
+  readonly address: string;
+  /** In lower case. */
+  readonly endpointId: string;
 }
 
 export function openPrivateAddresses({ db }: { readonly db: Kysely<Tables> }): PrivateAddresses {
@@ -46,6 +56,12 @@ export function openPrivateAddresses({ db }: { readonly db: Kysely<Tables> }): P
         }
         return given;
       }),
+    ofSubnet: async (subnetId) => {
+      const query = db.selectFrom("private_addresses").select(["address", "endpoint_key"]);
+      const rows = await query.where("subnet_key", "=", subnetId.toLowerCase()).execute();
+      return rows.map((row) => ({ address: row.address, endpointId: row.endpoint_key }));
+    },
+    taken: async () => new Set((await db.selectFrom("private_addresses").select("address").execute()).map((row) => row.address)),
     release: async (endpointId) => {
       await db.deleteFrom("private_addresses").where("endpoint_key", "=", endpointId.toLowerCase()).execute();
     },

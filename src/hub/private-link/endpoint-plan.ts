@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { parseResourceId } from "../api/resource-id.ts";
 import type { Resource, ResourceStore } from "../db/resources.ts";
+import { recordKinds, recordTypeOf, toDnsZone, type RecordSet } from "../dns/dns-records.ts";
 import type { DnsZone } from "../dns/render-dnsmasq.ts";
 import type { NetworkConfig } from "../hub-config.ts";
 import { linkTargetOf } from "./link-target.ts";
@@ -31,7 +32,6 @@ export const storedEndpointShape = z.looseObject({
   customDnsConfigs: z.array(z.looseObject({ fqdn: z.string(), ipAddresses: z.array(z.string()) })),
 });
 
-const recordShape = z.looseObject({ aRecords: z.array(z.looseObject({ ipv4Address: z.string() })).default([]) });
 const linkShape = z.looseObject({ virtualNetwork: z.looseObject({ id: z.string() }) });
 
 /** The network of the configuration that a subnet's resource id stands for. */
@@ -60,17 +60,15 @@ export async function planEndpoint(
 
 /** The zones that are linked to a network, with their records. */
 export async function planZones(resources: ResourceStore, virtualNetwork: string): Promise<readonly DnsZone[]> {
-  const zones = new Map<string, DnsZone["records"][number][]>();
+  const zoneIds = new Map<string, string>();
   for await (const link of resources.all(zoneLinkType)) {
     const network = parseResourceId(linkShape.parse(link.properties).virtualNetwork.id).name;
-    if (network.toLowerCase() !== virtualNetwork.toLowerCase()) continue;
-    const zone = parseResourceId(link.id.parentText).name.toLowerCase();
-    zones.set(zone, zones.get(zone) ?? []);
+    if (network.toLowerCase() === virtualNetwork.toLowerCase()) zoneIds.set(link.id.parentKey, link.id.parentText);
   }
-  for await (const record of resources.all(recordType)) {
-    const zone = parseResourceId(record.id.parentText).name.toLowerCase();
-    const addresses = recordShape.parse(record.properties).aRecords.map((entry) => entry.ipv4Address);
-    zones.get(zone)?.push({ name: record.id.name.toLowerCase(), addresses });
-  }
-  return [...zones].map(([zone, records]) => ({ zone, records }));
+  const sets = new Map<string, RecordSet[]>([...zoneIds.keys()].map((key) => [key, []]));
+  if (sets.size > 0)
+    for (const kind of recordKinds)
+      for await (const record of resources.all(recordTypeOf(kind)))
+        sets.get(record.id.parentKey)?.push({ name: record.id.name.toLowerCase(), kind, properties: record.properties });
+  return [...sets].map(([key, records]) => toDnsZone(parseResourceId(zoneIds.get(key) ?? "").name.toLowerCase(), records));
 }
