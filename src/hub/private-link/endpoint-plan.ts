@@ -24,7 +24,7 @@ export interface PlannedListener {
 }
 
 /** What is stored of an endpoint, as far as the plan reads it. */
-export const storedEndpointShape = z.looseObject({
+const storedEndpointShape = z.looseObject({
   subnet: z.looseObject({ id: z.string() }),
   privateLinkServiceConnections: z
     .array(z.looseObject({ properties: z.looseObject({ privateLinkServiceId: z.string(), groupIds: z.array(z.string()) }) }))
