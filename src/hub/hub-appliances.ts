@@ -11,6 +11,9 @@ export async function openAppliances(wanted: {
   readonly authority: Authority;
 }): Promise<ApplianceFace> {
   const { stores, services, authority } = wanted;
-  const { appliances, orders, points, vaults, clock, random, log } = services;
-  return await createApplianceFace({ keys: stores.registrationKeys, appliances, orders, points, vaults, authority, clock, random, log });
+  const { appliances, orders, points, events, vaults, clock, random, log } = services;
+  return await createApplianceFace({
+    ...{ keys: stores.registrationKeys, appliances, orders, points, events, vaults },
+    ...{ authority, clock, random, log },
+  });
 }

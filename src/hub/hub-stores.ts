@@ -7,6 +7,7 @@ import type { Random } from "../base/random.ts";
 import { openApplianceCatalogue, type ApplianceCatalogue } from "./db/appliances.ts";
 import { openAuditTrail, type AuditTrail } from "./db/audit.ts";
 import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
+import { openEventStore, type EventStore } from "./db/events.ts";
 import { joinHubs } from "./db/hub-registry.ts";
 import { openOperationStore, type OperationStore } from "./db/operations.ts";
 import { openOrderQueue, type OrderQueue } from "./db/orders.ts";
@@ -36,6 +37,7 @@ export interface HubStores extends AsyncDisposable {
   readonly appliances: ApplianceCatalogue;
   readonly orders: OrderQueue;
   readonly points: PointCatalogue;
+  readonly events: EventStore;
   readonly tenantId: string;
   readonly subscriptionId: string;
 }
@@ -64,6 +66,7 @@ export async function openStores(
     appliances: openApplianceCatalogue({ db, clock }),
     orders: openOrderQueue({ db, notifications, clock }),
     points: openPointCatalogue({ db }),
+    events: openEventStore({ db, clock, random }),
     tenantId: await settingOf(db, "tenantId", () => random.uuid()),
     subscriptionId: await settingOf(db, "subscriptionId", () => random.uuid()),
   };

@@ -7,6 +7,7 @@ import type { ResourceType } from "./api/resource-type.ts";
 import type { ApplianceCatalogue } from "./db/appliances.ts";
 import type { AuditTrail } from "./db/audit.ts";
 import type { Database } from "./db/database.ts";
+import type { EventStore } from "./db/events.ts";
 import type { OperationStore } from "./db/operations.ts";
 import type { OrderQueue } from "./db/orders.ts";
 import type { PointCatalogue } from "./db/points.ts";
@@ -30,6 +31,8 @@ export interface HubServices {
   readonly appliances: ApplianceCatalogue;
   /** Recovery points as appliances reported them. */
   readonly points: PointCatalogue;
+  /** What happened in each vault, each occurrence once. */
+  readonly events: EventStore;
   /** The vault key and the storage account behind a vault, for opening its packs. */
   readonly vaults: VaultAccess;
 }

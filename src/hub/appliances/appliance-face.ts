@@ -22,6 +22,7 @@ import type { ResourceId } from "../api/resource-id.ts";
 import { createHttpFace } from "../api/api-server.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { Appliance, ApplianceCatalogue } from "../db/appliances.ts";
+import type { EventStore } from "../db/events.ts";
 import type { OrderQueue } from "../db/orders.ts";
 import type { PointCatalogue } from "../db/points.ts";
 import type { RegistrationKeys } from "../db/registration-keys.ts";
@@ -38,6 +39,7 @@ export interface ApplianceFaceDependencies {
   readonly appliances: ApplianceCatalogue;
   readonly orders: OrderQueue;
   readonly points: PointCatalogue;
+  readonly events: EventStore;
   readonly vaults: VaultAccess;
   readonly authority: Authority;
   readonly clock: Clock;

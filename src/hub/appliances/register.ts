@@ -8,9 +8,10 @@ import {
   type ApplianceRegisterResponse,
 } from "../../contract/appliance-protocol.ts";
 import { Fault } from "../../contract/errors.ts";
-import { parseApplianceId } from "../../contract/ids.ts";
+import { parseApplianceId, type ApplianceId } from "../../contract/ids.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
+import type { NewEvent } from "../db/events.ts";
 import type { ApplianceFaceDependencies } from "./appliance-face.ts";
 import { grantStorage } from "./storage-grant.ts";
 
@@ -21,7 +22,7 @@ export async function registerAppliance(
   body: unknown,
   signal: AbortSignal,
 ): Promise<ApplianceRegisterResponse> {
-  const { keys, appliances, authority, random, log } = dependencies;
+  const { keys, appliances, events, authority, random, log } = dependencies;
   const request = parseInput(applianceRegisterRequestShape, body, "the registration");
   if (request.protocolVersion !== applianceProtocolVersion)
     throw new Fault("InputInvalid", "could not register the appliance: it speaks another version of the protocol", {
@@ -46,7 +47,10 @@ export async function registerAppliance(
     name: request.name,
     version: request.applianceVersion,
     certificateDigest: certificate.digest,
-    usingKey: async (transaction) => await keys.use({ keyId: request.keyId, vaultId: vault.text, applianceId, isProved, transaction }),
+    usingKey: async (transaction) => {
+      await keys.use({ keyId: request.keyId, vaultId: vault.text, applianceId, isProved, transaction });
+      await events.record(registeredEvent(vault, { applianceId, name: request.name }), transaction);
+    },
   });
   log.info("appliance registered", { applianceId, name: request.name, vault: vault.text });
   return applianceRegisterResponseShape.parse({
@@ -56,4 +60,19 @@ export async function registerAppliance(
     vault: { vaultId: place.vaultId, keyId: place.key.keyId, key: Buffer.from(place.key.bytes).toString("base64") },
     storage: grant,
   });
+}
+
+function registeredEvent(vault: ResourceId, { applianceId, name }: { readonly applianceId: ApplianceId; readonly name: string }): NewEvent {
+  const fabric = `${vault.text}/replicationFabrics/${applianceId}`;
+  return {
+    vaultKey: vault.key,
+    dedupKey: `registered:${applianceId}`,
+    code: "ApplianceRegistered",
+    kind: "ServerHealth",
+    severity: "Info",
+    description: `the appliance ${name} has registered`,
+    affected: { id: fabric, name },
+    fabricId: fabric,
+    component: "Appliance",
+  };
 }

@@ -39,7 +39,7 @@ export interface ApplianceCatalogue {
   ): Promise<void>;
   find(applianceId: ApplianceId): Promise<Appliance | undefined>;
   inVault(vaultId: string): Promise<readonly Appliance[]>;
-  /** Removes the vault's appliances with their orders, and every machine's state and points. */
+  /** Removes the vault's appliances with their orders, every machine's state and points, and the vault's events. */
   removeVault(vaultId: string): Promise<void>;
   seen(applianceId: ApplianceId): Promise<void>;
   saveTelemetry(applianceId: ApplianceId, telemetry: Telemetry): Promise<void>;
@@ -116,7 +116,7 @@ async function removeVault(db: Kysely<Tables>, vaultKey: string): Promise<void> 
   await db.transaction().execute(async (transaction) => {
     const ofVault = transaction.selectFrom("appliances").select("appliance_id").where("vault_key", "=", vaultKey);
     await transaction.deleteFrom("orders").where("appliance_id", "in", ofVault).execute();
-    for (const table of ["appliances", "registration_keys", "machine_states", "points"] as const)
+    for (const table of ["appliances", "registration_keys", "machine_states", "points", "events"] as const)
       await transaction.deleteFrom(table).where("vault_key", "=", vaultKey).execute();
   });
 }

@@ -118,6 +118,19 @@ const migrations: readonly Migration[] = [
         where type = 'microsoft.recoveryservices/vaults'`,
     ],
   },
+  {
+    number: 10,
+    name: "events",
+    statements: [
+      // Milliseconds, as they are answered: a page begins exactly where the one before ended.
+      `create table events (
+        event_id uuid primary key, vault_key text not null, at timestamptz(3) not null, dedup_key text not null, code text not null,
+        kind text not null, severity text not null, description text not null, affected_id text not null, affected_name text not null,
+        fabric_id text, component text not null, fault jsonb, job jsonb, unique (vault_key, dedup_key))`,
+      `create index events_by_time on events (vault_key, at desc, event_id desc)`,
+      `create index events_by_age on events (at)`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -117,6 +117,23 @@ export interface MachineStateTable {
   report: Json;
 }
 
+export interface EventTable {
+  event_id: string;
+  vault_key: string;
+  at: Timestamp;
+  dedup_key: string;
+  code: string;
+  kind: string;
+  severity: string;
+  description: string;
+  affected_id: string;
+  affected_name: string;
+  fabric_id: string | null;
+  component: string;
+  fault: JSONColumnType<FaultReport> | null;
+  job: Json | null;
+}
+
 export interface PrivateAddressTable {
   subnet_key: string;
   address: string;
@@ -140,6 +157,7 @@ export interface Tables {
   appliances: ApplianceTable;
   orders: OrderTable;
   points: PointTable;
+  events: EventTable;
   machine_states: MachineStateTable;
   private_addresses: PrivateAddressTable;
 }

@@ -7,7 +7,7 @@ import { Fault } from "../../contract/errors.ts";
 import type { Database } from "../db/database.ts";
 import { notify } from "../db/notifications.ts";
 import type { JobKind, JobRecord, Queryable } from "./job.ts";
-import { runJob, type JobRunEnd } from "./job-run.ts";
+import { runJob, type JobEndHook, type JobRunEnd } from "./job-run.ts";
 import { cancelJob, restartJob, resumeJob } from "./job-control.ts";
 import { claimJob, extendLeases, insertJob, readJob, releaseLease, type JobLease } from "./job-store.ts";
 
@@ -25,6 +25,8 @@ export interface JobEngineOptions {
   readonly jobsMax?: number;
   /** Where this hub lands machines. Jobs of a machine that landed elsewhere are left to the hubs of that place; absent: it takes all. */
   readonly place?: string | undefined;
+  /** For what follows from a job's end, in the same transaction. */
+  readonly onEnd?: JobEndHook;
   /** For trials: told at each edge of a step, after what came before it is durable. */
   readonly onMoment?: (moment: string) => void;
 }
@@ -173,7 +175,7 @@ export class JobEngine implements AsyncDisposable {
   }
 
   #start(job: JobRecord, lease: JobLease, leasedUntilMs: number): void {
-    const { database, clock, log, kinds, onMoment } = this.#options;
+    const { database, clock, log, kinds, onMoment, onEnd } = this.#options;
     const kind = kinds.find((each) => each.kind === job.kind);
     if (kind === undefined) throw new Error(`assertion failed: job kind ${job.kind} is registered`);
     const interrupt = new AbortController();
@@ -181,7 +183,7 @@ export class JobEngine implements AsyncDisposable {
     if (job.isCancelRequested) cancel.abort();
     const ended = this.#finish(
       lease,
-      runJob({ db: database.db, clock, log, kind, job, lease, interrupt: interrupt.signal, cancel: cancel.signal, onMoment }),
+      runJob({ db: database.db, clock, log, kind, job, lease, interrupt: interrupt.signal, cancel: cancel.signal, onMoment, onEnd }),
     );
     this.#running.set(job.jobId, { lease, interrupt, cancel, ended, leasedUntilMs });
   }

@@ -42,7 +42,11 @@ export interface JobRunOptions {
   /** Aborted when someone cancelled the job. */
   readonly cancel: AbortSignal;
   readonly onMoment?: ((moment: string) => void) | undefined;
+  readonly onEnd?: JobEndHook | undefined;
 }
+
+/** In the transaction that ends the job: what it writes is there exactly when the job has ended. */
+export type JobEndHook = (db: Queryable, job: JobRecord, outcome: JobOutcome) => Promise<void>;
 
 /** "interrupted": the job is unfinished and any hub may take it; nothing was decided here. "held": it waits for a person. */
 export type JobRunEnd = "ended" | "interrupted" | "held";
@@ -200,10 +204,11 @@ class JobRun {
   }
 
   async #end(outcome: JobOutcome): Promise<void> {
-    const { kind, job, log } = this.#options;
+    const { kind, job, log, onEnd } = this.#options;
     await this.#write(async (db) => {
       const result = await kind.settle(db, { jobId: job.jobId, parameters: this.#parameters, state: this.#state, outcome });
       await endJob(db, job.jobId, outcome, result);
+      await onEnd?.(db, job, outcome);
     });
     log.info("job ended", { jobId: job.jobId, kind: kind.kind, outcome: outcome.kind });
   }

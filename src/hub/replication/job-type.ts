@@ -1,4 +1,4 @@
-// Jobs and events as ARM clients see them, from the durable jobs' own rows.
+// Jobs as ARM clients see them, from the durable jobs' own rows.
 
 import { z } from "zod";
 import type { FaultReport } from "../../contract/errors.ts";
@@ -9,7 +9,7 @@ import type { JobEngine } from "../jobs/job-engine.ts";
 import type { JobRecord, JobState, StepRecord } from "../jobs/job.ts";
 import { listJobs, readJob, readLog, readSteps } from "../jobs/job-store.ts";
 import type { HubServices } from "../services.ts";
-import { eventType, jobType, vaultOf } from "./names.ts";
+import { jobType, vaultOf } from "./names.ts";
 
 const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const anything = z.record(z.string(), z.unknown());
@@ -48,47 +48,6 @@ export function jobResource(services: HubServices, engine: () => JobEngine): Res
           return { kind: "done", ...(job === undefined ? {} : { body: toArmJob(vaultOf(id), job, await readSteps(db, jobId), {}) }) };
         },
       }),
-    },
-  });
-}
-
-/** Minimal: a failed or cancelled job is an event. */
-export function eventResource(services: HubServices): ResourceType {
-  const { db } = services.database;
-  const show = (vault: ResourceId, job: JobRecord): JsonObject => ({
-    id: `${vault.text}/replicationEvents/${job.jobId}`,
-    name: job.jobId,
-    type: eventType,
-    properties: {
-      eventCode: job.fault?.id ?? "",
-      eventType: "JobStatus",
-      severity: job.state === "cancelled" ? "Info" : "Error",
-      description: job.fault?.message ?? "",
-      affectedObjectFriendlyName: job.targetName,
-      affectedObjectCorrelationId: job.targetId,
-      timeOfOccurrence: job.endedAt ?? job.createdAt,
-      healthErrors: [],
-    },
-  });
-  return defineResource({
-    type: eventType,
-    within: "parent",
-    properties: anything,
-    source: {
-      get: async ({ id }) => {
-        const name = id.name.toLowerCase();
-        const job = uuidPattern.test(name) ? await readJob(db, name) : undefined;
-        return job === undefined || job.scope !== vaultOf(id).key || job.fault === undefined ? undefined : show(vaultOf(id), job);
-      },
-      list: async ({ id }, { after, countMax }) => {
-        const jobs = await listJobs(db, { scope: vaultOf(id).key, limit: countMax + 1, ...parseAfter(after) });
-        const page = jobs.slice(0, countMax);
-        const last = page.at(-1);
-        return {
-          items: page.filter((job) => job.fault !== undefined).map((job) => show(vaultOf(id), job)),
-          next: jobs.length > countMax && last !== undefined ? `${last.createdAt} ${last.jobId}` : undefined,
-        };
-      },
     },
   });
 }

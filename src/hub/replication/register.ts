@@ -10,7 +10,10 @@ import { defineEnableProtection } from "./enable-protection.ts";
 import { defineExportPoint } from "./export-point.ts";
 import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
 import { itemResource } from "./item-type.ts";
-import { eventResource, jobResource } from "./job-type.ts";
+import { startEventRetention } from "./event-retention.ts";
+import { eventResource } from "./event-type.ts";
+import { eventOfJob } from "./job-events.ts";
+import { jobResource } from "./job-type.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { machineResource } from "./machine-type.ts";
 import { pointResource } from "./point-type.ts";
@@ -45,6 +48,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     };
     let engine: JobEngine | undefined;
     let collecting: AsyncDisposable | undefined;
+    let retention: AsyncDisposable | undefined;
     const running = (): JobEngine => {
       if (engine === undefined) throw new Error("assertion failed: the extension was started before the first request");
       return engine;
@@ -70,11 +74,19 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       start: async () => {
         await reattachLanded(replication);
         const { database, clock, random, log } = services;
-        engine = new JobEngine({ database, kinds: replicationJobs(replication), clock, random, log, place, ...dependencies.jobs });
+        engine = new JobEngine({
+          ...{ database, kinds: replicationJobs(replication), clock, random, log, place, ...dependencies.jobs },
+          onEnd: async (db, job, outcome) => {
+            const event = eventOfJob(job, outcome);
+            if (event !== undefined) await services.events.record(event, db);
+          },
+        });
+        retention = startEventRetention(services);
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
         collecting = startCollecting({ collector: new Collector(seen), database, clock, log });
       },
       [Symbol.asyncDispose]: async () => {
+        await retention?.[Symbol.asyncDispose]();
         await collecting?.[Symbol.asyncDispose]();
         await engine?.[Symbol.asyncDispose]();
         await world[Symbol.asyncDispose]();

@@ -19,6 +19,7 @@ import { openAuditTrail } from "../../db/audit.ts";
 import type { Database } from "../../db/database.ts";
 import { openOperationStore } from "../../db/operations.ts";
 import { openOrderQueue } from "../../db/orders.ts";
+import { openEventStore } from "../../db/events.ts";
 import { openPointCatalogue } from "../../db/points.ts";
 import { openResourceStore } from "../../db/resources.ts";
 import { createSealer, openSecretStore } from "../../db/secrets.ts";
@@ -147,6 +148,7 @@ function createServices(options: SimHubOptions): HubServices {
     },
     appliances: openApplianceCatalogue({ db, clock }),
     points: openPointCatalogue({ db }),
+    events: openEventStore({ db, clock, random }),
     vaults: {
       open: async (resourceId) => {
         if (hasStorageRole?.() === false)
