@@ -25,7 +25,7 @@ import { exportDetailsShape, requireExportable } from "./export-point.ts";
 import { parseItem, patchItem, readItem, requireOperation, type Item, type ProtectionState } from "./item.ts";
 import { probeShape } from "./launch-steps.ts";
 import { applianceOf, itemType, provider, vaultOf } from "./names.ts";
-import { agentPolicyOf } from "./policy-type.ts";
+import { agentPolicyOf } from "./policy.ts";
 import { presentItem } from "./present-item.ts";
 import { defaultLandedName } from "./unplanned-failover.ts";
 import type { ReplicationFront } from "./world.ts";

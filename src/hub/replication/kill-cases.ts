@@ -79,4 +79,12 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) =>
       await trial.begin("POST", `${trial.item}/export`, { properties: { providerSpecificDetails: { ...details, format: "raw" } } }),
   },
+  {
+    ...{ kind: "UpdatePolicy", name: "tells", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) =>
+      await trial.begin("PATCH", trial.item.replace(/replicationFabrics\/.*/, "replicationPolicies/default"), {
+        properties: { replicationProviderSettings: { ...details, pointIntervalSeconds: 30 } },
+      }),
+  },
 ];

@@ -1,91 +1,103 @@
-// Replication policies: how often a recovery point is made. The default one exists from the start and can be replaced.
+// Replication policies: create, change for the machines that run by them, remove when unused. A default one is always there.
 
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import type { ReplicationPolicy } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
-import { defineResource, type ResourceType } from "../api/resource-type.ts";
+import { parseInput } from "../api/arm-errors.ts";
 import { childId, type ResourceId } from "../api/resource-id.ts";
-import { presentResource, type JsonObject, type Resource } from "../db/resources.ts";
+import { defineResource, type ArmCall, type DeleteOutcome, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
+import type { JsonObject } from "../db/resources.ts";
+import { lockKey } from "../db/locks.ts";
 import type { HubServices } from "../services.ts";
-import { policyType, provider, vaultOf } from "./names.ts";
+import { mappingsOf } from "./mapping.ts";
+import { policyType, vaultOf } from "./names.ts";
+import {
+  changeSettings,
+  defaultPolicyName,
+  itemsUnder,
+  presentDefault,
+  presentPolicy,
+  settingsOf,
+  settingsOfPolicy,
+  settingsShape,
+  shownProperties,
+  type Settings,
+} from "./policy.ts";
+import { isReplicating, refuseUndecided } from "./update-policy.ts";
+import type { ReplicationFront } from "./world.ts";
 
-export const defaultPolicyName = "default";
-
-const settingsShape = z.looseObject({
-  instanceType: z.literal(provider).default(provider),
-  recoveryPointThresholdInMinutes: z.number().int().min(1).max(1440).default(15),
-  recoveryPointHistory: z.number().int().min(1).max(21_600).default(1440),
-  crashConsistentFrequencyInMinutes: z.number().min(0.01).max(1440).optional(),
-  appConsistentFrequencyInMinutes: z.number().min(0).max(1440).default(0),
-  multiVmSyncStatus: z.string().max(20).default("Disable"),
-  /** Ours: seconds between points, finer than Azure's minutes; it wins when both are given. */
-  pointIntervalSeconds: z.number().min(1).max(86_400).optional(),
-  freezeMsMax: z.number().int().min(50).max(10_000).default(2000),
-});
-type Settings = z.infer<typeof settingsShape>;
-
-const intervalSecondsDefault = 10;
+/** A PUT brings providerSpecificInput, a PATCH replicationProviderSettings. */
 const policyShape = z.looseObject({ providerSpecificInput: settingsShape.optional() });
+const changeShape = z.looseObject({ replicationProviderSettings: z.record(z.string(), z.unknown()).optional() });
+const namesMax = 20;
 
-export function policyResource(services: HubServices): ResourceType {
-  const show = async (id: ResourceId): Promise<JsonObject | undefined> => {
-    const stored = await services.resources.find(id);
-    if (stored !== undefined) return present(stored);
-    return id.name.toLowerCase() === defaultPolicyName ? showDefault(id) : undefined;
-  };
+export function policyResource(front: ReplicationFront): ResourceType {
+  const { services } = front;
   return defineResource({
     type: policyType,
     within: "parent",
+    canPatch: true,
     properties: policyShape,
-    onPut: async (_call, desired) => {
-      const settings = settingsShape.parse(desired.properties.providerSpecificInput ?? {});
-      return { kind: "done", properties: { settings } };
+    onPut: async (call, { properties }) => await change(front, call, settingsShape.parse(properties.providerSpecificInput ?? {})),
+    onPatch: async (call, _desired, patch) => {
+      const { replicationProviderSettings } = parseInput(changeShape, patch, "the change of the policy");
+      const wanted = changeSettings(await settingsOfPolicy(services, call.id), replicationProviderSettings ?? {});
+      return await change(front, call, parseInput(settingsShape, wanted, "the changed policy"));
     },
+    onDelete: async (call) => await refuseWhileUsed(services, call),
     present: async (resource) => shownProperties(resource.id, settingsOf(resource)),
     source: {
-      get: async ({ id }) => await show(id),
+      get: async ({ id }) => await show(services, id),
       list: async ({ id }, { after, countMax }) => {
         const vault = vaultOf(id);
         const rows = await services.resources.list({ under: vault.text, type: policyType, afterKey: after ?? "", countMax: countMax + 1 });
         const page = rows.slice(0, countMax);
         const defaultId = childId(vault, "replicationPolicies", defaultPolicyName);
         const isDefaultStored = (await services.resources.find(defaultId)) !== undefined;
-        const first = after === undefined && !isDefaultStored ? [showDefault(defaultId)] : [];
-        return { items: [...first, ...page.map(present)], next: rows.length > countMax ? page.at(-1)?.id.key : undefined };
+        const first = after === undefined && !isDefaultStored ? [presentDefault(defaultId)] : [];
+        return { items: [...first, ...page.map(presentPolicy)], next: rows.length > countMax ? page.at(-1)?.id.key : undefined };
       },
     },
   });
 }
 
-/** What a policy tells an agent. Fault NotFound for one that does not exist. */
-export async function agentPolicyOf(services: HubServices, id: ResourceId): Promise<ReplicationPolicy> {
+async function show(services: HubServices, id: ResourceId): Promise<JsonObject | undefined> {
   const stored = await services.resources.find(id);
-  if (stored === undefined && id.name.toLowerCase() !== defaultPolicyName)
-    throw new Fault("NotFound", `could not find the replication policy ${id.name}`, { evidence: { policyId: id.text } });
-  const settings = stored === undefined ? settingsShape.parse({}) : settingsOf(stored);
-  return { pointIntervalSeconds: intervalOf(settings), freezeMsMax: settings.freezeMsMax };
+  if (stored !== undefined) return presentPolicy(stored);
+  return id.name.toLowerCase() === defaultPolicyName ? presentDefault(id) : undefined;
 }
 
-function intervalOf(settings: Settings): number {
-  const minutes = settings.crashConsistentFrequencyInMinutes;
-  return settings.pointIntervalSeconds ?? (minutes === undefined ? intervalSecondsDefault : Math.max(1, minutes * 60));
+/** At once while no machine runs by the policy; otherwise a job tells them. */
+async function change({ services, engine }: ReplicationFront, call: ArmCall, settings: Settings): Promise<WriteOutcome> {
+  const { id } = call;
+  const done = { kind: "done", properties: { settings } } as const;
+  const present = await show(services, id);
+  if (present === undefined || isDeepStrictEqual(await settingsOfPolicy(services, id), settings)) return done;
+  return await services.database.db.transaction().execute(async (db): Promise<WriteOutcome> => {
+    await lockKey(db, `policy:${id.key}`);
+    await refuseUndecided(db, id);
+    if (!(await itemsUnder(db, id)).some(({ item }) => isReplicating(item))) return done;
+    const target = { scope: vaultOf(id).key, targetId: id.text, targetName: id.name, lockKey: id.key, actor: call.caller.name };
+    const operationId = await engine.submit({ kind: "UpdatePolicy", ...target, parameters: { policyId: id.text, settings } }, db);
+    return { kind: "accepted", operationId };
+  });
 }
 
-function settingsOf(resource: Resource): Settings {
-  return settingsShape.parse(resource.properties["settings"] ?? {});
-}
-
-function present(resource: Resource): JsonObject {
-  return presentResource(resource, policyType, shownProperties(resource.id, settingsOf(resource)));
-}
-
-function showDefault(id: ResourceId): JsonObject {
-  const properties = { ...shownProperties(id, settingsShape.parse({})), provisioningState: "Succeeded" };
-  return { id: id.text, name: id.name, type: policyType, properties };
-}
-
-function shownProperties(id: ResourceId, settings: Settings): JsonObject {
-  const pointIntervalSeconds = intervalOf(settings);
-  const crashConsistentFrequencyInMinutes = pointIntervalSeconds / 60;
-  return { friendlyName: id.name, providerSpecificDetails: { ...settings, pointIntervalSeconds, crashConsistentFrequencyInMinutes } };
+async function refuseWhileUsed(services: HubServices, { id }: ArmCall): Promise<DeleteOutcome> {
+  const items = await itemsUnder(services.database.db, id);
+  const mappings = (await mappingsOf(services, vaultOf(id))).filter(({ policyId }) => policyId.toLowerCase() === id.key);
+  if (items.length + mappings.length > 0)
+    throw new Fault("StateConflict", `could not remove the policy ${id.name}: it is in use`, {
+      evidence: {
+        protectedItems: items.slice(0, namesMax).map((each) => each.id),
+        containerMappings: mappings.slice(0, namesMax).map((each) => each.id),
+      },
+      action: "stop the replication of the machines that are named and remove the mappings first",
+      retry: "never",
+    });
+  if ((await services.resources.find(id)) === undefined)
+    throw new Fault("OperationNotSupported", "could not remove the policy default: every vault has it", {
+      action: "change it in place of removing it",
+    });
+  return { kind: "done" };
 }

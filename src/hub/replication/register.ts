@@ -16,11 +16,13 @@ import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { machineResource } from "./machine-type.ts";
+import { mappingResource } from "./mapping-type.ts";
 import { pointResource } from "./point-type.ts";
 import { policyResource } from "./policy-type.ts";
 import { siteTypes } from "./site-types.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
 import { defineUnplannedFailover } from "./unplanned-failover.ts";
+import { defineUpdatePolicy } from "./update-policy.ts";
 import { replicationLimits, type Replication, type ReplicationFront, type ReplicationLimits, type ReplicationWorld } from "./world.ts";
 
 /** Who composes the hub gives these. `openWorld` gets the configuration's landing section; what it opens is closed by `closeWorld`. */
@@ -63,7 +65,8 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       name: "replication",
       types: [
         ...siteTypes(services),
-        policyResource(services),
+        policyResource(front),
+        mappingResource(services),
         itemResource(front),
         pointResource(services),
         jobResource(services, running),
@@ -107,6 +110,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineCancelFailover(world),
     defineDisableProtection(world),
     defineExportPoint(world),
+    defineUpdatePolicy(world),
   ];
 }
 

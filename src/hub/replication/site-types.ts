@@ -17,13 +17,10 @@ import {
   fabricId,
   fabricType,
   itemType,
-  mappingType,
-  policyType,
   protectableType,
   provider,
   vaultOf,
 } from "./names.ts";
-import { defaultPolicyName } from "./policy-type.ts";
 
 const mebibyte = 1 << 20;
 const anything = z.record(z.string(), z.unknown());
@@ -33,7 +30,6 @@ export function siteTypes(services: HubServices): readonly ResourceType[] {
   return [
     defineResource({ ...readOnly, type: fabricType, source: fabrics(services) }),
     defineResource({ ...readOnly, type: containerType, isListedUnderAncestors: true, source: containers(services) }),
-    defineResource({ ...readOnly, type: mappingType, isListedUnderAncestors: true, source: mappings(services) }),
     defineResource({ ...readOnly, type: protectableType, source: protectables(services) }),
   ];
 }
@@ -130,27 +126,6 @@ function containers(services: HubServices): ResourceSource {
     };
   };
   return sourceOf(services, show, (appliance) => containerName(appliance.applianceId));
-}
-
-/** Every container is associated with the default policy from the start; an item may name another policy of the vault. */
-function mappings(services: HubServices): ResourceSource {
-  const show = async (vault: ResourceId, { applianceId, name }: Appliance): Promise<JsonObject> => ({
-    id: `${containerId(vault, applianceId).text}/replicationProtectionContainerMappings/${defaultPolicyName}`,
-    name: defaultPolicyName,
-    type: mappingType,
-    properties: {
-      policyId: `${vault.text}/${policyType.split("/").at(-1)}/${defaultPolicyName}`,
-      policyFriendlyName: defaultPolicyName,
-      state: "Paired",
-      health: "Normal",
-      sourceFabricFriendlyName: name,
-      sourceProtectionContainerFriendlyName: containerName(applianceId),
-      targetProtectionContainerId: "Microsoft Azure",
-      targetProtectionContainerFriendlyName: "Microsoft Azure",
-      providerSpecificDetails: { instanceType: provider },
-    },
-  });
-  return sourceOf(services, show, () => defaultPolicyName);
 }
 
 function protectables(services: HubServices): ResourceSource {

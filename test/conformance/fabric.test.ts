@@ -1,0 +1,113 @@
+// What surrounds protected items, by Microsoft's unmodified client: policies, mappings, fabrics, providers.
+
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import {
+  SiteRecoveryManagementClient,
+  type InMageAzureV2PolicyDetails,
+  type Policy,
+  type VMwareDetails,
+} from "@azure/arm-recoveryservices-siterecovery";
+import { collect } from "./journey/wait-until.ts";
+import { startRig, type Rig } from "./rig.ts";
+
+let rig: Rig;
+let client: SiteRecoveryManagementClient;
+let vault: [string, string];
+let container: [string, string, string, string];
+before(async () => {
+  rig = await startRig({ machines: 2 });
+  client = new SiteRecoveryManagementClient(rig.credential, rig.subscriptionId, rig.clientOptions);
+  vault = [rig.vault, rig.resourceGroup];
+  const [fabric] = await collect(client.replicationFabrics.list(...vault));
+  container = [...vault, fabric?.name ?? "", `cloud_${fabric?.name}`];
+});
+after(async () => await rig[Symbol.asyncDispose]());
+
+const instanceType = "InMageAzureV2" as const;
+const settings = { instanceType, recoveryPointHistory: 1440, crashConsistentFrequencyInMinutes: 5, multiVmSyncStatus: "Disable" } as const;
+
+async function createPolicy(name: string): Promise<string> {
+  const policy = await client.replicationPolicies.beginCreateAndWait(...vault, name, { properties: { providerSpecificInput: settings } });
+  return policy.id ?? "";
+}
+
+async function enable(item: string, policyId: string): Promise<void> {
+  const [machine] = await collect(client.replicationProtectableItems.listByReplicationProtectionContainers(...container));
+  const fabric = await client.replicationFabrics.get(...vault, container[2]);
+  const custom = fabric.properties?.customDetails;
+  assert.ok(custom?.instanceType === "VMware");
+  const { runAsAccounts } = custom as VMwareDetails; // instanceType says so.
+  const runAsAccountId = runAsAccounts?.find(({ accountName }) => accountName === "root")?.accountId ?? "";
+  const details = { instanceType, runAsAccountId, storageAccountId: "" };
+  await client.replicationProtectedItems.beginCreateAndWait(...container, item, {
+    properties: { policyId, protectableItemId: machine?.id ?? "", providerSpecificDetails: details },
+  });
+}
+
+const isRefused = (status: number) => (error: unknown) => error instanceof Error && "statusCode" in error && error.statusCode === status;
+
+function minutesOf(policy: Policy): number | undefined {
+  const details = policy.properties?.providerSpecificDetails;
+  return details?.instanceType === instanceType ? (details as InMageAzureV2PolicyDetails).crashConsistentFrequencyInMinutes : undefined;
+}
+
+describe("replication policies", () => {
+  it("change for machines that run by them, and stay while these do", async () => {
+    const id = await createPolicy("hourly");
+    const own = await client.replicationPolicies.beginUpdateAndWait(...vault, "hourly", {
+      properties: { replicationProviderSettings: { ...settings, crashConsistentFrequencyInMinutes: 60 } },
+    });
+    assert.equal(minutesOf(own), 60);
+    await enable("policy-item", id);
+    const changed = await client.replicationPolicies.beginUpdateAndWait(...vault, "hourly", {
+      properties: { replicationProviderSettings: { ...settings, crashConsistentFrequencyInMinutes: 2 } },
+    });
+    assert.equal(minutesOf(changed), 2);
+    const jobs = await collect(client.replicationJobs.list(...vault));
+    assert.ok(jobs.some(({ properties }) => properties?.scenarioName === "UpdatePolicy" && properties.state === "Succeeded"));
+    await assert.rejects(async () => await client.replicationPolicies.beginDeleteAndWait(...vault, "hourly"), isRefused(409));
+    await client.replicationProtectedItems.beginDeleteAndWait(...container, "policy-item", { properties: {} });
+    await client.replicationPolicies.beginDeleteAndWait(...vault, "hourly");
+    assert.ok(!(await collect(client.replicationPolicies.list(...vault))).some(({ name }) => name === "hourly"));
+  });
+});
+
+describe("protection container mappings", () => {
+  const mappings = (): SiteRecoveryManagementClient["replicationProtectionContainerMappings"] =>
+    client.replicationProtectionContainerMappings;
+
+  it("associate a policy with an appliance, and keep it from being removed", async () => {
+    const policyId = await createPolicy("mapped");
+    const input = { instanceType: instanceType as "A2A" }; // The client's own type lacks the classic provider.
+    const made = await mappings().beginCreateAndWait(...container, "mapping1", {
+      properties: { policyId, targetProtectionContainerId: "Microsoft Azure", providerSpecificInput: input },
+    });
+    assert.equal(made.properties?.policyId, policyId);
+    assert.equal(made.properties?.state, "Paired");
+    assert.equal((await mappings().get(...container, "mapping1")).properties?.policyFriendlyName, "mapped");
+    for (const listed of [mappings().list(...vault), mappings().listByReplicationProtectionContainers(...container)])
+      assert.deepEqual(
+        (await collect(listed)).map(({ name }) => name),
+        ["mapping1"],
+      );
+    await assert.rejects(async () => await client.replicationPolicies.beginDeleteAndWait(...vault, "mapped"), isRefused(409));
+    await assert.rejects(
+      async () => await mappings().beginCreateAndWait(...container, "mapping2", { properties: { policyId, providerSpecificInput: input } }),
+      isRefused(409),
+    );
+    await mappings().beginUpdateAndWait(...container, "mapping1", { properties: { providerSpecificInput: input } });
+    await mappings().beginDeleteAndWait(...container, "mapping1", { properties: { providerSpecificInput: { instanceType } } });
+    await mappings().beginCreateAndWait(...container, "mapping1", { properties: { policyId, providerSpecificInput: input } });
+    await mappings().beginPurgeAndWait(...container, "mapping1");
+    assert.deepEqual(await collect(mappings().list(...vault)), []);
+    await client.replicationPolicies.beginDeleteAndWait(...vault, "mapped");
+  });
+
+  it("are refused for a policy that does not exist", async () => {
+    const properties = {
+      policyId: `/subscriptions/${rig.subscriptionId}/resourceGroups/${vault[1]}/providers/Microsoft.RecoveryServices/vaults/${vault[0]}/replicationPolicies/none`,
+    };
+    await assert.rejects(async () => await mappings().beginCreateAndWait(...container, "mapping3", { properties }), isRefused(404));
+  });
+});
