@@ -66,6 +66,19 @@ const whole: End = {
 };
 const forwardMoments = trialMoments.filter((moment) => !moment.endsWith("undo"));
 
+describe("submitting a job", () => {
+  it("with an id that is known changes nothing", async () => {
+    const jobId = systemRandom.uuid();
+    await using engine = startEngine({ jobsMax: 1 }, "TrialTwice");
+    const wish = { ...order({}, "TrialTwice"), jobId };
+    assert.equal(await engine.submit(wish), jobId);
+    assert.equal(await engine.submit(wish), jobId);
+    assert.equal((await engine.wait(jobId)).state, "succeeded");
+    assert.equal(await engine.submit(wish), jobId);
+    assert.equal((await readEnd(jobId)).effects.length, 4);
+  });
+});
+
 describe("a job", () => {
   it("runs its steps in order and ends its operation", async () => {
     await using engine = startEngine();

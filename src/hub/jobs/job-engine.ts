@@ -21,7 +21,7 @@ export interface JobEngineOptions {
   readonly leaseMs?: number;
   /** Longest time between looks for work that nobody told of; 1000 unless told. */
   readonly pollMs?: number;
-  /** Jobs that this hub runs at once; 256 unless told. A job that waits holds no database connection. */
+  /** Jobs that this hub runs at once, coordinating ones counted apart; 256 unless told. A job that waits holds no database connection. */
   readonly jobsMax?: number;
   /** Where this hub lands machines. Jobs of a machine that landed elsewhere are left to the hubs of that place; absent: it takes all. */
   readonly place?: string | undefined;
@@ -40,9 +40,12 @@ export interface JobOrder {
   readonly lockKey: string;
   readonly actor: string;
   readonly parameters: object;
+  /** Chosen by who may ask again after a crash: the same id again changes nothing. A new one unless told. */
+  readonly jobId?: string;
 }
 
 interface Running {
+  readonly isCoordinating: boolean;
   readonly lease: JobLease;
   readonly interrupt: AbortController;
   readonly cancel: AbortController;
@@ -84,7 +87,7 @@ export class JobEngine implements AsyncDisposable {
     const kind = this.#options.kinds.find((each) => each.kind === order.kind);
     if (kind === undefined) throw new Error(`assertion failed: job kind ${order.kind} is registered`);
     kind.parameters.parse(order.parameters);
-    const jobId = this.#options.random.uuid();
+    const jobId = order.jobId ?? this.#options.random.uuid();
     await insertJob(db, { ...order, jobId, title: kind.title });
     await notify(db, topic);
     return jobId;
@@ -159,15 +162,20 @@ export class JobEngine implements AsyncDisposable {
   }
 
   async #claimAll(): Promise<void> {
-    const { database, kinds, place, jobsMax = 256 } = this.#options;
-    while (this.#running.size < jobsMax && !this.#stopping.signal.aborted) {
+    const { kinds } = this.#options;
+    // Apart, so that jobs that wait for others never take the places in which those could run.
+    for (const isCoordinating of [true, false]) {
+      const names = kinds.filter((kind) => (kind.isCoordinating === true) === isCoordinating).map((kind) => kind.kind);
+      if (names.length > 0) await this.#claimKinds(names, isCoordinating);
+    }
+  }
+
+  async #claimKinds(kinds: readonly string[], isCoordinating: boolean): Promise<void> {
+    const { database, place, jobsMax = 256 } = this.#options;
+    const countRunning = (): number => [...this.#running.values()].filter((run) => run.isCoordinating === isCoordinating).length;
+    while (countRunning() < jobsMax && !this.#stopping.signal.aborted) {
       const askedAtMs = this.#options.clock.monotonicMs();
-      const claim = {
-        owner: this.#owner,
-        kinds: kinds.map((kind) => kind.kind),
-        leaseMs: this.#leaseMs,
-        ...(place === undefined ? {} : { place }),
-      };
+      const claim = { owner: this.#owner, kinds, leaseMs: this.#leaseMs, ...(place === undefined ? {} : { place }) };
       const claimed = await claimJob(database.db, claim);
       if (claimed === undefined) return;
       this.#start(claimed.job, claimed.lease, askedAtMs + this.#leaseMs);
@@ -185,7 +193,7 @@ export class JobEngine implements AsyncDisposable {
       lease,
       runJob({ db: database.db, clock, log, kind, job, lease, interrupt: interrupt.signal, cancel: cancel.signal, onMoment, onEnd }),
     );
-    this.#running.set(job.jobId, { lease, interrupt, cancel, ended, leasedUntilMs });
+    this.#running.set(job.jobId, { isCoordinating: kind.isCoordinating === true, lease, interrupt, cancel, ended, leasedUntilMs });
   }
 
   async #finish(lease: JobLease, run: Promise<JobRunEnd>): Promise<void> {

@@ -5,7 +5,16 @@ import type { Log, LogFields } from "../../base/log.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../../contract/errors.ts";
 import { HoldRequested, readHoldAnswer, suspendJob } from "./job-control.ts";
 import { isConnectionFault } from "./connection-fault.ts";
-import type { JobKind, JobOutcome, JobRecord, JobStep, Queryable, StepContext, StepRecord } from "./job.ts";
+import {
+  stepsOf,
+  type JobKind,
+  type JobOutcome,
+  type JobRecord,
+  type JobStep,
+  type Queryable,
+  type StepContext,
+  type StepRecord,
+} from "./job.ts";
 import {
   appendLog,
   beginJob,
@@ -68,6 +77,7 @@ export async function runJob(options: JobRunOptions): Promise<JobRunEnd> {
 class JobRun {
   readonly #options: JobRunOptions;
   readonly #parameters: object;
+  readonly #kindSteps: readonly JobStep<object, object>[];
   #steps: readonly StepRecord[] = [];
   #state: object = {};
   #progressAtMs = Number.NEGATIVE_INFINITY;
@@ -75,12 +85,13 @@ class JobRun {
   constructor(options: JobRunOptions) {
     this.#options = options;
     this.#parameters = options.kind.parameters.parse(options.job.parameters);
+    this.#kindSteps = stepsOf(options.kind, this.#parameters);
   }
 
   async run(): Promise<void> {
-    const { kind, job } = this.#options;
+    const { job } = this.#options;
     this.#steps = await this.#write(async (db) => {
-      await beginJob(db, job.jobId, kind.steps);
+      await beginJob(db, job.jobId, this.#kindSteps);
       return await readSteps(db, job.jobId);
     });
     const fault = job.state === "undoing" ? job.fault : await this.#forward();
@@ -91,8 +102,7 @@ class JobRun {
 
   /** Runs what is not yet done; answers the fault that stopped it. */
   async #forward(): Promise<FaultReport | undefined> {
-    const { kind } = this.#options;
-    for (const step of kind.steps) {
+    for (const step of this.#kindSteps) {
       const record = this.#record(step.name);
       this.#state = { ...this.#state, ...record?.evidence };
       if (record?.state === "done") continue;
@@ -159,11 +169,11 @@ class JobRun {
 
   /** Undoes every step that was begun, the last first; answers the faults of undos that never succeeded. */
   async #backward(): Promise<readonly FaultReport[]> {
-    const { kind, job, db } = this.#options;
+    const { job, db } = this.#options;
     this.#steps = await readSteps(db, job.jobId);
-    this.#state = Object.assign({}, ...kind.steps.map((step) => this.#record(step.name)?.evidence ?? {}));
+    this.#state = Object.assign({}, ...this.#kindSteps.map((step) => this.#record(step.name)?.evidence ?? {}));
     const faults: FaultReport[] = [];
-    for (const step of kind.steps.toReversed()) {
+    for (const step of this.#kindSteps.toReversed()) {
       const record = this.#record(step.name);
       if (record === undefined || record.state === "waiting" || record.undoState === "done" || record.undoState === "notNeeded") continue;
       const fault = record.undoState === "failed" ? record.undoFault : await this.#undo(step, record.undoAttemptCount);
@@ -242,12 +252,12 @@ class JobRun {
   }
 
   async #progress(step: JobStep<object, object>, percent: number, text: string): Promise<void> {
-    const { clock, db, kind, lease } = this.#options;
+    const { clock, db, lease } = this.#options;
     const nowMs = clock.monotonicMs();
     if (nowMs - this.#progressAtMs < progressIntervalMs) return;
     this.#progressAtMs = nowMs;
-    const weights = kind.steps.map((each) => each.weight ?? 1);
-    const position = kind.steps.indexOf(step);
+    const weights = this.#kindSteps.map((each) => each.weight ?? 1);
+    const position = this.#kindSteps.indexOf(step);
     const before = weights.slice(0, position).reduce((sum, weight) => sum + weight, 0);
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     const share = (weights[position] ?? 1) * (Math.min(100, Math.max(0, percent)) / 100);

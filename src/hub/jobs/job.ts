@@ -84,7 +84,10 @@ export interface JobDefinition<Parameters extends object, State extends object> 
   readonly kind: string;
   readonly title: string;
   readonly parameters: z.ZodType<Parameters>;
-  readonly steps: readonly JobStep<Parameters, State>[];
+  /** The same for all jobs of the kind, or a pure function of a job's parameters. */
+  readonly steps: readonly JobStep<Parameters, State>[] | ((parameters: Parameters) => readonly JobStep<Parameters, State>[]);
+  /** Its steps mostly wait for jobs that they submit. Such jobs have places of their own, and none waits for another such job. */
+  readonly isCoordinating?: boolean;
   /** Settles the resource in the transaction that ends the job; answers the body that ends the ARM operation, if any. */
   readonly settle: (db: Queryable, end: JobEnd<Parameters, State>) => Promise<JsonObject | undefined>;
   /**
@@ -106,9 +109,21 @@ export type JobKind = JobDefinition<object, object>;
 
 /** Checks a definition and erases its types. */
 export function defineJob<Parameters extends object, State extends object>(definition: JobDefinition<Parameters, State>): JobKind {
-  const names = new Set(definition.steps.map((step) => step.name));
-  if (names.size !== definition.steps.length) throw new Error(`assertion failed: step names of ${definition.kind} are distinct`);
+  if (typeof definition.steps !== "function") checkStepNames(definition.kind, definition.steps);
   return definition as unknown as JobKind; // The engine gives back only what this definition's schema and steps made.
+}
+
+/** The steps of one job. */
+export function stepsOf(kind: JobKind, parameters: object): readonly JobStep<object, object>[] {
+  if (typeof kind.steps !== "function") return kind.steps;
+  const steps = kind.steps(parameters);
+  checkStepNames(kind.kind, steps);
+  return steps;
+}
+
+function checkStepNames(kind: string, steps: readonly { readonly name: string }[]): void {
+  const names = new Set(steps.map((step) => step.name));
+  if (names.size !== steps.length) throw new Error(`assertion failed: step names of ${kind} are distinct`);
 }
 
 /** A value that an earlier step has stored; its absence is a fault of the program. */

@@ -20,6 +20,7 @@ import {
 import { lockKey } from "../db/locks.ts";
 import { presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
+import { readJob } from "../jobs/job-store.ts";
 import { checkEnable } from "./enable-protection.ts";
 import { exportDetailsShape, requireExportable } from "./export-point.ts";
 import { parseItem, patchItem, readItem, requireOperation, type Item, type ProtectionState } from "./item.ts";
@@ -235,12 +236,7 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
     testFailover: defineAction({ body: testBody, run: async (call, body, resource) => await test(front, call, body.properties, resource) }),
     testFailoverCleanup: defineAction({
       body: cleanupBody,
-      run: async (call, body, resource) => {
-        const item = parseItem(resource.properties);
-        requireOperation(item, "TestFailoverCleanup", "clean up the test of");
-        const parameters = { landedName: item.test?.landedName ?? "", comments: body.properties?.comments ?? "" };
-        return await start(front, call, item, "TestFailoverCleanup", parameters, { testFailoverState: "TestMigrationCleanupInProgress" });
-      },
+      run: async (call, body, resource) => await cleanUp(front, call, body.properties?.comments ?? "", resource),
     }),
     unplannedFailover: defineAction({
       body: failoverBody,
@@ -272,9 +268,18 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
   };
 }
 
+/** Who asks for an operation of an item: a call, or a job that runs it as one of several. */
+interface ItemCall extends Pick<ArmCall, "id"> {
+  readonly caller: Pick<ArmCall["caller"], "name">;
+  /** Of the operation's job: the same id again changes nothing. */
+  readonly jobId?: string;
+  /** The transaction of who asks, which commits only while it may; one of its own unless told. */
+  readonly write?: (task: (db: Queryable) => Promise<string>) => Promise<string>;
+}
+
 async function test(
   front: ReplicationFront,
-  call: ArmCall,
+  call: ItemCall,
   body: z.infer<typeof testBody>["properties"],
   resource: Resource,
 ): Promise<ActionOutcome> {
@@ -291,9 +296,16 @@ async function test(
   return await start(front, call, item, "TestFailover", parameters, { testFailoverState: "TestMigrationInProgress" });
 }
 
+async function cleanUp(front: ReplicationFront, call: ItemCall, comments: string, resource: Resource): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "TestFailoverCleanup", "clean up the test of");
+  const parameters = { landedName: item.test?.landedName ?? "", comments };
+  return await start(front, call, item, "TestFailoverCleanup", parameters, { testFailoverState: "TestMigrationCleanupInProgress" });
+}
+
 async function migrate(
   front: ReplicationFront,
-  call: ArmCall,
+  call: ItemCall,
   body: z.infer<typeof failoverBody>["properties"],
   resource: Resource,
 ): Promise<ActionOutcome> {
@@ -321,7 +333,7 @@ async function migrate(
 
 async function exportPoint(
   front: ReplicationFront,
-  call: ArmCall,
+  call: ItemCall,
   details: z.infer<typeof exportBody>["properties"]["providerSpecificDetails"],
   resource: Resource,
 ): Promise<ActionOutcome> {
@@ -334,7 +346,7 @@ async function exportPoint(
 
 async function finish(
   front: ReplicationFront,
-  call: ArmCall,
+  call: ItemCall,
   resource: Resource,
   end: { readonly operation: string; readonly kind: string; readonly state: ProtectionState },
 ): Promise<ActionOutcome> {
@@ -346,7 +358,7 @@ async function finish(
 
 async function disable(
   front: ReplicationFront,
-  call: ArmCall,
+  call: ItemCall,
   resource: Resource,
   how: { readonly reason: string; readonly isPurge: boolean },
 ): Promise<{ readonly kind: "accepted"; readonly operationId: string }> {
@@ -360,7 +372,7 @@ async function disable(
 /** The state and the job change together; the operation is checked again under the item's lock. */
 async function start(
   front: ReplicationFront,
-  call: ArmCall,
+  call: ItemCall,
   item: Item,
   kind: string,
   parameters: object,
@@ -368,16 +380,18 @@ async function start(
 ): Promise<{ readonly kind: "accepted"; readonly operationId: string }> {
   const { services, engine } = front;
   const startTime = toTimestamp(services.clock.nowMs());
-  const operationId = await services.database.db.transaction().execute(async (db) => {
+  const submit = async (db: Queryable): Promise<string> => {
     await lockKey(db, `item:${call.id.key}`);
+    if (call.jobId !== undefined && (await readJob(db, call.jobId)) !== undefined) return call.jobId;
     const now = await readItem(db, call.id);
     if (now.protectionState !== item.protectionState || now.testFailoverState !== item.testFailoverState)
       throw new Fault("StateConflict", `could not change ${item.machineName}: another operation began meanwhile`, { retry: "now" });
     const job = { kind, ...jobTarget(call.id, item.machineName, call.caller.name), parameters: { itemId: call.id.text, ...parameters } };
-    const jobId = await engine.submit(job, db);
+    const jobId = await engine.submit({ ...job, ...(call.jobId === undefined ? {} : { jobId: call.jobId }) }, db);
     await patchItem(db, call.id, { ...change, scenario: { scenarioName: kind, jobId, startTime } });
     return jobId;
-  });
+  };
+  const operationId = await (call.write?.(submit) ?? services.database.db.transaction().execute(submit));
   return { kind: "accepted", operationId };
 }
 
