@@ -111,3 +111,53 @@ describe("protection container mappings", () => {
     await assert.rejects(async () => await mappings().beginCreateAndWait(...container, "mapping3", { properties }), isRefused(404));
   });
 });
+
+describe("fabrics and providers", () => {
+  it("show an appliance as a VMware site that can be looked at anew", async () => {
+    const fabric = await client.replicationFabrics.get(...vault, container[2]);
+    assert.equal(fabric.properties?.health, "Normal");
+    const custom = fabric.properties?.customDetails;
+    assert.ok(custom?.instanceType === "VMware");
+    const details = custom as VMwareDetails; // instanceType says so.
+    assert.ok(details.lastHeartbeat instanceof Date);
+    assert.equal(details.processServers?.length, 1);
+    assert.equal(details.processServers?.[0]?.psServiceStatus, "Running");
+    const checked = await client.replicationFabrics.beginCheckConsistencyAndWait(...vault, container[2]);
+    assert.equal(checked.name, container[2]);
+    const same = await client.replicationFabrics.beginCreateAndWait(...vault, container[2], { properties: {} });
+    assert.equal(same.id, fabric.id);
+    await assert.rejects(
+      async () => await client.replicationFabrics.beginCreateAndWait(...vault, "other", { properties: {} }),
+      isRefused(405),
+    );
+    await assert.rejects(
+      async () => await client.replicationFabrics.beginRenewCertificateAndWait(...vault, container[2], { properties: {} }),
+      isRefused(405),
+    );
+  });
+
+  it("list the provider of each fabric, which can be refreshed", async () => {
+    const providers = client.replicationRecoveryServicesProviders;
+    const all = await collect(providers.list(...vault));
+    assert.deepEqual(
+      all.map(({ name }) => name),
+      [container[2]],
+    );
+    assert.equal(all[0]?.properties?.connectionStatus, "Connected");
+    const one = [...vault, container[2], container[2]] as const;
+    assert.equal((await providers.get(...one)).properties?.fabricType, "VMware");
+    assert.equal((await providers.beginRefreshProviderAndWait(...one)).name, container[2]);
+  });
+
+  it("are removed only without protected machines, and do not come back", async () => {
+    const policyId = await createPolicy("last");
+    await enable("last-item", policyId);
+    const remove = async (): Promise<void> => await client.replicationFabrics.beginDeleteAndWait(...vault, container[2]);
+    await assert.rejects(remove, isRefused(409));
+    await assert.rejects(async () => await client.replicationFabrics.beginPurgeAndWait(...vault, container[2]), isRefused(409));
+    await client.replicationProtectedItems.beginDeleteAndWait(...container, "last-item", { properties: {} });
+    await remove();
+    assert.deepEqual(await collect(client.replicationFabrics.list(...vault)), []);
+    await assert.rejects(async () => await client.replicationFabrics.get(...vault, container[2]), isRefused(404));
+  });
+});

@@ -41,6 +41,8 @@ export interface ApplianceCatalogue {
   inVault(vaultId: string): Promise<readonly Appliance[]>;
   /** Removes the vault's appliances with their orders, every machine's state and points, and the vault's events. */
   removeVault(vaultId: string): Promise<void>;
+  /** Ends a registration: its certificate is not accepted any more. Its orders, inventory and machines go with it. Repeatable. */
+  remove(applianceId: ApplianceId): Promise<void>;
   seen(applianceId: ApplianceId): Promise<void>;
   saveTelemetry(applianceId: ApplianceId, telemetry: Telemetry): Promise<void>;
   /** Replaces the appliance's earlier inventory. */
@@ -101,6 +103,7 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
       return (await query.orderBy("registered_at").execute()).map(fromRow);
     },
     removeVault: (vaultId) => removeVault(db, vaultId.toLowerCase()),
+    remove: (applianceId) => removeAppliance(db, applianceId),
     seen: (applianceId) => change(applianceId, {}),
     saveTelemetry: (applianceId, telemetry) => change(applianceId, { telemetry: JSON.stringify(telemetry) }),
     saveInventory: (applianceId, inventory) => change(applianceId, { inventory: JSON.stringify(inventory), inventory_at: now() }),
@@ -118,6 +121,29 @@ async function removeVault(db: Kysely<Tables>, vaultKey: string): Promise<void> 
     await transaction.deleteFrom("orders").where("appliance_id", "in", ofVault).execute();
     for (const table of ["appliances", "registration_keys", "machine_states", "points", "events"] as const)
       await transaction.deleteFrom(table).where("vault_key", "=", vaultKey).execute();
+  });
+}
+
+async function removeAppliance(db: Kysely<Tables>, applianceId: ApplianceId): Promise<void> {
+  await db.transaction().execute(async (transaction) => {
+    const gone = await transaction
+      .deleteFrom("machine_states")
+      .where("appliance_id", "=", applianceId)
+      .returning(["vault_key", "machine_id"])
+      .execute();
+    for (const machine of gone)
+      await transaction
+        .deleteFrom("points")
+        .where("vault_key", "=", machine.vault_key)
+        .where("machine_id", "=", machine.machine_id)
+        .execute();
+    await transaction.deleteFrom("orders").where("appliance_id", "=", applianceId).execute();
+    const removed = await transaction
+      .deleteFrom("appliances")
+      .where("appliance_id", "=", applianceId)
+      .returning("vault_key")
+      .executeTakeFirst();
+    if (removed !== undefined) await notify(transaction, applianceTopic(removed.vault_key));
   });
 }
 

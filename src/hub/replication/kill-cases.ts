@@ -87,4 +87,9 @@ export const killCases: readonly KillCase[] = [
         properties: { replicationProviderSettings: { ...details, pointIntervalSeconds: 30 } },
       }),
   },
+  {
+    ...{ kind: "RefreshProvider", name: "looks", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", trial.item.replace(/\/replicationProtectionContainers\/.*/, "/checkConsistency")),
+  },
 ];

@@ -6,6 +6,7 @@ import { ancestorOfType, parseResourceId, type ResourceId } from "../api/resourc
 
 const vaultType = "Microsoft.RecoveryServices/vaults";
 export const fabricType = `${vaultType}/replicationFabrics`;
+export const providerType = `${fabricType}/replicationRecoveryServicesProviders`;
 export const containerType = `${fabricType}/replicationProtectionContainers`;
 export const itemType = `${containerType}/replicationProtectedItems`;
 export const protectableType = `${containerType}/replicationProtectableItems`;

@@ -16,9 +16,8 @@ import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { machineResource } from "./machine-type.ts";
-import { mappingResource } from "./mapping-type.ts";
 import { pointResource } from "./point-type.ts";
-import { policyResource } from "./policy-type.ts";
+import { defineRefreshProvider } from "./refresh-provider.ts";
 import { siteTypes } from "./site-types.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
 import { defineUnplannedFailover } from "./unplanned-failover.ts";
@@ -64,9 +63,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     const extension: HubExtension = {
       name: "replication",
       types: [
-        ...siteTypes(services),
-        policyResource(front),
-        mappingResource(services),
+        ...siteTypes(front),
         itemResource(front),
         pointResource(services),
         jobResource(services, running),
@@ -111,6 +108,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineDisableProtection(world),
     defineExportPoint(world),
     defineUpdatePolicy(world),
+    defineRefreshProvider(world),
   ];
 }
 

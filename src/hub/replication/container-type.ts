@@ -1,0 +1,65 @@
+// Protection containers: each appliance has the one that holds all of its machines.
+
+import { z } from "zod";
+import { Fault } from "../../contract/errors.ts";
+import { defineResource, type ResourceType } from "../api/resource-type.ts";
+import type { ResourceId } from "../api/resource-id.ts";
+import type { Appliance } from "../db/appliances.ts";
+import type { JsonObject } from "../db/resources.ts";
+import type { HubServices } from "../services.ts";
+import { containerId, containerName, containerType } from "./names.ts";
+import { countItems, refusedAction, sourceOf } from "./site-appliances.ts";
+
+export function containerResource(services: HubServices): ResourceType {
+  const source = sourceOf(
+    services,
+    async (vault, appliance) => await show(services, vault, appliance),
+    ({ applianceId }) => containerName(applianceId),
+  );
+  const ofFabric = "a fabric has one container, which comes and goes with it";
+  return defineResource({
+    type: containerType,
+    within: "parent",
+    isListedUnderAncestors: true,
+    properties: z.record(z.string(), z.unknown()),
+    source,
+    onPut: async (call) => {
+      const present = await source.get(call);
+      if (present !== undefined) return { kind: "answered", body: present };
+      throw new Fault("OperationNotSupported", `could not create the container ${call.id.name}: ${ofFabric}`, {
+        action: "use the container that the fabric lists",
+      });
+    },
+    actions: {
+      remove: refusedAction("remove the container", ofFabric, "remove the fabric"),
+      discoverProtectableItem: refusedAction(
+        "add a machine by its address",
+        "machines come from the vCenters of the appliance",
+        "add the machine's vCenter on the appliance, then look anew (POST checkConsistency on the fabric)",
+      ),
+      switchProtection: refusedAction(
+        "switch the direction of replication",
+        "machines are moved one way",
+        "enable the machine where it is",
+      ),
+    },
+  });
+}
+
+async function show(services: HubServices, vault: ResourceId, appliance: Appliance): Promise<JsonObject> {
+  const id = containerId(vault, appliance.applianceId);
+  return {
+    id: id.text,
+    name: id.name,
+    type: containerType,
+    properties: {
+      friendlyName: id.name,
+      fabricFriendlyName: appliance.name,
+      fabricType: "VMware",
+      protectedItemCount: await countItems(services, vault, appliance),
+      pairingStatus: "Paired",
+      role: "Primary",
+      fabricSpecificDetails: { instanceType: "VMware" },
+    },
+  };
+}

@@ -1,0 +1,171 @@
+// Fabrics: each is an appliance. Removing one ends the appliance's registration.
+
+import { z } from "zod";
+import { Fault } from "../../contract/errors.ts";
+import {
+  defineAction,
+  defineResource,
+  type ActionDefinition,
+  type ArmCall,
+  type ResourceType,
+  type WriteOutcome,
+} from "../api/resource-type.ts";
+import type { ResourceId } from "../api/resource-id.ts";
+import type { Appliance } from "../db/appliances.ts";
+import type { JsonObject } from "../db/resources.ts";
+import type { HubServices } from "../services.ts";
+import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
+import { beginRefresh } from "./refresh-provider.ts";
+import { countItems, healthOf, isSilent, refusedAction, sourceOf, spaceOf } from "./site-appliances.ts";
+import type { ReplicationFront } from "./world.ts";
+
+const fabricShape = z.looseObject({
+  customDetails: z.looseObject({ instanceType: z.string().max(40), name: z.string().max(255).optional() }).optional(),
+});
+const namesMax = 20;
+
+export function fabricResource(front: ReplicationFront): ResourceType {
+  const { services } = front;
+  const source = sourceOf(
+    services,
+    async (vault, appliance) => await showFabric(services, vault, appliance),
+    ({ applianceId }) => applianceId,
+  );
+  return defineResource({
+    type: fabricType,
+    within: "parent",
+    properties: fabricShape,
+    source,
+    onPut: async (call) => answerPresent(call, await source.get(call)),
+    onDelete: async (call) => {
+      await unregister(services, call.id);
+      return { kind: "done" };
+    },
+    actions: actionsOf(front),
+  });
+}
+
+function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
+  const { services } = front;
+  const byKey = "register the appliance with a key of the vault (POST registrationKeys)";
+  return {
+    remove: removeAction(services),
+    checkConsistency: defineAction({
+      body: z.unknown(),
+      run: async (call) => await beginRefresh(front, call, async () => await findShown(services, call.id)),
+    }),
+    reassociateGateway: refusedAction(
+      "move machines to another process server",
+      "an appliance is its own and only process server",
+      "stop their replication, then enable them at the other appliance",
+    ),
+    renewCertificate: refusedAction("renew the certificate from here", "its private key never leaves the appliance", byKey),
+    migratetoaad: refusedAction("change how the appliance signs in", "an appliance signs in by its certificate", byKey),
+  };
+}
+
+/** Of fabrics and providers: a removal by POST. */
+export function removeAction(services: HubServices): ActionDefinition {
+  return defineAction({
+    body: z.unknown(),
+    run: async ({ id }) => {
+      await unregister(services, id);
+      return { kind: "done" };
+    },
+  });
+}
+
+function answerPresent({ id }: ArmCall, present: JsonObject | undefined): WriteOutcome {
+  if (present !== undefined) return { kind: "answered", body: present };
+  throw new Fault(
+    "OperationNotSupported",
+    `could not create the fabric ${id.name}: a fabric is an appliance and comes by its registration`,
+    {
+      action: "make a registration key (POST registrationKeys on the vault) and register the appliance with it",
+    },
+  );
+}
+
+/**
+ * From here on the appliance's certificate is not accepted. What it knew of vCenters and machines goes with it, mappings too. Refused
+ * while one of its machines is protected. Repeatable.
+ */
+export async function unregister(services: HubServices, id: ResourceId): Promise<void> {
+  const applianceId = applianceOf(id);
+  const fabric = fabricId(vaultOf(id), applianceId);
+  const items = await services.resources.list({ under: fabric.text, isDeep: true, type: itemType, countMax: namesMax });
+  if (items.length > 0)
+    throw new Fault("StateConflict", `could not remove the fabric ${fabric.name}: machines of it are protected`, {
+      evidence: { protectedItems: items.map((item) => item.id.text) },
+      action: "complete or stop the replication of the machines that are named first",
+      retry: "never",
+    });
+  await services.appliances.remove(applianceId);
+  await services.resources.remove(fabric);
+  services.log.info("appliance unregistered", { applianceId });
+}
+
+async function findShown(services: HubServices, id: ResourceId): Promise<JsonObject | undefined> {
+  const appliance = await services.appliances.find(applianceOf(id));
+  return appliance === undefined ? undefined : await showFabric(services, vaultOf(id), appliance);
+}
+
+async function showFabric(services: HubServices, vault: ResourceId, appliance: Appliance): Promise<JsonObject> {
+  const { health, errors } = healthOf(services, appliance);
+  return {
+    id: fabricId(vault, appliance.applianceId).text,
+    name: appliance.applianceId,
+    type: fabricType,
+    properties: {
+      friendlyName: appliance.name,
+      internalIdentifier: appliance.applianceId,
+      bcdrState: "Valid",
+      encryptionDetails: { kekState: "None" },
+      health,
+      healthErrorDetails: errors,
+      customDetails: await showVMware(services, vault, appliance),
+    },
+  };
+}
+
+async function showVMware(services: HubServices, vault: ResourceId, appliance: Appliance): Promise<JsonObject> {
+  const inventory = await services.appliances.inventory(appliance.applianceId);
+  const count = String(await countItems(services, vault, appliance));
+  const common = {
+    agentVersion: appliance.version,
+    agentVersionDetails: { version: appliance.version, status: "Supported" },
+    lastHeartbeat: appliance.lastSeenAt,
+    versionStatus: "Supported",
+    replicationPairCount: count,
+    ...spaceOf(appliance),
+  };
+  return {
+    instanceType: "VMware",
+    hostName: appliance.name,
+    ...common,
+    csServiceStatus: isSilent(services, appliance) ? "NotRunning" : "Running",
+    processServerCount: "1",
+    protectedServers: count,
+    agentCount: count,
+    processServers: [showProcessServer(services, appliance, { ...common, machineCount: count })],
+    masterTargetServers: [],
+    runAsAccounts: (inventory?.runAsAccounts ?? []).map(({ accountId, name, kind }) => ({ accountId, accountName: name, kind })),
+    vCenters: (inventory?.vcenters ?? []).map(({ vcenterId, name, host, status }) => ({ vcenterId, name, host, status })),
+  };
+}
+
+function showProcessServer(services: HubServices, appliance: Appliance, common: JsonObject): JsonObject {
+  const { health, errors } = healthOf(services, appliance);
+  return {
+    id: appliance.applianceId,
+    hostId: appliance.applianceId,
+    friendlyName: appliance.name,
+    osType: "Linux",
+    ...common,
+    psServiceStatus: isSilent(services, appliance) ? "NotRunning" : "Running",
+    psStatsRefreshTime: appliance.lastSeenAt,
+    health,
+    healthErrors: errors,
+    mobilityServiceUpdates: [],
+  };
+}
