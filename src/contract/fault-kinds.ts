@@ -61,6 +61,14 @@ export const faultKinds = {
     ["this resource type does not have this operation"],
     "use one of the operations named in the evidence",
   ),
+  MediaTypeUnsupported: row(
+    415,
+    2,
+    "never",
+    ["the body's Content-Type is another one than JSON"],
+    "send the body as application/json or application/merge-patch+json",
+  ),
+  BodyTooLarge: row(413, 2, "never", ["the request's body is larger than the hub takes"], "send less in one call"),
   PublicAccessDisabled: row(
     403,
     3,

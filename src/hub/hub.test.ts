@@ -124,7 +124,7 @@ test("Microsoft's recovery services SDK creates, lists, changes and deletes a va
   await client.vaults.delete("Move", "sdkvault");
   await assert.rejects(
     client.vaults.get("Move", "sdkvault"),
-    (error: { code?: string; statusCode?: number }) => error.statusCode === 404 && error.code === "NotFound",
+    (error: { code?: string; statusCode?: number }) => error.statusCode === 404 && error.code === "ResourceNotFound",
   );
 });
 
@@ -137,9 +137,12 @@ test("Microsoft's site recovery SDK reaches the hub and reads its error envelope
       additionalPolicies: [{ policy: viaLoopback(), position: "perCall" }],
     },
   );
-  for await (const fabric of client.replicationFabrics.list("Move", "vault1")) assert.ok(fabric.name);
-  const read = client.replicationFabrics.get("Move", "vault1", "nonesuch");
-  await assert.rejects(read, (error: { code?: string; statusCode?: number }) => error.code === "NotFound" && error.statusCode === 404);
+  for await (const fabric of client.replicationFabrics.list("vault1", "Move")) assert.ok(fabric.name);
+  const read = client.replicationFabrics.get("vault1", "Move", "nonesuch");
+  await assert.rejects(
+    read,
+    (error: { code?: string; statusCode?: number }) => error.code === "ResourceNotFound" && error.statusCode === 404,
+  );
 });
 
 /** The SDK stays as it is; only the connection is made to loopback, with the hub's CA. */

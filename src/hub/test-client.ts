@@ -74,10 +74,12 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** The code of an ARM error envelope or the id of an appliance route's report; undefined for other bodies. */
+/** The fault's id in an ARM error envelope or an appliance route's report; undefined for other bodies. */
 export function codeOf(answer: Answer): string | undefined {
-  const envelope = z.object({ error: z.object({ code: z.string() }) }).safeParse(answer.body);
-  if (envelope.success) return envelope.data.error.code;
+  const envelope = z
+    .object({ error: z.object({ code: z.string(), additionalInfo: z.array(z.object({ info: faultReportShape })) }) })
+    .safeParse(answer.body);
+  if (envelope.success) return envelope.data.error.additionalInfo[0]?.info.id ?? envelope.data.error.code;
   return faultReportShape.safeParse(answer.body).data?.id;
 }
 

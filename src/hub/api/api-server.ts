@@ -4,7 +4,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
-import { toErrorBody } from "./arm-errors.ts";
+import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { Caller } from "./resource-type.ts";
@@ -29,6 +29,8 @@ export function createHttpFace(dependencies: {
   face.addHook("onRequest", async (request, reply) => {
     void reply.header("x-ms-request-id", request.id).header("x-ms-correlation-request-id", toCorrelationId(request));
     void reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
+    const clientId = request.headers["x-ms-client-request-id"];
+    if (typeof clientId === "string" && /^[\w-]{1,64}$/.test(clientId)) void reply.header("x-ms-client-request-id", clientId);
   });
   face.addHook("onResponse", async (request, reply) => {
     const path = request.url.split("?", 1)[0] ?? "";
@@ -56,6 +58,7 @@ export function createManagementApi(dependencies: {
 }): FastifyInstance {
   const { router, authenticate, health, log } = dependencies;
   const face = createHttpFace(dependencies);
+  takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
   face.get("/subscriptions", async (request, reply) => {
     const caller = await authenticate(request.headers.authorization);
@@ -86,6 +89,20 @@ export function createManagementApi(dependencies: {
   return face;
 }
 
+/** Clients of every language send JSON under several names, and an empty body with a content type too. */
+function takeJson(face: FastifyInstance): void {
+  const parse = face.getDefaultJsonParser("error", "error");
+  face.removeAllContentTypeParsers();
+  face.addContentTypeParser(
+    ["application/json", "application/merge-patch+json", "text/json"],
+    { parseAs: "string" },
+    (request, body: string, done): void => {
+      if (body.trim() === "") done(null, undefined);
+      else void parse(request, body, done);
+    },
+  );
+}
+
 /** The caller's own correlation id when it is one, else this request's. */
 function toCorrelationId(request: FastifyRequest): string {
   const given = request.headers["x-ms-correlation-request-id"];
@@ -93,7 +110,8 @@ function toCorrelationId(request: FastifyRequest): string {
 }
 
 function readUrl(url: string): { readonly path: string; readonly query: Readonly<Record<string, string>> } {
-  const [rawPath = "", rawQuery = ""] = url.split("?", 2);
+  const at = url.indexOf("?");
+  const [rawPath, rawQuery] = at === -1 ? [url, ""] : [url.slice(0, at), url.slice(at + 1)];
   const query: Record<string, string> = {};
   for (const [name, value] of new URLSearchParams(rawQuery)) query[name.toLowerCase()] = value;
   // Azure's clients write "//" where a scope begins with a slash or a parent path is empty; no name is empty.
@@ -123,6 +141,9 @@ function decodeSegment(segment: string): string {
 function toFault(error: unknown): Fault {
   if (error instanceof Fault) return error;
   const status = error instanceof Error && "statusCode" in error ? error.statusCode : undefined;
+  if (status === 415) return new Fault("MediaTypeUnsupported", "could not read the request's body: it is no JSON", { cause: error });
+  if (status === 413)
+    return new Fault("BodyTooLarge", "could not take the request's body: it is too large", { evidence: { bodyBytesMax }, cause: error });
   if (typeof status === "number" && status >= 400 && status < 500)
     return new Fault("InputInvalid", `could not read the request: ${error instanceof Error ? error.message : "bad request"}`, {
       cause: error,
@@ -140,7 +161,9 @@ function answerFault(
     const cause = fault.cause instanceof Error ? fault.cause : fault;
     log.error("request failed", { ...fields, reason: cause.stack ?? cause.message });
   } else log.info("request refused", { ...fields, reason: fault.message });
-  void reply.header("x-ms-error-code", fault.code);
+  const { operations } = fault.evidence;
+  if (fault.httpStatus === 405 && Array.isArray(operations)) void reply.header("allow", operations.join(", "));
+  void reply.header("x-ms-error-code", fault instanceof ArmFault ? fault.armCode : (armCodes[fault.code] ?? fault.code));
   if (fault.code === "Unauthorized") void reply.header("www-authenticate", 'Bearer error="invalid_token"');
   void reply.code(fault.httpStatus).type("application/json").send(toBody(fault));
 }

@@ -1,9 +1,10 @@
 // How asynchronous operations look to ARM clients: the headers of a 202 and the two addresses that it names.
 
 import { Fault, fromReport } from "../../contract/errors.ts";
+import type { JsonObject } from "../db/resources.ts";
 import type { Operation, OperationStore } from "../db/operations.ts";
 import { toArmError } from "./arm-errors.ts";
-import type { ArmAnswer, ArmRequest } from "./arm-router.ts";
+import type { ArmAnswer, ArmRequest } from "./arm-call.ts";
 import { parseResourceId, type ResourceId } from "./resource-id.ts";
 import type { Caller } from "./resource-type.ts";
 
@@ -28,7 +29,12 @@ export function operationHeaders(
 
 /** Answers a GET of an operation's status or result; undefined when the path names neither. */
 export async function findOperation(
-  hub: { readonly operations: OperationStore; readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void> },
+  hub: {
+    readonly operations: OperationStore;
+    readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void>;
+    /** The resource as it is answered now; undefined when it is gone. */
+    readonly show: (id: ResourceId) => Promise<JsonObject | undefined>;
+  },
   request: ArmRequest,
   id: ResourceId,
 ): Promise<ArmAnswer | undefined> {
@@ -41,7 +47,12 @@ export async function findOperation(
   await hub.authorize(request.caller, `${scope.type}/read`, scope);
   if (operation === undefined)
     throw new Fault("NotFound", `could not find the operation ${id.name}`, { evidence: { operationId: id.name } });
-  return kind === "locations/operationstatuses" ? toStatus(operation, id) : toResult(operation);
+  if (kind === "locations/operationstatuses") return toStatus(operation, id);
+  const answer = toResult(operation);
+  if (answer.status !== 204) return answer;
+  // Clients that follow Location after a PUT or PATCH take what it answers for the resource.
+  const shown = await hub.show(scope);
+  return shown === undefined ? answer : { status: 200, body: shown };
 }
 
 function toStatus(operation: Operation, id: ResourceId): ArmAnswer {

@@ -3,6 +3,7 @@
 import type { z } from "zod";
 import type { Log } from "../../base/log.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
+import type { Filter, FilterGrammar } from "./filter.ts";
 import type { ResourceId } from "./resource-id.ts";
 
 /** Who calls: proved by the token, never by the request. */
@@ -49,12 +50,20 @@ export type ActionOutcome =
   /** Answer 202; Location gives the operation's result once it has succeeded. */
   | { readonly kind: "accepted"; readonly operationId: string };
 
-export interface ActionDefinition {
-  readonly body: z.ZodType;
+interface ActionTraits {
   /** Actions that only read are neither audited nor refused to readers. */
   readonly isRead?: boolean;
-  /** GET instead of POST, for example instanceView. */
-  readonly isGet?: boolean;
+  /** GET instead of POST, for example instanceView, with the right `<type>/<action>/read`. "also": some clients get it and others post it. */
+  readonly isGet?: boolean | "also";
+  /** Body of the answer (of the operation's result, for a long one), for the documents; answers are checked against it in tests. */
+  readonly answer?: z.ZodType;
+  /** May answer 202. Documented as long-running; a 202 of an action that is not is an assertion in tests. */
+  readonly isLong?: boolean;
+}
+
+export interface ActionDefinition extends ActionTraits {
+  /** Unknown members: z.looseObject takes them, z.strictObject refuses them; z.object would drop them and is refused by the tests. */
+  readonly body: z.ZodType;
   readonly run: (call: ArmCall, body: unknown, resource: Resource) => Promise<ActionOutcome>;
 }
 
@@ -65,7 +74,12 @@ export interface ResourceSource {
   /** `call.id` is the container. Ordered; `after` is the last answer's `next`. */
   readonly list: (
     call: ArmCall,
-    page: { readonly after: string | undefined; readonly countMax: number },
+    page: {
+      readonly after: string | undefined;
+      readonly countMax: number;
+      /** Of a type that declares `filter`: the source leaves out what does not pass. */
+      readonly filter?: Filter | undefined;
+    },
   ) => Promise<{ readonly items: readonly JsonObject[]; readonly next: string | undefined }>;
   /** The path of the collection answers one object in place of a list: a vault's health, for one. */
   readonly whole?: (call: ArmCall) => Promise<JsonObject>;
@@ -76,8 +90,17 @@ export interface ResourceType {
   readonly type: string;
   /** What may contain it: resource group, subscription, any resource (an extension), or the parent type of its path. */
   readonly within: "resourceGroup" | "subscription" | "anything" | "parent";
-  /** The whole body's `properties`; its output is what hooks get. */
+  /**
+   * The whole body's `properties`; its output is what hooks get. Unknown members are a choice: z.looseObject stores and answers them,
+   * z.strictObject refuses them. z.object would drop them silently, and the tests refuse it.
+   */
   readonly properties: z.ZodType<JsonObject>;
+  /** `properties` as answered, for the documents; answers are checked against it in tests. */
+  readonly answer?: z.ZodType;
+  /** What `$filter` of a list may name; without it every filter is InvalidFilter. */
+  readonly filter?: FilterGrammar;
+  /** Writes that may go on after their answer. Documented as long-running. */
+  readonly longWrites?: readonly ("PUT" | "PATCH" | "DELETE")[];
   /** As stored, from a merge patch; the merged properties are parsed again by `properties`. Undefined: no PATCH. */
   readonly canPatch?: boolean;
   /** Lists of this type may also be asked for under farther ancestors: {vault}/replicationProtectedItems. */
@@ -116,12 +139,12 @@ export function defineResource<Shape extends z.ZodType<JsonObject>>(
 }
 
 /** Gives an action its types. */
-export function defineAction<Shape extends z.ZodType>(action: {
-  readonly body: Shape;
-  readonly isRead?: boolean;
-  readonly isGet?: boolean;
-  readonly run: (call: ArmCall, body: z.infer<Shape>, resource: Resource) => Promise<ActionOutcome>;
-}): ActionDefinition {
+export function defineAction<Shape extends z.ZodType>(
+  action: ActionTraits & {
+    readonly body: Shape;
+    readonly run: (call: ArmCall, body: z.infer<Shape>, resource: Resource) => Promise<ActionOutcome>;
+  },
+): ActionDefinition {
   return action as ActionDefinition; // The router parses with `body` just before it calls run.
 }
 

@@ -4,8 +4,10 @@ import { sql, type Kysely, type Selectable } from "kysely";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
+import type { Filter, FilterFields } from "../api/filter.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { lockKey } from "./locks.ts";
+import { toCondition } from "./resource-filter.ts";
 import type { ResourceTable, Tables } from "./tables.ts";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -44,6 +46,8 @@ export interface ListResources {
   readonly type: string;
   readonly afterKey?: string;
   readonly countMax: number;
+  /** Leaves out what does not pass. */
+  readonly filter?: { readonly filter: Filter; readonly fields: FilterFields };
 }
 
 /** What is not named stays as it is. */
@@ -65,6 +69,8 @@ export interface ResourceStore {
   /** Removes the resource and everything below it; false when it was not there. */
   remove(id: ResourceId | string): Promise<boolean>;
   list(wanted: ListResources): Promise<readonly Resource[]>;
+  /** Of these keys, the stored ids as they were first written: key → text. One statement. */
+  textsOf(keys: readonly string[]): Promise<ReadonlyMap<string, string>>;
   /** Every resource of a type, in key order; for start-up and reconcilers. */
   all(type: string): AsyncIterable<Resource>;
   /** How many children of each type, in lower case, stand directly under an id. */
@@ -123,6 +129,14 @@ export function openResourceStore(dependencies: Dependencies): ResourceStore {
       return removed.some((row) => row.key === key);
     },
     list: async (wanted) => (await pageOf(db, wanted)).map(fromRow),
+    textsOf: async (keys) => {
+      const rows = await db
+        .selectFrom("resources")
+        .select(["key", "id"])
+        .where("key", "in", [...keys])
+        .execute();
+      return new Map(rows.map((row) => [row.key, row.id]));
+    },
     all: (type) => allOf(db, type),
     countChildren: async (id) => {
       const query = db.selectFrom("resources").select(["type", (select) => select.fn.countAll<string>().as("count")]);
@@ -236,15 +250,16 @@ function checkPreconditions(wanted: SaveResource, etag: string | undefined): voi
 
 async function pageOf(db: Kysely<Tables>, wanted: ListResources): Promise<readonly Selectable<ResourceTable>[]> {
   const under = wanted.under.toLowerCase();
-  const query = db
-    .selectFrom("resources")
-    .selectAll()
-    .where("type", "=", wanted.type.toLowerCase())
-    .where("key", ">", wanted.afterKey ?? "")
-    .orderBy("key")
-    .limit(wanted.countMax);
-  if (wanted.isDeep !== true) return await query.where("parent_key", "=", under).execute();
-  return await query.where("key", "like", `${escapeLike(under)}/%`).execute();
+  const { afterKey = "", filter } = wanted;
+  let query = db.selectFrom("resources").selectAll().where("type", "=", wanted.type.toLowerCase()).limit(wanted.countMax);
+  if (filter !== undefined) query = query.where(toCondition(filter.filter, filter.fields));
+  if (wanted.isDeep !== true) return await query.where("parent_key", "=", under).where("key", ">", afterKey).orderBy("key").execute();
+  // One range of the index by type, whatever the database's collation: "0" is the character after "/". So each page costs the same.
+  const from = afterKey === "" ? `${under}/` : afterKey;
+  return await query
+    .where(sql<boolean>`key ~>~ ${from} and key ~<~ ${`${under}0`}`)
+    .orderBy(sql`key using ~<~`)
+    .execute();
 }
 
 function escapeLike(text: string): string {

@@ -1,0 +1,194 @@
+// What every part of the router shares: the request, the answer, the type of an id, and the one gate of rights and audit.
+
+import { z } from "zod";
+import type { Log } from "../../base/log.ts";
+import { asFault } from "../../contract/errors.ts";
+import type { AuditTrail } from "../db/audit.ts";
+import type { OperationStore } from "../db/operations.ts";
+import { presentResource, type JsonObject, type Resource, type ResourceStore } from "../db/resources.ts";
+import { ArmFault } from "./arm-errors.ts";
+import { etagOf } from "./etags.ts";
+import { parseResourceId, resourceGroupType, subscriptionType, type ResourceId } from "./resource-id.ts";
+import type { ArmCall, Caller, ResourceType, TypeTable } from "./resource-type.ts";
+import { requireSupportedVersion } from "./type-dialect.ts";
+
+export interface ArmRequest {
+  readonly method: string;
+  /** Decoded, without query. */
+  readonly path: string;
+  /** Names in lower case. */
+  readonly query: Readonly<Record<string, string>>;
+  readonly ifMatch: string | undefined;
+  readonly ifNoneMatch: string | undefined;
+  readonly body: unknown;
+  readonly caller: Caller;
+  readonly correlationId: string;
+  /** "https://management.<domain>[:port]", for links in answers. */
+  readonly origin: string;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+export interface ArmAnswer {
+  readonly status: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+export interface ArmRouterDependencies {
+  readonly types: TypeTable;
+  readonly resources: ResourceStore;
+  readonly operations: OperationStore;
+  readonly audit: AuditTrail;
+  /** Throws Fault Forbidden unless the caller holds a role that allows `action` at or above `scope`. */
+  readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void>;
+  /** Told of every answer before it is sent; tests compare them with the documents. */
+  readonly onAnswer?: (told: AnsweredCall) => void;
+}
+
+export interface AnsweredCall {
+  readonly type: ResourceType;
+  readonly method: string;
+  /** Of an action. */
+  readonly action?: string;
+  readonly isList?: boolean;
+  readonly answer: ArmAnswer;
+}
+
+export function toCall(request: ArmRequest, id: ResourceId): ArmCall {
+  const { caller, query, correlationId, log, signal } = request;
+  return { caller, id, apiVersion: query["api-version"] ?? "", query, correlationId, log, signal };
+}
+
+/** The type of an id, with the version checked; a type in the wrong kind of container is refused. */
+export function findType(hub: ArmRouterDependencies, id: ResourceId, version: string): ResourceType {
+  const type = hub.types.find(id.type);
+  if (type === undefined) throw unknownType(id.type);
+  requireSupportedVersion(type.type, version);
+  const parent = id.parentText === "" ? "" : parseResourceId(id.parentText).type;
+  const isAtHome = type.within !== "resourceGroup" || parent === resourceGroupType;
+  if (isAtHome) return type;
+  throw new ArmFault(
+    "InputInvalid",
+    "InvalidResourceReference",
+    `could not call ${id.text}: a resource of type ${type.type} lives in a resource group`,
+    { evidence: { resourceId: id.text } },
+  );
+}
+
+/**
+ * The id as it is answered: types in the table's casing, names as they were first written, whatever the caller's casing. So an id can be
+ * compared as text by the clients that do.
+ */
+export async function canonicalId(hub: ArmRouterDependencies, given: ResourceId): Promise<ResourceId> {
+  const id = withTypeCasing(hub.types, given);
+  const keys: string[] = [];
+  for (let at: ResourceId | undefined = id; at !== undefined; at = at.parentText === "" ? undefined : parseResourceId(at.parentText))
+    keys.push(at.key);
+  const stored = await hub.resources.textsOf(keys);
+  // Longest first: the nearest stored ancestor, or the resource itself.
+  const key = keys.find((each) => stored.has(each));
+  const text = key === undefined ? undefined : stored.get(key);
+  if (key === undefined || text === undefined) return id;
+  const whole = `${text}${id.text.slice(key.length)}`;
+  return whole === given.text ? given : parseResourceId(whole);
+}
+
+function withTypeCasing(types: TypeTable, id: ResourceId): ResourceId {
+  const type = types.find(id.type);
+  if (type === undefined || type.type === id.type) return id;
+  const [provider = "", ...segments] = type.type.split("/");
+  const given = id.text.split("/");
+  const nameCount = segments.length;
+  const start = given.length - nameCount * 2 - 1;
+  const cased = given.with(start, provider);
+  for (const [index, segment] of segments.entries()) cased[start + 1 + index * 2] = segment;
+  return parseResourceId(cased.join("/"));
+}
+
+/** The resource as hooks get it; undefined when there is none. Of a type with a source, what the source shows. */
+export async function findResource(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType): Promise<Resource | undefined> {
+  if (type.source === undefined) return await hub.resources.find(call.id);
+  const shown = await type.source.get(call);
+  if (shown === undefined) return undefined;
+  const properties = z.record(z.string(), z.unknown()).parse(shown["properties"] ?? {});
+  const { createdAt, updatedAt } = { createdAt: "", updatedAt: "" };
+  const etag = typeof shown["etag"] === "string" ? shown["etag"] : etagOf(shown);
+  return { id: call.id, location: undefined, envelope: {}, properties, provisioningState: "Succeeded", etag, createdAt, updatedAt };
+}
+
+export async function present(type: ResourceType, resource: Resource): Promise<JsonObject> {
+  return presentResource(resource, type.type, type.present === undefined ? resource.properties : await type.present(resource));
+}
+
+/** Rights first, then the audit row, then the work; the row's end tells how it went. */
+export async function audited(
+  hub: ArmRouterDependencies,
+  call: ArmCall,
+  action: string,
+  work: () => Promise<ArmAnswer>,
+): Promise<ArmAnswer> {
+  const entry = {
+    principalId: call.caller.principalId,
+    action,
+    resourceId: call.id.text,
+    correlationId: call.correlationId,
+  };
+  try {
+    await hub.authorize(call.caller, action, call.id);
+  } catch (error) {
+    await (await hub.audit.begin(entry)).end("denied");
+    throw error;
+  }
+  const row = await hub.audit.begin(entry);
+  try {
+    const answer = await work();
+    await row.end(String(answer.status));
+    return answer;
+  } catch (error) {
+    await row.end(asFault(error, action).code);
+    throw error;
+  }
+}
+
+/** What of the id's path is missing, outermost first, as Azure tells it; undefined when what contains it is there. */
+export async function missingAbove(hub: ArmRouterDependencies, call: ArmCall): Promise<ArmFault | undefined> {
+  if (call.id.parentText === "") return undefined;
+  const container = parseResourceId(call.id.parentText);
+  if ((await hub.resources.textsOf([container.key])).has(container.key)) return undefined;
+  if ((await hub.types.find(container.type)?.source?.get({ ...call, id: container })) !== undefined) return undefined;
+  return (await missingAbove(hub, { ...call, id: container })) ?? missing(container, true);
+}
+
+export function missing(id: ResourceId, isAbove = false): ArmFault {
+  const options = { evidence: { resourceId: id.text }, target: id.text };
+  if (id.type === subscriptionType)
+    return new ArmFault("NotFound", "SubscriptionNotFound", `could not find the subscription ${id.name}`, options);
+  if (id.type === resourceGroupType)
+    return new ArmFault("NotFound", "ResourceGroupNotFound", `could not find the resource group ${id.name}`, options);
+  if (!isAbove) return new ArmFault("NotFound", "ResourceNotFound", `could not find the resource ${id.text}`, options);
+  return new ArmFault("NotFound", "ParentResourceNotFound", `could not find ${id.text}, which contains the resource`, {
+    ...options,
+    action: "create what contains the resource first",
+  });
+}
+
+export function unknownType(type: string): ArmFault {
+  return new ArmFault("NotFound", "InvalidResourceType", `could not call the resource type ${type}: this hub does not have it`, {
+    evidence: { resourceType: type },
+    target: type,
+  });
+}
+
+/** 405, with the methods that do work here; the API face makes the Allow header of them. */
+export function notSupported(request: ArmRequest, operations: readonly string[]): ArmFault {
+  return new ArmFault(
+    "OperationNotSupported",
+    "MethodNotAllowed",
+    `could not ${request.method} ${request.path}: this is not supported here`,
+    {
+      evidence: { operations },
+      target: request.method,
+    },
+  );
+}
