@@ -4,13 +4,15 @@ import { Fault } from "../../contract/errors.ts";
 import { parseApplianceId, type ApplianceId } from "../../contract/ids.ts";
 import { ancestorOfType, parseResourceId, type ResourceId } from "../api/resource-id.ts";
 
-const vaultType = "Microsoft.RecoveryServices/vaults";
+export const vaultType = "Microsoft.RecoveryServices/vaults";
 export const fabricType = `${vaultType}/replicationFabrics`;
 export const providerType = `${fabricType}/replicationRecoveryServicesProviders`;
 export const containerType = `${fabricType}/replicationProtectionContainers`;
 export const itemType = `${containerType}/replicationProtectedItems`;
 export const protectableType = `${containerType}/replicationProtectableItems`;
 export const mappingType = `${containerType}/replicationProtectionContainerMappings`;
+export const networkType = `${fabricType}/replicationNetworks`;
+export const vaultHealthType = `${vaultType}/replicationVaultHealth`;
 export const pointType = `${itemType}/recoveryPoints`;
 export const policyType = `${vaultType}/replicationPolicies`;
 export const jobType = `${vaultType}/replicationJobs`;

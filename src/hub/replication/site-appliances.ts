@@ -16,7 +16,7 @@ const silentMsMax = 5 * 60_000;
 const spaceWarningShare = 0.8;
 
 /** The appliances at or under which a call looks: one for anything inside a fabric, else all of the vault. */
-async function appliancesOf(services: HubServices, id: ResourceId): Promise<readonly Appliance[]> {
+export async function appliancesOf(services: HubServices, id: ResourceId): Promise<readonly Appliance[]> {
   const vault = vaultOf(id);
   const all = await services.appliances.inVault(vault.key);
   if (!id.key.startsWith(`${vault.key}/replicationfabrics/`)) return all;

@@ -1,4 +1,4 @@
-// The on-site resource types: an appliance is a fabric with one container; what its vCenters show can be protected.
+// The resource types of sites: an appliance is a fabric with one container; what its vCenters show can be protected.
 
 import type { ResourceType } from "../api/resource-type.ts";
 import { containerResource } from "./container-type.ts";
@@ -7,6 +7,9 @@ import { mappingResource } from "./mapping-type.ts";
 import { policyResource } from "./policy-type.ts";
 import { protectableResource } from "./protectable-type.ts";
 import { providerResource } from "./provider-type.ts";
+import { siteNetworkResource } from "./site-network-type.ts";
+import { vaultHealthResource } from "./vault-health-type.ts";
+import { vaultListTypes } from "./vault-list-types.ts";
 import type { ReplicationFront } from "./world.ts";
 
 export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
@@ -18,5 +21,8 @@ export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
     protectableResource(services),
     policyResource(front),
     mappingResource(services),
+    siteNetworkResource(services),
+    vaultHealthResource(services),
+    ...vaultListTypes(services),
   ];
 }

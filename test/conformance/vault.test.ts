@@ -1,0 +1,80 @@
+// A vault and what it tells of itself, by Microsoft's unmodified clients.
+
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { SiteRecoveryManagementClient } from "@azure/arm-recoveryservices-siterecovery";
+import { collect } from "./journey/wait-until.ts";
+import { startRig, type Rig } from "./rig.ts";
+
+let rig: Rig;
+let client: SiteRecoveryManagementClient;
+let vault: [string, string];
+before(async () => {
+  rig = await startRig({ machines: 2 });
+  client = new SiteRecoveryManagementClient(rig.credential, rig.subscriptionId, rig.clientOptions);
+  vault = [rig.vault, rig.resourceGroup];
+});
+after(async () => await rig[Symbol.asyncDispose]());
+
+const isRefused = (status: number) => (error: unknown) => error instanceof Error && "statusCode" in error && error.statusCode === status;
+
+describe("a vault's replication", () => {
+  it("tells its health in counts, also refreshed", async () => {
+    for (const health of [
+      await client.replicationVaultHealth.get(...vault),
+      await client.replicationVaultHealth.beginRefreshAndWait(...vault),
+    ]) {
+      assert.equal(health.properties?.fabricsHealth?.resourceCount, 1);
+      assert.deepEqual(health.properties?.fabricsHealth?.categorizedResourceCounts, { Normal: 1 });
+      assert.equal(health.properties?.protectedItemsHealth?.resourceCount, 0);
+    }
+  });
+
+  it("keeps its setting, for the one provider that there is", async () => {
+    const settings = client.replicationVaultSetting;
+    assert.equal((await settings.get(...vault, "default")).properties?.vmwareToAzureProviderType, "InMageAzureV2");
+    const properties = { migrationSolutionId: "/subscriptions/x", vmwareToAzureProviderType: "InMageAzureV2" };
+    const stored = await settings.beginCreateAndWait(...vault, "default", { properties });
+    assert.equal(stored.properties?.migrationSolutionId, "/subscriptions/x");
+    assert.deepEqual(
+      (await collect(settings.list(...vault))).map(({ name }) => name),
+      ["default"],
+    );
+    const other = { properties: { vmwareToAzureProviderType: "InMageRcm" } };
+    await assert.rejects(async () => await settings.beginCreateAndWait(...vault, "default", other), isRefused(400));
+  });
+
+  it("names the systems that the agent runs on, and the appliances", async () => {
+    const systems = await client.supportedOperatingSystemsOperations.get(...vault);
+    assert.deepEqual(
+      systems.properties?.supportedOsList?.map(({ supportedOs }) => supportedOs?.map(({ osType }) => osType)),
+      [["Linux"]],
+    );
+    const [appliances] = await collect(client.replicationAppliances.list(...vault));
+    const details = appliances?.properties?.providerSpecificDetails;
+    assert.ok(details?.instanceType === "InMageRcm" && "appliances" in details);
+    assert.equal(details.appliances?.length, 1);
+    assert.deepEqual(await collect(client.replicationAppliances.list(...vault, { filter: "instanceType eq 'A2A'" })), []);
+  });
+
+  it("lists the networks of its site, and nothing of kinds that are not of VMware", async () => {
+    const networks = await collect(client.replicationNetworks.list(...vault));
+    assert.ok(networks.length > 0);
+    const fabric = networks[0]?.id?.split("/").at(-3) ?? "";
+    const one = await client.replicationNetworks.get(...vault, fabric, networks[0]?.name ?? "");
+    assert.equal(one.properties?.friendlyName, networks[0]?.properties?.friendlyName);
+    const empty = await Promise.all([
+      collect(client.replicationNetworkMappings.list(...vault)),
+      collect(client.replicationNetworkMappings.listByReplicationNetworks(...vault, fabric, networks[0]?.name ?? "")),
+      collect(client.replicationLogicalNetworks.listByReplicationFabrics(...vault, fabric)),
+      collect(client.replicationStorageClassifications.list(...vault)),
+      collect(client.replicationStorageClassificationMappings.list(...vault)),
+      collect(client.replicationProtectionIntents.list(...vault)),
+    ]);
+    assert.deepEqual(empty.flat(), []);
+    const places = { fabricObjectId: "x", primaryLocation: "x", recoveryLocation: "x", recoverySubscriptionId: "x" };
+    const details = { instanceType: "A2A" as const, ...places, recoveryAvailabilityType: "Single", recoveryResourceGroupId: "x" };
+    const intent = { properties: { providerSpecificDetails: details } };
+    await assert.rejects(async () => await client.replicationProtectionIntents.create(...vault, "intent1", intent), isRefused(405));
+  });
+});
