@@ -4,6 +4,7 @@ import { sql, type Kysely } from "kysely";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
+import { healthStatements } from "../health/schema.ts";
 import { jobControlStatements, jobStatements } from "../jobs/schema.ts";
 import type { Tables } from "./tables.ts";
 
@@ -131,6 +132,7 @@ const migrations: readonly Migration[] = [
       `create index events_by_age on events (at)`,
     ],
   },
+  { number: 11, name: "health errors", statements: healthStatements },
 ];
 
 /** What this program knows. */

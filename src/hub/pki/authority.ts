@@ -35,7 +35,8 @@ const dayMs = 24 * 3600_000;
 const caDays = 3650;
 const serverDays = 90;
 const renewBeforeDays = 30;
-const clientDays = 365;
+/** How long the certificate of an appliance is valid from its registration. */
+export const applianceCertificateDays = 365;
 /** Clocks of two machines may differ by this much. */
 const clockSkewMs = 3600_000;
 /** Server names that are kept; each is a resource's, so only very large hubs reach it. */
@@ -91,7 +92,7 @@ export async function openAuthority(options: {
         serialNumber: serial(),
         issuer: certificate.subject,
         subject: [{ CN: [commonName] }],
-        ...validity(clientDays),
+        ...validity(applianceCertificateDays),
         signingKey: key,
         publicKey: request.publicKey,
         signingAlgorithm: algorithm,

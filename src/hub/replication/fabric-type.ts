@@ -13,6 +13,8 @@ import {
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { openHealthErrors } from "../db/health-errors.ts";
+import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
 import type { HubServices } from "../services.ts";
 import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
 import { beginRefresh } from "./refresh-provider.ts";
@@ -111,7 +113,7 @@ async function findShown(services: HubServices, id: ResourceId): Promise<JsonObj
 }
 
 async function showFabric(services: HubServices, vault: ResourceId, appliance: Appliance): Promise<JsonObject> {
-  const { health, errors } = healthOf(services, appliance);
+  const { health, errors } = await fabricHealth(services, vault, appliance);
   return {
     id: fabricId(vault, appliance.applianceId).text,
     name: appliance.applianceId,
@@ -130,6 +132,7 @@ async function showFabric(services: HubServices, vault: ResourceId, appliance: A
 
 async function showVMware(services: HubServices, vault: ResourceId, appliance: Appliance): Promise<JsonObject> {
   const inventory = await services.appliances.inventory(appliance.applianceId);
+  const { health, errors } = await fabricHealth(services, vault, appliance);
   const count = String(await countItems(services, vault, appliance));
   const common = {
     agentVersion: appliance.version,
@@ -147,15 +150,22 @@ async function showVMware(services: HubServices, vault: ResourceId, appliance: A
     processServerCount: "1",
     protectedServers: count,
     agentCount: count,
-    processServers: [showProcessServer(services, appliance, { ...common, machineCount: count })],
+    processServers: [showProcessServer(services, appliance, { ...common, machineCount: count, health, healthErrors: errors })],
     masterTargetServers: [],
     runAsAccounts: (inventory?.runAsAccounts ?? []).map(({ accountId, name, kind }) => ({ accountId, accountName: name, kind })),
     vCenters: (inventory?.vcenters ?? []).map(({ vcenterId, name, host, status }) => ({ vcenterId, name, host, status })),
   };
 }
 
+/** What the appliance says and what can be seen at once, with what the hub has raised. */
+async function fabricHealth(services: HubServices, vault: ResourceId, appliance: Appliance): Promise<ReturnType<typeof healthOf>> {
+  const own = healthOf(services, appliance);
+  const raised = await openHealthErrors(services.database.db, fabricId(vault, appliance.applianceId).key);
+  const others = own.errors.filter(({ errorCode }) => !raised.some(({ code }) => code === errorCode));
+  return { health: worseLevel(own.health, healthLevel(raised)), errors: [...raised.map(presentHealthError), ...others] };
+}
+
 function showProcessServer(services: HubServices, appliance: Appliance, common: JsonObject): JsonObject {
-  const { health, errors } = healthOf(services, appliance);
   return {
     id: appliance.applianceId,
     hostId: appliance.applianceId,
@@ -164,8 +174,6 @@ function showProcessServer(services: HubServices, appliance: Appliance, common: 
     ...common,
     psServiceStatus: isSilent(services, appliance) ? "NotRunning" : "Running",
     psStatsRefreshTime: appliance.lastSeenAt,
-    health,
-    healthErrors: errors,
     mobilityServiceUpdates: [],
   };
 }

@@ -8,6 +8,8 @@ import type { MachineState } from "../db/appliances.ts";
 import { openResourceStore, presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
+import { openHealthErrors } from "../db/health-errors.ts";
+import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
 import { allowedOperations, parseItem, type Item } from "./item.ts";
 import { containerName, itemType, landedId, protectableType, provider, vaultOf } from "./names.ts";
 import { parseApplianceId } from "../../contract/ids.ts";
@@ -26,6 +28,7 @@ export async function presentItem(services: HubServices, resource: Resource): Pr
   const nowMs = services.clock.nowMs();
   const applianceId = parseApplianceId(item.applianceId);
   const appliance = await services.appliances.find(applianceId);
+  const raised = await openHealthErrors(services.database.db, resource.id.key);
   const health = healthOf(item, machine, nowMs);
   const container = resource.id.parentText;
   return {
@@ -42,9 +45,9 @@ export async function presentItem(services: HubServices, resource: Resource): Pr
     testFailoverState: item.testFailoverState,
     testFailoverStateDescription: item.testFailoverState.replaceAll(/([a-z])([A-Z])/g, "$1 $2"),
     allowedOperations: allowedOperations(item),
-    replicationHealth: health.level,
+    replicationHealth: worseLevel(health.level, healthLevel(raised)),
     failoverHealth: item.faults.length > 0 ? "Warning" : "Normal",
-    healthErrors: health.errors.map((fault) => toHealthError(fault, resource.updatedAt)),
+    healthErrors: [...raised.map(presentHealthError), ...health.errors.map((fault) => toHealthError(fault, resource.updatedAt))],
     policyId: `${vault.text}/replicationPolicies/${item.policyName}`,
     policyFriendlyName: item.policyName,
     ...(item.lastSuccessfulFailoverTime === undefined ? {} : { lastSuccessfulFailoverTime: item.lastSuccessfulFailoverTime }),
@@ -151,11 +154,12 @@ function percentOf(state: AgentState | undefined): number {
   return sizeBytes === 0 ? 0 : Math.floor((100 * copiedBytes) / sizeBytes);
 }
 
-function healthOf(
-  item: Item,
-  machine: MachineState | undefined,
-  nowMs: number,
-): { readonly level: "None" | "Normal" | "Warning" | "Critical"; readonly errors: readonly FaultReport[] } {
+interface ItemHealth {
+  readonly level: "None" | "Normal" | "Warning" | "Critical";
+  readonly errors: readonly FaultReport[];
+}
+
+function healthOf(item: Item, machine: MachineState | undefined, nowMs: number): ItemHealth {
   const agentFault = machine?.report.state.fault;
   const errors = [...item.faults, ...(agentFault === undefined ? [] : [agentFault])];
   switch (item.protectionState) {

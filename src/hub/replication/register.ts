@@ -3,6 +3,8 @@
 import type { OpenExtension, HubExtension, HubServices } from "../services.ts";
 import { Collector } from "../collector/collector.ts";
 import { startCollecting } from "../collector/collector-loop.ts";
+import type { HealthLimits } from "../health/health-rules.ts";
+import { startHealth } from "../health/reconciler.ts";
 import { JobEngine, type JobEngineOptions } from "../jobs/job-engine.ts";
 import type { JobKind } from "../jobs/job.ts";
 import { defineDisableProtection } from "./disable-protection.ts";
@@ -28,6 +30,8 @@ import { replicationLimits, type Replication, type ReplicationFront, type Replic
 export interface ReplicationDependencies {
   readonly openWorld: (services: HubServices, landing: unknown) => Promise<ReplicationWorld & AsyncDisposable>;
   readonly limits?: Partial<ReplicationLimits>;
+  /** When a thing counts as ill; tests give shorter limits. */
+  readonly health?: Partial<HealthLimits>;
   /** Lease, poll and bound of the job engine. */
   readonly jobs?: Pick<JobEngineOptions, "leaseMs" | "pollMs" | "jobsMax" | "onMoment">;
 }
@@ -49,6 +53,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     };
     let engine: JobEngine | undefined;
     let collecting: AsyncDisposable | undefined;
+    let health: AsyncDisposable | undefined;
     let retention: AsyncDisposable | undefined;
     const running = (): JobEngine => {
       if (engine === undefined) throw new Error("assertion failed: the extension was started before the first request");
@@ -84,8 +89,10 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         retention = startEventRetention(services);
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
         collecting = startCollecting({ collector: new Collector(seen), database, clock, log });
+        health = startHealth({ services, landedNames: async () => await target.list(), place, limits: dependencies.health ?? {} });
       },
       [Symbol.asyncDispose]: async () => {
+        await health?.[Symbol.asyncDispose]();
         await retention?.[Symbol.asyncDispose]();
         await collecting?.[Symbol.asyncDispose]();
         await engine?.[Symbol.asyncDispose]();
