@@ -90,7 +90,9 @@ function toEvent(code: HealthErrorCode, row: HealthErrorRow, change: "raised" | 
   };
 }
 
-/** Rounds until it is closed. A round that fails is told, and the next one tries again. */
+/**
+ * Rounds until it is closed, the first after an interval: after a pause of all hubs, appliances get the time to be heard again. A round that fails is told, and the next one tries again.
+ */
 export function startHealth(dependencies: HealthDependencies): AsyncDisposable {
   const { clock, log, database } = dependencies.services;
   const { intervalMs } = { ...healthLimits, ...dependencies.limits };
@@ -100,7 +102,9 @@ export function startHealth(dependencies: HealthDependencies): AsyncDisposable {
   const rest = async (waitMs: number, ...signals: readonly AbortSignal[]): Promise<void> =>
     await clock.sleep(waitMs, AbortSignal.any([closing.signal, ...signals])).catch(() => undefined); // Signals only wake it.
   const running = (async () => {
-    while (!closing.signal.aborted) {
+    for (;;) {
+      await rest(intervalMs, bell.signal);
+      if (closing.signal.aborted) return;
       bell = new AbortController();
       try {
         await reconcileHealth(dependencies);
@@ -108,7 +112,6 @@ export function startHealth(dependencies: HealthDependencies): AsyncDisposable {
         log.warn("health not judged", { reason: error instanceof Error ? error.message : String(error) });
       }
       await rest(Math.min(restMs, intervalMs));
-      await rest(intervalMs, bell.signal);
     }
   })();
   return {
