@@ -5,6 +5,7 @@ import { systemClock } from "../base/clock.ts";
 import { openLog, silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { say } from "../cli/output.ts";
+import { registerAuditCommands } from "./audit/audit-command.ts";
 import { registerBackupCommands } from "./backup/backup-command.ts";
 import { registerCollectCommand } from "./collector/collect-command.ts";
 import { extensions } from "./extensions.ts";
@@ -78,6 +79,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
     });
   registerBackupCommands(noun);
   registerCollectCommand(noun);
+  registerAuditCommands(noun);
   noun
     .command("run")
     .description("run the hub until SIGTERM or SIGINT; everything it knows is in its state folder and its database")

@@ -8,6 +8,7 @@ import type { HubStores } from "./hub-stores.ts";
 import type { Authority } from "./pki/authority.ts";
 import type { PrivateLink } from "./private-link/private-link.ts";
 import type { PublicNames } from "./private-link/public-door.ts";
+import { auditEntryType } from "./resources/audit-entries.ts";
 import { authorizationTypes } from "./resources/authorization.ts";
 import { createDnsSettings } from "./resources/dns-settings.ts";
 import { dnsTypes } from "./resources/dns-zones.ts";
@@ -57,6 +58,7 @@ export function createPlatform(wanted: {
   const types = createTypeTable([
     ...groupTypes({ db: stores.database.db, resources }),
     ...authorizationTypes(stores),
+    auditEntryType(stores.database.db),
     ...networkTypes({ resources, addresses: stores.addresses, networks, landingNetworks: landingNetworksOf(config.landing), random }),
     ...dnsTypes({ resources, privateLink }),
     ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),

@@ -5,7 +5,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { openApplianceCatalogue, type ApplianceCatalogue } from "./db/appliances.ts";
-import { openAuditTrail, type AuditTrail } from "./db/audit.ts";
+import { auditHeadFile, openAuditTrail, type AuditTrail } from "./db/audit.ts";
 import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
 import { openEventStore, type EventStore } from "./db/events.ts";
 import { joinHubs } from "./db/hub-registry.ts";
@@ -57,7 +57,7 @@ export async function openStores(
     database,
     resources: openResourceStore({ db, clock, random }),
     operations: openOperationStore({ db, clock, random }),
-    audit: openAuditTrail({ db, clock }),
+    audit: opening.use(openAuditTrail({ address, headFile: auditHeadFile(config.stateDir), clock, random, log })),
     secrets: openSecretStore({ db, sealer }),
     principals: openPrincipals({ db, clock }),
     assignments: openRoleAssignments({ db }),

@@ -10,6 +10,7 @@ import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
 import { RecoveryServicesClient } from "@azure/arm-recoveryservices";
 import { SiteRecoveryManagementClient } from "@azure/arm-recoveryservices-siterecovery";
+import { z } from "zod";
 import { fromTimestamp, systemClock, type Clock } from "../base/clock.ts";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -22,6 +23,8 @@ import {
 import { parseApplianceId, parseOrderId } from "../contract/ids.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { listRoutes } from "./api/arm-router.ts";
+import type { AuditRow } from "./db/audit-chain.ts";
+import { allAudit } from "./db/audit-entries.ts";
 import { openPrincipals } from "./db/principals.ts";
 import { createTypeTable } from "./api/resource-type.ts";
 import { extensions } from "./extensions.ts";
@@ -196,11 +199,12 @@ test("a caller without a role is refused, told which role suffices, and audited"
       headers: { authorization: `Bearer ${token}` },
     });
   assert.deepEqual([(await call("GET")).status, codeOf(await call("DELETE"))], [403, "Forbidden"]);
-  const rows = await database.db.selectFrom("audit").selectAll().where("principal_id", "=", principalId).execute();
-  assert.deepEqual(
-    rows.map((row) => [row.action, row.outcome]),
-    [["Microsoft.RecoveryServices/vaults/delete", "denied"]],
+  const rows: AuditRow[] = [];
+  for await (const row of allAudit(database.db)) if (row.entry.includes(principalId)) rows.push(row);
+  const entries = rows.map((row) =>
+    z.object({ kind: z.string(), action: z.string(), principalName: z.string() }).parse(JSON.parse(row.entry)),
   );
+  assert.deepEqual(entries, [{ kind: "denied", action: "Microsoft.RecoveryServices/vaults/delete", principalName: "guest" }]);
   const reader = {
     principalId,
     roleDefinitionId: "/providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7",
@@ -447,7 +451,7 @@ test("secrets are in files of their owner only, and no key is in the database in
     assert.equal((await stat(join(stateDir, file))).mode & 0o777, 0o600, file);
   const { keys } = (await hub.arm("POST", `${zone.storageId}/listKeys`, {})).body as { keys: { value: string }[] };
   assert.equal(keys.length, 2);
-  const tables = ["resources", "secrets", "principals", "audit"] as const;
+  const tables = ["resources", "secrets", "principals", "audit_entries"] as const;
   for (const table of tables) {
     const text = JSON.stringify(await hub.hub.services.database.db.selectFrom(table).selectAll().execute());
     for (const secret of [hub.operator.clientSecret, ...keys.map((key) => key.value)]) assert.equal(text.includes(secret), false, table);

@@ -1,7 +1,6 @@
 // Actions: a name after a resource's id, posted, or read by GET where the type says so.
 
 import {
-  audited,
   canonicalId,
   findResource,
   findType,
@@ -14,6 +13,7 @@ import {
   type ArmRequest,
   type ArmRouterDependencies,
 } from "./arm-call.ts";
+import { audited } from "./audited.ts";
 import { listedType, type ListPath } from "./arm-list.ts";
 import { parseInput } from "./arm-errors.ts";
 import { operationHeaders } from "./arm-operations.ts";
@@ -58,7 +58,7 @@ async function gate(
   run: () => Promise<ArmAnswer>,
 ): Promise<ArmAnswer> {
   const action = method === "GET" ? `${operation}/read` : `${operation}/action`;
-  if (method !== "GET" && definition.isRead !== true) return await audited(hub, call, action, run);
+  if (method !== "GET" && definition.isRead !== true) return await audited(hub, { call, action, work: run });
   await hub.authorize(call.caller, action, call.id);
   return await run();
 }
@@ -92,7 +92,7 @@ export async function callType(hub: ArmRouterDependencies, request: ArmRequest, 
   const call = toCall(request, await canonicalId(hub, path.scope));
   const run = async (): Promise<ArmAnswer> =>
     answerOf(request, call.id, await onCall.run(call, parseInput(onCall.body, request.body ?? {}, "the call's body")));
-  if (onCall.isRead !== true) return await audited(hub, call, `${type.type}/action`, run);
+  if (onCall.isRead !== true) return await audited(hub, { call, action: `${type.type}/action`, work: run });
   await hub.authorize(request.caller, `${type.type}/action`, call.id);
   return await run();
 }

@@ -1,8 +1,7 @@
-// What every part of the router shares: the request, the answer, the type of an id, and the one gate of rights and audit.
+// What every part of the router shares: the request, the answer, and the type of an id.
 
 import { z } from "zod";
 import type { Log } from "../../base/log.ts";
-import { asFault } from "../../contract/errors.ts";
 import type { AuditTrail } from "../db/audit.ts";
 import type { OperationStore } from "../db/operations.ts";
 import { presentResource, type JsonObject, type Resource, type ResourceStore } from "../db/resources.ts";
@@ -119,36 +118,6 @@ export async function findResource(hub: ArmRouterDependencies, call: ArmCall, ty
 
 export async function present(type: ResourceType, resource: Resource): Promise<JsonObject> {
   return presentResource(resource, type.type, type.present === undefined ? resource.properties : await type.present(resource));
-}
-
-/** Rights first, then the audit row, then the work; the row's end tells how it went. */
-export async function audited(
-  hub: ArmRouterDependencies,
-  call: ArmCall,
-  action: string,
-  work: () => Promise<ArmAnswer>,
-): Promise<ArmAnswer> {
-  const entry = {
-    principalId: call.caller.principalId,
-    action,
-    resourceId: call.id.text,
-    correlationId: call.correlationId,
-  };
-  try {
-    await hub.authorize(call.caller, action, call.id);
-  } catch (error) {
-    await (await hub.audit.begin(entry)).end("denied");
-    throw error;
-  }
-  const row = await hub.audit.begin(entry);
-  try {
-    const answer = await work();
-    await row.end(String(answer.status));
-    return answer;
-  } catch (error) {
-    await row.end(asFault(error, action).code);
-    throw error;
-  }
 }
 
 /** What of the id's path is missing, outermost first, as Azure tells it; undefined when what contains it is there. */

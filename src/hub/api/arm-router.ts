@@ -3,7 +3,6 @@
 import type { JsonObject } from "../db/resources.ts";
 import { act, callType, findAction, methodsOfAction } from "./arm-action.ts";
 import {
-  audited,
   canonicalId,
   findType,
   missing,
@@ -16,6 +15,7 @@ import {
   type ArmRouterDependencies,
 } from "./arm-call.ts";
 import { list, listedType } from "./arm-list.ts";
+import { audited } from "./audited.ts";
 import { findOperation } from "./arm-operations.ts";
 import { isDeletable, isWritable, methodsOf, patch, put, remove } from "./arm-write.ts";
 import { etagOf, namesEtag } from "./etags.ts";
@@ -80,13 +80,14 @@ async function onResource(hub: ArmRouterDependencies, request: ArmRequest, given
 }
 
 async function dispatch(hub: ArmRouterDependencies, request: ArmRequest, call: ArmCall, type: ResourceType): Promise<ArmAnswer> {
+  const before = async (): Promise<JsonObject | undefined> => await shown(hub, call, type);
   switch (request.method) {
     case "PUT":
-      return await audited(hub, call, `${type.type}/write`, () => put(hub, call, type, request));
+      return await audited(hub, { call, action: `${type.type}/write`, before, work: async () => await put(hub, call, type, request) });
     case "PATCH":
-      return await audited(hub, call, `${type.type}/write`, () => patch(hub, call, type, request));
+      return await audited(hub, { call, action: `${type.type}/write`, before, work: async () => await patch(hub, call, type, request) });
     case "DELETE":
-      return await audited(hub, call, `${type.type}/delete`, () => remove(hub, call, type, request));
+      return await audited(hub, { call, action: `${type.type}/delete`, before, work: async () => await remove(hub, call, type, request) });
     default:
       await hub.authorize(call.caller, `${type.type}/read`, call.id);
       return await read(hub, request, call, type);

@@ -104,8 +104,9 @@ const granting = [
   "Watari.Identity/*/delete",
   "Watari.Identity/*/write",
   "Watari.Identity/*/action",
-  "Watari.Audit/*/action",
 ];
+/** The trail tells of every scope and person, so reading it takes the right to say who may what. */
+const auditing = ["Watari.Audit/*"];
 
 export const builtinRoles: readonly Role[] = [
   {
@@ -118,13 +119,13 @@ export const builtinRoles: readonly Role[] = [
     roleId: "b24988ac-6180-42a0-ab88-20f7382dd24c",
     name: "Contributor",
     description: "Everything except giving access to others.",
-    permissions: allow(["*"], { notActions: granting }),
+    permissions: allow(["*"], { notActions: [...granting, ...auditing] }),
   },
   {
     roleId: "acdd72a7-3385-48ef-bd42-f606fba81ae7",
     name: "Reader",
     description: "Sees every resource and changes none.",
-    permissions: allow(["*/read"]),
+    permissions: allow(["*/read"], { notActions: auditing }),
   },
   {
     roleId: "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",

@@ -78,6 +78,7 @@ export async function openDatabase(options: {
 export function openPlainConnection(address: DatabaseAddress, log: Log): AsyncDisposable & { readonly db: Kysely<Tables> } {
   const pool = new pg.Pool({ ...connectionConfigOf(address), max: 1 });
   pool.on("error", (error) => log.warn("database connection lost", { reason: error.message }));
+  pool.on("connect", (client) => client.on("error", () => undefined)); // As above: calls under way get the error themselves.
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   return { db, [Symbol.asyncDispose]: async () => await db.destroy() };
 }

@@ -133,6 +133,21 @@ const migrations: readonly Migration[] = [
     ],
   },
   { number: 11, name: "health errors", statements: healthStatements },
+  {
+    number: 12,
+    name: "audit entries, added only",
+    statements: [
+      `alter table audit rename to audit_unchained`,
+      `create table audit_entries (
+        sequence bigint primary key, entry text not null, previous_hash text not null, hash text not null)`,
+      `create function refuse_audit_change() returns trigger language plpgsql as
+        $$ begin raise exception 'entries of the audit trail are never changed nor removed'; end $$`,
+      ...["audit_entries", "audit_unchained"].map(
+        (table) => `create trigger ${table}_stay before update or delete or truncate on ${table}
+          for each statement execute function refuse_audit_change()`,
+      ),
+    ],
+  },
 ];
 
 /** What this program knows. */

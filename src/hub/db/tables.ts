@@ -36,14 +36,13 @@ export interface OperationTable {
   ended_at: Timestamp | null;
 }
 
-export interface AuditTable {
-  sequence: Generated<string>;
-  at: Timestamp;
-  principal_id: string;
-  action: string;
-  resource_id: string;
-  correlation_id: string;
-  outcome: string;
+/** Rows are only added; the database refuses anything else. */
+export interface AuditEntryTable {
+  sequence: string;
+  /** JSON, exactly as it was hashed. */
+  entry: string;
+  previous_hash: string;
+  hash: string;
 }
 
 export interface SecretTable {
@@ -150,7 +149,7 @@ export interface Tables {
   settings: SettingTable;
   resources: ResourceTable;
   operations: OperationTable;
-  audit: AuditTable;
+  audit_entries: AuditEntryTable;
   secrets: SecretTable;
   principals: PrincipalTable;
   registration_keys: RegistrationKeyTable;

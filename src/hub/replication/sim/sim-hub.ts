@@ -16,7 +16,7 @@ import { createArmRouter } from "../../api/arm-router.ts";
 import { parseResourceId } from "../../api/resource-id.ts";
 import { createTypeTable } from "../../api/resource-type.ts";
 import { openApplianceCatalogue } from "../../db/appliances.ts";
-import { openAuditTrail } from "../../db/audit.ts";
+import { auditHeadFile, openAuditTrail, type AuditTrail } from "../../db/audit.ts";
 import type { Database } from "../../db/database.ts";
 import { openOperationStore } from "../../db/operations.ts";
 import { openOrderQueue } from "../../db/orders.ts";
@@ -65,7 +65,10 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   const { database, folder, onCall, images } = options;
   await mkdir(folder, { recursive: true });
   const journal = new Journal(folder);
-  const services = createServices(options);
+  const log = options.log ?? silentLog;
+  const headFile = auditHeadFile(folder);
+  const audit = openAuditTrail({ address: database.address, headFile, clock: systemClock, random: systemRandom, log });
+  const services = createServices(options, audit);
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
   let opened: { readonly store: Store; readonly reader: VaultReader } | undefined;
   const openReader = async (): Promise<VaultReader> => {
@@ -94,7 +97,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
     types: createTypeTable(extension.types),
     resources: services.resources,
     operations: services.operations,
-    audit: openAuditTrail({ db: database.db, clock: systemClock }),
+    audit,
     authorize: async () => undefined,
   });
   const call = async (method: string, path: string, body?: unknown): Promise<ArmAnswer> =>
@@ -117,7 +120,10 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
     journal,
     jobKinds: extension.jobKinds?.() ?? [],
     call,
-    [Symbol.asyncDispose]: async () => await extension[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      await extension[Symbol.asyncDispose]();
+      await audit[Symbol.asyncDispose]();
+    },
   };
 }
 
@@ -125,7 +131,7 @@ export function vaultFolder(folder: string): string {
   return join(folder, "vault");
 }
 
-function createServices(options: SimHubOptions): HubServices {
+function createServices(options: SimHubOptions, audit: AuditTrail): HubServices {
   const { database, folder, onCall, hasStorageRole } = options;
   const { db, notifications } = database;
   const clock = systemClock;
@@ -139,7 +145,7 @@ function createServices(options: SimHubOptions): HubServices {
     database,
     resources: openResourceStore({ db, clock, random }),
     operations: openOperationStore({ db, clock, random }),
-    audit: openAuditTrail({ db, clock }),
+    audit,
     secrets: openSecretStore({ db, sealer: createSealer(new Uint8Array(32), random) }),
     orders: {
       ...orders,
