@@ -97,6 +97,33 @@ export async function callType(hub: ArmRouterDependencies, request: ArmRequest, 
   return await run();
 }
 
+/** POST {container}/{type}/{action}: a path that looks like one of a resource, because the collection has no name of its own. */
+export async function callCollection(
+  hub: ArmRouterDependencies,
+  request: ArmRequest,
+  given: ResourceId,
+  type: ResourceType,
+): Promise<ArmAnswer> {
+  const found = findCollectionAction(type, given);
+  if (found === undefined) throw unknownType(given.type);
+  const { name, definition } = found;
+  const call = toCall(request, await canonicalId(hub, given));
+  const run = async (): Promise<ArmAnswer> =>
+    answerOf(request, call.id, await definition.run(call, parseInput(definition.body, request.body ?? {}, "the action's body")));
+  const action = `${type.type}/${name}/action`;
+  if (definition.isRead !== true) return await audited(hub, call, action, run);
+  await hub.authorize(request.caller, action, call.id);
+  return await run();
+}
+
+export function findCollectionAction(
+  type: ResourceType,
+  id: ResourceId,
+): { readonly name: string; readonly definition: NonNullable<ResourceType["onCall"]> } | undefined {
+  const found = Object.entries(type.collectionActions ?? {}).find(([name]) => name.toLowerCase() === id.name.toLowerCase());
+  return found === undefined ? undefined : { name: found[0], definition: found[1] };
+}
+
 function answerOf(request: ArmRequest, id: ResourceId, outcome: ActionOutcome): ArmAnswer {
   if (outcome.kind === "accepted") return { status: 202, headers: operationHeaders(request, id, outcome.operationId) };
   return outcome.body === undefined ? { status: 204 } : { status: 200, body: outcome.body };

@@ -1,7 +1,7 @@
 // Dispatch of ARM calls: path → type → rights → audit → hook → answer. The only way from a request to a change.
 
 import type { JsonObject } from "../db/resources.ts";
-import { act, callType, findAction, methodsOfAction } from "./arm-action.ts";
+import { act, callCollection, callType, findAction, findCollectionAction, methodsOfAction } from "./arm-action.ts";
 import {
   canonicalId,
   findType,
@@ -64,6 +64,7 @@ export function listRoutes(types: TypeTable): readonly { readonly method: string
       ...Object.entries(type.actions ?? {}).flatMap(([name, definition]) =>
         methodsOfAction(definition).map((method) => route(method, method === "GET" ? `${name}/read` : `${name}/action`)),
       ),
+      ...Object.keys(type.collectionActions ?? {}).map((name) => route("POST", `${name}/action`)),
       ...(type.onCall === undefined ? [] : [route("POST", "action")]),
     ];
   });
@@ -71,6 +72,7 @@ export function listRoutes(types: TypeTable): readonly { readonly method: string
 
 async function onResource(hub: ArmRouterDependencies, request: ArmRequest, given: ResourceId): Promise<ArmAnswer> {
   const type = findType(hub, given, request.query["api-version"] ?? "");
+  if (request.method === "POST" && findCollectionAction(type, given) !== undefined) return await callCollection(hub, request, given, type);
   const methods = methodsOf(type);
   if (!methods.includes(request.method)) throw notSupported(request, methods);
   const call = toCall(request, await canonicalId(hub, given));

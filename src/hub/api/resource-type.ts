@@ -118,6 +118,8 @@ export interface ResourceType {
   readonly source?: ResourceSource;
   /** By name as in the path, for example listKeys. */
   readonly actions?: Readonly<Record<string, ActionDefinition>>;
+  /** POST on the collection, by the last segment of the path: export of {vault}/replicationJobs/export. No resource may have such a name. */
+  readonly collectionActions?: Readonly<Record<string, NonNullable<ResourceType["onCall"]>>>;
   /** POST on the type itself under its container, for example {subscription}/providers/Microsoft.Storage/checkNameAvailability. */
   readonly onCall?: {
     readonly body: z.ZodType;

@@ -41,10 +41,10 @@ export class LeaseLost extends Error {
   }
 }
 
-const jobColumns = sql`job_id, kind, title, scope, target_id, target_name, actor, parameters, state, percent, text, fault,
+export const jobColumns = sql`job_id, kind, title, scope, target_id, target_name, actor, parameters, state, percent, text, fault,
   cancel_requested_at is not null as is_cancel_requested, restart_of, restarted_as, created_at, started_at, ended_at`;
 
-interface JobRow {
+export interface JobRow {
   job_id: string;
   kind: string;
   title: string;
@@ -228,23 +228,8 @@ export async function readJob(db: Queryable, jobId: string): Promise<JobRecord |
   return found.rows[0] === undefined ? undefined : toJob(found.rows[0]);
 }
 
-export interface JobPage {
-  readonly scope: string;
-  readonly limit: number;
-  /** Last job of the page before. */
-  readonly after?: { readonly createdAt: string; readonly jobId: string };
-}
-
-/** Jobs of a vault, newest first. */
-export async function listJobs(db: Queryable, page: JobPage): Promise<readonly JobRecord[]> {
-  const after =
-    page.after === undefined ? sql`true` : sql`(created_at, job_id) < (${page.after.createdAt}::timestamptz, ${page.after.jobId}::uuid)`;
-  const found = await sql<JobRow>`select ${jobColumns} from jobs where scope = ${page.scope} and ${after}
-    order by created_at desc, job_id desc limit ${page.limit}`.execute(db);
-  return found.rows.map(toJob);
-}
-
 interface StepRow {
+  job_id: string;
   name: string;
   title: string;
   position: number;
@@ -260,22 +245,18 @@ interface StepRow {
 }
 
 export async function readSteps(db: Queryable, jobId: string): Promise<readonly StepRecord[]> {
-  const found = await sql<StepRow>`select name, title, position, state, undo_state, attempt_count, undo_attempt_count, evidence, fault,
-    undo_fault, started_at, ended_at from job_steps where job_id = ${jobId} order by position, name`.execute(db);
-  return found.rows.map((row) => ({
-    name: row.name,
-    title: row.title,
-    position: row.position,
-    state: row.state,
-    undoState: row.undo_state,
-    attemptCount: row.attempt_count,
-    undoAttemptCount: row.undo_attempt_count,
-    evidence: row.evidence,
-    ...(row.fault === null ? {} : { fault: row.fault }),
-    ...(row.undo_fault === null ? {} : { undoFault: row.undo_fault }),
-    ...(row.started_at === null ? {} : { startedAt: row.started_at }),
-    ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
-  }));
+  return (await readStepsOf(db, [jobId])).get(jobId) ?? [];
+}
+
+/** Steps of several jobs, each in its order, by one question. */
+export async function readStepsOf(db: Queryable, jobIds: readonly string[]): Promise<ReadonlyMap<string, readonly StepRecord[]>> {
+  if (jobIds.length === 0) return new Map();
+  const found =
+    await sql<StepRow>`select job_id, name, title, position, state, undo_state, attempt_count, undo_attempt_count, evidence, fault,
+    undo_fault, started_at, ended_at from job_steps where job_id = any(${jobIds}::uuid[]) order by job_id, position, name`.execute(db);
+  const steps = new Map<string, StepRecord[]>();
+  for (const row of found.rows) steps.set(row.job_id, [...(steps.get(row.job_id) ?? []), toStep(row)]);
+  return steps;
 }
 
 export async function readLog(db: Queryable, jobId: string): Promise<readonly JobLogLine[]> {
@@ -285,7 +266,7 @@ export async function readLog(db: Queryable, jobId: string): Promise<readonly Jo
   return found.rows;
 }
 
-function toJob(row: JobRow): JobRecord {
+export function toJob(row: JobRow): JobRecord {
   return {
     jobId: row.job_id,
     kind: row.kind,
@@ -303,6 +284,23 @@ function toJob(row: JobRow): JobRecord {
     ...(row.restart_of === null ? {} : { restartOf: row.restart_of }),
     ...(row.restarted_as === null ? {} : { restartedAs: row.restarted_as }),
     ...(row.fault === null ? {} : { fault: row.fault }),
+    ...(row.started_at === null ? {} : { startedAt: row.started_at }),
+    ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
+  };
+}
+
+function toStep(row: StepRow): StepRecord {
+  return {
+    name: row.name,
+    title: row.title,
+    position: row.position,
+    state: row.state,
+    undoState: row.undo_state,
+    attemptCount: row.attempt_count,
+    undoAttemptCount: row.undo_attempt_count,
+    evidence: row.evidence,
+    ...(row.fault === null ? {} : { fault: row.fault }),
+    ...(row.undo_fault === null ? {} : { undoFault: row.undo_fault }),
     ...(row.started_at === null ? {} : { startedAt: row.started_at }),
     ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),
   };

@@ -18,3 +18,9 @@ export function affectedTypeOf(resourceId: string): string {
   const segment = resourceId.split("/").at(-2)?.toLowerCase() ?? "";
   return Object.entries(types).find(([name]) => name === segment)?.[1] ?? "Other";
 }
+
+/** Path segments whose objects are of the given kinds; undefined where a kind is unknown. */
+export function segmentsOf(kinds: readonly string[]): readonly string[] | undefined {
+  const found = kinds.map((kind) => Object.entries(types).filter(([, type]) => type.toLowerCase() === kind.toLowerCase()));
+  return found.some((entries) => entries.length === 0) ? undefined : found.flat().map(([segment]) => segment);
+}

@@ -1,8 +1,7 @@
 // Events of a vault as ARM clients see them.
 
 import { z } from "zod";
-import { fromTimestamp } from "../../base/clock.ts";
-import { Fault, type FaultReport } from "../../contract/errors.ts";
+import type { FaultReport } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { EventPlace, EventWish, HubEvent } from "../db/events.ts";
@@ -10,34 +9,41 @@ import type { JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
 import { affectedTypeOf } from "./affected-type.ts";
 import { eventType, provider, vaultOf } from "./names.ts";
-import { parseQueryFilter, timeOf } from "./query-filter.ts";
+import { queryGrammar, queryValues, type QueryValues } from "./query-filter.ts";
 
 const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-const fields = [
-  "eventCode",
-  "severity",
-  "eventType",
-  "fabricName",
-  "affectedObjectFriendlyName",
-  "affectedObjectCorrelationId",
-  "startTime",
-  "endTime",
-] as const;
+/** The fields of the SDK's EventQueryParameter. */
+const grammar = queryGrammar({
+  texts: {
+    eventCode: "eventCode",
+    severity: "severity",
+    eventType: "eventType",
+    fabricName: "fabricId",
+    affectedObjectFriendlyName: "affectedObjectFriendlyName",
+    affectedObjectCorrelationId: "affectedObjectCorrelationId",
+  },
+  time: "timeOfOccurrence",
+});
 
 export function eventResource({ events }: HubServices): ResourceType {
   return defineResource({
     type: eventType,
     within: "parent",
     properties: z.record(z.string(), z.unknown()),
+    filter: grammar,
     source: {
       get: async ({ id }) => {
         const name = id.name.toLowerCase();
         const event = uuidPattern.test(name) ? await events.find(vaultOf(id).key, name) : undefined;
         return event === undefined ? undefined : present(vaultOf(id), event);
       },
-      list: async ({ id, query }, { after, countMax }) => {
+      list: async ({ id, query }, { after, countMax, filter }) => {
         const vault = vaultOf(id);
-        const page = await events.list(vault.key, { countMax, after: parsePlace(after), wish: parseWish(query["$filter"]) });
+        const page = await events.list(vault.key, {
+          countMax,
+          after: parsePlace(after),
+          wish: parseWish(queryValues(filter, query["$filter"])),
+        });
         const { next } = page;
         return {
           items: page.events.map((event) => present(vault, event)),
@@ -48,12 +54,9 @@ export function eventResource({ events }: HubServices): ResourceType {
   });
 }
 
-/** The fields of the SDK's EventQueryParameter. */
-function parseWish(text: string | undefined): EventWish {
-  const given = parseQueryFilter(text, fields);
+function parseWish(given: QueryValues): EventWish {
   const { eventCode, severity, eventType: kind, fabricName, affectedObjectFriendlyName, affectedObjectCorrelationId } = given;
-  const startAt = timeOf(given, "startTime");
-  const endAt = timeOf(given, "endTime");
+  const { startTime, endTime } = given;
   return {
     ...(eventCode === undefined ? {} : { code: eventCode }),
     ...(severity === undefined ? {} : { severity }),
@@ -61,18 +64,18 @@ function parseWish(text: string | undefined): EventWish {
     ...(fabricName === undefined ? {} : { fabric: fabricName }),
     ...(affectedObjectFriendlyName === undefined ? {} : { affectedName: affectedObjectFriendlyName }),
     ...(affectedObjectCorrelationId === undefined ? {} : { affectedId: affectedObjectCorrelationId }),
-    ...(startAt === undefined ? {} : { startAt }),
-    ...(endAt === undefined ? {} : { endAt }),
+    ...(startTime === undefined ? {} : { startAt: startTime }),
+    ...(endTime === undefined ? {} : { endAt: endTime }),
   };
 }
 
+/** What the router gave out as the next page; anything else is told as a token that is not of this list. */
+const placeShape = z.object({ at: z.iso.datetime(), eventId: z.guid() });
+
 function parsePlace(after: string | undefined): EventPlace | undefined {
   if (after === undefined) return undefined;
-  const [at = "", eventId = ""] = after.split(" ");
-  if (!Number.isNaN(fromTimestamp(at)) && uuidPattern.test(eventId)) return { at, eventId };
-  throw new Fault("InputInvalid", "could not list events: the page token is not one of this list", {
-    action: "call the nextLink of the page before as it was answered, or begin again without it",
-  });
+  const [at, eventId] = after.split(" ");
+  return placeShape.parse({ at, eventId });
 }
 
 function present(vault: ResourceId, event: HubEvent): JsonObject {

@@ -1,36 +1,38 @@
-// $filter of jobs and events, as the query parameters of Azure's clients become text: "name eq 'value'" joined by "and".
+// $filter of jobs and events, as Azure's clients turn their query parameters into text: equalities joined by "and".
 
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
+import { refuseFilter, type Comparison, type Filter, type FilterGrammar } from "../api/filter.ts";
 
-const charactersMax = 4000;
-const partPattern = /\s*(\w+)\s+(eq|ge|le)\s+(?:datetime)?(?:'((?:[^']|'')*)'|([\w:.+-]+))\s*(and\s|$)/iy;
+export type QueryValues = Readonly<Partial<Record<string, string>>>;
+
+/** Fields by name, with the place of their value in the answer. startTime and endTime are bounds on one time. */
+export function queryGrammar(wanted: { readonly texts: Readonly<Record<string, string>>; readonly time: string }): FilterGrammar {
+  const texts = Object.entries(wanted.texts).map(([name, property]) => [name, { kind: "text", path: ["properties", property] }] as const);
+  const time = { kind: "time", path: ["properties", wanted.time] } as const;
+  return { fields: { ...Object.fromEntries(texts), startTime: time, endTime: time } };
+}
 
 /**
- * The values by field; fields are compared without case. startTime may be written with eq or ge, endTime with eq or le: both mean a bound.
- * Throws InputInvalid for anything else, because a part that is not understood must not be dropped.
+ * The values by field. startTime may be written with eq or ge, endTime with eq or le: both mean a bound. Throws InvalidFilter for what else
+ * the grammar reads (or, ne, a field twice): a part must not be dropped.
  */
-export function parseQueryFilter<Field extends string>(
-  text: string | undefined,
-  fields: readonly Field[],
-): Readonly<Partial<Record<Field, string>>> {
-  const values: Partial<Record<Field, string>> = {};
-  if (text === undefined || text.trim() === "") return values;
-  if (text.length > charactersMax) throw refused(text, `it is longer than ${charactersMax} characters`);
-  partPattern.lastIndex = 0;
-  for (let isMore = true; isMore;) {
-    const at = partPattern.lastIndex;
-    const found = partPattern.exec(text);
-    if (found === null) throw refused(text, `it cannot be read from character ${at + 1} on`, fields);
-    const [, name = "", operator = "", quoted, bare, joint = ""] = found;
-    const field = fields.find((each) => each.toLowerCase() === name.toLowerCase());
-    if (field === undefined) throw refused(text, `the field ${name} cannot be filtered here`, fields);
-    if (!operatorsOf(field).includes(operator.toLowerCase())) throw refused(text, `${operator} is not known for the field ${field}`);
-    if (values[field] !== undefined) throw refused(text, `the field ${field} is named twice`);
-    values[field] = quoted?.replaceAll("''", "'") ?? bare ?? "";
-    isMore = joint !== "";
+export function queryValues(filter: Filter | undefined, text = ""): QueryValues {
+  const values: Partial<Record<string, string>> = {};
+  for (const part of partsOf(filter, text)) {
+    const { field, operator, value } = part;
+    if (!operatorsOf(field).includes(operator)) refuseFilter(text, `${operator} is not known here for the field ${field}`);
+    if (values[field] !== undefined) refuseFilter(text, `the field ${field} is named twice`);
+    values[field] = typeof value === "number" ? toTimestamp(value) : String(value);
   }
   return values;
+}
+
+function partsOf(filter: Filter | undefined, text: string): readonly Comparison[] {
+  if (filter === undefined) return [];
+  if (filter.kind === "compare") return [filter];
+  if (filter.kind === "and") return filter.parts.flatMap((part) => partsOf(part, text));
+  return refuseFilter(text, "comparisons may only be joined by and here");
 }
 
 function operatorsOf(field: string): readonly string[] {
@@ -38,23 +40,14 @@ function operatorsOf(field: string): readonly string[] {
   return field === "endTime" ? ["eq", "le"] : ["eq"];
 }
 
-/** RFC 3339 in UTC, from any form that Azure's clients write; a time without a zone is UTC. */
-export function timeOf<Field extends string>(values: Readonly<Partial<Record<Field, string>>>, field: Field): string | undefined {
-  const text = values[field];
-  return text === undefined ? undefined : parseQueryTime(text, field);
-}
-
-function parseQueryTime(text: string, field: string): string {
+/** RFC 3339 in UTC of a time in a body; one without a zone is UTC. */
+export function parseQueryTime(text: string, field: string): string {
   const isTime = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?$/i.test(text);
   const isZoned = /[T ].*(Z|[+-]\d{2}:?\d{2})$/i.test(text) || !/[T ]/i.test(text);
   const ms = isTime ? fromTimestamp(isZoned ? text : `${text}Z`) : Number.NaN;
-  if (Number.isNaN(ms)) throw refused(text, `${field} is not a time such as 2026-01-31T09:30:00Z`);
-  return toTimestamp(ms);
-}
-
-function refused(text: string, reason: string, fields: readonly string[] = []): Fault {
-  return new Fault("InputInvalid", `could not read the filter: ${reason}`, {
-    evidence: { filter: text.slice(0, 300), ...(fields.length === 0 ? {} : { fields }) },
-    action: "write name eq 'value', joined by and",
+  if (!Number.isNaN(ms)) return toTimestamp(ms);
+  throw new Fault("InputInvalid", `could not read ${field}: it is not a time`, {
+    evidence: { given: text.slice(0, 100) },
+    action: "write it like 2026-01-31T09:30:00Z",
   });
 }
