@@ -28,7 +28,8 @@ export interface OrderState {
 /** The job that gives an order and its transaction. */
 export interface OrderOrigin {
   readonly db: Kysely<Tables>;
-  readonly jobId: string;
+  /** The order is withdrawn with this job; null for one that outlives its job. */
+  readonly jobId: string | null;
 }
 
 export interface OrderQueue {

@@ -14,7 +14,12 @@ export interface PointCatalogue {
   list(
     vaultId: string,
     machineId: MachineId,
-    page: { readonly countMax: number; readonly before?: PointId | undefined },
+    page: {
+      readonly countMax: number;
+      readonly before?: PointId | undefined;
+      /** Only these; all unless told. */
+      readonly consistencies?: readonly SealedPointReport["consistency"][];
+    },
   ): Promise<readonly SealedPointReport[]>;
   removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
 }
@@ -56,6 +61,7 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
         .select("report")
         .where("vault_key", "=", vaultId.toLowerCase())
         .where("machine_id", "=", machineId);
+      if (page.consistencies !== undefined) query = query.where("consistency", "in", page.consistencies);
       if (last !== undefined)
         query = query.where((where) =>
           where.or([

@@ -58,6 +58,17 @@ export async function settleOrder(
   return "never given";
 }
 
+/** Leaves an order for an appliance that is silent: given when it comes back, also after the job's end; nothing waits for it. */
+export async function leaveOrder(services: HubServices, context: StepContext<object, object>, wish: OrderWish): Promise<void> {
+  const orderId = orderIdOf(context.jobId, `${wish.label}/1`);
+  const order: ApplianceOrder = { ...wish.draft, orderId, fencingNumber: context.fence };
+  await context.write(async (db) => await services.orders.enqueue(parseApplianceId(wish.applianceId), order, { db, jobId: null }));
+}
+
+export function isWithdrawn(result: ApplianceOrderResult): boolean {
+  return result.outcome === "failed" && result.fault.id === "OrderWithdrawn";
+}
+
 /** UUID that follows from the job and the label, so that a step that runs again asks for the same order. */
 function orderIdOf(jobId: string, label: string): OrderId {
   const hex = createHash("sha256").update(`${jobId}/${label}`).digest("hex");

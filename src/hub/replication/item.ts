@@ -19,6 +19,8 @@ export const protectionStates = [
   "UnplannedFailoverInitiated",
   "UnplannedFailoverFailed",
   "UnplannedFailoverCommitPending",
+  "ChangeRecoveryPointInitiated",
+  "ChangeRecoveryPointFailed",
   "CancelFailoverInProgressOnRecovery",
   "CancelFailoverFailedOnRecovery",
   "CommitFailoverInProgressOnRecovery",
@@ -72,6 +74,10 @@ export const itemShape = z.object({
   failover: landingShape.optional(),
   lastSuccessfulTestFailoverTime: z.string().optional(),
   lastSuccessfulFailoverTime: z.string().optional(),
+  /** Kind of the job that changes the replication while the states stay as they are: a resynchronisation, disks, the agent. */
+  busyWith: z.string().optional(),
+  /** Last time that the whole source was compared with the replica, and what had to be repaired. */
+  resync: z.object({ endedAt: z.string(), startedAt: z.string(), repairedBlockCount: z.number() }).optional(),
   scenario: z.object({ scenarioName: z.string(), jobId: z.string(), startTime: z.string() }).optional(),
   /** Faults of the last job, cleared by the next success. */
   faults: z.array(faultReportShape).default([]),
@@ -119,61 +125,6 @@ export async function findItemWithLanded(db: Queryable, id: string): Promise<Ite
 /** What a job's end means for the item's health: the faults of a failure, none after a success. */
 export function faultsOf(outcome: JobOutcome): FaultReport[] {
   return outcome.kind === "succeeded" ? [] : [outcome.fault, ...outcome.undoFaults];
-}
-
-/** What a person may do now. */
-export function allowedOperations(item: Item): readonly string[] {
-  switch (item.protectionState) {
-    case "EnablingProtection":
-    case "InitialReplicationInProgress":
-    case "UnplannedFailoverInitiated":
-    case "CancelFailoverInProgressOnRecovery":
-    case "CommitFailoverInProgressOnRecovery":
-    case "DisablingProtection":
-      return [];
-    case "EnablingFailed":
-    case "DisablingFailed":
-      return ["DisableProtection"];
-    case "Protected":
-      return operationsWhileProtected(item.testFailoverState);
-    case "UnplannedFailoverFailed":
-    case "CancelFailoverFailedOnRecovery":
-      return ["CancelFailover"];
-    case "UnplannedFailoverCommitPending":
-    case "CommitFailoverFailedOnRecovery":
-      return ["Commit", "CancelFailover"];
-    case "CommitFailoverCompleted":
-      return ["CompleteMigration", "DisableProtection"];
-  }
-}
-
-function operationsWhileProtected(state: TestFailoverState): readonly string[] {
-  switch (state) {
-    case "None":
-    case "TestMigrationFailed":
-      return ["TestFailover", "UnplannedFailover", "DisableProtection"];
-    case "TestMigrationSucceeded":
-      return ["TestFailoverCleanup"];
-    case "TestMigrationInProgress":
-    case "TestMigrationCleanupInProgress":
-      return [];
-  }
-}
-
-/** Throws StateConflict unless the operation is allowed now; the evidence says what is. */
-export function requireOperation(item: Item, operation: string, doing: string): void {
-  const allowed = allowedOperations(item);
-  if (allowed.includes(operation)) return;
-  const action =
-    item.testFailoverState === "TestMigrationSucceeded"
-      ? "clean up the test migration first"
-      : allowed.length > 0
-        ? `what can be done now: ${allowed.join(", ")}`
-        : "wait for the job that is under way";
-  throw new Fault("StateConflict", `could not ${doing} ${item.machineName}: it is ${item.protectionState}`, {
-    evidence: { protectionState: item.protectionState, testFailoverState: item.testFailoverState, allowedOperations: [...allowed] },
-    action,
-  });
 }
 
 function keyOf(id: ResourceId | string): string {

@@ -15,6 +15,22 @@ const migrated = async (trial: TrialSite): Promise<void> => {
   await trial.run("POST", `${trial.item}/unplannedFailover`, migrateBody);
 };
 
+/** The oldest point cannot boot, the one that the machine migrated from can. */
+const migratedWithBadPoint = async (trial: TrialSite): Promise<void> => {
+  const bytes = trial.site.sources[0]?.disks[0]?.content.bytes;
+  const mark = bytes?.slice(0, 16) ?? new Uint8Array();
+  bytes?.fill(1, 0, 16);
+  await enable(trial);
+  bytes?.set(mark);
+  await trial.run("POST", `${trial.item}/unplannedFailover`, migrateBody);
+};
+const applyOldest = async (trial: TrialSite): Promise<string> => {
+  const recoveryPointId = (await trial.points()).at(-1);
+  return await trial.begin("POST", `${trial.item}/applyRecoveryPoint`, {
+    properties: { recoveryPointId, providerSpecificDetails: details },
+  });
+};
+
 export const killCases: readonly KillCase[] = [
   {
     ...{ kind: "EnableProtection", name: "protects", ends: "succeeded" },
@@ -57,6 +73,25 @@ export const killCases: readonly KillCase[] = [
     prepare: enable,
     harm: (site) => void site.sources[0]?.disks[0]?.content.bytes.fill(1, 0, 16),
     begin: migrate,
+  },
+  {
+    ...{ kind: "UnplannedFailover", name: "lands from an earlier point", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) =>
+      await trial.begin("POST", `${trial.item}/unplannedFailover`, {
+        properties: { providerSpecificDetails: { ...details, network: "prod", recoveryPointType: "LatestProcessed" } },
+      }),
+  },
+  { ...{ kind: "ApplyRecoveryPoint", name: "lands anew", ends: "succeeded" }, prepare: migrated, begin: applyOldest },
+  {
+    ...{ kind: "ApplyRecoveryPoint", name: "the point does not boot", ends: "failed" },
+    prepare: migratedWithBadPoint,
+    begin: applyOldest,
+  },
+  {
+    ...{ kind: "RepairReplication", name: "compares", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/repairReplication`),
   },
   {
     ...{ kind: "CommitFailover", name: "commits", ends: "succeeded" },

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { sql } from "kysely";
+import { z } from "zod";
 import { systemClock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
@@ -29,6 +30,8 @@ export interface TrialSite {
   begin(method: string, path: string, body?: object): Promise<string>;
   /** As begin, and waits until the job has succeeded. */
   run(method: string, path: string, body?: object): Promise<void>;
+  /** Ids of the machine's recovery points, newest first. */
+  points(): Promise<readonly string[]>;
 }
 
 export interface KillCase {
@@ -193,7 +196,15 @@ function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
   };
   const run = async (method: string, path: string, body?: object): Promise<void> =>
     assert.equal(await untilEnded(database, await begin(method, path, body)), "succeeded", path);
-  return { site, infrastructureId, item: `${site.container}/replicationProtectedItems/${infrastructureId}`, begin, run };
+  const item = `${site.container}/replicationProtectedItems/${infrastructureId}`;
+  const points = async (): Promise<readonly string[]> => {
+    const { body } = await hub.call("GET", `${item}/recoveryPoints`);
+    return z
+      .object({ value: z.array(z.object({ name: z.string() })) })
+      .parse(body)
+      .value.map(({ name }) => name);
+  };
+  return { site, infrastructureId, item, begin, run, points };
 }
 
 /** Body of the call that protects the machine. */

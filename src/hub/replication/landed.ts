@@ -56,7 +56,8 @@ export async function landedUnfilled(db: Queryable): Promise<readonly object[]> 
     where m.type = ${machineType.toLowerCase()} and not (m.properties->>'purpose' = 'migrated' and m.provisioning_state = 'Succeeded'
       and not exists (select 1 from jobs j where j.ended_at is null and lower(j.target_id) = lower(m.properties->>'itemId'))
       and not exists (select 1 from resources i where i.key = lower(m.properties->>'itemId')
-        and i.properties->>'protectionState' in ('UnplannedFailoverFailed', 'UnplannedFailoverInitiated', 'CancelFailoverFailedOnRecovery')))
+        and i.properties->>'protectionState' in ('UnplannedFailoverFailed', 'UnplannedFailoverInitiated', 'CancelFailoverFailedOnRecovery',
+          'ChangeRecoveryPointInitiated', 'ChangeRecoveryPointFailed')))
     order by m.key`.execute(db);
   return found.rows.map((row) => row.properties);
 }

@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
+import { withRetry } from "../../base/retry.ts";
 import type { MachineFacts } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { PointId } from "../../contract/ids.ts";
@@ -164,6 +165,39 @@ export async function probeLanded<State extends LaunchState>(
     probeBody: outcome.body.slice(0, probeBodyCharactersMax),
     ...describeStatus(status),
   };
+}
+
+const fillAttemptsMax = 10;
+
+/** Copies what still depends on the recovery point, until the machine stands by itself. */
+export async function fillLanded(
+  world: Replication,
+  context: StepContext<object, object>,
+  name: string,
+): Promise<{ readonly filledAt: string }> {
+  const { services, target, landings } = world;
+  const totalBytes = Math.max(1, (await target.status(name)).bytesToFill);
+  let told: Promise<void> = Promise.resolve();
+  const tell = (bytesLeft: number): void => {
+    // One report at a time; a failed one shows in the await below.
+    told = told.then(async () => await context.progress(100 - (100 * bytesLeft) / totalBytes, `${bytesLeft} bytes to copy`));
+  };
+  await withRetry(
+    {
+      clock: services.clock,
+      attemptsMax: fillAttemptsMax,
+      firstWaitMs: 500,
+      waitMaxMs: 30_000,
+      isTransient: (error) => error instanceof Fault && error.retry !== "never",
+      signal: context.signal,
+    },
+    async () => await landings.fill(authorityOf(context), name, tell, context.signal),
+  );
+  await told;
+  const { bytesToFill, power } = await target.status(name);
+  if (bytesToFill > 0 || power !== "running")
+    throw new Fault("ProbeFailed", `the machine ${name} does not stand by itself`, { evidence: { bytesToFill, power } });
+  return { filledAt: toTimestamp(services.clock.nowMs()) };
 }
 
 function describeStatus(status: { readonly addresses: readonly string[]; readonly serialTail: string }): LaunchState {

@@ -115,7 +115,7 @@ describe("a migration", { concurrency: 4 }, () => {
     const item1 = await get(hub, item);
     assert.equal(item1.protectionState, "Protected");
     assert.equal(item1["replicationHealth"], "Normal");
-    assert.deepEqual(item1.allowedOperations, ["TestFailover", "UnplannedFailover", "DisableProtection"]);
+    assert.deepEqual(item1.allowedOperations, ["TestFailover", "UnplannedFailover", "DisableProtection", "RepairReplication"]);
     assert.equal((await list(hub, `${simVault}/replicationProtectedItems`)).length, 1);
     assert.equal((await list(hub, `${item}/recoveryPoints`)).length, 1);
 

@@ -1,8 +1,6 @@
 // A protected item as ARM clients see it: documented states, health and details, from the stored item and what its appliance last said.
 
-import { fromTimestamp } from "../../base/clock.ts";
 import type { AgentState } from "../../contract/agent-control.ts";
-import type { FaultReport } from "../../contract/errors.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import type { MachineState } from "../db/appliances.ts";
 import { openResourceStore, presentResource, type JsonObject, type Resource } from "../db/resources.ts";
@@ -10,14 +8,14 @@ import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
 import { openHealthErrors } from "../db/health-errors.ts";
 import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
-import { allowedOperations, parseItem, type Item } from "./item.ts";
+import { healthOf } from "./item-health.ts";
+import { allowedOperations } from "./item-operations.ts";
+import { parseItem, type Item } from "./item.ts";
 import { containerName, itemType, landedId, protectableType, provider, vaultOf } from "./names.ts";
 import { parseApplianceId } from "../../contract/ids.ts";
 import type { Replication } from "./world.ts";
 
 const mebibyte = 1 << 20;
-/** An agent or appliance that has not been heard of for this long is critical (documented: 15 minutes). */
-const silentMs = 15 * 60_000;
 
 /** The item's properties as answered. */
 export async function presentItem(services: HubServices, resource: Resource): Promise<JsonObject> {
@@ -29,7 +27,7 @@ export async function presentItem(services: HubServices, resource: Resource): Pr
   const applianceId = parseApplianceId(item.applianceId);
   const appliance = await services.appliances.find(applianceId);
   const raised = await openHealthErrors(services.database.db, resource.id.key);
-  const health = healthOf(item, machine, nowMs);
+  const health = healthOf({ item, machine, nowMs, resource });
   const container = resource.id.parentText;
   return {
     friendlyName: item.machineName,
@@ -46,8 +44,8 @@ export async function presentItem(services: HubServices, resource: Resource): Pr
     testFailoverStateDescription: item.testFailoverState.replaceAll(/([a-z])([A-Z])/g, "$1 $2"),
     allowedOperations: allowedOperations(item),
     replicationHealth: worseLevel(health.level, healthLevel(raised)),
-    failoverHealth: item.faults.length > 0 ? "Warning" : "Normal",
-    healthErrors: [...raised.map(presentHealthError), ...health.errors.map((fault) => toHealthError(fault, resource.updatedAt))],
+    failoverHealth: health.failoverLevel,
+    healthErrors: [...raised.map(presentHealthError), ...health.errors],
     policyId: `${vault.text}/replicationPolicies/${item.policyName}`,
     policyFriendlyName: item.policyName,
     ...(item.lastSuccessfulFailoverTime === undefined ? {} : { lastSuccessfulFailoverTime: item.lastSuccessfulFailoverTime }),
@@ -152,56 +150,6 @@ function percentOf(state: AgentState | undefined): number {
   const sizeBytes = state.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0);
   const copiedBytes = state.disks.reduce((sum, disk) => sum + disk.copiedBytes, 0);
   return sizeBytes === 0 ? 0 : Math.floor((100 * copiedBytes) / sizeBytes);
-}
-
-interface ItemHealth {
-  readonly level: "None" | "Normal" | "Warning" | "Critical";
-  readonly errors: readonly FaultReport[];
-}
-
-function healthOf(item: Item, machine: MachineState | undefined, nowMs: number): ItemHealth {
-  const agentFault = machine?.report.state.fault;
-  const errors = [...item.faults, ...(agentFault === undefined ? [] : [agentFault])];
-  switch (item.protectionState) {
-    case "EnablingProtection":
-    case "InitialReplicationInProgress":
-    case "Protected": {
-      const isSilent = machine !== undefined && nowMs - fromTimestamp(machine.lastSeenAt) > silentMs;
-      if (isSilent || agentFault !== undefined) return { level: "Critical", errors };
-      return { level: errors.length > 0 ? "Warning" : item.protectionState === "Protected" ? "Normal" : "None", errors };
-    }
-    case "EnablingFailed":
-    case "DisablingFailed":
-    case "UnplannedFailoverFailed":
-    case "CancelFailoverFailedOnRecovery":
-    case "CommitFailoverFailedOnRecovery":
-      return { level: "Critical", errors };
-    case "UnplannedFailoverInitiated":
-    case "UnplannedFailoverCommitPending":
-    case "CancelFailoverInProgressOnRecovery":
-    case "CommitFailoverInProgressOnRecovery":
-    case "CommitFailoverCompleted":
-    case "DisablingProtection":
-      return { level: "None", errors };
-  }
-}
-
-/** The documented health error, from a Fault. */
-function toHealthError(fault: FaultReport, at: string): JsonObject {
-  return {
-    errorSource: "Watari",
-    errorType: "ReplicationError",
-    errorLevel: "Error",
-    errorCategory: "Replication",
-    errorCode: fault.id,
-    errorId: fault.id,
-    summaryMessage: fault.message,
-    errorMessage: fault.message,
-    possibleCauses: fault.causes.join("; "),
-    recommendedAction: fault.action,
-    creationTimeUtc: at,
-    customerResolvability: "NotAllowed",
-  };
 }
 
 /** The item as a job's operation answers it when it ends. */

@@ -11,6 +11,8 @@ import { defineDisableProtection } from "./disable-protection.ts";
 import { defineEnableProtection } from "./enable-protection.ts";
 import { defineExportPoint } from "./export-point.ts";
 import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
+import { defineApplyPoint } from "./apply-point.ts";
+import { defineRepairReplication } from "./repair-replication.ts";
 import { itemResource } from "./item-type.ts";
 import { startEventRetention } from "./event-retention.ts";
 import { eventResource } from "./event-type.ts";
@@ -116,6 +118,8 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineExportPoint(world),
     defineUpdatePolicy(world),
     defineRefreshProvider(world),
+    defineRepairReplication(world),
+    defineApplyPoint(world),
   ];
 }
 

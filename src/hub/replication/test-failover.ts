@@ -2,23 +2,15 @@
 
 import { z } from "zod";
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
-import { Fault } from "../../contract/errors.ts";
-import { parseMachineId, parsePointId } from "../../contract/ids.ts";
+import { parsePointId } from "../../contract/ids.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
+import { newestPoint, openPointOf } from "./choose-point.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
 import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
-import {
-  hydrationEvidence,
-  launchFromPoint,
-  openPoint,
-  probeLanded,
-  probeShape,
-  removeLaunched,
-  type LaunchState,
-} from "./launch-steps.ts";
+import { hydrationEvidence, launchFromPoint, probeLanded, probeShape, removeLaunched, type LaunchState } from "./launch-steps.ts";
 import { landedId, toLandedName, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
@@ -103,20 +95,11 @@ export function defineTestFailover(world: Replication): JobKind {
 }
 
 async function choosePoint(world: Replication, context: StepContext<TestParameters, TestState>): Promise<TestState> {
-  const { itemId, pointId } = context.parameters;
-  const vault = vaultOf(parseResourceId(itemId));
+  const { itemId } = context.parameters;
   const item = await readItem(world.services.database.db, itemId);
-  const machineId = parseMachineId(item.machineId ?? "");
-  const [latest] = pointId === undefined ? await world.services.points.list(vault.key, machineId, { countMax: 1 }) : [];
-  const chosen = pointId ?? latest?.pointId;
-  if (chosen === undefined)
-    throw new Fault("ReplicationNotReady", `could not test ${item.machineName}: it has no recovery point`, { evidence: { machineId } });
-  const point = await openPoint(world, vault.text, chosen);
-  if (point.machineId !== machineId)
-    throw new Fault("InputInvalid", `could not test ${item.machineName}: the recovery point ${chosen} is another machine's`, {
-      evidence: { pointId: chosen },
-    });
-  return { pointId: chosen };
+  const pointId = context.parameters.pointId ?? (await newestPoint(world.services, { itemId, item, type: "LatestProcessed" }));
+  await openPointOf(world, { itemId, item, pointId });
+  return { pointId };
 }
 
 const cleanupParametersShape = z.object({ itemId: z.string(), landedName: z.string(), comments: z.string() });

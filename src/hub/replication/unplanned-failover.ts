@@ -2,16 +2,17 @@
 
 import { z } from "zod";
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
-import { withRetry } from "../../base/retry.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
-import { diskIdShape, digestShape } from "../../contract/shapes.ts";
+import { diskIdShape, digestShape, pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
-import { giveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
+import { giveOrder, isWithdrawn, leaveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
+import { openPointOf } from "./choose-point.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
-import { authorityOf, toNetwork } from "./landed.ts";
+import { toNetwork } from "./landed.ts";
 import {
+  fillLanded,
   hydrationEvidence,
   launchFromPoint,
   openPoint,
@@ -21,6 +22,7 @@ import {
   type LaunchState,
 } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
+import { requireSilentSource, type SourceSilence } from "./silent-source.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
 
@@ -31,6 +33,10 @@ const parametersShape = z.object({
   networkId: z.string(),
   landedName: z.string(),
   probe: probeShape.optional(),
+  /** The machine lands from this point, and what was written since is given up; absent: a final point is made of the frozen source. */
+  pointId: pointIdShape.optional(),
+  /** NotRequired: the site is lost. The source is proved silent in place of being switched off, and is switched off should it come back. */
+  sourceSiteOperations: z.enum(["Required", "NotRequired"]).default("Required"),
 });
 type Parameters = z.infer<typeof parametersShape>;
 
@@ -42,6 +48,10 @@ export interface FailoverState extends LaunchState {
   readonly rounds?: readonly { readonly pointId: string; readonly sentBytes: number }[];
   /** When the hub asked for the freeze: the source's downtime begins after it. */
   readonly quiesceOrderedAt?: string;
+  /** Of a migration to an earlier point: the time of that point, after which everything is given up. */
+  readonly pointTime?: string;
+  /** Why the source was taken to be off where it could not be asked. */
+  readonly sourceIsSilent?: SourceSilence;
   readonly quiescedAt?: string;
   readonly frozenMs?: number;
   readonly sourceRoots?: DiskRoots;
@@ -61,10 +71,10 @@ export function defineUnplannedFailover(world: Replication): JobKind {
     parameters: parametersShape,
     steps: [
       prepareStep(world),
-      verifyStep(world),
-      roundsStep(world),
-      quiesceStep(world),
-      compareStep(world),
+      ofFinalSync(verifyStep(world)),
+      ofFinalSync(roundsStep(world)),
+      ofFinalSync(quiesceStep(world)),
+      ofFinalSync(compareStep(world)),
       fenceStep(world),
       launchStep(world),
       probeStep(world),
@@ -100,21 +110,36 @@ function orderTo(world: Replication, context: Context, draft: OrderDraft, label:
   return { applianceId: context.parameters.applianceId, draft, label, waitSecondsMax, pollMs: world.limits.pollMs };
 }
 
+/** A step of the final synchronisation: nothing to do where the machine lands from a point that is there already. */
+function ofFinalSync(step: Step): Step {
+  const { run, undo } = step;
+  return {
+    ...step,
+    run: async (context) => (context.parameters.pointId === undefined ? await run(context) : {}),
+    undo: typeof undo === "string" ? undo : async (context) => (context.parameters.pointId === undefined ? await undo(context) : undefined),
+  };
+}
+
 function prepareStep(world: Replication): Step {
   return {
     name: "prepare",
     title: "check that source, replica and target are ready",
     run: async (context) => {
-      const { itemId, landedName } = context.parameters;
+      const { itemId, landedName, pointId: given, sourceSiteOperations } = context.parameters;
       const item = await readItem(world.services.database.db, itemId);
-      await waitForDelta(world, context, item.machineName);
+      if (given === undefined) await waitForDelta(world, context, item.machineName);
+      const chosen = given === undefined ? undefined : await openPointOf(world, { itemId, item, pointId: given });
+      const silence = sourceSiteOperations === "Required" ? undefined : await requireSilentSource(world, { itemId, item });
       if ((await world.target.list()).includes(landedName))
         throw new Fault("StateConflict", `could not migrate ${item.machineName}: the target has a machine named ${landedName}`, {
           evidence: { landedName },
           action: "remove that machine, or give the item another target name",
           retry: "never",
         });
-      return {};
+      return {
+        ...(chosen === undefined ? {} : { pointId: chosen.pointId, pointTime: toTimestamp(chosen.timeMs) }),
+        ...(silence === undefined ? {} : { sourceIsSilent: silence }),
+      };
     },
     undo: "the checks only read",
   };
@@ -256,10 +281,19 @@ function fenceStep(world: Replication): Step {
     name: "fence",
     title: "switch the source off",
     run: async (context) => {
+      const { itemId, pointId, sourceSiteOperations } = context.parameters;
       const machineId = parseMachineId(context.parameters.machineId);
-      requireHold(world, context);
-      await giveOrder(services, context, orderTo(world, context, { kind: "fence", machineId }, "fence", limits.shortOrderSeconds));
-      requireHold(world, context);
+      const wish = orderTo(world, context, { kind: "fence", machineId }, "fence", limits.shortOrderSeconds);
+      if (sourceSiteOperations === "NotRequired") {
+        // Whoever comes back finds this order before anything else: the source is switched off as soon as its site is heard of.
+        await leaveOrder(services, context, wish);
+        const item = await readItem(services.database.db, itemId);
+        const sourceIsSilent = await requireSilentSource(world, { itemId, item });
+        return { sourceIsSilent, fencedAt: toTimestamp(services.clock.nowMs()) };
+      }
+      if (pointId === undefined) requireHold(world, context);
+      await giveOrder(services, context, wish);
+      if (pointId === undefined) requireHold(world, context);
       return { fencedAt: toTimestamp(services.clock.nowMs()) };
     },
     undo: async (context) => {
@@ -272,7 +306,8 @@ function fenceStep(world: Replication): Step {
         });
       const wish = { applianceId, label: "fence", waitSecondsMax: limits.shortOrderSeconds, pollMs: limits.pollMs };
       const given = await settleOrder(services, context, wish);
-      if (given === "never given") return;
+      // One that was off before is left off.
+      if (given === "never given" || isWithdrawn(given) || context.state.sourceIsSilent?.kind === "off") return;
       const unfence = orderTo(world, context, { kind: "unfence", machineId }, "unfence", limits.shortOrderSeconds);
       await giveOrder(services, context, { ...unfence, isRepeated: true });
       await context.log("the source was switched on again");
@@ -324,46 +359,20 @@ function probeStep(world: Replication): Step {
     weight: 2,
     run: async (context) => {
       const evidence = await probeLanded(world, context, context.parameters.probe);
-      const downtimeMs = fromTimestamp(evidence.probedAt ?? "") - fromTimestamp(stored(context.state, "quiesceOrderedAt"));
+      const downFrom = context.state.quiesceOrderedAt ?? stored(context.state, "fencedAt");
+      const downtimeMs = fromTimestamp(evidence.probedAt ?? "") - fromTimestamp(downFrom);
       return { ...evidence, downtimeSeconds: downtimeMs / 1000 };
     },
     undo: "a probe leaves nothing",
   };
 }
 
-const fillAttemptsMax = 10;
-
 function fillStep(world: Replication): Step {
-  const { services, target, landings } = world;
   return {
     name: "fill",
     title: "copy what still depends on the recovery point",
     weight: 6,
-    run: async (context) => {
-      const { landedName } = context.parameters;
-      const totalBytes = Math.max(1, (await target.status(landedName)).bytesToFill);
-      let told: Promise<void> = Promise.resolve();
-      const tell = (bytesLeft: number): void => {
-        // One report at a time; a failed one shows in the await below.
-        told = told.then(async () => await context.progress(100 - (100 * bytesLeft) / totalBytes, `${bytesLeft} bytes to copy`));
-      };
-      await withRetry(
-        {
-          clock: services.clock,
-          attemptsMax: fillAttemptsMax,
-          firstWaitMs: 500,
-          waitMaxMs: 30_000,
-          isTransient: (error) => error instanceof Fault && error.retry !== "never",
-          signal: context.signal,
-        },
-        async () => await landings.fill(authorityOf(context), landedName, tell, context.signal),
-      );
-      await told;
-      const { bytesToFill, power } = await target.status(landedName);
-      if (bytesToFill > 0 || power !== "running")
-        throw new Fault("ProbeFailed", `the machine ${landedName} does not stand by itself`, { evidence: { bytesToFill, power } });
-      return { filledAt: toTimestamp(services.clock.nowMs()) };
-    },
+    run: async (context) => await fillLanded(world, context, context.parameters.landedName),
     undo: "what was copied goes with the machine, which the launch's undo removes",
   };
 }

@@ -53,6 +53,8 @@ export interface ReplicationLimits {
   readonly roundBytesSmall: number;
   readonly roundsMax: number;
   readonly probeSeconds: number;
+  /** A site that was not heard of for so long counts as lost, when a person says so too. */
+  readonly silentSeconds: number;
   /** Looks at states that nothing tells of. */
   readonly pollMs: number;
 }
@@ -66,5 +68,6 @@ export const replicationLimits: ReplicationLimits = {
   roundBytesSmall: 4 << 20,
   roundsMax: 6,
   probeSeconds: 600,
+  silentSeconds: 900,
   pollMs: 1000,
 };

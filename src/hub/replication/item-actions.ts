@@ -1,0 +1,261 @@
+// The actions of a protected item: each is checked against the state and becomes a job, or is refused with what to call instead.
+
+import { Fault } from "../../contract/errors.ts";
+import type { PointId } from "../../contract/ids.ts";
+import { z } from "zod";
+import { defineAction, type ActionDefinition, type ActionOutcome } from "../api/resource-type.ts";
+import type { Resource } from "../db/resources.ts";
+import { newestPoint, requirePointOf, toPointId, type RecoveryPointType } from "./choose-point.ts";
+import { requireExportable } from "./export-point.ts";
+import {
+  applyBody,
+  cleanupBody,
+  exportBody,
+  failoverBody,
+  refuseOtherWays,
+  removeBody,
+  resolveBody,
+  testBody,
+  type ApplyBody,
+  type FailoverBody,
+  type TestBody,
+} from "./item-bodies.ts";
+import { resolveHealthErrors } from "./item-health.ts";
+import { requireOperation, type ItemOperation } from "./item-operations.ts";
+import { answerAtOnce, machineOf, startJob, type Accepted, type ItemCall } from "./item-start.ts";
+import { parseItem, type Item, type ProtectionState } from "./item.ts";
+import { defaultLandedName } from "./unplanned-failover.ts";
+import type { ReplicationFront } from "./world.ts";
+
+export function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
+  return { ...migrationActions(front), ...replicationActions(front), ...refusedActions };
+}
+
+function migrationActions(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
+  return {
+    testFailover: defineAction({
+      body: testBody,
+      run: async (call, body, resource) => await test(front, call, body.properties, resource),
+    }),
+    testFailoverCleanup: defineAction({
+      body: cleanupBody,
+      run: async (call, body, resource) => await cleanUp(front, call, body.properties?.comments ?? "", resource),
+    }),
+    unplannedFailover: defineAction({
+      body: failoverBody,
+      run: async (call, body, resource) => await migrate(front, call, body.properties, resource),
+    }),
+    applyRecoveryPoint: defineAction({
+      body: applyBody,
+      run: async (call, body, resource) => await applyPoint(front, call, body.properties, resource),
+    }),
+    failoverCommit: defineAction({
+      body: z.unknown(),
+      run: async (call, _body, resource) =>
+        await finish(front, call, resource, { operation: "Commit", kind: "CommitFailover", state: "CommitFailoverInProgressOnRecovery" }),
+    }),
+    failoverCancel: defineAction({
+      body: z.unknown(),
+      run: async (call, _body, resource) =>
+        await finish(front, call, resource, {
+          operation: "CancelFailover",
+          kind: "CancelFailover",
+          state: "CancelFailoverInProgressOnRecovery",
+        }),
+    }),
+  };
+}
+
+function replicationActions(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
+  return {
+    repairReplication: defineAction({
+      body: z.unknown(),
+      run: async (call, _body, resource) => {
+        const item = parseItem(resource.properties);
+        requireOperation(item, "RepairReplication", "resynchronize");
+        const change = { busyWith: "RepairReplication" };
+        return await startJob(front, call, item, { kind: "RepairReplication", parameters: machineOf(item), change });
+      },
+    }),
+    resolveHealthErrors: defineAction({
+      body: resolveBody,
+      run: async (_call, body, resource) => {
+        await resolveHealthErrors(
+          front,
+          resource,
+          body.properties.healthErrors.map((each) => each.healthErrorId),
+        );
+        return await answerAtOnce(front, resource, "ResolveHealthErrors");
+      },
+    }),
+    export: defineAction({
+      body: exportBody,
+      run: async (call, body, resource) => {
+        const item = parseItem(resource.properties);
+        requireExportable(item);
+        const { format, isHydrated, recoveryPointId } = body.properties.providerSpecificDetails;
+        const pointId = toPointId(recoveryPointId);
+        const parameters = { format, isHydrated, ...(pointId === undefined ? {} : { pointId }) };
+        return await startJob(front, call, item, { kind: "ExportPoint", parameters, change: {} });
+      },
+    }),
+    remove: defineAction({
+      body: removeBody,
+      run: async (call, body, resource) =>
+        await disable(front, call, resource, { reason: body.properties?.disableProtectionReason ?? "NotSpecified", isPurge: false }),
+    }),
+  };
+}
+
+/** Documented for other providers or for the way back. */
+const refusedActions: Readonly<Record<string, ActionDefinition>> = {
+  plannedFailover: refused("plan a failover of", "call unplannedFailover: it makes a final point of the frozen source and loses nothing"),
+  reProtect: refused(
+    "reverse the replication of",
+    "a migrated machine is not replicated back; before the commit, failoverCancel goes back",
+  ),
+  switchProvider: refused("switch the provider of", "keep InMageAzureV2: it is the one provider here"),
+  updateAppliance: refused(
+    "give another appliance to",
+    "call reassociateGateway of the fabric, or remove the item and enable it in the other appliance's fabric",
+  ),
+};
+
+function refused(doing: string, action: string): ActionDefinition {
+  return defineAction({
+    body: z.unknown(),
+    run: async (_call, _body, resource) => {
+      const { machineName } = parseItem(resource.properties);
+      return await Promise.reject(
+        new Fault("OperationNotSupported", `could not ${doing} ${machineName}: the provider InMageAzureV2 does not have it here`, {
+          action,
+        }),
+      );
+    },
+  });
+}
+
+async function test(front: ReplicationFront, call: ItemCall, body: TestBody, resource: Resource): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "TestFailover", "test the migration of");
+  refuseOtherWays(body);
+  const details = body.providerSpecificDetails;
+  const pointId = await wishedPoint(front, resource, item, details ?? {});
+  const asInput = body.networkType === "VmNetworkAsInput";
+  const networkId = details?.network ?? body.networkId ?? (asInput ? item.target.testNetworkId : undefined);
+  if (asInput && (networkId === undefined || networkId === ""))
+    throw new Fault("InputInvalid", `could not test the migration of ${item.machineName}: no network was named`, {
+      action: "give networkId, set selectedTfoAzureNetworkId on the item, or call with networkType NoNetworkAttachAsInput",
+    });
+  const parameters = {
+    ...(pointId === undefined ? {} : { pointId }),
+    ...(networkId === undefined ? {} : { networkId }),
+    ...(details?.probe === undefined ? {} : { probe: details.probe }),
+  };
+  return await startJob(front, call, item, {
+    kind: "TestFailover",
+    parameters,
+    change: { testFailoverState: "TestMigrationInProgress" },
+  });
+}
+
+async function cleanUp(front: ReplicationFront, call: ItemCall, comments: string, resource: Resource): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "TestFailoverCleanup", "clean up the test of");
+  const parameters = { landedName: item.test?.landedName ?? "", comments };
+  const change = { testFailoverState: "TestMigrationCleanupInProgress" } as const;
+  return await startJob(front, call, item, { kind: "TestFailoverCleanup", parameters, change });
+}
+
+async function migrate(front: ReplicationFront, call: ItemCall, body: FailoverBody, resource: Resource): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "UnplannedFailover", "migrate");
+  refuseOtherWays(body);
+  const { sourceSiteOperations, providerSpecificDetails: details } = body;
+  // Without the site nothing more can be sent: the latest point is the latest processed one.
+  const wish = sourceSiteOperations === "Required" ? details : { recoveryPointType: "LatestProcessed" as const, ...details };
+  const pointId = await wishedPoint(front, resource, item, wish, sourceSiteOperations === "NotRequired");
+  const networkId = details.network ?? item.target.networkId;
+  if (networkId === undefined || networkId === "")
+    throw new Fault("InputInvalid", `could not migrate ${item.machineName}: no network was named`, {
+      action: "set the network on the item (PATCH selectedRecoveryAzureNetworkId) or give it with the call",
+    });
+  const parameters = {
+    ...machineOf(item),
+    networkId,
+    landedName: defaultLandedName(item),
+    sourceSiteOperations,
+    ...(pointId === undefined ? {} : { pointId }),
+    ...(details.probe === undefined ? {} : { probe: details.probe }),
+  };
+  return await startJob(front, call, item, {
+    kind: "UnplannedFailover",
+    parameters,
+    change: { protectionState: "UnplannedFailoverInitiated" },
+  });
+}
+
+/** Undefined for "Latest", which each operation makes in its own way unless it needs a point that is there. */
+async function wishedPoint(
+  { services }: ReplicationFront,
+  resource: Resource,
+  item: Item,
+  wish: { readonly recoveryPointId?: string | undefined; readonly recoveryPointType?: RecoveryPointType | undefined },
+  mustExist = false,
+): Promise<PointId | undefined> {
+  const itemId = resource.id.text;
+  const pointId = toPointId(wish.recoveryPointId);
+  if (pointId !== undefined) {
+    await requirePointOf(services, { itemId, item, pointId });
+    return pointId;
+  }
+  const type = wish.recoveryPointType ?? "Latest";
+  return type === "Latest" && !mustExist ? undefined : await newestPoint(services, { itemId, item, type });
+}
+
+async function applyPoint(front: ReplicationFront, call: ItemCall, body: ApplyBody, resource: Resource): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "ChangePit", "change the recovery point of");
+  const { recoveryPointType, probe } = body.providerSpecificDetails;
+  if (body.recoveryPointId === undefined && recoveryPointType === undefined)
+    throw new Fault("InputInvalid", `could not change the recovery point of ${item.machineName}: none was named`, {
+      action: "give recoveryPointId, one of the item's recoveryPoints",
+    });
+  const pointId = await wishedPoint(front, resource, item, { recoveryPointId: body.recoveryPointId, recoveryPointType }, true);
+  const landedName = item.failover?.landedName ?? defaultLandedName(item);
+  return await startJob(front, call, item, {
+    kind: "ApplyRecoveryPoint",
+    parameters: { landedName, pointId, ...(probe === undefined ? {} : { probe }) },
+    change: { protectionState: "ChangeRecoveryPointInitiated" },
+  });
+}
+
+async function finish(
+  front: ReplicationFront,
+  call: ItemCall,
+  resource: Resource,
+  end: { readonly operation: ItemOperation; readonly kind: string; readonly state: ProtectionState },
+): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, end.operation, end.operation === "Commit" ? "commit the migration of" : "cancel the migration of");
+  const parameters = { ...machineOf(item), landedName: item.failover?.landedName ?? defaultLandedName(item) };
+  return await startJob(front, call, item, { kind: end.kind, parameters, change: { protectionState: end.state } });
+}
+
+/** Ends the replication: by `remove`, or by DELETE, which also works without the appliance and leaves behind what is on site. */
+export async function disable(
+  front: ReplicationFront,
+  call: ItemCall,
+  resource: Resource,
+  how: { readonly reason: string; readonly isPurge: boolean },
+): Promise<Accepted> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, how.reason === "MigrationComplete" ? "CompleteMigration" : "DisableProtection", "stop the replication of");
+  const { applianceId, machineId } = item;
+  const parameters = { applianceId, ...how, ...(machineId === undefined ? {} : { machineId }) };
+  return await startJob(front, call, item, {
+    kind: "DisableProtection",
+    parameters,
+    change: { protectionState: "DisablingProtection" },
+  });
+}

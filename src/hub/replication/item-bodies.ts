@@ -1,0 +1,99 @@
+// What clients send about protected items, parsed: the documented bodies of the provider, with our few extensions named as such.
+
+import { z } from "zod";
+import { Fault } from "../../contract/errors.ts";
+import { recoveryPointTypes } from "./choose-point.ts";
+import { exportDetailsShape } from "./export-point.ts";
+import { probeShape } from "./launch-steps.ts";
+import { provider } from "./names.ts";
+
+export const idText = z.string().max(2048);
+export const instanceType = z.literal(provider, `the provider must be ${provider}`);
+const direction = z.string().max(100).optional();
+
+/** Ours: where the machine lands and how it is probed, for one call. */
+const landingExtension = { network: z.string().max(200).optional(), probe: probeShape.optional() };
+const pointWish = {
+  recoveryPointId: idText.optional(),
+  /** Ours here; recovery plans have it as a documented field. */
+  recoveryPointType: z.enum(recoveryPointTypes).optional(),
+};
+
+export const testBody = z.object({
+  properties: z.looseObject({
+    failoverDirection: direction,
+    networkType: z.enum(["NoNetworkAttachAsInput", "VmNetworkAsInput"]).optional(),
+    networkId: idText.optional(),
+    providerSpecificDetails: z
+      .looseObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
+      .optional(),
+  }),
+});
+export type TestBody = z.infer<typeof testBody>["properties"];
+
+export const cleanupBody = z.object({ properties: z.looseObject({ comments: z.string().max(1000).optional() }).optional() });
+
+export const failoverBody = z.object({
+  properties: z.looseObject({
+    failoverDirection: direction,
+    sourceSiteOperations: z.enum(["Required", "NotRequired"]).default("Required"),
+    providerSpecificDetails: z
+      .looseObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
+      .default({ instanceType: provider }),
+  }),
+});
+export type FailoverBody = z.infer<typeof failoverBody>["properties"];
+
+export const applyBody = z.object({
+  properties: z.looseObject({
+    recoveryPointId: idText.optional(),
+    providerSpecificDetails: z.looseObject({
+      instanceType,
+      recoveryPointType: pointWish.recoveryPointType,
+      probe: landingExtension.probe,
+    }),
+  }),
+});
+export type ApplyBody = z.infer<typeof applyBody>["properties"];
+
+export const resolveBody = z.object({
+  properties: z.looseObject({
+    healthErrors: z
+      .array(z.looseObject({ healthErrorId: z.string().max(200) }))
+      .max(100)
+      .default([]),
+  }),
+});
+
+/** Ours: ARM has no word for disks as files. */
+export const exportBody = z.object({
+  properties: z.looseObject({ providerSpecificDetails: exportDetailsShape.extend({ instanceType }) }),
+});
+
+export const removeBody = z.object({
+  properties: z
+    .looseObject({
+      disableProtectionReason: z.enum(["NotSpecified", "MigrationComplete"]).default("NotSpecified"),
+      /** Documented for InMage alone, where it tells what becomes of a replica machine; there is none here. */
+      replicationProviderInput: z.looseObject({ instanceType: z.string().max(100) }).optional(),
+    })
+    .optional(),
+});
+
+/** Machines go one way here, and their system stays as it is. */
+export function refuseOtherWays(body: {
+  readonly failoverDirection?: string | undefined;
+  readonly providerSpecificDetails?: { readonly osUpgradeVersion?: string | undefined } | undefined;
+}): void {
+  if (body.failoverDirection !== undefined && body.failoverDirection.toLowerCase() !== "primarytorecovery")
+    throw new Fault("OperationNotSupported", `could not fail over in the direction ${body.failoverDirection}: machines are moved one way`, {
+      evidence: { failoverDirection: body.failoverDirection },
+      action: "call with failoverDirection PrimaryToRecovery; to go back before the commit, call failoverCancel",
+    });
+  const upgrade = body.providerSpecificDetails?.osUpgradeVersion;
+  if (upgrade === undefined || upgrade === "") return;
+  throw new Fault("OperationNotSupported", `could not upgrade the operating system to ${upgrade}: it is moved as it is`, {
+    evidence: { osUpgradeVersion: upgrade },
+    action: "call without osUpgradeVersion, and upgrade the system after the migration",
+  });
+}
