@@ -19,6 +19,8 @@ import { projectTypes } from "./resources/projects.ts";
 import { createRegistrationKeyMaker } from "./resources/registration-key.ts";
 import { storageTypes } from "./resources/storage-accounts.ts";
 import { settleVaultStorage } from "./resources/vault-storage.ts";
+import { vaultLocationTypes } from "./resources/vault-locations.ts";
+import { vaultPartTypes } from "./resources/vault-parts.ts";
 import { vaultTypes } from "./resources/vaults.ts";
 import type { HubServices } from "./services.ts";
 
@@ -75,6 +77,8 @@ export function createPlatform(wanted: {
       },
       forget: async (vault) => await appliances.removeVault(vault.id.text),
     }),
+    ...vaultPartTypes({ resources, secrets }),
+    ...vaultLocationTypes({ resources, domain }),
     ...wanted.extraTypes,
   ]);
   const authorize = createAuthorize(stores.assignments);

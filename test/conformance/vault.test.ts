@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { RecoveryServicesClient } from "@azure/arm-recoveryservices";
 import { SiteRecoveryManagementClient } from "@azure/arm-recoveryservices-siterecovery";
 import { collect } from "./journey/wait-until.ts";
 import { startRig, type Rig } from "./rig.ts";
@@ -17,6 +18,64 @@ before(async () => {
 after(async () => await rig[Symbol.asyncDispose]());
 
 const isRefused = (status: number) => (error: unknown) => error instanceof Error && "statusCode" in error && error.statusCode === status;
+
+describe("a vault", () => {
+  let vaults: RecoveryServicesClient;
+  before(() => void (vaults = new RecoveryServicesClient(rig.credential, rig.subscriptionId, rig.clientOptions)));
+  const byGroup = (): [string, string] => [rig.resourceGroup, "second"];
+
+  it("is made, tagged, listed and removed", async () => {
+    const check = async (name: string): Promise<boolean | undefined> =>
+      (await vaults.recoveryServices.checkNameAvailability(rig.resourceGroup, "local", { type: "Microsoft.RecoveryServices/vaults", name }))
+        .nameAvailable;
+    assert.equal(await check("second"), true);
+    const sku = { name: "RS0", tier: "Standard" };
+    const made = await vaults.vaults.createOrUpdate(...byGroup(), {
+      location: "local",
+      sku,
+      identity: { type: "SystemAssigned" },
+      properties: { publicNetworkAccess: "Disabled" },
+    });
+    assert.equal(made.properties?.provisioningState, "Succeeded");
+    assert.equal(await check("second"), false);
+    const changed = await vaults.vaults.update(...byGroup(), { tags: { team: "move" }, properties: { publicNetworkAccess: "Enabled" } });
+    assert.deepEqual([changed.tags, changed.properties?.publicNetworkAccess], [{ team: "move" }, "Enabled"]);
+    const names = (await collect(vaults.vaults.listByResourceGroup(rig.resourceGroup))).map(({ name }) => name);
+    assert.ok(names.includes("second") && names.includes(rig.vault));
+    await vaults.vaults.delete(...byGroup());
+    assert.equal(await check("second"), true);
+  });
+
+  it("tells what is used of it", async () => {
+    const at = [rig.resourceGroup, rig.vault] as const;
+    const usages = await collect(vaults.usages.listByVaults(...at));
+    assert.deepEqual(
+      usages.map(({ name, currentValue }) => [name?.value, currentValue]),
+      [
+        ["ProtectedItems", 0],
+        ["RegisteredServers", 1],
+      ],
+    );
+    const [usage] = await collect(vaults.replicationUsages.list(...at));
+    assert.deepEqual([usage?.protectedItemCount, usage?.registeredServersCount, usage?.jobsSummary?.inProgressJobs], [0, 1, 0]);
+    const links = await collect(vaults.privateLinkResources.list(...at));
+    assert.deepEqual(
+      links.map(({ name }) => name),
+      ["AzureSiteRecovery"],
+    );
+  });
+
+  it("keeps extended information without giving its keys away, and refuses certificates", async () => {
+    const at = [rig.resourceGroup, rig.vault] as const;
+    await vaults.vaultExtendedInfo.createOrUpdate(...at, { properties: { integrityKey: "c2VjcmV0", algorithm: "None" } });
+    const stored = await vaults.vaultExtendedInfo.get(...at);
+    assert.deepEqual([stored.properties?.algorithm, stored.properties?.integrityKey], ["None", undefined]);
+    await assert.rejects(
+      async () => await vaults.vaultCertificates.create(...at, "cert1", { properties: { authType: "ACS" } }),
+      isRefused(405),
+    );
+  });
+});
 
 describe("a vault's replication", () => {
   it("tells its health in counts, also refreshed", async () => {
@@ -76,5 +135,14 @@ describe("a vault's replication", () => {
     const details = { instanceType: "A2A" as const, ...places, recoveryAvailabilityType: "Single", recoveryResourceGroupId: "x" };
     const intent = { properties: { providerSpecificDetails: details } };
     await assert.rejects(async () => await client.replicationProtectionIntents.create(...vault, "intent1", intent), isRefused(405));
+  });
+});
+
+describe("an appliance's identity", () => {
+  it("is removed with all that the appliance told", async () => {
+    const vaults = new RecoveryServicesClient(rig.credential, rig.subscriptionId, rig.clientOptions);
+    const [fabric] = await collect(client.replicationFabrics.list(...vault));
+    await vaults.registeredIdentities.delete(rig.resourceGroup, rig.vault, fabric?.name ?? "");
+    assert.deepEqual(await collect(client.replicationFabrics.list(...vault)), []);
   });
 });

@@ -18,15 +18,17 @@ const houseVersion = "2025-08-01";
 
 const usual = { createdStatus: 201, creatingStatus: 201, deleted: 200 } as const;
 
+const vaultVersions = [
+  ...["2016-06-01", "2020-02-02", "2020-10-01", "2021-01-01", "2021-03-01", "2021-08-01", "2021-12-01", "2022-02-01", "2022-10-01"],
+  ...["2023-04-01", "2024-01-01", "2024-04-01", "2024-10-01", "2025-02-01", "2025-08-01", "2026-02-01", "2026-05-01", "2026-07-01"],
+];
+
 /** The longest prefix of a type's name counts. Versions: those of the published specifications that SDKs, azurerm and az send. */
 const dialects: Readonly<Record<string, TypeDialect>> = {
-  "Microsoft.RecoveryServices": {
-    ...usual,
-    apiVersions: [
-      ...["2016-06-01", "2020-02-02", "2020-10-01", "2021-01-01", "2021-03-01", "2021-08-01", "2021-12-01", "2022-02-01", "2022-10-01"],
-      ...["2023-04-01", "2024-01-01", "2024-04-01", "2024-10-01", "2025-02-01", "2025-08-01", "2026-02-01", "2026-05-01", "2026-07-01"],
-    ],
-  },
+  "Microsoft.RecoveryServices": { ...usual, apiVersions: vaultVersions },
+  // Vaults' own, beside the types of replication below them.
+  "Microsoft.RecoveryServices/vaults/replicationUsages": { ...usual, apiVersions: vaultVersions },
+  "Microsoft.RecoveryServices/vaults/registeredIdentities": { ...usual, apiVersions: vaultVersions, deleted: 204 },
   // Its clients for Go and Python take 200 and 202 for a PUT and 202 and 204 for a DELETE; anything else is a fault to them.
   "Microsoft.RecoveryServices/vaults/replication": {
     createdStatus: 200,

@@ -54,6 +54,7 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
     remove: removeAction(services),
     checkConsistency: defineAction({
       body: z.unknown(),
+      isLong: true,
       run: async (call) => await beginRefresh(front, call, async () => await findShown(services, call.id)),
     }),
     reassociateGateway: refusedAction(

@@ -37,6 +37,7 @@ export function policyResource(front: ReplicationFront): ResourceType {
     type: policyType,
     within: "parent",
     canPatch: true,
+    longWrites: ["PUT", "PATCH"],
     properties: policyShape,
     onPut: async (call, { properties }) => await change(front, call, settingsShape.parse(properties.providerSpecificInput ?? {})),
     onPatch: async (call, _desired, patch) => {

@@ -41,6 +41,7 @@ export function providerResource(front: ReplicationFront): ResourceType {
       remove: removeAction(services),
       refreshProvider: defineAction({
         body: z.unknown(),
+        isLong: true,
         run: async (call) => await beginRefresh(front, call, async () => await source.get(call)),
       }),
     },

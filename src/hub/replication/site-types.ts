@@ -10,6 +10,7 @@ import { providerResource } from "./provider-type.ts";
 import { siteNetworkResource } from "./site-network-type.ts";
 import { vaultHealthResource } from "./vault-health-type.ts";
 import { vaultListTypes } from "./vault-list-types.ts";
+import { vaultUsageTypes } from "./vault-usages-type.ts";
 import type { ReplicationFront } from "./world.ts";
 
 export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
@@ -24,5 +25,6 @@ export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
     siteNetworkResource(services),
     vaultHealthResource(services),
     ...vaultListTypes(services),
+    ...vaultUsageTypes(services),
   ];
 }

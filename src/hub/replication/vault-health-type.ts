@@ -57,7 +57,7 @@ async function showHealth(services: HubServices, vault: ResourceId): Promise<Jso
   };
 }
 
-async function lookAtItems(services: HubServices, vault: ResourceId): Promise<readonly Seen[]> {
+export async function lookAtItems(services: HubServices, vault: ResourceId): Promise<readonly Seen[]> {
   const turns = new Semaphore(looksAtOnceMax);
   const look = async (resource: Resource): Promise<Seen> => {
     const { replicationHealth, healthErrors } = itemHealthShape.parse(await presentItem(services, resource));
