@@ -111,7 +111,7 @@ export async function callCollection(
   const run = async (): Promise<ArmAnswer> =>
     answerOf(request, call.id, await definition.run(call, parseInput(definition.body, request.body ?? {}, "the action's body")));
   const action = `${type.type}/${name}/action`;
-  if (definition.isRead !== true) return await audited(hub, call, action, run);
+  if (definition.isRead !== true) return await audited(hub, { call, action, work: run });
   await hub.authorize(request.caller, action, call.id);
   return await run();
 }
