@@ -199,6 +199,13 @@ export const faultKinds = {
     ["a stored object was changed or cut", "memory or disk failed"],
     "run a verification of the vault and resynchronise the machine",
   ),
+  TooManyRequests: row(
+    429,
+    4,
+    "later",
+    ["the caller, or its address, asks for more than the hub's limits allow"],
+    "wait for the seconds in Retry-After, then call again; hub.yaml has the limits",
+  ),
   LimitReached: row(
     507,
     6,

@@ -36,6 +36,14 @@ const networkShape = z
     path: ["cidr"],
   });
 
+const rateShape = (usual: { readonly perSecond: number; readonly burst: number }) =>
+  z
+    .object({
+      perSecond: z.number().positive().max(1_000_000).default(usual.perSecond),
+      burst: z.number().int().min(1).max(10_000_000).default(usual.burst),
+    })
+    .prefault({});
+
 export const hubConfigShape = z
   .object({
     /** Every name of the hub ends with it. */
@@ -62,6 +70,14 @@ export const hubConfigShape = z
     databaseConnectionsMax: z.number().int().min(2).max(200).default(16),
     /** The embedded blob service's files; hubs that serve the same storage accounts name one folder. In the state folder unless told. */
     blobFolder: z.string().min(1).max(4096).optional(),
+    /** Calls on the API, and sign-ins that fail, in a second on average and at once; beyond them the answer is 429. */
+    limits: z
+      .object({
+        principal: rateShape({ perSecond: 1000, burst: 2000 }),
+        address: rateShape({ perSecond: 4000, burst: 8000 }),
+        failedSignIns: rateShape({ perSecond: 1, burst: 30 }),
+      })
+      .prefault({}),
     /** Passed through to the landing. */
     landing: z.unknown().optional(),
   })

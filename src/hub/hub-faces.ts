@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { Fault } from "../contract/errors.ts";
 import { createHttpFace, createManagementApi } from "./api/api-server.ts";
+import { createRateLimit } from "./api/rate-limits.ts";
 import { parseResourceId, subscriptionType } from "./api/resource-id.ts";
 import type { Caller } from "./api/resource-type.ts";
 import { createLoginFace } from "./auth/login-face.ts";
@@ -53,7 +54,12 @@ export async function openFaces(wanted: {
   const tokens = await openTokens({ keyFile: join(config.stateDir, "auth", "token-key.pem"), issuer, audience, tenantId, clock, random });
   const loginUrl = (): string => toUrl(localName ?? names.login);
   const audienceNames = [names.management, ...(localName === undefined ? [] : [localName]), ...azureAudienceNames];
-  const login = createLoginFace({ principals, tokens, tenantId, audienceNames, loginUrl, issuer, log, random });
+  const limits = {
+    principal: createRateLimit({ rate: config.limits.principal, clock }),
+    address: createRateLimit({ rate: config.limits.address, clock }),
+  };
+  const failures = createRateLimit({ rate: config.limits.failedSignIns, clock });
+  const login = createLoginFace({ failures, principals, tokens, tenantId, audienceNames, loginUrl, issuer, log, random });
   const authenticate = async (authorization: string | undefined): Promise<Caller> => {
     const [scheme = "", token = ""] = (authorization ?? "").split(" ");
     if (scheme.toLowerCase() !== "bearer" || token === "")
@@ -66,7 +72,7 @@ export async function openFaces(wanted: {
   };
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const health = async (): Promise<Readonly<Record<string, unknown>>> => healthOf(wanted);
-  const management = createManagementApi({ router: platform.router, authenticate, subscriptions, health, log, random });
+  const management = createManagementApi({ router: platform.router, authenticate, subscriptions, health, limits, log, random });
   const download = createHttpFace({ log, random });
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
   const all = [management, login, download];

@@ -129,6 +129,8 @@ export interface TestHubOptions {
   readonly dns?: { readonly dnsAddress: string; readonly dnsPort: number };
   readonly environment?: Partial<HubEnvironment>;
   readonly log?: Log;
+  /** As in the configuration. */
+  readonly limits?: unknown;
 }
 
 export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
@@ -140,6 +142,7 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     endpointPort: options.endpointPort,
     networks: [{ virtualNetwork: "landing", cidr: options.cidr, ...options.dns }],
     databaseUrl: options.databaseUrl,
+    limits: options.limits,
   });
   const environment = { clock: systemClock, random: systemRandom, log: options.log ?? silentLog, extensions: [], ...options.environment };
   const hub = await startHub(config, environment);

@@ -7,6 +7,7 @@ import { Fault } from "../../contract/errors.ts";
 import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { ArmRouter } from "./arm-router.ts";
+import type { CallLimits, Taken } from "./rate-limits.ts";
 import type { Caller } from "./resource-type.ts";
 
 const bodyBytesMax = 4 << 20;
@@ -53,19 +54,27 @@ export function createManagementApi(dependencies: {
   /** Those that the caller may read. */
   readonly subscriptions: (caller: Caller) => Promise<readonly JsonObject[]>;
   readonly health: () => Promise<Readonly<Record<string, unknown>>>;
+  readonly limits: CallLimits;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {
-  const { router, authenticate, health, log } = dependencies;
+  const { router, health, log, limits } = dependencies;
   const face = createHttpFace(dependencies);
+  face.addHook("onRequest", async (request) => refuseBeyond(limits.address.take(request.ip), "this address"));
+  const authenticate = async (request: FastifyRequest, reply: FastifyReply): Promise<Caller> => {
+    const caller = await dependencies.authenticate(request.headers.authorization);
+    const remaining = refuseBeyond(limits.principal.take(caller.principalId), "this principal");
+    void reply.header(`x-ms-ratelimit-remaining-subscription-${kindOf(request.method)}`, String(remaining));
+    return caller;
+  };
   takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
   face.get("/subscriptions", async (request, reply) => {
-    const caller = await authenticate(request.headers.authorization);
+    const caller = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });
   });
   face.all("/subscriptions/*", async (request, reply) => {
-    const caller = await authenticate(request.headers.authorization);
+    const caller = await authenticate(request, reply);
     const gone = new AbortController();
     reply.raw.once("close", () => gone.abort());
     const { path, query } = readUrl(request.url);
@@ -101,6 +110,19 @@ function takeJson(face: FastifyInstance): void {
       else void parse(request, body, done);
     },
   );
+}
+
+/** What is left; Fault TooManyRequests when that is nothing. */
+function refuseBeyond(taken: Taken, whose: string): number {
+  if (taken.kind === "taken") return taken.remaining;
+  throw new Fault("TooManyRequests", `could not take the call: too many came from ${whose}`, {
+    evidence: { retryAfterSeconds: taken.waitSeconds },
+  });
+}
+
+function kindOf(method: string): "reads" | "writes" | "deletes" {
+  if (method === "GET" || method === "HEAD") return "reads";
+  return method === "DELETE" ? "deletes" : "writes";
 }
 
 /** The caller's own correlation id when it is one, else this request's. */
@@ -161,7 +183,8 @@ function answerFault(
     const cause = fault.cause instanceof Error ? fault.cause : fault;
     log.error("request failed", { ...fields, reason: cause.stack ?? cause.message });
   } else log.info("request refused", { ...fields, reason: fault.message });
-  const { operations } = fault.evidence;
+  const { operations, retryAfterSeconds } = fault.evidence;
+  if (fault.code === "TooManyRequests") void reply.header("retry-after", String(retryAfterSeconds ?? 1));
   if (fault.httpStatus === 405 && Array.isArray(operations)) void reply.header("allow", operations.join(", "));
   void reply.header("x-ms-error-code", fault instanceof ArmFault ? fault.armCode : (armCodes[fault.code] ?? fault.code));
   if (fault.code === "Unauthorized") void reply.header("www-authenticate", 'Bearer error="invalid_token"');

@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import { createHttpFace } from "../api/api-server.ts";
+import type { RateLimit } from "../api/rate-limits.ts";
 import type { Principals } from "../db/principals.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -32,17 +33,27 @@ export function createLoginFace(dependencies: {
   readonly audienceNames: readonly string[];
   readonly loginUrl: () => string;
   readonly issuer: string;
+  /** Counts sign-ins that failed, by address. */
+  readonly failures: RateLimit;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {
-  const { principals, tokens, tenantId, audienceNames, loginUrl, issuer, log } = dependencies;
+  const { principals, tokens, tenantId, audienceNames, loginUrl, issuer, failures, log } = dependencies;
   const face = createHttpFace(dependencies);
   const parseForm = async (_request: FastifyRequest, body: string): Promise<unknown> => Object.fromEntries(new URLSearchParams(body));
   face.addContentTypeParser("application/x-www-form-urlencoded", { parseAs: "string", bodyLimit: formBytesMax }, parseForm);
   for (const path of ["/:tenant/oauth2/v2.0/token", "/:tenant/oauth2/token"])
     face.post(path, async (request, reply) => {
+      const allowed = failures.peek(request.ip);
+      if (allowed.kind === "refused") {
+        log.info("sign-in refused", { reason: "too many failed", requestId: request.id });
+        const description = `too many sign-ins from this address failed; try again in ${allowed.waitSeconds} s`;
+        const body = { error: "temporarily_unavailable", error_description: description, trace_id: request.id };
+        return await reply.code(429).header("retry-after", String(allowed.waitSeconds)).send(body);
+      }
       const outcome = await grant(request.params, request.body, request.headers.authorization);
       if (isRefusal(outcome)) {
+        failures.take(request.ip);
         log.info("sign-in refused", { reason: outcome.description, requestId: request.id });
         const body = { error: outcome.error, error_description: outcome.description, trace_id: request.id };
         return await reply.code(outcome.status).send(body);
