@@ -149,6 +149,29 @@ describe("fabrics and providers", () => {
     assert.equal((await providers.beginRefreshProviderAndWait(...one)).name, container[2]);
   });
 
+  it("list vCenters, which are added on the appliance alone", async () => {
+    const [vcenter] = await collect(client.replicationvCenters.list(...vault));
+    const at = [...vault, container[2], vcenter?.name ?? ""] as const;
+    assert.equal((await client.replicationvCenters.get(...at)).properties?.discoveryStatus, "Completed");
+    const wish = { properties: { friendlyName: "new", ipAddress: "192.0.2.9", port: "443", runAsAccountId: "vcenter" } };
+    await assert.rejects(
+      async () => await client.replicationvCenters.beginCreateAndWait(...vault, container[2], "new", wish),
+      isRefused(405),
+    );
+    await assert.rejects(async () => await client.replicationvCenters.beginUpdateAndWait(...at, wish), isRefused(405));
+    await assert.rejects(async () => await client.replicationvCenters.beginDeleteAndWait(...at), isRefused(405));
+  });
+
+  it("filter machines by their state", async () => {
+    const count = async (filter: string): Promise<number> =>
+      (await collect(client.replicationProtectableItems.listByReplicationProtectionContainers(...container, { filter }))).length;
+    assert.deepEqual(
+      await Promise.all(["All", "Unprotected", "Protected"].map(async (state) => await count(`state eq '${state}'`))),
+      [2, 2, 0],
+    );
+    await assert.rejects(async () => await count("colour eq 'red'"), isRefused(400));
+  });
+
   it("are removed only without protected machines, and do not come back", async () => {
     const policyId = await createPolicy("last");
     await enable("last-item", policyId);

@@ -12,6 +12,7 @@ export const itemType = `${containerType}/replicationProtectedItems`;
 export const protectableType = `${containerType}/replicationProtectableItems`;
 export const mappingType = `${containerType}/replicationProtectionContainerMappings`;
 export const networkType = `${fabricType}/replicationNetworks`;
+export const vcenterType = `${fabricType}/replicationvCenters`;
 export const vaultHealthType = `${vaultType}/replicationVaultHealth`;
 export const pointType = `${itemType}/recoveryPoints`;
 export const policyType = `${vaultType}/replicationPolicies`;

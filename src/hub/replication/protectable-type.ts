@@ -3,6 +3,7 @@
 import { z } from "zod";
 import type { DiscoveredMachine } from "../../contract/appliance-protocol.ts";
 import type { ApplianceId } from "../../contract/ids.ts";
+import { passesFilter, type Filter, type FilterFields } from "../api/filter.ts";
 import { defineResource, type ArmCall, type ResourceSource, type ResourceType } from "../api/resource-type.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { JsonObject } from "../db/resources.ts";
@@ -12,11 +13,18 @@ import { applianceOf, containerId, protectableType, provider, vaultOf } from "./
 
 const mebibyte = 1 << 20;
 
+/** `state` as Azure's clients filter by it: All, Protected or Unprotected. */
+const filterFields: FilterFields = {
+  state: { kind: "text", path: ["properties", "protectionStatus"] },
+  friendlyName: { kind: "text", path: ["properties", "friendlyName"] },
+};
+
 export function protectableResource(services: HubServices): ResourceType {
   return defineResource({
     type: protectableType,
     within: "parent",
     properties: z.record(z.string(), z.unknown()),
+    filter: { fields: filterFields },
     source: protectables(services),
   });
 }
@@ -33,13 +41,26 @@ function protectables(services: HubServices): ResourceSource {
       const machine = (await machinesOf(applianceOf(call.id))).find((each) => each.infrastructureId === call.id.name);
       return machine === undefined ? undefined : await show(call, machine);
     },
-    list: async (call, { after, countMax }) => {
+    list: async (call, { after, countMax, filter }) => {
       const machines = (await machinesOf(applianceOf(call.id))).filter((each) => after === undefined || each.infrastructureId > after);
-      const page = machines.slice(0, countMax);
-      const items = await Promise.all(page.map(async (machine) => await show(call, machine)));
-      return { items, next: machines.length > countMax ? page.at(-1)?.infrastructureId : undefined };
+      const wanted = filter === undefined ? undefined : withoutAll(filter);
+      const items: JsonObject[] = [];
+      for (const machine of machines) {
+        const item = await show(call, machine);
+        if (wanted !== undefined && !passesFilter(wanted, filterFields, item)) continue;
+        if (items.length === countMax) return { items, next: String(items.at(-1)?.["name"]) };
+        items.push(item);
+      }
+      return { items, next: undefined };
     },
   };
+}
+
+/** "state eq 'All'" passes everything. */
+function withoutAll(filter: Filter): Filter {
+  if (filter.kind === "and" || filter.kind === "or") return { ...filter, parts: filter.parts.map(withoutAll) };
+  const isAll = filter.kind === "compare" && filter.field === "state" && String(filter.value).toLowerCase() === "all";
+  return isAll ? { kind: "and", parts: [] } : filter;
 }
 
 async function showProtectable(services: HubServices, container: ResourceId, machine: DiscoveredMachine): Promise<JsonObject> {

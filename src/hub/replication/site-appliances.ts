@@ -60,7 +60,7 @@ export function healthOf(
   return { health: "Critical", errors: [toHealthError(toReport(silence), "Critical"), ...reported] };
 }
 
-function toHealthError(fault: FaultReport, errorLevel: string): JsonObject {
+export function toHealthError(fault: FaultReport, errorLevel: string): JsonObject {
   return {
     errorSource: "Appliance",
     errorType: "Health",

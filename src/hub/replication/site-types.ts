@@ -11,6 +11,7 @@ import { siteNetworkResource } from "./site-network-type.ts";
 import { vaultHealthResource } from "./vault-health-type.ts";
 import { vaultListTypes } from "./vault-list-types.ts";
 import { vaultUsageTypes } from "./vault-usages-type.ts";
+import { vcenterResource } from "./vcenter-type.ts";
 import type { ReplicationFront } from "./world.ts";
 
 export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
@@ -23,6 +24,7 @@ export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
     policyResource(front),
     mappingResource(services),
     siteNetworkResource(services),
+    vcenterResource(services),
     vaultHealthResource(services),
     ...vaultListTypes(services),
     ...vaultUsageTypes(services),
