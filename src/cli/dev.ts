@@ -61,6 +61,10 @@ export function registerDevCommand(program: Command): void {
         await runEverything(patterns, options.slow === true ? "slow" : "gate"),
     );
   noun
+    .command("openapi")
+    .description("write docs/api from the hub's table of resource types")
+    .action(async () => finish([await runInherited(process.execPath, ["src/hub/openapi/write-documents-child.ts"], checkTimeoutMs)]));
+  noun
     .command("bench")
     .description("measure every claim of bench/, or the files given")
     .argument("[files...]", "files in bench/")

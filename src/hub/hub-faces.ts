@@ -13,6 +13,7 @@ import type { HubConfig } from "./hub-config.ts";
 import type { Platform } from "./hub-platform.ts";
 import type { HubStores } from "./hub-stores.ts";
 import type { Authority } from "./pki/authority.ts";
+import { makeWholeDocument } from "./openapi/documents.ts";
 import { answerFault, type HttpHandler } from "./private-link/door.ts";
 import type { PrivateLink } from "./private-link/private-link.ts";
 import type { PublicNames } from "./private-link/public-door.ts";
@@ -71,8 +72,11 @@ export async function openFaces(wanted: {
     return { principalId, name };
   };
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
-  const health = async (): Promise<Readonly<Record<string, unknown>>> => healthOf(wanted);
-  const management = createManagementApi({ router: platform.router, authenticate, subscriptions, health, limits, log, random });
+  const management = createManagementApi({
+    ...{ router: platform.router, authenticate, subscriptions, limits, log, random },
+    health: async () => await healthOf(wanted),
+    document: documented(platform),
+  });
   const download = createHttpFace({ log, random });
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
   const all = [management, login, download];
@@ -101,6 +105,11 @@ export async function openFaces(wanted: {
       await Promise.all(all.map((face) => face.close()));
     },
   };
+}
+
+function documented({ types }: Platform): () => unknown {
+  let made: unknown;
+  return () => (made ??= makeWholeDocument(types));
 }
 
 function isOf(project: Resource, url: string): boolean {

@@ -55,6 +55,8 @@ export function createManagementApi(dependencies: {
   readonly subscriptions: (caller: Caller) => Promise<readonly JsonObject[]>;
   readonly health: () => Promise<Readonly<Record<string, unknown>>>;
   readonly limits: CallLimits;
+  /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
+  readonly document: () => unknown;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {
@@ -69,6 +71,7 @@ export function createManagementApi(dependencies: {
   };
   takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
+  face.get("/openapi.json", async (_request, reply) => await reply.type("application/json").send(dependencies.document()));
   face.get("/subscriptions", async (request, reply) => {
     const caller = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });
