@@ -41,8 +41,9 @@ export async function generateHubState(db: Kysely<Tables>, wish: HubStateWish): 
     await saveAppliances(transaction, vaultId, Math.ceil(itemCount / itemsPerAppliance));
     await saveItems(transaction, vaultId, itemCount);
     await saveJobs(transaction, vaultId, { itemCount, eventCount });
+    await saveEvents(transaction, vaultId);
   });
-  for (const table of ["resources", "appliances", "machine_states", "points", "jobs", "operations"])
+  for (const table of ["resources", "appliances", "machine_states", "points", "jobs", "operations", "events"])
     await sql`vacuum analyze ${sql.table(table)}`.execute(db);
 }
 
@@ -124,6 +125,16 @@ async function saveJobs(
     from (select n, now() - n * interval '7 seconds' as at from generate_series(1, ${eventCount}::int) n) job on conflict do nothing`.execute(
     db,
   );
+}
+
+/** What each of those jobs told when it failed. */
+async function saveEvents(db: Kysely<Tables>, vaultId: string): Promise<void> {
+  await sql`insert into events (event_id, vault_key, at, dedup_key, code, kind, severity, description, affected_id, affected_name, fabric_id,
+      component, fault, job)
+    select md5('event' || job_id)::uuid, scope, ended_at, 'job:' || job_id, kind || 'Failed', 'JobStatus', 'Critical', fault->>'message', target_id,
+      target_name, substring(target_id from '^.*/replicationFabrics/[^/]+'), 'Hub', fault,
+      jsonb_build_object('jobId', job_id, 'title', title, 'state', 'Failed')
+    from jobs where scope = lower(${vaultId}) on conflict do nothing`.execute(db);
 }
 
 const vaultName = "bench";

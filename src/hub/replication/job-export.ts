@@ -18,6 +18,8 @@ import { affectedTypeOf } from "./affected-type.ts";
 import { vaultOf } from "./names.ts";
 import { armStates } from "./present-job.ts";
 
+export type JobServices = Pick<HubServices, "database" | "clock" | "random" | "vaults">;
+
 export const exportKind = "ExportJobs";
 const text = z.string().max(1000).nullish();
 /** The SDK's JobQueryParameter. */
@@ -45,7 +47,7 @@ const writers = {
 
 /** Answers the id of the job, which has ended: an export is done within its call. */
 export async function exportJobs(
-  services: HubServices,
+  services: JobServices,
   { id, caller, signal }: ArmCall,
   { body, wish }: { readonly body: z.infer<typeof exportBody>; readonly wish: JobWish },
 ): Promise<string> {
@@ -73,7 +75,7 @@ const parametersShape = z.object({ container: z.string(), name: z.string(), form
 type ExportParameters = z.infer<typeof parametersShape>;
 
 /** The signature is made for each answer, reads this one container of exports and nothing else, and lasts an hour. */
-export async function exportDetails({ vaults, clock }: HubServices, vault: ResourceId, job: JobRecord): Promise<JsonObject> {
+export async function exportDetails({ vaults, clock }: JobServices, vault: ResourceId, job: JobRecord): Promise<JsonObject> {
   const { container, name } = parametersShape.parse(job.parameters);
   const { storage } = await vaults.open(vault.text);
   const sas = makeContainerSas({
@@ -109,7 +111,7 @@ function writerOf(format: string): (typeof writers)[keyof typeof writers] {
 type Row = Readonly<Record<string, string>>;
 
 async function readRows(
-  { database }: HubServices,
+  { database }: JobServices,
   { vault, wish, offsetMinutes }: { readonly vault: ResourceId; readonly wish: JobWish; readonly offsetMinutes: number },
 ): Promise<readonly Row[]> {
   const rows: Row[] = [];

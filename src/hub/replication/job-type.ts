@@ -9,8 +9,7 @@ import type { JobEngine } from "../jobs/job-engine.ts";
 import type { JobRecord } from "../jobs/job.ts";
 import { listJobs } from "../jobs/job-list.ts";
 import { readJob, readLog, readSteps, readStepsOf } from "../jobs/job-store.ts";
-import type { HubServices } from "../services.ts";
-import { exportBody, exportDetails, exportJobs, exportKind } from "./job-export.ts";
+import { exportBody, exportDetails, exportJobs, exportKind, type JobServices } from "./job-export.ts";
 import { jobGrammar, jobWishOf } from "./job-filter.ts";
 import { jobType, vaultOf } from "./names.ts";
 import { presentJob } from "./present-job.ts";
@@ -23,7 +22,7 @@ const resumeBody = z.strictObject({
 });
 const nothing = z.unknown();
 
-export function jobResource(services: HubServices, engine: () => JobEngine): ResourceType {
+export function jobResource(services: JobServices, engine: () => JobEngine): ResourceType {
   const { db } = services.database;
   const show = async (call: ArmCall, jobId: string): Promise<JsonObject | undefined> => {
     const job = uuidPattern.test(jobId) ? await readJob(db, jobId) : undefined;
@@ -74,7 +73,7 @@ export function jobResource(services: HubServices, engine: () => JobEngine): Res
   });
 }
 
-async function presentOne(services: HubServices, engine: JobEngine, { id }: ArmCall, job: JobRecord): Promise<JsonObject> {
+async function presentOne(services: JobServices, engine: JobEngine, { id }: ArmCall, job: JobRecord): Promise<JsonObject> {
   const { db } = services.database;
   const { jobId } = job;
   const [steps, holds, log] = await Promise.all([readSteps(db, jobId), readHolds(db, jobId), readLog(db, jobId)]);
@@ -83,7 +82,7 @@ async function presentOne(services: HubServices, engine: JobEngine, { id }: ArmC
 }
 
 async function listPage(
-  { database }: HubServices,
+  { database }: JobServices,
   engine: JobEngine,
   { id, query }: ArmCall,
   { after, countMax, filter }: { readonly after: string | undefined; readonly countMax: number; readonly filter?: Filter | undefined },
