@@ -54,6 +54,7 @@ export const faultKinds = {
     ["the resource was changed since it was read", "If-Match or If-None-Match names another state"],
     "read the resource again and repeat the change with its new etag",
   ),
+  PlanMachinesFailed: row(409, 3, "never", ["jobs of machines failed or were cancelled"], "see the jobs in the evidence, then call again"),
   OperationNotSupported: row(
     405,
     2,

@@ -51,17 +51,11 @@ function migrationActions(front: ReplicationFront): Readonly<Record<string, Acti
     }),
     failoverCommit: defineAction({
       body: z.unknown(),
-      run: async (call, _body, resource) =>
-        await finish(front, call, resource, { operation: "Commit", kind: "CommitFailover", state: "CommitFailoverInProgressOnRecovery" }),
+      run: async (call, _body, resource) => await finish(front, call, resource, ends.Commit),
     }),
     failoverCancel: defineAction({
       body: z.unknown(),
-      run: async (call, _body, resource) =>
-        await finish(front, call, resource, {
-          operation: "CancelFailover",
-          kind: "CancelFailover",
-          state: "CancelFailoverInProgressOnRecovery",
-        }),
+      run: async (call, _body, resource) => await finish(front, call, resource, ends.CancelFailover),
     }),
   };
 }
@@ -134,6 +128,32 @@ function refused(doing: string, action: string): ActionDefinition {
     },
   });
 }
+
+export type ItemWish =
+  | { readonly operation: "TestFailover"; readonly input: TestBody }
+  | { readonly operation: "TestFailoverCleanup"; readonly comments: string }
+  | { readonly operation: "UnplannedFailover"; readonly input: FailoverBody }
+  | { readonly operation: "Commit" | "CancelFailover" };
+
+/** For who runs operations of several items: the same checks and the same jobs as those of a call. */
+export async function operateItem(front: ReplicationFront, call: ItemCall, resource: Resource, wish: ItemWish): Promise<ActionOutcome> {
+  switch (wish.operation) {
+    case "TestFailover":
+      return await test(front, call, wish.input, resource);
+    case "TestFailoverCleanup":
+      return await cleanUp(front, call, wish.comments, resource);
+    case "UnplannedFailover":
+      return await migrate(front, call, wish.input, resource);
+    case "Commit":
+    case "CancelFailover":
+      return await finish(front, call, resource, ends[wish.operation]);
+  }
+}
+
+const ends = {
+  Commit: { operation: "Commit", kind: "CommitFailover", state: "CommitFailoverInProgressOnRecovery" },
+  CancelFailover: { operation: "CancelFailover", kind: "CancelFailover", state: "CancelFailoverInProgressOnRecovery" },
+} as const;
 
 async function test(front: ReplicationFront, call: ItemCall, body: TestBody, resource: Resource): Promise<ActionOutcome> {
   const item = parseItem(resource.properties);

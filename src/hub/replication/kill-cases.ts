@@ -1,5 +1,6 @@
 // A case for every kind of job that the replication runs, for the kill matrix. A kind without one fails its test.
 
+import { simVault } from "./sim/sim-hub.ts";
 import { enableBody, type KillCase, type TrialSite } from "./kill-trial.ts";
 
 const details = { instanceType: "InMageAzureV2" };
@@ -30,6 +31,26 @@ const applyOldest = async (trial: TrialSite): Promise<string> => {
     properties: { recoveryPointId, providerSpecificDetails: details },
   });
 };
+
+const planPath = `${simVault}/replicationRecoveryPlans/plan`;
+const planDetails = { failoverDirection: "PrimaryToRecovery", providerSpecificDetails: [{ ...details, probe }] };
+const planBodies = { testFailover: { properties: planDetails }, unplannedFailover: { properties: planDetails } };
+
+/** Protects the machine, makes a plan of one group with it, and runs what comes before. */
+const planned =
+  (...actions: readonly (keyof typeof planBodies)[]) =>
+  async (trial: TrialSite): Promise<void> => {
+    await enable(trial);
+    await trial.call("PATCH", trial.item, { properties: { selectedRecoveryAzureNetworkId: "prod" } });
+    await trial.call("PUT", planPath, {
+      properties: {
+        primaryFabricId: trial.site.container.split("/replicationProtectionContainers/")[0],
+        recoveryFabricId: "Microsoft Azure",
+        groups: [{ groupType: "Boot", replicationProtectedItems: [{ id: trial.item }] }],
+      },
+    });
+    for (const action of actions) await trial.run("POST", `${planPath}/${action}`, planBodies[action]);
+  };
 
 export const killCases: readonly KillCase[] = [
   {
@@ -113,6 +134,31 @@ export const killCases: readonly KillCase[] = [
     prepare: enable,
     begin: async (trial) =>
       await trial.begin("POST", `${trial.item}/export`, { properties: { providerSpecificDetails: { ...details, format: "raw" } } }),
+  },
+  {
+    ...{ kind: "RecoveryPlanTestFailover", name: "boots", ends: "succeeded" },
+    prepare: planned(),
+    begin: async (trial) => await trial.begin("POST", `${planPath}/testFailover`, planBodies.testFailover),
+  },
+  {
+    ...{ kind: "RecoveryPlanTestFailoverCleanup", name: "cleans", ends: "succeeded" },
+    prepare: planned("testFailover"),
+    begin: async (trial) => await trial.begin("POST", `${planPath}/testFailoverCleanup`),
+  },
+  {
+    ...{ kind: "RecoveryPlanUnplannedFailover", name: "lands", ends: "succeeded" },
+    prepare: planned(),
+    begin: async (trial) => await trial.begin("POST", `${planPath}/unplannedFailover`, planBodies.unplannedFailover),
+  },
+  {
+    ...{ kind: "RecoveryPlanCommitFailover", name: "commits", ends: "succeeded" },
+    prepare: planned("unplannedFailover"),
+    begin: async (trial) => await trial.begin("POST", `${planPath}/failoverCommit`),
+  },
+  {
+    ...{ kind: "RecoveryPlanCancelFailover", name: "goes back", ends: "succeeded" },
+    prepare: planned("unplannedFailover"),
+    begin: async (trial) => await trial.begin("POST", `${planPath}/failoverCancel`),
   },
   {
     ...{ kind: "UpdatePolicy", name: "tells", ends: "succeeded" },

@@ -28,6 +28,8 @@ export interface TrialSite {
   readonly infrastructureId: string;
   /** Makes a call that begins a job; answers the job's id. */
   begin(method: string, path: string, body?: object): Promise<string>;
+  /** A call that is answered at once. */
+  call(method: string, path: string, body: object): Promise<void>;
   /** As begin, and waits until the job has succeeded. */
   run(method: string, path: string, body?: object): Promise<void>;
   /** Ids of the machine's recovery points, newest first. */
@@ -194,6 +196,7 @@ function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
     const answer = await hub.call(method, path, body);
     return /operationStatuses\/([0-9a-f-]+)/.exec(answer.headers?.["azure-asyncoperation"] ?? "")?.[1] ?? assert.fail("no operation");
   };
+  const call = async (method: string, path: string, body: object): Promise<void> => void (await hub.call(method, path, body));
   const run = async (method: string, path: string, body?: object): Promise<void> =>
     assert.equal(await untilEnded(database, await begin(method, path, body)), "succeeded", path);
   const item = `${site.container}/replicationProtectedItems/${infrastructureId}`;
@@ -204,7 +207,7 @@ function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
       .parse(body)
       .value.map(({ name }) => name);
   };
-  return { site, infrastructureId, item, begin, run, points };
+  return { site, infrastructureId, item, call, begin, run, points };
 }
 
 /** Body of the call that protects the machine. */

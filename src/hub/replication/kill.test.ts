@@ -50,7 +50,7 @@ async function strikeInside(kase: KillCase): Promise<void> {
 }
 
 /** The target was given up and the source is not on yet: the cancel is allowed again, and goes on from there. */
-const givenUpAfter: ReadonlySet<string> = new Set(["CancelFailover remove"]);
+const givenUpAfter: ReadonlySet<string> = new Set(["CancelFailover remove", "RecoveryPlanCancelFailover remove"]);
 
 describe("a job that fails after the work of a step", { concurrency: 4 }, () => {
   for (const kase of killCases.filter((each) => each.ends === "succeeded"))

@@ -16,6 +16,7 @@ export const vcenterType = `${fabricType}/replicationvCenters`;
 export const vaultHealthType = `${vaultType}/replicationVaultHealth`;
 export const pointType = `${itemType}/recoveryPoints`;
 export const policyType = `${vaultType}/replicationPolicies`;
+export const planType = `${vaultType}/replicationRecoveryPlans`;
 export const jobType = `${vaultType}/replicationJobs`;
 export const eventType = `${vaultType}/replicationEvents`;
 export const machineType = "Microsoft.Compute/virtualMachines";

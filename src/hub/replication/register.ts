@@ -20,6 +20,8 @@ import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { machineResource } from "./machine-type.ts";
+import { planJobs } from "./plan-run.ts";
+import { planResource } from "./plan-type.ts";
 import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
 import { siteTypes } from "./site-types.ts";
@@ -73,6 +75,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         ...siteTypes(front),
         itemResource(front),
         pointResource(services),
+        planResource(front),
         jobResource(services, running),
         eventResource(services),
         machineResource(front),
@@ -82,7 +85,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         await reattachLanded(replication);
         const { database, clock, random, log } = services;
         engine = new JobEngine({
-          ...{ database, kinds: replicationJobs(replication), clock, random, log, place, ...dependencies.jobs },
+          ...{ database, kinds: [...replicationJobs(replication), ...planJobs(front)], clock, random, log, place, ...dependencies.jobs },
           onEnd: async (db, job, outcome) => {
             const event = eventOfJob(job, outcome);
             if (event !== undefined) await services.events.record(event, db);

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../../base/atomic-file.ts";
 import type { Clock } from "../../../base/clock.ts";
+import { Semaphore } from "../../../base/semaphore.ts";
 import { SimTarget, SimWorld } from "../../../landing/sim/sim-target.ts";
 import type { Authority } from "../../../landing/fence-ledger.ts";
 import type { HttpProbe, LandedStatus, LandingDisk, ProbeOutcome, Target, TargetCommands } from "../../../landing/target.ts";
@@ -23,6 +24,8 @@ export class DurableSimTarget implements Target {
   readonly #world = new SimWorld();
   readonly #target: SimTarget;
   readonly #path: string;
+  /** Of several machines at once, one call reads and writes the file at a time. */
+  readonly #turn = new Semaphore(1);
 
   constructor(options: DurableSimTargetOptions) {
     this.#options = options;
@@ -78,6 +81,10 @@ export class DurableSimTarget implements Target {
 
   /** Reads the world before the call and writes it after; a kill in between leaves it as it was before. */
   async #call<T>(name: string, task: () => Promise<T>): Promise<T> {
+    return await this.#turn.run(async () => await this.#callAlone(name, task));
+  }
+
+  async #callAlone<T>(name: string, task: () => Promise<T>): Promise<T> {
     this.#options.onCall?.(`before ${name}`);
     const text = await readFile(this.#path, "utf8").catch(() => `{"machines":[],"fences":[]}`); // No file: nothing was launched yet.
     const { machines, fences } = JSON.parse(text) as { machines: [string, never][]; fences: [string, number][] }; // Written below.
