@@ -151,7 +151,7 @@ describe("events", () => {
   it("tell of the registration and of the job's end, once each", async () => {
     const ended = await listEvents("eventType eq 'JobStatus'");
     assert.equal(ended.filter((event) => event.properties?.eventCode === "EnableProtectionCancelled").length, 1);
-    const [event] = ended;
+    const event = ended.find(({ properties }) => properties?.eventCode === "EnableProtectionCancelled");
     const shown = await client.replicationEvents.get(...vault, event?.name ?? "");
     assert.deepEqual(shown, event);
     assert.ok(event?.properties?.timeOfOccurrence instanceof Date);
@@ -177,7 +177,8 @@ describe("events", () => {
     const { affectedObjectFriendlyName, affectedObjectCorrelationId } = ended?.properties ?? {};
     const both = `affectedObjectFriendlyName eq '${affectedObjectFriendlyName}' and affectedObjectCorrelationId eq '${affectedObjectCorrelationId}'`;
     assert.deepEqual(await listEvents(both), [ended]);
-    assert.equal((await listEvents("startTime eq '2020-01-01T00:00:00.000Z'")).length, 2);
+    const codes = (await listEvents("startTime eq '2020-01-01T00:00:00.000Z'")).map((event) => event.properties?.eventCode);
+    assert.ok(codes.includes("EnableProtectionCancelled") && codes.includes("ApplianceRegistered"));
     assert.equal((await listEvents("endTime eq '2020-01-01T00:00:00.000Z'")).length, 0);
     await assert.rejects(listEvents("severity gt 'Info'"), isRefused(400));
     await assert.rejects(listEvents("colour eq 'red'"), isRefused(400));

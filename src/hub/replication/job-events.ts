@@ -1,9 +1,7 @@
 // What a job's end tells as an event: every failure and cancellation, and each failover or protection that succeeded.
 
-import { parseResourceId } from "../api/resource-id.ts";
 import type { NewEvent } from "../db/events.ts";
 import type { JobOutcome, JobRecord } from "../jobs/job.ts";
-import { fabricType } from "./names.ts";
 
 /** Jobs whose success a person waits for. Others are told by what they change. */
 const toldKinds: ReadonlySet<string> = new Set([
@@ -39,7 +37,7 @@ export function eventOfJob(job: JobRecord, outcome: JobOutcome): NewEvent | unde
   };
 }
 
+/** From the text alone: a job must be able to end whatever its target is. */
 function fabricOf(targetId: string): string | undefined {
-  const found = new RegExp(`^.*/${fabricType.split("/").at(-1)}/[^/]+`, "i").exec(targetId)?.[0];
-  return found === undefined ? undefined : parseResourceId(found).text;
+  return /^.*\/replicationFabrics\/[^/]+/i.exec(targetId)?.[0];
 }
