@@ -78,6 +78,8 @@ export const hubConfigShape = z
         failedSignIns: rateShape({ perSecond: 1, burst: 30 }),
       })
       .prefault({}),
+    /** Serves Prometheus' form at http://address:port/metrics, without a sign-in; absent: nowhere. */
+    metrics: z.object({ address: addressShape.default("127.0.0.1"), port: z.number().int().min(0).max(65_535) }).optional(),
     /** Passed through to the landing. */
     landing: z.unknown().optional(),
   })

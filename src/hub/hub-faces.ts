@@ -1,13 +1,14 @@
 // The hub's own public names: management (the ARM API), login (tokens), download (what newcomers need before they trust the hub).
 
 import { join } from "node:path";
+import type { FastifyInstance } from "fastify";
 import { Fault } from "../contract/errors.ts";
-import { createHttpFace, createManagementApi } from "./api/api-server.ts";
+import { createHttpFace, createManagementApi, type AnsweredRequest } from "./api/api-server.ts";
 import { createRateLimit } from "./api/rate-limits.ts";
 import { parseResourceId, subscriptionType } from "./api/resource-id.ts";
 import type { Caller } from "./api/resource-type.ts";
 import { createLoginFace } from "./auth/login-face.ts";
-import { openTokens } from "./auth/tokens.ts";
+import { openTokens, type Tokens } from "./auth/tokens.ts";
 import { presentResource, type JsonObject, type Resource } from "./db/resources.ts";
 import type { HubConfig } from "./hub-config.ts";
 import type { Platform } from "./hub-platform.ts";
@@ -42,10 +43,12 @@ export async function openFaces(wanted: {
   readonly authority: Authority;
   readonly names: PublicNames;
   readonly privateLink: () => PrivateLink;
+  readonly onAnswered?: ((face: string, request: AnsweredRequest) => void) | undefined;
 }): Promise<Faces> {
   const { config, services, stores, platform, authority, names } = wanted;
   const { log, random, clock } = services;
   const { tenantId, principals } = stores;
+  const counted = (face: string) => ({ log, random, onAnswered: (request: AnsweredRequest) => wanted.onAnswered?.(face, request) });
   let port = config.managementPort;
   const toUrl = (name: string): string => `https://${name}${port === httpsPort ? "" : `:${port}`}`;
   const { localName } = config;
@@ -60,32 +63,19 @@ export async function openFaces(wanted: {
     address: createRateLimit({ rate: config.limits.address, clock }),
   };
   const failures = createRateLimit({ rate: config.limits.failedSignIns, clock });
-  const login = createLoginFace({ failures, principals, tokens, tenantId, audienceNames, loginUrl, issuer, log, random });
-  const authenticate = async (authorization: string | undefined): Promise<Caller> => {
-    const [scheme = "", token = ""] = (authorization ?? "").split(" ");
-    if (scheme.toLowerCase() !== "bearer" || token === "")
-      throw new Fault("Unauthorized", "could not accept the call: it has no access token");
-    const { principalId, name } = tokens.check(token);
-    // A token outlives its principal by up to an hour; the principal is what counts.
-    if ((await principals.find(principalId)) === undefined)
-      throw new Fault("Unauthorized", "could not accept the call: its caller was removed");
-    return { principalId, name };
-  };
+  const login = createLoginFace({ failures, principals, tokens, tenantId, audienceNames, loginUrl, issuer, ...counted("login") });
+  const authenticate = createAuthenticate({ tokens, principals });
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const management = createManagementApi({
-    ...{ router: platform.router, authenticate, subscriptions, limits, log, random },
+    ...{ router: platform.router, authenticate, subscriptions, limits, ...counted("management") },
     health: async () => await healthOf(wanted),
     document: documented(platform),
   });
-  const download = createHttpFace({ log, random });
+  const download = createHttpFace(counted("download"));
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
   const all = [management, login, download];
   for (const face of all) await face.ready();
-  const local: HttpHandler = (request, response) => {
-    const [, first = ""] = (request.url ?? "").split("?", 1)[0]?.toLowerCase().split("/") ?? [];
-    const face = first === tenantId ? login : first === "ca.pem" ? download : management;
-    face.routing(request, response);
-  };
+  const local = createLocalHandler(tenantId, { management, login, download });
   return {
     own: new Map<string, HttpHandler>([
       ...(localName === undefined ? [] : [[localName, local] as const]),
@@ -110,6 +100,31 @@ export async function openFaces(wanted: {
 function documented({ types }: Platform): () => unknown {
   let made: unknown;
   return () => (made ??= makeWholeDocument(types));
+}
+
+function createAuthenticate({ tokens, principals }: { readonly tokens: Tokens; readonly principals: HubStores["principals"] }) {
+  return async (authorization: string | undefined): Promise<Caller> => {
+    const [scheme = "", token = ""] = (authorization ?? "").split(" ");
+    if (scheme.toLowerCase() !== "bearer" || token === "")
+      throw new Fault("Unauthorized", "could not accept the call: it has no access token");
+    const { principalId, name } = tokens.check(token);
+    // A token outlives its principal by up to an hour; the principal is what counts.
+    if ((await principals.find(principalId)) === undefined)
+      throw new Fault("Unauthorized", "could not accept the call: its caller was removed");
+    return { principalId, name };
+  };
+}
+
+/** One name for the three faces, told apart by the path. */
+function createLocalHandler(
+  tenantId: string,
+  { management, login, download }: Readonly<Record<"management" | "login" | "download", FastifyInstance>>,
+): HttpHandler {
+  return (request, response) => {
+    const [, first = ""] = (request.url ?? "").split("?", 1)[0]?.toLowerCase().split("/") ?? [];
+    const face = first === tenantId ? login : first === "ca.pem" ? download : management;
+    face.routing(request, response);
+  };
 }
 
 function isOf(project: Resource, url: string): boolean {

@@ -27,6 +27,8 @@ import { createVaultAccess } from "./resources/vault-access.ts";
 import { accountKey } from "./resources/storage-accounts.ts";
 import type { PrivateService } from "../contract/appliance-protocol.ts";
 import { privateServices } from "../contract/appliance-protocol.ts";
+import { createMetrics } from "./telemetry/metrics.ts";
+import { openMetricsListener } from "./telemetry/metrics-listener.ts";
 import type { HubServices, OpenExtension } from "./services.ts";
 import type { ResourceType } from "./api/resource-type.ts";
 
@@ -35,6 +37,8 @@ export interface RunningHub extends AsyncDisposable {
   readonly loginUrl: string;
   /** Where the public names listen. */
   readonly port: number;
+  /** Where metrics are served; absent without a configuration for them. */
+  readonly metricsPort: number | undefined;
   readonly services: HubServices;
   readonly privateLink: PrivateLink;
   readonly types: readonly ResourceType[];
@@ -88,7 +92,11 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     removeBlobs: async (account) => await rm(join(blobRoot, account), { recursive: true, force: true }),
     extraTypes: extensions.flatMap((extension) => extension.types),
   });
-  const faces = await openFaces({ config, services, stores, platform, authority, names, privateLink: privateLinkNow });
+  const metrics =
+    config.metrics && createMetrics({ database: stores.database, clock, types: platform.types.types.map(({ type }) => type) });
+  const faces = await openFaces({
+    ...{ config, services, stores, platform, authority, names, privateLink: privateLinkNow, onAnswered: metrics?.answered },
+  });
   opening.defer(async () => await faces.close());
   await saveSubscription(stores);
   await privateLink.reconcile();
@@ -96,6 +104,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   for (const extension of extensions) await extension.start();
   const port = await openPublicDoors({ config, authority, stores, own: faces.own, faceOf, log }, opening);
   faces.listenOn(port);
+  const metricsPort = metrics && config.metrics && opening.use(await openMetricsListener({ ...config.metrics, metrics, log })).port;
   const { managementUrl, loginUrl } = faces.urls();
   await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.caPem });
   log.info("hub started", { managementUrl, loginUrl });
@@ -106,6 +115,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     managementUrl,
     loginUrl,
     port,
+    metricsPort,
     services,
     privateLink,
     types: platform.types.types,

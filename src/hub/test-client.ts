@@ -127,6 +127,7 @@ export interface TestHubOptions {
   readonly cidr: string;
   readonly endpointPort: number;
   readonly dns?: { readonly dnsAddress: string; readonly dnsPort: number };
+  readonly hasMetrics?: boolean;
   readonly environment?: Partial<HubEnvironment>;
   readonly log?: Log;
   /** As in the configuration. */
@@ -143,6 +144,7 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     networks: [{ virtualNetwork: "landing", cidr: options.cidr, ...options.dns }],
     databaseUrl: options.databaseUrl,
     limits: options.limits,
+    metrics: options.hasMetrics === true ? { port: 0 } : undefined,
   });
   const environment = { clock: systemClock, random: systemRandom, log: options.log ?? silentLog, extensions: [], ...options.environment };
   const hub = await startHub(config, environment);

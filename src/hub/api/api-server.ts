@@ -12,12 +12,22 @@ import type { Caller } from "./resource-type.ts";
 
 const bodyBytesMax = 4 << 20;
 
+/** For counting; `route` is the face's template, never a client's text. */
+export interface AnsweredRequest {
+  readonly method: string;
+  readonly route: string;
+  readonly path: string;
+  readonly status: number;
+  readonly seconds: number;
+}
+
 /** A fastify instance with the house's limits, ids, logs and faults. Every HTTP face of the hub is made by it. */
 export function createHttpFace(dependencies: {
   readonly log: Log;
   readonly random: Random;
   /** Body of a refusal; ARM's error envelope unless told. */
   readonly toBody?: (fault: Fault) => unknown;
+  readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
 }): FastifyInstance {
   const { log, random, toBody = toErrorBody } = dependencies;
   const face = Fastify({
@@ -37,6 +47,8 @@ export function createHttpFace(dependencies: {
     const path = request.url.split("?", 1)[0] ?? "";
     const fields = { method: request.method, host: request.headers.host, path, status: reply.statusCode, requestId: request.id };
     log.debug("request answered", { ...fields, correlationId: toCorrelationId(request), ms: Math.round(reply.elapsedTime) });
+    const route = request.routeOptions.url ?? "none";
+    dependencies.onAnswered?.({ method: request.method, route, path, status: reply.statusCode, seconds: reply.elapsedTime / 1000 });
   });
   face.setNotFoundHandler((request, reply) => {
     answerFault(request, reply, { fault: new Fault("NotFound", `could not find ${request.url.split("?", 1)[0] ?? ""}`), toBody, log });
@@ -57,6 +69,7 @@ export function createManagementApi(dependencies: {
   readonly limits: CallLimits;
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
   readonly document: () => unknown;
+  readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {

@@ -4,8 +4,8 @@ import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
-import { createHttpFace } from "../api/api-server.ts";
 import type { RateLimit } from "../api/rate-limits.ts";
+import { createHttpFace, type AnsweredRequest } from "../api/api-server.ts";
 import type { Principals } from "../db/principals.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -37,6 +37,7 @@ export function createLoginFace(dependencies: {
   readonly failures: RateLimit;
   readonly log: Log;
   readonly random: Random;
+  readonly onAnswered?: (request: AnsweredRequest) => void;
 }): FastifyInstance {
   const { principals, tokens, tenantId, audienceNames, loginUrl, issuer, failures, log } = dependencies;
   const face = createHttpFace(dependencies);

@@ -25,6 +25,8 @@ export interface Database extends AsyncDisposable {
   readonly db: Kysely<Tables>;
   readonly notifications: Notifications;
   readonly address: DatabaseAddress;
+  /** Of the pool, now. */
+  connections(): { readonly inUse: number; readonly idle: number; readonly waiting: number };
 }
 
 const connectionsDefault = 16;
@@ -65,7 +67,11 @@ export async function openDatabase(options: {
       await notifications[Symbol.asyncDispose]();
       await db.destroy();
     };
-    return { db, notifications, address, [Symbol.asyncDispose]: close };
+    const connections: Database["connections"] = () => {
+      const { totalCount, idleCount, waitingCount } = pool;
+      return { inUse: totalCount - idleCount, idle: idleCount, waiting: waitingCount };
+    };
+    return { db, notifications, address, connections, [Symbol.asyncDispose]: close };
   } catch (error) {
     await db.destroy();
     if (error instanceof Fault) throw error;

@@ -148,6 +148,14 @@ const migrations: readonly Migration[] = [
       ),
     ],
   },
+  {
+    number: 13,
+    name: "figures of jobs by their end",
+    statements: [
+      `create index jobs_by_end on jobs (ended_at) where ended_at is not null`,
+      `create index job_steps_by_end on job_steps (ended_at) where ended_at is not null`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -1,0 +1,114 @@
+// Figures for monitoring: counts and quantiles, each one bounded query; none names a machine.
+
+import { sql, type Kysely } from "kysely";
+import type { Tables } from "./tables.ts";
+
+export interface Figure {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly value: number;
+}
+
+export interface HubFigures {
+  /** Jobs that are open or ended within a day, by kind and state. */
+  readonly jobs: readonly Figure[];
+  /** Quantiles of the steps that ended within an hour, by kind and step. */
+  readonly stepSeconds: readonly Figure[];
+  readonly appliances: readonly Figure[];
+  readonly ordersQueued: number;
+  /** Protected items by protection state and health. */
+  readonly items: readonly Figure[];
+  /** Age of the newest recovery point of protected items, quantiles by vault. */
+  readonly lagSeconds: readonly Figure[];
+  readonly healthErrors: readonly Figure[];
+  /** Events of the last hour, by severity. */
+  readonly events: readonly Figure[];
+}
+
+export interface FigureLimits {
+  readonly now: string;
+  /** Appliances that were last heard of before it are lost. */
+  readonly lostBefore: string;
+  readonly criticalCodes: readonly string[];
+  /** Label values that one figure may have: rows beyond are left out. */
+  readonly rowsMax: number;
+}
+
+const itemType = "microsoft.recoveryservices/vaults/replicationfabrics/replicationprotectioncontainers/replicationprotecteditems";
+const quantiles = [0.5, 0.95, 1] as const;
+
+export async function readFigures(db: Kysely<Tables>, limits: FigureLimits): Promise<HubFigures> {
+  const [queued] = await counted(db, sql`select count(*) as value from orders where state = 'queued'`);
+  return {
+    jobs: await counted(db, jobs(limits)),
+    stepSeconds: await spread(db, steps(limits)),
+    appliances: await counted(db, appliances(limits)),
+    ordersQueued: queued?.value ?? 0,
+    items: await counted(db, items(limits)),
+    lagSeconds: await spread(db, lags(limits)),
+    healthErrors: await counted(db, sql`select code, count(*) as value from health_errors where cleared_at is null group by code`),
+    events: await counted(
+      db,
+      sql`select severity, count(*) as value from events where at > ${limits.now}::timestamptz - interval '1 hour' group by severity`,
+    ),
+  };
+}
+
+type Query = ReturnType<typeof sql>;
+
+function jobs({ now, rowsMax }: FigureLimits): Query {
+  return sql`select kind, state, count(*) as value from (
+      select kind, state from jobs where ended_at is null
+      union all select kind, state from jobs where ended_at > ${now}::timestamptz - interval '1 day') seen
+    group by kind, state order by kind, state limit ${rowsMax}`;
+}
+
+function steps({ now, rowsMax }: FigureLimits): Query {
+  return sql`select j.kind, s.name as step, ${spreadOf(sql`extract(epoch from s.ended_at - s.started_at)`)} as values
+    from job_steps s join jobs j using (job_id) where s.ended_at > ${now}::timestamptz - interval '1 hour' and s.started_at is not null
+    group by j.kind, s.name order by j.kind, s.name limit ${rowsMax}`;
+}
+
+function appliances({ lostBefore }: FigureLimits): Query {
+  return sql`select state, count(appliance_id) as value from (values ('online'), ('lost')) known(state)
+    left join appliances on state = case when last_seen_at < ${lostBefore}::timestamptz then 'lost' else 'online' end group by state`;
+}
+
+function items({ criticalCodes, rowsMax }: FigureLimits): Query {
+  return sql`with ill as (select entity_key, bool_or(code = any(${criticalCodes}::text[])) as is_critical
+      from health_errors where cleared_at is null group by entity_key)
+    select i.properties->>'protectionState' as state,
+      case when ill.is_critical then 'Critical' when ill.entity_key is not null then 'Warning' else 'Normal' end as health, count(*) as value
+    from resources i left join ill on ill.entity_key = i.key where i.type = ${itemType} group by 1, 2 order by 1, 2 limit ${rowsMax}`;
+}
+
+function lags({ now, rowsMax }: FigureLimits): Query {
+  const seconds = sql`extract(epoch from ${now}::timestamptz) - newest.time_ms / 1000.0`;
+  return sql`select k.vault, ${spreadOf(seconds)} as values from resources i
+    cross join lateral (select substring(i.key from '^(.*?/microsoft\\.recoveryservices/vaults/[^/]+)/') as vault) k
+    cross join lateral (select time_ms from points q where q.vault_key = k.vault and q.machine_id = (i.properties->>'machineId')::uuid
+      order by q.time_ms desc, q.point_id desc limit 1) newest
+    where i.type = ${itemType} and i.properties->>'protectionState' = 'Protected' group by k.vault order by k.vault limit ${rowsMax}`;
+}
+
+function spreadOf(value: Query): Query {
+  return sql`percentile_cont(array[0.5, 0.95, 1]::float8[]) within group (order by (${value})::float8)`;
+}
+
+type Row = Readonly<Record<string, string | number | null>>;
+
+async function counted(db: Kysely<Tables>, query: Query): Promise<readonly Figure[]> {
+  const found = await sql<Row>`${query}`.execute(db);
+  return found.rows.map(({ value, ...labels }) => ({ labels: texts(labels), value: Number(value) }));
+}
+
+/** One figure for each quantile of each row. */
+async function spread(db: Kysely<Tables>, query: Query): Promise<readonly Figure[]> {
+  const found = await sql<Row & { readonly values: readonly number[] }>`${query}`.execute(db);
+  return found.rows.flatMap(({ values, ...labels }) =>
+    quantiles.map((quantile, index) => ({ labels: { ...texts(labels), quantile: String(quantile) }, value: Number(values[index]) })),
+  );
+}
+
+function texts(labels: Readonly<Record<string, unknown>>): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(labels).map(([name, value]) => [name, typeof value === "string" ? value : ""]));
+}
