@@ -19,7 +19,8 @@ const severities = { succeeded: "Info", failed: "Critical", cancelled: "Info" } 
 
 /** Undefined: nothing to tell. */
 export function eventOfJob(job: JobRecord, outcome: JobOutcome): NewEvent | undefined {
-  if (outcome.kind === "succeeded" && !toldKinds.has(job.kind)) return undefined;
+  // A recovery plan's job does the same for many machines.
+  if (outcome.kind === "succeeded" && !toldKinds.has(job.kind.replace(/^RecoveryPlan/, ""))) return undefined;
   const state = states[outcome.kind];
   const fabricId = fabricOf(job.targetId);
   return {
