@@ -81,6 +81,9 @@ test("roles allow what Azure's roles of the same name allow", () => {
     ["Site Recovery Reader", `${item}/testFailover/action`, false],
     ["Network Contributor", "Microsoft.Resources/resourceGroups/read", true],
     ["Network Contributor", "Microsoft.Resources/resourceGroups/write", false],
+    ["Site Recovery Operator", "Microsoft.RecoveryServices/vaults/replicationRecoveryPlans/unplannedFailover/action", true],
+    ["Site Recovery Operator", "Microsoft.RecoveryServices/vaults/replicationRecoveryPlans/write", false],
+    ["Site Recovery Contributor", "Microsoft.RecoveryServices/vaults/replicationRecoveryPlans/write", true],
     ["Private DNS Zone Contributor", "Microsoft.Network/virtualNetworks/write", false],
   ] as const)
     assert.equal(can(name, action), isAllowed, `${name} ${action}`);
