@@ -10,13 +10,13 @@ import type { Random } from "../../base/random.ts";
 import {
   appliancePollRequestShape,
   applianceProgressShape,
-  applianceProtocolVersion,
   applianceRoutes,
   inventoryShape,
   sealedPointsShape,
   telemetryShape,
   type PrivateService,
 } from "../../contract/appliance-protocol.ts";
+import { knowsOrder, requireProtocolVersion } from "../../contract/appliance-versions.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import { createHttpFace } from "../api/api-server.ts";
@@ -157,11 +157,7 @@ async function poll(
   signal: AbortSignal,
 ): Promise<unknown> {
   const { orders, appliances } = dependencies;
-  if (body.protocolVersion !== applianceProtocolVersion)
-    throw new Fault("InputInvalid", "could not poll: the appliance speaks another version of the protocol", {
-      evidence: { applianceVersion: body.protocolVersion, hubVersion: applianceProtocolVersion },
-      action: "update the appliance",
-    });
+  requireProtocolVersion(body.protocolVersion, "poll");
   if (body.applianceId !== caller.applianceId)
     throw new Fault("Forbidden", "could not poll: the certificate is another appliance's", {
       evidence: { applianceId: caller.applianceId },
@@ -169,5 +165,18 @@ async function poll(
   await appliances.seen(caller.applianceId);
   for (const result of body.results) await orders.answer(caller.applianceId, result);
   for (const progress of body.progress) await orders.progress(caller.applianceId, progress);
-  return { orders: await orders.waitQueued(caller.applianceId, body.waitSeconds * 1000, signal) };
+  const queued = await orders.waitQueued(caller.applianceId, body.waitSeconds * 1000, signal);
+  // An older appliance would refuse its whole poll over an order that it cannot read: such an order fails here, and its job says why.
+  const known = queued.filter((order) => knowsOrder(body.protocolVersion, order.kind));
+  for (const { orderId, kind } of queued)
+    if (!known.some((order) => order.orderId === orderId))
+      await orders.answer(caller.applianceId, { orderId, outcome: "failed", fault: toReport(tooOld(kind, body.protocolVersion)) });
+  return { orders: known };
+}
+
+function tooOld(kind: string, applianceVersion: number): Fault {
+  return new Fault("ProtocolVersionUnsupported", `could not give the order ${kind}: the appliance does not know it`, {
+    evidence: { applianceVersion, order: kind },
+    action: "update the appliance, then start the operation again",
+  });
 }

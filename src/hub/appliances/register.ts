@@ -2,12 +2,11 @@
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import {
-  applianceProtocolVersion,
   applianceRegisterRequestShape,
   applianceRegisterResponseShape,
   type ApplianceRegisterResponse,
 } from "../../contract/appliance-protocol.ts";
-import { Fault } from "../../contract/errors.ts";
+import { requireProtocolVersion } from "../../contract/appliance-versions.ts";
 import { parseApplianceId, type ApplianceId } from "../../contract/ids.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
@@ -24,11 +23,7 @@ export async function registerAppliance(
 ): Promise<ApplianceRegisterResponse> {
   const { keys, appliances, events, authority, random, log } = dependencies;
   const request = parseInput(applianceRegisterRequestShape, body, "the registration");
-  if (request.protocolVersion !== applianceProtocolVersion)
-    throw new Fault("InputInvalid", "could not register the appliance: it speaks another version of the protocol", {
-      evidence: { applianceVersion: request.protocolVersion, hubVersion: applianceProtocolVersion },
-      action: "update the appliance",
-    });
+  requireProtocolVersion(request.protocolVersion, "register the appliance");
   const applianceId = parseApplianceId(random.uuid());
   const isProved = (secret: Uint8Array): boolean => {
     const expected = createHmac("sha256", Buffer.from(secret)).update(request.csrPem, "utf8").digest();
