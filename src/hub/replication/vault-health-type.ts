@@ -5,6 +5,8 @@ import { Semaphore } from "../../base/semaphore.ts";
 import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
+import { openHealthErrors } from "../db/health-errors.ts";
+import { presentHealthError } from "../health/present-health.ts";
 import type { HubServices } from "../services.ts";
 import { containerType, fabricType, itemType, vaultHealthType, vaultOf } from "./names.ts";
 import { presentItem } from "./present-item.ts";
@@ -49,7 +51,7 @@ async function showHealth(services: HubServices, vault: ResourceId): Promise<Jso
     name: "default",
     type: vaultHealthType,
     properties: {
-      vaultErrors: [],
+      vaultErrors: (await openHealthErrors(services.database.db, vault.key)).map(presentHealthError),
       protectedItemsHealth: summarise(await lookAtItems(services, vault), itemType),
       fabricsHealth: summarise(appliances, fabricType),
       containersHealth: summarise(appliances, containerType),
