@@ -1,6 +1,7 @@
 // Every fault of the world that a person can meet, as a thrown Fault and as the report that crosses process edges.
 
-import { faultKinds, type FaultKind, type RetryAdvice } from "./fault-kinds.ts";
+import type { FaultKind, RetryAdvice } from "./fault-kind.ts";
+import { faultKinds } from "./fault-kinds.ts";
 
 export type FaultCode = keyof typeof faultKinds;
 

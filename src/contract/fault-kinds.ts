@@ -1,15 +1,6 @@
 // The table of every fault that a person can meet: its status, exit code, retry advice, causes and action.
 
-/** never: the same call fails again. later: may pass by itself. now: at once, for example after a lost race. */
-export type RetryAdvice = "never" | "later" | "now";
-
-export interface FaultKind {
-  readonly httpStatus: number;
-  readonly exitCode: number;
-  readonly retry: RetryAdvice;
-  readonly causes: readonly string[];
-  readonly action: string;
-}
+import { row, type FaultKind } from "./fault-kind.ts";
 
 /**
  * The table. Exit codes: 2 bad input, 3 refused by state or rights, 4 the network or a peer, 5 data in doubt, 6 this machine.
@@ -501,7 +492,3 @@ export const faultKinds = {
   RootNeeded: row(403, 6, "never", ["this makes network namespaces and machines, which only root may"], "call again as root"),
   MissingProgram: row(500, 6, "never", ["a needed system package is not installed"], "install the package named in the evidence"),
 } satisfies Record<string, FaultKind>;
-
-function row(httpStatus: number, exitCode: number, retry: RetryAdvice, causes: readonly string[], action: string): FaultKind {
-  return { httpStatus, exitCode, retry, causes, action };
-}

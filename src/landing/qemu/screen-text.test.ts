@@ -1,3 +1,5 @@
+// Screens as QEMU dumps them: text, graphics, empty.
+
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { parseScreen } from "./screen-text.ts";
