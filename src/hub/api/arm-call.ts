@@ -41,7 +41,7 @@ export interface ArmRouterDependencies {
   readonly audit: AuditTrail;
   /** Throws Fault Forbidden unless the caller holds a role that allows `action` at or above `scope`. */
   readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void>;
-  /** Told of every answer before it is sent; tests compare them with the documents. */
+  /** Told of every answer before it is sent. */
   readonly onAnswer?: (told: AnsweredCall) => void;
 }
 

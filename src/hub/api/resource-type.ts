@@ -55,14 +55,14 @@ interface ActionTraits {
   readonly isRead?: boolean;
   /** GET instead of POST, for example instanceView, with the right `<type>/<action>/read`. "also": some clients get it and others post it. */
   readonly isGet?: boolean | "also";
-  /** Body of the answer (of the operation's result, for a long one), for the documents; answers are checked against it in tests. */
+  /** Body of the answer (of the operation's result, for a long one), for the documents. */
   readonly answer?: z.ZodType;
-  /** May answer 202. Documented as long-running; a 202 of an action that is not is an assertion in tests. */
+  /** May answer 202. Documented as long-running. */
   readonly isLong?: boolean;
 }
 
 export interface ActionDefinition extends ActionTraits {
-  /** Unknown members: z.looseObject takes them, z.strictObject refuses them; z.object would drop them and is refused by the tests. */
+  /** Unknown members: z.looseObject takes them, z.strictObject refuses them; z.object would drop them: do not use it. */
   readonly body: z.ZodType;
   readonly run: (call: ArmCall, body: unknown, resource: Resource) => Promise<ActionOutcome>;
 }
@@ -92,10 +92,10 @@ export interface ResourceType {
   readonly within: "resourceGroup" | "subscription" | "anything" | "parent";
   /**
    * The whole body's `properties`; its output is what hooks get. Unknown members are a choice: z.looseObject stores and answers them,
-   * z.strictObject refuses them. z.object would drop them silently, and the tests refuse it.
+   * z.strictObject refuses them. z.object would drop them silently: do not use it.
    */
   readonly properties: z.ZodType<JsonObject>;
-  /** `properties` as answered, for the documents; answers are checked against it in tests. */
+  /** `properties` as answered, for the documents. */
   readonly answer?: z.ZodType;
   /** What `$filter` of a list may name; without it every filter is InvalidFilter. */
   readonly filter?: FilterGrammar;
