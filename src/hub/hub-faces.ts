@@ -47,7 +47,7 @@ export async function openFaces(wanted: {
 }): Promise<Faces> {
   const { config, services, stores, platform, authority, names } = wanted;
   const { log, random, clock } = services;
-  const { tenantId, principals } = stores;
+  const { tenantId, principals, credentials } = stores;
   const counted = (face: string) => ({ log, random, onAnswered: (request: AnsweredRequest) => wanted.onAnswered?.(face, request) });
   let port = config.managementPort;
   const toUrl = (name: string): string => `https://${name}${port === httpsPort ? "" : `:${port}`}`;
@@ -63,7 +63,18 @@ export async function openFaces(wanted: {
     address: createRateLimit({ rate: config.limits.address, clock }),
   };
   const failures = createRateLimit({ rate: config.limits.failedSignIns, clock });
-  const login = createLoginFace({ failures, principals, tokens, tenantId, audienceNames, loginUrl, issuer, ...counted("login") });
+  const login = createLoginFace({
+    failures,
+    principals,
+    credentials,
+    clock,
+    tokens,
+    tenantId,
+    audienceNames,
+    loginUrl,
+    issuer,
+    ...counted("login"),
+  });
   const authenticate = createAuthenticate({ tokens, principals });
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const management = createManagementApi({

@@ -17,6 +17,7 @@ import { networkTypes } from "./resources/networks.ts";
 import { endpointTypes } from "./resources/private-endpoints.ts";
 import { projectTypes } from "./resources/projects.ts";
 import { createRegistrationKeyMaker } from "./resources/registration-key.ts";
+import { servicePrincipalType } from "./resources/service-principals.ts";
 import { storageTypes } from "./resources/storage-accounts.ts";
 import { settleVaultStorage } from "./resources/vault-storage.ts";
 import { vaultLocationTypes } from "./resources/vault-locations.ts";
@@ -61,6 +62,7 @@ export function createPlatform(wanted: {
     ...groupTypes({ db: stores.database.db, resources }),
     ...authorizationTypes(stores),
     auditEntryType(stores.database.db),
+    servicePrincipalType({ ...stores, random, clock }),
     ...networkTypes({ resources, addresses: stores.addresses, networks, landingNetworks: landingNetworksOf(config.landing), random }),
     ...dnsTypes({ resources, privateLink }),
     ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),

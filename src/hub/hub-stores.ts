@@ -6,6 +6,7 @@ import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { openApplianceCatalogue, type ApplianceCatalogue } from "./db/appliances.ts";
 import { auditHeadFile, openAuditTrail, type AuditTrail } from "./db/audit.ts";
+import { openCredentials, type Credentials } from "./db/credentials.ts";
 import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
 import { openEventStore, type EventStore } from "./db/events.ts";
 import { joinHubs } from "./db/hub-registry.ts";
@@ -31,6 +32,7 @@ export interface HubStores extends AsyncDisposable {
   readonly audit: AuditTrail;
   readonly secrets: SecretStore;
   readonly principals: Principals;
+  readonly credentials: Credentials;
   readonly assignments: RoleAssignments;
   readonly addresses: PrivateAddresses;
   readonly registrationKeys: RegistrationKeys;
@@ -60,6 +62,7 @@ export async function openStores(
     audit: opening.use(openAuditTrail({ address, headFile: auditHeadFile(config.stateDir), clock, random, log })),
     secrets: openSecretStore({ db, sealer }),
     principals: openPrincipals({ db, clock }),
+    credentials: openCredentials({ db, clock }),
     assignments: openRoleAssignments({ db }),
     addresses: openPrivateAddresses({ db }),
     registrationKeys: openRegistrationKeys({ db, clock, sealer }),

@@ -156,6 +156,18 @@ const migrations: readonly Migration[] = [
       `create index job_steps_by_end on job_steps (ended_at) where ended_at is not null`,
     ],
   },
+  {
+    number: 14,
+    name: "credentials of service principals",
+    statements: [
+      `create table credentials (
+        credential_id uuid primary key, principal_id uuid not null references principals on delete cascade, kind text not null,
+        secret_hash text, certificate_pem text, sha1 text, sha256 text, expires_at timestamptz not null, created_at timestamptz not null)`,
+      `create index credentials_by_principal on credentials (principal_id)`,
+      `create table assertions (digest text primary key, bound_to text not null, expires_at timestamptz not null)`,
+      `create index assertions_by_end on assertions (expires_at)`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -8,7 +8,7 @@ import type { Tables } from "./tables.ts";
 export interface Principal {
   readonly principalId: string;
   readonly clientId: string;
-  readonly kind: "operator" | "vaultIdentity";
+  readonly kind: "operator" | "vaultIdentity" | "servicePrincipal";
   readonly name: string;
 }
 
@@ -17,6 +17,9 @@ export interface Principals {
   find(principalId: string): Promise<Principal | undefined>;
   /** undefined when the client is unknown, has no secret, or another one. */
   signIn(clientId: string, secret: string): Promise<Principal | undefined>;
+  findClient(clientId: string): Promise<Principal | undefined>;
+  /** Service principals in the order of their ids, after this one. */
+  listServices(after: string | undefined, countMax: number): Promise<readonly Principal[]>;
   hasOperator(): Promise<boolean>;
   remove(principalId: string): Promise<void>;
 }
@@ -45,8 +48,19 @@ export function openPrincipals({ db, clock }: { readonly db: Kysely<Tables>; rea
       const row = await db.selectFrom("principals").selectAll().where("client_id", "=", clientId).executeTakeFirst();
       // An unknown client costs the same comparison, so that time tells nothing.
       const isRight = timingSafeEqual(Buffer.from(hash(secret)), Buffer.from(row?.secret_hash ?? hash("")));
-      if (!isRight || row === undefined || row.secret_hash === null) return undefined;
+      const isFirst = isRight && row?.secret_hash !== null;
+      if (row === undefined || !(isFirst || (await hasSecret(db, row.principal_id, hash(secret), toTimestamp(clock.nowMs())))))
+        return undefined;
       return { principalId: row.principal_id, clientId, kind: row.kind, name: row.name };
+    },
+    findClient: async (clientId) => {
+      const row = await db.selectFrom("principals").selectAll().where("client_id", "=", clientId).executeTakeFirst();
+      return row === undefined ? undefined : { principalId: row.principal_id, clientId, kind: row.kind, name: row.name };
+    },
+    listServices: async (after, countMax) => {
+      const query = db.selectFrom("principals").selectAll().where("kind", "=", "servicePrincipal").orderBy("principal_id").limit(countMax);
+      const rows = await (after === undefined ? query : query.where("principal_id", ">", after)).execute();
+      return rows.map((row) => ({ principalId: row.principal_id, clientId: row.client_id, kind: row.kind, name: row.name }));
     },
     hasOperator: async () =>
       (await db.selectFrom("principals").select("principal_id").where("kind", "=", "operator").executeTakeFirst()) !== undefined,
@@ -54,6 +68,12 @@ export function openPrincipals({ db, clock }: { readonly db: Kysely<Tables>; rea
       await db.deleteFrom("principals").where("principal_id", "=", principalId).execute();
     },
   };
+}
+
+/** The database compares digests of what was said, so its time tells nothing of the secret. */
+async function hasSecret(db: Kysely<Tables>, principalId: string, digest: string, now: string): Promise<boolean> {
+  const query = db.selectFrom("credentials").select("credential_id").where("principal_id", "=", principalId);
+  return (await query.where("secret_hash", "=", digest).where("expires_at", ">", now).executeTakeFirst()) !== undefined;
 }
 
 /** Secrets are 256 random bits, so a plain digest cannot be searched; see docs/decisions/tokens.md. */

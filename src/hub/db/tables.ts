@@ -54,10 +54,28 @@ export interface SecretTable {
 export interface PrincipalTable {
   principal_id: string;
   client_id: string;
-  kind: "operator" | "vaultIdentity";
+  kind: "operator" | "vaultIdentity" | "servicePrincipal";
   name: string;
   secret_hash: string | null;
   created_at: Timestamp;
+}
+
+export interface CredentialTable {
+  credential_id: string;
+  principal_id: string;
+  kind: "secret" | "certificate";
+  secret_hash: string | null;
+  certificate_pem: string | null;
+  sha1: string | null;
+  sha256: string | null;
+  expires_at: Timestamp;
+  created_at: Timestamp;
+}
+
+export interface AssertionTable {
+  digest: string;
+  bound_to: string;
+  expires_at: Timestamp;
 }
 
 export interface RegistrationKeyTable {
@@ -152,6 +170,8 @@ export interface Tables {
   audit_entries: AuditEntryTable;
   secrets: SecretTable;
   principals: PrincipalTable;
+  credentials: CredentialTable;
+  assertions: AssertionTable;
   registration_keys: RegistrationKeyTable;
   appliances: ApplianceTable;
   orders: OrderTable;
