@@ -63,18 +63,8 @@ export async function openFaces(wanted: {
     address: createRateLimit({ rate: config.limits.address, clock }),
   };
   const failures = createRateLimit({ rate: config.limits.failedSignIns, clock });
-  const login = createLoginFace({
-    failures,
-    principals,
-    credentials,
-    clock,
-    tokens,
-    tenantId,
-    audienceNames,
-    loginUrl,
-    issuer,
-    ...counted("login"),
-  });
+  const meant = { tenantId, audienceNames, loginUrl, issuer };
+  const login = createLoginFace({ ...meant, failures, principals, credentials, clock, tokens, ...counted("login") });
   const authenticate = createAuthenticate({ tokens, principals });
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const management = createManagementApi({
