@@ -33,7 +33,7 @@ export function registerLandedCommand(program: Command): void {
           machines.map(({ name, properties }) => [
             name,
             properties.watari?.purpose ?? "",
-            properties.instanceView?.statuses[0]?.code.replace("PowerState/", "") ?? "",
+            properties.instanceView?.statuses.find(({ code }) => code.startsWith("PowerState/"))?.code.replace("PowerState/", "") ?? "",
             properties.watari?.addresses?.join(" ") ?? "",
           ]),
         ),

@@ -68,7 +68,7 @@ export async function openFaces(wanted: {
   const authenticate = createAuthenticate({ tokens, principals });
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const management = createManagementApi({
-    ...{ router: platform.router, authenticate, subscriptions, limits, ...counted("management") },
+    ...{ router: platform.router, authenticate, subscriptions, limits, signedReads: services.signedReads, ...counted("management") },
     health: async () => await healthOf(wanted),
     document: documented(platform),
   });

@@ -6,6 +6,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { parseResourceId } from "./api/resource-id.ts";
+import { createSignedReads } from "./api/signed-reads.ts";
 import { createBlobListener } from "./blob/blob-listener.ts";
 import { makeTokenKey } from "./auth/tokens.ts";
 import { shareFile } from "./shared-files.ts";
@@ -67,7 +68,8 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     return privateLink;
   };
   const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
-  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults };
+  const signedReads = createSignedReads({ ...stores, clock, random });
+  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
   const blobRoot = config.blobFolder ?? join(config.stateDir, "blob");

@@ -4,6 +4,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import type { ResourceType } from "./api/resource-type.ts";
+import type { SignedReads } from "./api/signed-reads.ts";
 import type { ApplianceCatalogue } from "./db/appliances.ts";
 import type { AuditTrail } from "./db/audit.ts";
 import type { Database } from "./db/database.ts";
@@ -35,6 +36,8 @@ export interface HubServices {
   readonly events: EventStore;
   /** The vault key and the storage account behind a vault, for opening its packs. */
   readonly vaults: VaultAccess;
+  /** Addresses of texts that are read without a token. */
+  readonly signedReads: SignedReads;
 }
 
 /** A part of the hub that adds resource types and work of its own. */

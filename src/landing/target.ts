@@ -59,6 +59,8 @@ export type ProbeOutcome =
   | { readonly kind: "answered"; readonly status: number; readonly body: string; readonly seconds: number }
   | { readonly kind: "silent"; readonly seconds: number; readonly reason: string };
 
+export type StopMode = "orderly" | "cut";
+
 /** What changes a machine, on behalf of one authority. All calls may be repeated; one for what is already so is no fault. */
 export interface TargetCommands {
   /** Clones, hydrates the clone, starts it. Returns when the machine's processor runs. On failure or abort nothing is left. */
@@ -66,7 +68,8 @@ export interface TargetCommands {
   /** Copies what still depends on the recovery point until the machine stands by itself; the guest runs on. */
   fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void>;
   start(name: string): Promise<void>;
-  stop(name: string): Promise<void>;
+  /** orderly, unless told: the guest is asked, and cut off when it does not listen. cut: at once, as by the plug. */
+  stop(name: string, how?: StopMode): Promise<void>;
   /** Ends the machine and removes every trace of it but the highest fencing number. */
   remove(name: string): Promise<void>;
 }

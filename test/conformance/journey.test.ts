@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ComputeManagementClient } from "@azure/arm-compute";
+import { useMachineBySdk } from "./journey/landed-machine.ts";
 import { openZone } from "./journey/landing-zone.ts";
 import { migrateBySdk } from "./journey/migration.ts";
 import { openJourneySite } from "./journey/site.ts";
@@ -32,4 +33,5 @@ test("the journey by unmodified SDKs", async (t) => {
       [landedName],
     );
   });
+  await useMachineBySdk(t, { rig, ...place, landedName });
 });

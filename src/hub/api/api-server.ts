@@ -6,6 +6,7 @@ import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { signedPrefix, type SignedReads } from "./signed-reads.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { CallLimits, Taken } from "./rate-limits.ts";
 import type { Caller } from "./resource-type.ts";
@@ -70,6 +71,7 @@ export function createManagementApi(dependencies: {
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
   readonly document: () => unknown;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
+  readonly signedReads: SignedReads;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {
@@ -85,6 +87,11 @@ export function createManagementApi(dependencies: {
   takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
   face.get("/openapi.json", async (_request, reply) => await reply.type("application/json").send(dependencies.document()));
+  // The signature in the address is the proof; no token is asked for.
+  face.get(`${signedPrefix}*`, async (request, reply) => {
+    const { path, query } = readUrl(request.url);
+    return await reply.type("text/plain; charset=utf-8").send(await dependencies.signedReads.read(path, query));
+  });
   face.get("/subscriptions", async (request, reply) => {
     const caller = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });

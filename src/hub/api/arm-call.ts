@@ -55,8 +55,8 @@ export interface AnsweredCall {
 }
 
 export function toCall(request: ArmRequest, id: ResourceId): ArmCall {
-  const { caller, query, correlationId, log, signal } = request;
-  return { caller, id, apiVersion: query["api-version"] ?? "", query, correlationId, log, signal };
+  const { caller, query, correlationId, origin, log, signal } = request;
+  return { caller, id, apiVersion: query["api-version"] ?? "", query, correlationId, origin, log, signal };
 }
 
 /** The type of an id, with the version checked; a type in the wrong kind of container is refused. */

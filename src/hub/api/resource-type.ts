@@ -20,6 +20,8 @@ export interface ArmCall {
   /** Query parameters, names in lower case. */
   readonly query: Readonly<Record<string, string>>;
   readonly correlationId: string;
+  /** "https://management.<domain>[:port]" as the caller knows it, for addresses in answers. */
+  readonly origin: string;
   readonly log: Log;
   readonly signal: AbortSignal;
 }

@@ -72,7 +72,7 @@ export async function insertJob(db: Queryable, job: JobSubmission): Promise<void
     values (${job.jobId}, ${job.kind}, ${job.title}, ${job.scope}, ${job.targetId}, ${job.targetName}, ${job.lockKey}, ${job.actor},
       ${JSON.stringify(job.parameters)}::jsonb, ${job.restartOf ?? null},
       (select properties->>'place' from resources where type = 'microsoft.compute/virtualmachines'
-        and lower(properties->>'itemId') = lower(${job.targetId}) and properties->>'place' is not null limit 1))
+        and (lower(properties->>'itemId') = lower(${job.targetId}) or key = lower(${job.targetId})) and properties->>'place' is not null limit 1))
     on conflict do nothing returning job_id`.execute(db);
   if (inserted.rows.length === 1) {
     await sql`insert into operations (operation_id, resource_id, action, status, percent, started_at)

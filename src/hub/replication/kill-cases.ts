@@ -1,8 +1,9 @@
 // A case for every kind of job that the replication runs, for the kill matrix. A kind without one fails its test.
 
-import { simVault } from "./sim/sim-hub.ts";
+import { simGroup, simVault } from "./sim/sim-hub.ts";
 import { enableBody, type KillCase, type TrialSite } from "./kill-trial.ts";
 
+const machine = `${simGroup}/providers/Microsoft.Compute/virtualMachines/web`;
 const details = { instanceType: "InMageAzureV2" };
 const probe = { port: 80, path: "/", timeoutSeconds: 1 };
 const migrateBody = { properties: { sourceSiteOperations: "Required", providerSpecificDetails: { ...details, network: "prod", probe } } };
@@ -172,5 +173,18 @@ export const killCases: readonly KillCase[] = [
     ...{ kind: "RefreshProvider", name: "looks", ends: "succeeded" },
     prepare: enable,
     begin: async (trial) => await trial.begin("POST", trial.item.replace(/\/replicationProtectionContainers\/.*/, "/checkConsistency")),
+  },
+  {
+    ...{ kind: "MachinePower", name: "restarts", ends: "succeeded" },
+    prepare: migrated,
+    begin: async (trial) => await trial.begin("POST", `${machine}/restart`),
+  },
+  {
+    ...{ kind: "MachineRemoval", name: "removes", ends: "succeeded" },
+    prepare: async (trial) => {
+      await migrated(trial);
+      await trial.run("POST", `${trial.item}/failoverCommit`);
+    },
+    begin: async (trial) => await trial.begin("DELETE", machine),
   },
 ];

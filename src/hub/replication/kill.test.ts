@@ -53,8 +53,11 @@ async function strikeInside(kase: KillCase): Promise<void> {
     }
 }
 
-/** The target was given up and the source is not on yet: the cancel is allowed again, and goes on from there. */
-const givenUpAfter: ReadonlySet<string> = new Set(["CancelFailover remove", "RecoveryPlanCancelFailover remove"]);
+/**
+ * The target was given up and the source is not on yet: the cancel is allowed again, and goes on from there. A removed machine is gone,
+ * as it was ordered.
+ */
+const givenUpAfter: ReadonlySet<string> = new Set(["CancelFailover remove", "RecoveryPlanCancelFailover remove", "MachineRemoval remove"]);
 
 describe("a job that fails after the work of a step", { concurrency: 4 }, () => {
   for (const kase of killCases.filter((each) => each.ends === "succeeded"))

@@ -21,6 +21,8 @@ export const landedShape = z.object({
   /** vmId of the ARM shape; given once. */
   vmId: z.string(),
   pointId: pointIdShape,
+  /** Switched off for good until it is started: ARM tells this from a machine that is merely off. */
+  isDeallocated: z.boolean().optional(),
   launch: z.object({
     name: z.string(),
     cpuCount: z.number(),
@@ -44,7 +46,8 @@ export async function saveLanded(
   provisioningState: "Creating" | "Succeeded",
 ): Promise<void> {
   await sql`insert into resources (key, id, type, name, parent_key, location, envelope, properties, provisioning_state, etag, created_at, updated_at)
-    values (${id.key}, ${id.text}, ${machineType.toLowerCase()}, ${id.name}, ${id.parentKey}, null, '{}', ${JSON.stringify(landed)}::jsonb,
+    values (${id.key}, ${id.text}, ${machineType.toLowerCase()}, ${id.name}, ${id.parentKey},
+      (select location from resources where key = ${landed.vaultId.toLowerCase()}), '{}', ${JSON.stringify(landed)}::jsonb,
       ${provisioningState}, '"' || gen_random_uuid() || '"', clock_timestamp(), clock_timestamp())
     on conflict (key) do update set properties = excluded.properties, provisioning_state = excluded.provisioning_state,
       etag = excluded.etag, updated_at = excluded.updated_at`.execute(db);
@@ -60,6 +63,17 @@ export async function landedUnfilled(db: Queryable): Promise<readonly object[]> 
           'ChangeRecoveryPointInitiated', 'ChangeRecoveryPointFailed')))
     order by m.key`.execute(db);
   return found.rows.map((row) => row.properties);
+}
+
+export async function findLanded(db: Queryable, machineId: string): Promise<Landed | undefined> {
+  const row = await db.selectFrom("resources").select("properties").where("key", "=", machineId.toLowerCase()).executeTakeFirst();
+  return row === undefined ? undefined : landedShape.parse(row.properties);
+}
+
+/** Nothing when the machine is gone. */
+export async function patchLanded(db: Queryable, machineId: string, change: Pick<Landed, "isDeallocated">): Promise<void> {
+  await sql`update resources set properties = properties || ${JSON.stringify(change)}::jsonb, etag = '"' || gen_random_uuid() || '"',
+    updated_at = clock_timestamp() where key = ${machineId.toLowerCase()} and type = ${machineType.toLowerCase()}`.execute(db);
 }
 
 export async function removeLandedRow(db: Queryable, id: ResourceId): Promise<void> {

@@ -1,101 +1,161 @@
-// Landed machines as Microsoft.Compute/virtualMachines: get, list, start, power off, delete.
+// Landed machines as Microsoft.Compute/virtualMachines: seen, switched, removed; their boot log; what only Azure could do is refused.
 
 import { z } from "zod";
+import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
-import type { Authority } from "../../landing/fence-ledger.ts";
-import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
-import { nextFence } from "../db/fences.ts";
-import type { JsonObject, Resource } from "../db/resources.ts";
-import { findItemWithLanded } from "./item.ts";
-import { landedShape, requireHere, type Landed, type Landings } from "./landed.ts";
+import { defineAction, defineResource, type ActionDefinition, type ArmCall, type ResourceType } from "../api/resource-type.ts";
+import { parseResourceId } from "../api/resource-id.ts";
+import { presentResource, type Resource } from "../db/resources.ts";
+import { landedShape, requireHere } from "./landed.ts";
+import { refuseHeld, type PowerWish } from "./machine-jobs.ts";
+import { seeMachine, showInstance, showMachine } from "./machine-view.ts";
 import { machineType } from "./names.ts";
 import type { ReplicationFront } from "./world.ts";
 
-const gibibyte = 2 ** 30;
+const bootLogKind = "bootLog";
+const logMinutes = { least: 1, usual: 120, most: 1440 };
+
+/** Azure's actions that nothing here could do, with the reason that is told. */
+const refusedActions: Readonly<Record<string, string>> = {
+  reimage: "a landed machine's disk has no image; migrate the machine again from a recovery point",
+  redeploy: "there is one host; powerOff and start do what can be done",
+  reapply: "a landed machine has no state beside its own",
+  performMaintenance: "the host is not maintained by this hub",
+  generalize: "landed machines are no images",
+  capture: "landed machines are no images; export a recovery point instead",
+  convertToManagedDisks: "the disks are managed already",
+  runCommand: "the hub has no hands in the guest",
+  installPatches: "the hub has no hands in the guest",
+  assessPatches: "the hub has no hands in the guest",
+  simulateEviction: "landed machines are not evicted",
+  attachDetachDataDisks: "a landed machine keeps the disks of its recovery point",
+  migrateToVirtualMachineScaleSet: "there are no scale sets",
+};
 
 export function machineResource(front: ReplicationFront): ResourceType {
-  const { target } = front;
+  const { resources, signedReads } = front.services;
+  signedReads.offer(bootLogKind, async (name) => {
+    const resource = await resources.find(name);
+    return resource?.id.type.toLowerCase() === machineType.toLowerCase()
+      ? (await seeMachine(front, resource)).status.serialTail
+      : undefined;
+  });
+  const power = (wish: PowerWish | ((call: ArmCall) => PowerWish)): ActionDefinition =>
+    defineAction({
+      body: z.unknown(),
+      run: async (call, _body, resource) => {
+        const chosen = typeof wish === "string" ? wish : wish(call);
+        return { kind: "accepted", operationId: await submit(front, call, resource, { kind: "MachinePower", wish: chosen }) };
+      },
+    });
   return defineResource({
     type: machineType,
     within: "resourceGroup",
     properties: z.record(z.string(), z.unknown()),
-    onPut: "refuse",
-    onDelete: async (_call, resource) => {
-      await remove(front, front.landings, resource);
-      return { kind: "done" };
+    canPatch: true,
+    onPut: async (call) => {
+      throw new Fault("OperationNotSupported", `could not create the machine ${call.id.name}: machines land here, they are not made`, {
+        evidence: { resourceId: call.id.text },
+        action: "protect a machine and start a test failover or a failover of it",
+      });
     },
-    present: async (resource) => await show(front, resource),
+    onPatch: async (call, desired, patch) => {
+      refuseChanges(call, patch, desired.envelope);
+      const updated = await resources.update(call.id, ({ envelope }) => ({
+        envelope: { ...envelope, tags: desired.envelope["tags"] ?? {} },
+      }));
+      if (updated === undefined) throw new Fault("NotFound", `could not find ${call.id.text}`, { evidence: { resourceId: call.id.text } });
+      return { kind: "answered", body: presentResource(updated, machineType, showMachine(await seeMachine(front, updated))) };
+    },
+    onDelete: async (call, resource) => {
+      const landed = landedShape.parse(resource.properties);
+      requireHere(landed, front.place);
+      await refuseHeld(front.services.database.db, landed);
+      return { kind: "accepted", operationId: await submit(front, call, resource, { kind: "MachineRemoval" }) };
+    },
+    present: async (resource) => showMachine(await seeMachine(front, resource)),
     actions: {
-      start: defineAction({
+      instanceView: defineAction({
         body: z.unknown(),
-        run: async (_call, _body, resource) => {
-          await target.under(await personNow(front)).start(hereOf(front, resource).launch.name);
-          return { kind: "done", body: {} };
-        },
+        isRead: true,
+        isGet: true,
+        run: async (_call, _body, resource) => ({ kind: "done", body: showInstance(await seeMachine(front, resource)) }),
       }),
-      powerOff: defineAction({
-        body: z.unknown(),
-        run: async (_call, _body, resource) => {
-          await target.under(await personNow(front)).stop(hereOf(front, resource).launch.name);
-          return { kind: "done", body: {} };
-        },
-      }),
+      start: power("start"),
+      restart: power("restart"),
+      powerOff: power((call) => (call.query["skipshutdown"] === "true" ? "cut" : "powerOff")),
+      deallocate: power((call) => refuseHibernation(call)),
+      retrieveBootDiagnosticsData: bootLogAction(front),
+      ...Object.fromEntries(Object.entries(refusedActions).map(([name, reason]) => [name, refusal(name, reason)])),
     },
   });
 }
 
-async function personNow({ services }: ReplicationFront): Promise<Authority> {
-  return { kind: "person", fence: await nextFence(services.database.db) };
-}
-
-function hereOf({ place }: ReplicationFront, resource: Resource): Landed {
+/** One job at a time for a machine and for the item that it came from. */
+async function submit(
+  front: ReplicationFront,
+  call: ArmCall,
+  resource: Resource,
+  wish: { readonly kind: "MachinePower"; readonly wish: PowerWish } | { readonly kind: "MachineRemoval" },
+): Promise<string> {
   const landed = landedShape.parse(resource.properties);
-  requireHere(landed, place);
-  return landed;
+  requireHere(landed, front.place);
+  return await front.engine.submit({
+    kind: wish.kind,
+    scope: resource.id.key,
+    targetId: resource.id.text,
+    targetName: resource.id.name,
+    lockKey: parseResourceId(landed.itemId).key,
+    actor: call.caller.name,
+    parameters: { machineId: resource.id.text, ...(wish.kind === "MachinePower" ? { wish: wish.wish } : {}) },
+  });
 }
 
-/** A machine that a protected item still counts on goes through that item: clean-up, cancel or completion. */
-async function remove(front: ReplicationFront, landings: Landings, resource: Resource): Promise<void> {
-  const { launch, itemId } = hereOf(front, resource);
-  const item = await findItemWithLanded(front.services.database.db, itemId);
-  const isHeld = item !== undefined && item.protectionState !== "CommitFailoverCompleted";
-  if (isHeld)
-    throw new Fault("StateConflict", `could not delete the machine ${launch.name}: the protected item ${item.machineName} counts on it`, {
-      evidence: { protectedItemId: itemId, protectionState: item.protectionState },
-      action: "clean up the test migration or cancel the failover of that item",
-      retry: "never",
-    });
-  // Nobody else commands it any more; remembered, so that no late command brings it back.
-  await landings.remove({ ...(await personNow(front)), kind: "job" }, launch.name);
+function refuseHibernation(call: ArmCall): "deallocate" {
+  if (call.query["hibernate"] !== "true") return "deallocate";
+  throw new Fault("OperationNotSupported", `could not hibernate the machine ${call.id.name}: memory is not kept here`, {
+    evidence: { hibernate: "true" },
+    action: "call deallocate without hibernate",
+  });
 }
 
-async function show({ target }: ReplicationFront, resource: Resource): Promise<JsonObject> {
-  const landed = landedShape.parse(resource.properties);
-  const { launch } = landed;
-  const status = await target.status(launch.name);
-  const powerState = { running: "running", stopped: "stopped", gone: "unknown" }[status.power];
-  return {
-    vmId: landed.vmId,
-    hardwareProfile: { vmSize: "Watari", vmSizeProperties: { vCPUsAvailable: launch.cpuCount } },
-    storageProfile: {
-      osDisk: { name: launch.disks.find((disk) => disk.isBoot)?.diskId ?? "", osType: "Linux", createOption: "Attach" },
-      dataDisks: launch.disks
-        .filter((disk) => !disk.isBoot)
-        .map((disk, lun) => ({ lun, name: disk.diskId, createOption: "Attach", diskSizeGB: Math.ceil(disk.sizeBytes / gibibyte) })),
+function refuseChanges(call: ArmCall, patch: object, envelope: object): void {
+  const fields = Object.keys(patch).map((name) => `properties.${name}`);
+  const beside = Object.keys(envelope).filter((name) => name !== "tags");
+  if (fields.length === 0 && beside.length === 0) return;
+  throw new Fault("InputInvalid", `could not change the machine ${call.id.name}: only its tags can be changed`, {
+    evidence: { fields: [...fields, ...beside] },
+    causes: ["a landed machine keeps the processors, memory, disks and cards of its source"],
+    action: "send tags alone",
+  });
+}
+
+function refusal(name: string, reason: string): ActionDefinition {
+  return defineAction({
+    body: z.unknown(),
+    run: async (call) => {
+      throw new Fault("OperationNotSupported", `could not call ${name} on the machine ${call.id.name}: ${reason}`, {
+        evidence: { operations: ["start", "restart", "powerOff", "deallocate", "retrieveBootDiagnosticsData"] },
+      });
     },
-    osProfile: { computerName: launch.name },
-    networkProfile: { networkInterfaces: [] },
-    instanceView: { statuses: [{ code: `PowerState/${powerState}`, level: "Info", displayStatus: `VM ${powerState}` }] },
-    watari: {
-      purpose: landed.purpose,
-      protectedItemId: landed.itemId,
-      recoveryPointId: landed.pointId,
-      network: launch.network,
-      nics: launch.nics,
-      memoryBytes: launch.memoryBytes,
-      addresses: status.addresses,
-      bytesToFill: status.bytesToFill,
-      serialTail: status.serialTail,
+  });
+}
+
+/** Azure gives addresses of blobs; here it is one of the hub itself, signed and good for as long as was asked. */
+function bootLogAction({ services }: ReplicationFront): ActionDefinition {
+  return defineAction({
+    body: z.unknown(),
+    run: async (call, _body, resource) => {
+      const minutes = Number(call.query["sasuriexpirationtimeinminutes"] ?? logMinutes.usual);
+      if (!Number.isInteger(minutes) || minutes < logMinutes.least || minutes > logMinutes.most)
+        throw new Fault("InputInvalid", "could not give the boot log: sasUriExpirationTimeInMinutes is out of range", {
+          evidence: { given: String(minutes), least: logMinutes.least, most: logMinutes.most },
+        });
+      const lifeSeconds = minutes * 60;
+      const wanted = { origin: call.origin, kind: bootLogKind, name: resource.id.text, lifeSeconds };
+      const expiresAt = toTimestamp(services.clock.nowMs() + lifeSeconds * 1000);
+      const serialConsoleLogBlobUri = await services.signedReads.addressOf(wanted);
+      return { kind: "done", body: { serialConsoleLogBlobUri, watariExpiresAt: expiresAt } };
     },
-  };
+  });
 }

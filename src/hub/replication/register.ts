@@ -19,6 +19,8 @@ import { eventResource } from "./event-type.ts";
 import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
+import { defineMachinePower, defineMachineRemoval } from "./machine-jobs.ts";
+import { machineParts } from "./machine-parts.ts";
 import { machineResource } from "./machine-type.ts";
 import { planJobs } from "./plan-run.ts";
 import { planResource } from "./plan-type.ts";
@@ -79,6 +81,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         jobResource(services, running),
         eventResource(services),
         machineResource(front),
+        ...machineParts(front),
       ],
       jobKinds: () => running().kinds,
       start: async () => {
@@ -123,6 +126,8 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineRefreshProvider(world),
     defineRepairReplication(world),
     defineApplyPoint(world),
+    defineMachinePower(world),
+    defineMachineRemoval(world),
   ];
 }
 

@@ -83,7 +83,6 @@ export function endpointTypes(dependencies: EndpointDependencies): readonly Reso
       },
       onChanged: async () => await privateLink().reconcile({ zones: "changed" }),
     }),
-    defineResource({ type: interfaceType, within: "resourceGroup", properties: z.looseObject({}), onPut: "refuse", onDelete: "refuse" }),
   ];
 }
 

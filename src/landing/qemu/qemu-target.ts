@@ -18,6 +18,7 @@ import type {
   LaunchSpec,
   ProbeOutcome,
   Target,
+  StopMode,
   TargetCommands,
 } from "../target.ts";
 import { checkSpec } from "../check-spec.ts";
@@ -96,7 +97,7 @@ export class QemuTarget implements Target {
       launch: async (spec, signal) => await this.#launch(authority, spec, signal),
       fill: async (name, onProgress, signal) => await this.#fill(authority, name, onProgress, signal),
       start: async (name) => await this.#start(authority, name),
-      stop: async (name) => await this.#stop(authority, name),
+      stop: async (name, how = "orderly") => await this.#stop(authority, name, how),
       remove: async (name) => await this.#remove(authority, name),
     };
   }
@@ -242,13 +243,13 @@ export class QemuTarget implements Target {
     await machine.startEmulator();
   }
 
-  async #stop(authority: Authority, name: string): Promise<void> {
+  async #stop(authority: Authority, name: string, how: StopMode): Promise<void> {
     const { clock, stopMsMax = 30_000 } = this.#options;
     await this.#inTurn(name, async () => {
       await admit(this.#ledger, name, authority);
       const machine = await this.#existing(name, "stop");
-      await tell(machine, "system_powerdown");
-      const deadlineMs = clock.monotonicMs() + stopMsMax;
+      if (how === "orderly") await tell(machine, "system_powerdown");
+      const deadlineMs = clock.monotonicMs() + (how === "orderly" ? stopMsMax : -1);
       while ((await machine.findEmulator()) !== undefined) {
         if (clock.monotonicMs() > deadlineMs) await tell(machine, "quit").catch(() => undefined); // It may have ended by itself just now.
         await clock.sleep(stopPollMs);

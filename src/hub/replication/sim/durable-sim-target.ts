@@ -48,8 +48,8 @@ export class DurableSimTarget implements Target {
           if (authority.fence >= (this.#world.fences.get(name) ?? 0)) journal.append("target", name, "on");
           await commands.start(name);
         }),
-      stop: async (name) => {
-        await this.#call("stop", async () => await commands.stop(name));
+      stop: async (name, how) => {
+        await this.#call("stop", async () => await commands.stop(name, how));
         journal.append("target", name, "off");
       },
       remove: async (name) => {

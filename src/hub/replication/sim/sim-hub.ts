@@ -14,6 +14,7 @@ import type { VaultReader } from "../../../vault/vault.ts";
 import type { ArmAnswer } from "../../api/arm-call.ts";
 import { createArmRouter } from "../../api/arm-router.ts";
 import { parseResourceId } from "../../api/resource-id.ts";
+import { createSignedReads } from "../../api/signed-reads.ts";
 import { createTypeTable } from "../../api/resource-type.ts";
 import { openApplianceCatalogue } from "../../db/appliances.ts";
 import { auditHeadFile, openAuditTrail, type AuditTrail } from "../../db/audit.ts";
@@ -136,6 +137,7 @@ function createServices(options: SimHubOptions, audit: AuditTrail): HubServices 
   const { db, notifications } = database;
   const clock = systemClock;
   const random = systemRandom;
+  const secrets = openSecretStore({ db, sealer: createSealer(new Uint8Array(32), random) });
   const orders = openOrderQueue({ db, notifications, clock });
   return {
     clock,
@@ -146,7 +148,8 @@ function createServices(options: SimHubOptions, audit: AuditTrail): HubServices 
     resources: openResourceStore({ db, clock, random }),
     operations: openOperationStore({ db, clock, random }),
     audit,
-    secrets: openSecretStore({ db, sealer: createSealer(new Uint8Array(32), random) }),
+    secrets,
+    signedReads: createSignedReads({ secrets, clock, random }),
     orders: {
       ...orders,
       enqueue: async (applianceId, order, from) => {

@@ -1,0 +1,170 @@
+// How a landed machine looks to ARM clients: the machine, its instance view, its disks and its network interfaces.
+
+import type { LandedStatus } from "../../landing/target.ts";
+import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
+import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
+import { landedShape, type Landed } from "./landed.ts";
+
+export const diskType = "Microsoft.Compute/disks";
+export const interfaceType = "Microsoft.Network/networkInterfaces";
+/** Machines keep the processors and memory of their source, so there is one size. */
+export const sizeName = "Watari";
+
+const gibibyte = 2 ** 30;
+const networkType = "Microsoft.Network/virtualNetworks";
+
+export interface SeenMachine {
+  readonly resource: Resource;
+  readonly landed: Landed;
+  readonly status: LandedStatus;
+}
+
+export async function seeMachine(
+  { target }: { readonly target: { status(name: string): Promise<LandedStatus> } },
+  resource: Resource,
+): Promise<SeenMachine> {
+  const landed = landedShape.parse(resource.properties);
+  return { resource, landed, status: await target.status(landed.launch.name) };
+}
+
+/** Machine names have no dot, so the name before it is the machine's. */
+export function diskName(machine: string, diskId: string): string {
+  return `${machine}.${diskId}`;
+}
+
+export function interfaceName(machine: string, index: number): string {
+  return `${machine}.nic-${index}`;
+}
+
+function siblingId(machine: ResourceId, type: string, name: string): string {
+  return `${machine.parentText}/providers/${type}/${name}`;
+}
+
+export function showMachine(seen: SeenMachine): JsonObject {
+  const { landed, status, resource } = seen;
+  const { launch } = landed;
+  const disk = (diskId: string, sizeBytes: number): JsonObject => ({
+    name: diskName(launch.name, diskId),
+    createOption: "Attach",
+    deleteOption: "Delete",
+    diskSizeGB: Math.ceil(sizeBytes / gibibyte),
+    managedDisk: { id: siblingId(resource.id, diskType, diskName(launch.name, diskId)) },
+  });
+  const boot = launch.disks.find((each) => each.isBoot);
+  return {
+    vmId: landed.vmId,
+    timeCreated: resource.createdAt,
+    hardwareProfile: { vmSize: sizeName, vmSizeProperties: { vCPUsAvailable: launch.cpuCount } },
+    storageProfile: {
+      ...(boot === undefined ? {} : { osDisk: { ...disk(boot.diskId, boot.sizeBytes), osType: "Linux" } }),
+      dataDisks: launch.disks.filter((each) => !each.isBoot).map(({ diskId, sizeBytes }, lun) => ({ lun, ...disk(diskId, sizeBytes) })),
+    },
+    osProfile: { computerName: launch.name },
+    networkProfile: {
+      networkInterfaces: launch.nics.map((_nic, index) => ({
+        id: siblingId(resource.id, interfaceType, interfaceName(launch.name, index)),
+        properties: { primary: index === 0 },
+      })),
+    },
+    diagnosticsProfile: { bootDiagnostics: { enabled: true } },
+    instanceView: showInstance(seen),
+    watari: {
+      purpose: landed.purpose,
+      protectedItemId: landed.itemId,
+      recoveryPointId: landed.pointId,
+      network: launch.network,
+      nics: launch.nics,
+      memoryBytes: launch.memoryBytes,
+      addresses: status.addresses,
+      bytesToFill: status.bytesToFill,
+      serialTail: status.serialTail,
+    },
+  };
+}
+
+export function showInstance({ landed, status, resource }: SeenMachine): JsonObject {
+  const stopped = landed.isDeallocated === true ? "deallocated" : "stopped";
+  const power = { running: "running", stopped, gone: "unknown" }[status.power];
+  const provisioning = resource.provisioningState.toLowerCase();
+  return {
+    computerName: landed.launch.name,
+    hyperVGeneration: landed.launch.firmware === "efi" ? "V2" : "V1",
+    disks: landed.launch.disks.map(({ diskId }) => ({ name: diskName(landed.launch.name, diskId), statuses: [] })),
+    bootDiagnostics: {},
+    statuses: [
+      { code: `PowerState/${power}`, level: "Info", displayStatus: `VM ${power}` },
+      { code: `ProvisioningState/${provisioning}`, level: "Info", displayStatus: `Provisioning ${provisioning}`, time: resource.updatedAt },
+    ],
+  };
+}
+
+export function showDisks({ resource, landed }: SeenMachine): readonly JsonObject[] {
+  return landed.launch.disks.map(({ diskId, sizeBytes, isBoot }) => {
+    const name = diskName(landed.launch.name, diskId);
+    return {
+      id: siblingId(resource.id, diskType, name),
+      name,
+      type: diskType,
+      location: resource.location ?? "",
+      managedBy: resource.id.text,
+      properties: {
+        ...(isBoot ? { osType: "Linux", hyperVGeneration: landed.launch.firmware === "efi" ? "V2" : "V1" } : {}),
+        creationData: { createOption: "Restore", sourceUniqueId: landed.pointId },
+        diskSizeGB: Math.ceil(sizeBytes / gibibyte),
+        diskSizeBytes: sizeBytes,
+        diskState: "Attached",
+        networkAccessPolicy: "DenyAll",
+        publicNetworkAccess: "Disabled",
+        timeCreated: resource.createdAt,
+        uniqueId: `${landed.vmId}.${diskId}`,
+        provisioningState: "Succeeded",
+      },
+    };
+  });
+}
+
+/** With one card every address that was seen is its; with more, only those of the source are known to be whose. */
+export async function showInterfaces(resources: ResourceStore, { resource, landed, status }: SeenMachine): Promise<readonly JsonObject[]> {
+  const { nics, network } = landed.launch;
+  const networkId = network.kind === "named" ? siblingId(resource.id, networkType, network.name) : undefined;
+  const isNetworkKnown = networkId !== undefined && (await resources.find(networkId)) !== undefined;
+  return nics.map(({ mac, address }, index) => {
+    const name = interfaceName(landed.launch.name, index);
+    const id = siblingId(resource.id, interfaceType, name);
+    const own = address === undefined ? [] : [address.replace(/\/\d+$/, "")];
+    const addresses = nics.length === 1 && status.addresses.length > 0 ? status.addresses : own;
+    return {
+      id,
+      name,
+      type: interfaceType,
+      location: resource.location ?? "",
+      properties: {
+        macAddress: mac.toUpperCase().replaceAll(":", "-"),
+        primary: index === 0,
+        nicType: "Standard",
+        enableIPForwarding: false,
+        enableAcceleratedNetworking: false,
+        virtualMachine: { id: resource.id.text },
+        ipConfigurations: addresses.map((privateIPAddress, at) => ({
+          id: `${id}/ipConfigurations/ipconfig${at + 1}`,
+          name: `ipconfig${at + 1}`,
+          properties: {
+            privateIPAddress,
+            privateIPAllocationMethod: "Dynamic",
+            privateIPAddressVersion: privateIPAddress.includes(":") ? "IPv6" : "IPv4",
+            primary: at === 0,
+            provisioningState: "Succeeded",
+          },
+        })),
+        ...(isNetworkKnown ? { watariVirtualNetworkId: networkId } : {}),
+        provisioningState: "Succeeded",
+      },
+    };
+  });
+}
+
+/** The machine that a disk or an interface is named after; undefined when the name is of nothing here. */
+export function machineIdOf(part: ResourceId, machineType: string): ResourceId | undefined {
+  const dot = part.name.indexOf(".");
+  return dot < 1 ? undefined : parseResourceId(siblingId(part, machineType, part.name.slice(0, dot)));
+}
