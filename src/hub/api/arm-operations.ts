@@ -79,7 +79,7 @@ function toResult(operation: Operation): ArmAnswer {
     case "InProgress":
       return { status: 202, headers: { "retry-after": retryAfterSeconds } };
     case "Succeeded":
-      return { status: 200, ...(operation.result === undefined ? {} : { body: operation.result }) }; // Clients of Microsoft.Compute take no 204 here.
+      return operation.result === undefined ? { status: 204 } : { status: 200, body: operation.result };
     case "Canceled":
       throw new Fault("StateConflict", `operation ${operation.operationId} was cancelled`, { retry: "never" });
     case "Failed":

@@ -24,6 +24,7 @@ import {
   sizeName,
   type SeenMachine,
 } from "./machine-view.ts";
+import { emptyType, fixedList, locationType } from "../resources/plain-types.ts";
 import { machineType } from "./names.ts";
 import type { ReplicationFront } from "./world.ts";
 
@@ -34,8 +35,9 @@ export function machineParts(front: ReplicationFront): readonly ResourceType[] {
   return [
     diskResource(front),
     interfaceResource(front),
-    defineResource({ ...readOnly, type: "Microsoft.Compute/locations/vmSizes", source: { get: none, list: async () => listed(sizes()) } }),
-    defineResource({ ...readOnly, type: `${machineType}/vmSizes`, source: { get: none, list: async () => listed(sizes()) } }),
+    locationType("Microsoft.Compute"),
+    fixedList("Microsoft.Compute/locations/vmSizes", async () => sizes()),
+    fixedList(`${machineType}/vmSizes`, async () => sizes()),
     defineResource({ ...readOnly, type: "Microsoft.Compute/locations/virtualMachines", source: { get: none, list: machinesAt(front) } }),
     emptyType("Microsoft.Compute/availabilitySets", "the one host of landed machines has no fault domains"),
   ];
@@ -43,24 +45,6 @@ export function machineParts(front: ReplicationFront): readonly ResourceType[] {
 
 const readOnly = { within: "parent", properties: anything, onPut: "refuse", onDelete: "refuse" } as const;
 const none = async (): Promise<undefined> => undefined;
-
-function listed(items: readonly JsonObject[]): { readonly items: readonly JsonObject[]; readonly next: undefined } {
-  return { items, next: undefined };
-}
-
-/** A type that Azure has and of which there are none here: lists are empty, and creating one says why. */
-export function emptyType(type: string, reason: string): ResourceType {
-  return defineResource({
-    type,
-    within: "resourceGroup",
-    properties: anything,
-    source: { get: none, list: async () => listed([]) },
-    onPut: async (call) => {
-      throw new Fault("OperationNotSupported", `could not create ${call.id.name}: ${reason}`, { evidence: { resourceType: type } });
-    },
-    onDelete: async () => ({ kind: "done" }),
-  });
-}
 
 /** The one size says what the host has; a machine keeps what its source had. */
 function sizes(): readonly JsonObject[] {

@@ -28,11 +28,11 @@ export async function seeMachine(
 }
 
 /** Machine names have no dot, so the name before it is the machine's. */
-export function diskName(machine: string, diskId: string): string {
+function diskName(machine: string, diskId: string): string {
   return `${machine}.${diskId}`;
 }
 
-export function interfaceName(machine: string, index: number): string {
+function interfaceName(machine: string, index: number): string {
   return `${machine}.nic-${index}`;
 }
 
