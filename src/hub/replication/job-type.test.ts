@@ -59,7 +59,16 @@ type Shown = z.infer<typeof shape>;
 function callOf(jobId: string): ArmCall {
   const id = parseResourceId(`${vault.text}/replicationJobs/${jobId}`);
   const caller = { principalId: "anna", name: "anna" };
-  return { id, caller, apiVersion: "", query: {}, correlationId: "", log: silentLog, signal: new AbortController().signal };
+  return {
+    id,
+    caller,
+    apiVersion: "",
+    query: {},
+    correlationId: "",
+    origin: "https://management.test",
+    log: silentLog,
+    signal: new AbortController().signal,
+  };
 }
 
 async function submit(parameters: object): Promise<string> {
