@@ -179,6 +179,18 @@ describe("the appliance", () => {
     assert.ok(!JSON.stringify(await callAppliance(appliance.folder, "listCredentials", {})).includes("s3cret-word"));
   });
 
+  test("an order of a newer hub is answered with a clear fault, and the orders beside it are carried out", async () => {
+    await using appliance = await startAppliance(hub);
+    await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
+    const unknown = { kind: "teleport", orderId: parseOrderId(randomUUID()) } as never; // Of a kind that this version does not have.
+    const [refused, discovered] = await Promise.all([
+      hub.give(unknown),
+      hub.give({ kind: "discover", orderId: parseOrderId(randomUUID()) }),
+    ]);
+    assert.equal(refused.outcome === "failed" ? refused.fault.id : "", "ProtocolVersionUnsupported");
+    assert.equal(discovered.outcome, "done");
+  });
+
   test("an order goes through to the agent and its result back; a machine that is protected is refused", async () => {
     await using appliance = await startAppliance(hub);
     await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });

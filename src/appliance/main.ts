@@ -288,6 +288,7 @@ export class Appliance implements AsyncDisposable {
         fence: async (machineId, wanted, signal) => await this.#fence(machineId, wanted, signal),
         prepareFence: async (machineId, signal) => await this.guests.prepareFence(machineId, signal),
         install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
+        updateAgent: async (order, onStep, signal) => await this.guests.updateAgent(order, onStep, signal),
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
         disconnect: async (machineId) => await this.#ingest?.disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),

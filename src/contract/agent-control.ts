@@ -81,7 +81,13 @@ export type ReplicationPolicy = z.infer<typeof replicationPolicyShape>;
 /** Orders from the appliance. An order given twice (same orderId) is carried out once and answered with the same result. */
 export const agentOrderShape = z.discriminatedUnion("kind", [
   /** Start continuous replication, or change its policy. */
-  z.object({ kind: z.literal("replicate"), orderId: orderIdShape, policy: replicationPolicyShape }),
+  z.object({
+    kind: z.literal("replicate"),
+    orderId: orderIdShape,
+    policy: replicationPolicyShape,
+    /** Disks that are not replicated; those of before unless given. An agent that does not know the word shows it by the disks of its state. */
+    excludedDiskIds: z.array(diskIdShape).max(64).optional(),
+  }),
   /** Make a recovery point now. Result: pointId. */
   z.object({ kind: z.literal("point"), orderId: orderIdShape }),
   /** Read every block of the source again, compare with the replica, repair what differs, remember digests for `quiesce`. */

@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import { agentStateShape, machineFactsShape, orderResultShape, replicationPolicyShape } from "./agent-control.ts";
+import { shownDiskShape } from "./disk-choice.ts";
 import {
   applianceIdShape,
   countShape,
@@ -15,7 +16,11 @@ import {
   vaultIdShape,
 } from "./shapes.ts";
 
-export const applianceProtocolVersion = 1;
+/**
+ * Raised by one for each change of this protocol. 1: the first. 2: disks are chosen (setDisks, and with protect), agents are updated
+ * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported.
+ */
+export const applianceProtocolVersion = 2;
 
 /** Which of the vault's five private names serves a route; the hub answers 404 for a route under another name. */
 export const applianceRoutes = {
@@ -176,6 +181,8 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
     /** Address to reach the guest by SSH; one of those discovered unless given. */
     address: z.string().max(253).optional(),
     policy: replicationPolicyShape,
+    /** Disks that are not replicated, as the inventory shows them. One of version 1 does not know the word: the first point shows it. */
+    excludedDisks: z.array(shownDiskShape).max(64).optional(),
   }),
   z.object({ kind: z.literal("setPolicy"), ...orderHead, machineId: machineIdShape, policy: replicationPolicyShape }),
   z.object({ kind: z.literal("point"), ...orderHead, machineId: machineIdShape }),
@@ -198,6 +205,13 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
     removePoints: z.boolean().optional(),
   }),
   z.object({ kind: z.literal("discover"), ...orderHead }),
+  /** All disks but these are replicated from the next point on. Since version 2. */
+  z.object({ kind: z.literal("setDisks"), ...orderHead, machineId: machineIdShape, excludedDiskIds: z.array(diskIdShape).max(64) }),
+  /**
+   * Puts the appliance's own agent in the place of the machine's, by the account given or the one that installed it; what the agent knows
+   * stays. Done when the new agent has spoken, and then agentVersion is its version; a failed one leaves the old agent. Since version 2.
+   */
+  z.object({ kind: z.literal("updateAgent"), ...orderHead, machineId: machineIdShape, runAsAccountId: z.string().max(64).optional() }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
@@ -206,7 +220,12 @@ const orderProgressShape = z.object({ orderId: orderIdShape, percent: z.number()
 
 /** Same shape as an agent's result, with what only an appliance can say. */
 export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
-  orderResultShape.options[0].extend({ machineId: machineIdShape.optional(), facts: machineFactsShape.optional() }),
+  orderResultShape.options[0].extend({
+    machineId: machineIdShape.optional(),
+    facts: machineFactsShape.optional(),
+    /** Of an agent that was updated. */
+    agentVersion: z.string().max(40).optional(),
+  }),
   orderResultShape.options[1],
 ]);
 export type ApplianceOrderResult = z.infer<typeof applianceOrderResultShape>;

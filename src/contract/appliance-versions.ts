@@ -12,7 +12,7 @@ export interface ProtocolOffer {
 }
 
 /** The version from which on an appliance knows an order; those that are not named: from the first. Name every kind that is added. */
-const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = {};
+const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = { setDisks: 2, updateAgent: 2 };
 
 /** What a hub whose own version is `newest` offers. */
 export function offerOf(newest: number = applianceProtocolVersion): ProtocolOffer {

@@ -20,7 +20,7 @@ import {
   registrationKeyShape,
   type RegistrationKey,
 } from "../contract/appliance-protocol.ts";
-import { parseApplianceId, parseOrderId } from "../contract/ids.ts";
+import { parseApplianceId, parseMachineId, parseOrderId } from "../contract/ids.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { listRoutes } from "./api/arm-router.ts";
 import type { AuditRow } from "./db/audit-chain.ts";
@@ -365,6 +365,11 @@ test("orders reach a polling appliance, results wake the waiter, and the catalog
   const orderId = parseOrderId(randomUUID());
   await orders.enqueue(applianceId, { kind: "discover", orderId });
   assert.deepEqual(await waiting, { orders: [{ kind: "discover", orderId }] });
+  const tooNew = parseOrderId(randomUUID());
+  await orders.enqueue(applianceId, { kind: "updateAgent", orderId: tooNew, machineId: parseMachineId(randomUUID()) });
+  assert.deepEqual(await poll([], 0), { orders: [] }, "an appliance of version 1 does not get what it cannot read");
+  const refused = (await orders.find(tooNew))?.result;
+  assert.equal(refused?.outcome === "failed" ? refused.fault.id : "", "ProtocolVersionUnsupported");
   const result = orders.result(orderId, AbortSignal.timeout(10_000));
   await poll([{ outcome: "done", orderId }], 0);
   assert.deepEqual(await result, { outcome: "done", orderId });

@@ -21,6 +21,8 @@ export type Identity = z.infer<typeof identityShape>;
 
 export const replicationStateShape = z.object({
   policy: replicationPolicyShape.optional(),
+  /** Disks that are not replicated. */
+  excludedDiskIds: z.array(diskIdShape).max(64).optional(),
   /** Newest point that is known to be sealed, and what its disks were. */
   base: z
     .object({

@@ -126,7 +126,7 @@ export class ControlLoop {
     const { replicator } = this.#options;
     switch (order.kind) {
       case "replicate":
-        return await replicator.replicate(order.policy);
+        return await replicator.replicate(order.policy, order.excludedDiskIds);
       case "point":
         return await replicator.point();
       case "verify":

@@ -1,6 +1,6 @@
 // DiskSet: the machine's disks while they are replicated, each with its tracker, and what mode the next point needs for each.
 
-import type { PointId } from "../../contract/ids.ts";
+import type { DiskId, PointId } from "../../contract/ids.ts";
 import { granuleBytes } from "../../disk/geometry.ts";
 import type { ChangeTracker } from "../changes/tracker.ts";
 import { differingRanges } from "../disks/ranges.ts";
@@ -33,13 +33,14 @@ export class DiskSet {
     return [...this.#entries.values()];
   }
 
-  /** Opens what is new, closes what is gone, tells grown disks; answers the boot id. */
-  async open(base: Base): Promise<string> {
+  /** Opens what is new, closes what is gone or left out, tells grown disks; answers the boot id. */
+  async open(base: Base, excludedDiskIds: readonly DiskId[] = []): Promise<string> {
     const facts = await this.#source.facts();
-    const present = new Set<string>(facts.disks.map((disk) => disk.diskId));
+    const wanted = facts.disks.filter((disk) => !excludedDiskIds.includes(disk.diskId));
+    const present = new Set<string>(wanted.map((disk) => disk.diskId));
     for (const [diskId, entry] of this.#entries) if (!present.has(diskId)) await this.#drop(diskId, entry);
     if (this.#entries.size === 0) await this.#source.removeTrackersExcept([...present]);
-    for (const disk of facts.disks) {
+    for (const disk of wanted) {
       const known = this.#entries.get(disk.diskId);
       if (known !== undefined && known.open.facts.sizeBytes === disk.sizeBytes) {
         const open = await this.#source.openDisk(disk);

@@ -260,3 +260,37 @@ test("a hold that ends thaws by itself and says so", async () => {
   await agent.point();
   await assertReplica(bench);
 });
+
+test("Replicator leaves disks out and takes them in again, also after a restart, but never the boot disk", async () => {
+  await using bench = await openBench();
+  const disksOf = (): string[] => (bench.receiver.begins.at(-1)?.disks ?? []).map((disk) => disk.diskId);
+  {
+    await using agent = await bench.start();
+    await agent.point();
+    await agent.replicate(policy, [parseDiskId("serial-1")]);
+    await agent.point();
+    assert.deepEqual([disksOf(), modesOf(bench)], [["serial-0"], ["delta"]]);
+    for (const wrong of ["serial-0", "serial-9"])
+      await assert.rejects(
+        agent.replicate(policy, [parseDiskId(wrong)]),
+        (error) => error instanceof Fault && error.code === "InputInvalid",
+      );
+  }
+  await using agent = await bench.start();
+  await agent.point();
+  assert.deepEqual(disksOf(), ["serial-0"]);
+  assert.deepEqual(
+    agent.state().disks.map((disk) => disk.diskId),
+    ["serial-0"],
+  );
+  await agent.replicate(policy, []);
+  await agent.point();
+  assert.deepEqual(
+    [disksOf(), modesOf(bench)],
+    [
+      ["serial-0", "serial-1"],
+      ["delta", "full"],
+    ],
+  );
+  await assertReplica(bench);
+});

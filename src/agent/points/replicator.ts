@@ -6,8 +6,9 @@ import { assert } from "../../base/assert.ts";
 import type { Random } from "../../base/random.ts";
 import { Semaphore } from "../../base/semaphore.ts";
 import type { AgentState, OrderResult, ReplicationPolicy } from "../../contract/agent-control.ts";
+import { requireExcludable } from "../../contract/disk-choice.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
-import { parsePointId, type PointId } from "../../contract/ids.ts";
+import { parsePointId, type DiskId, type PointId } from "../../contract/ids.ts";
 import { readState, replicationStateShape, stateFiles, writeState, type ReplicationState } from "../identity/state-folder.ts";
 import type { AgentLog } from "../log.ts";
 import { BlockWork, type BlockThreads } from "../sender/block-work.ts";
@@ -130,10 +131,13 @@ export class Replicator implements AsyncDisposable {
     await this.#work[Symbol.asyncDispose]();
   }
 
-  async replicate(policy: ReplicationPolicy): Promise<Doing> {
+  /** Replicates all disks but the excluded ones; without a list the one of before stands. */
+  async replicate(policy: ReplicationPolicy, excludedDiskIds?: readonly DiskId[]): Promise<Doing> {
     await this.#one.run(async () => {
-      await this.#disks.open(this.#state.base);
-      this.#state = { ...this.#state, policy };
+      if (excludedDiskIds !== undefined) requireExcludable(excludedDiskIds, (await this.#options.source.facts()).disks);
+      const excluded = excludedDiskIds ?? this.#state.excludedDiskIds ?? [];
+      await this.#disks.open(this.#state.base, excluded);
+      this.#state = { ...this.#state, policy, excludedDiskIds: [...excluded] };
       await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
     });
     if (this.#phase === "idle" || this.#phase === "stopped") this.#phase = this.#state.base === undefined ? "initial" : "delta";
@@ -253,6 +257,7 @@ export class Replicator implements AsyncDisposable {
       const replacement = typeof newest === "string" && base !== undefined ? { ...base, pointId: parsePointId(newest) } : undefined;
       this.#state = {
         ...(this.#state.policy === undefined ? {} : { policy: this.#state.policy }),
+        ...(this.#state.excludedDiskIds === undefined ? {} : { excludedDiskIds: this.#state.excludedDiskIds }),
         ...(replacement === undefined ? {} : { base: replacement }),
       };
       this.#disks.distrust("the appliance no longer has the point that changes were counted from");
@@ -266,7 +271,7 @@ export class Replicator implements AsyncDisposable {
     const { policy } = this.#state;
     assert(policy !== undefined, "a point is made while replication is on");
     const { signal } = this.#interrupt;
-    const bootId = await this.#disks.open(this.#state.base);
+    const bootId = await this.#disks.open(this.#state.base, this.#state.excludedDiskIds);
     if (kind.kind !== "crash") this.#disks.keepDigests();
     const plan = this.#planOf(kind, { bootId, freezeMsMax: policy.freezeMsMax });
     if (plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";

@@ -4,15 +4,18 @@ import { z } from "zod";
 import { fromTimestamp, toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import {
-  appliancePollResponseShape,
+  applianceOrderShape,
   applianceProtocolVersion,
   storageGrantShape,
+  type ApplianceOrder,
+  type ApplianceOrderResult,
   type Inventory,
   type StorageGrant,
   telemetryShape,
 } from "../../contract/appliance-protocol.ts";
-import { asFault, Fault } from "../../contract/errors.ts";
+import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import type { ApplianceId } from "../../contract/ids.ts";
+import { orderIdShape } from "../../contract/shapes.ts";
 import type { Machine } from "../control/machine-registry.ts";
 import type { PointLedger } from "../ingest/point-ledger.ts";
 import { emptyAnswer, type HubClient } from "./hub-client.ts";
@@ -27,6 +30,10 @@ const retryMsMax = 15_000;
 const progressEveryMs = 3_000;
 const telemetryEveryMs = 30_000;
 const pointsPerCallMax = 100;
+const resultsPerCallMax = 64;
+const refusalsPerCallMax = 32;
+/** What is beyond is given again by the hub. */
+const refusalsKeptMax = 256;
 const grantLookEveryMs = 60_000;
 /** A grant is renewed when less than this is left of it. */
 const grantLeftMsMin = 6 * 3600_000;
@@ -72,8 +79,9 @@ export function startHubLink(parts: HubLinkParts): HubLink {
   };
   const pushInventory = async (abort?: AbortSignal): Promise<void> =>
     void (await hub.call("inventory", parts.inventory(), emptyAnswer, abort ?? signal));
+  const refused: ApplianceOrderResult[] = [];
   const loops = [
-    keepDoing(parts, signal, "poll", async () => await pollOnce(parts, flushPoints, signal)),
+    keepDoing(parts, signal, "poll", async () => await pollOnce(parts, { flushPoints, refused }, signal)),
     keepDoing(parts, signal, "points", async () => {
       await flushPoints();
       if (ledger.untold(1).length === 0) await ledger.waitCompleted(signal);
@@ -109,9 +117,14 @@ export function startHubLink(parts: HubLinkParts): HubLink {
 }
 
 /** Results out, orders in. A result that comes up ends the waiting poll. */
-async function pollOnce(parts: HubLinkParts, flushPoints: () => Promise<void>, signal: AbortSignal): Promise<void> {
+async function pollOnce(
+  parts: HubLinkParts,
+  { flushPoints, refused }: { readonly flushPoints: () => Promise<void>; readonly refused: ApplianceOrderResult[] },
+  signal: AbortSignal,
+): Promise<void> {
   const { hub, hubOrders, runner, applianceId } = parts;
-  const results = hubOrders.untold(64);
+  const refusals = refused.slice(0, refusalsPerCallMax);
+  const results = [...refusals, ...hubOrders.untold(resultsPerCallMax - refusals.length)];
   // The hub must know a point before it hears of the order that made it.
   if (results.length > 0) await flushPoints();
   const progress = runner.progress();
@@ -126,14 +139,43 @@ async function pollOnce(parts: HubLinkParts, flushPoints: () => Promise<void>, s
   const either = AbortSignal.any([signal, ended.signal]);
   if (results.length === 0) void runner.waitResult(either).then(() => ended.abort());
   try {
-    const { orders } = await hub.call("poll", body, appliancePollResponseShape, either);
-    hubOrders.markTold(results.map((result) => result.orderId));
-    runner.take(orders);
+    const answer = await hub.call("poll", body, givenOrdersShape, either);
+    refused.splice(0, refusals.length);
+    hubOrders.markTold(results.slice(refusals.length).map((result) => result.orderId));
+    const { known, unknown } = sortOrders(answer.orders);
+    refused.push(...unknown);
+    refused.splice(refusalsKeptMax);
+    runner.take(known);
   } catch (error) {
     if (!ended.signal.aborted || signal.aborted) throw error;
   } finally {
     ended.abort();
   }
+}
+
+/** Orders of a newer hub may be of kinds that are not known here; the rest is carried out all the same. */
+const givenOrdersShape = z.object({ orders: z.array(z.looseObject({ orderId: orderIdShape, kind: z.string().max(80) })).max(64) });
+
+/** An order that cannot be read is answered, so that its job ends with a reason. The hub gives it again should the answer be lost. */
+function sortOrders(given: z.infer<typeof givenOrdersShape>["orders"]): {
+  readonly known: readonly ApplianceOrder[];
+  readonly unknown: readonly ApplianceOrderResult[];
+} {
+  const known: ApplianceOrder[] = [];
+  const unknown: ApplianceOrderResult[] = [];
+  for (const each of given) {
+    const parsed = applianceOrderShape.safeParse(each);
+    if (parsed.success) {
+      known.push(parsed.data);
+      continue;
+    }
+    const fault = new Fault("ProtocolVersionUnsupported", `could not read the order ${each.kind}: the hub is newer than this appliance`, {
+      evidence: { order: each.kind, applianceVersion: applianceProtocolVersion },
+      action: "update the appliance, then start the operation again",
+    });
+    unknown.push({ outcome: "failed", orderId: each.orderId, fault: toReport(fault) });
+  }
+  return { known, unknown };
 }
 
 async function pushProgress({ hub, registry }: HubLinkParts, signal: AbortSignal): Promise<void> {

@@ -5,6 +5,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import type { AgentOrder } from "../../contract/agent-control.ts";
 import type { ApplianceOrder, ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
+import { findDisks, requireExcludable } from "../../contract/disk-choice.ts";
 import { asFault, Fault, fromReport, toReport } from "../../contract/errors.ts";
 import type { MachineId, OrderId } from "../../contract/ids.ts";
 import { Bell, type AgentOrders } from "../control/agent-orders.ts";
@@ -34,6 +35,12 @@ export interface OrderRunnerParts {
     onStep: (percent: number, text: string) => void,
     signal: AbortSignal,
   ) => Promise<{ readonly machineId: MachineId; readonly address: string }>;
+  /** Puts this appliance's agent in the place of the machine's. */
+  readonly updateAgent: (
+    order: Extract<ApplianceOrder, { kind: "updateAgent" }>,
+    onStep: (percent: number, text: string) => void,
+    signal: AbortSignal,
+  ) => Promise<{ readonly agentVersion: string }>;
   /** Removes the agent over SSH. */
   readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
   readonly disconnect: (machineId: MachineId) => Promise<void>;
@@ -158,6 +165,13 @@ class Runner implements OrderRunner {
       case "discover":
         await discover(signal);
         return { outcome: "done", orderId };
+      case "setDisks":
+        return await this.#setDisks(order, signal);
+      case "updateAgent": {
+        const onStep = (percent: number, text: string): void => void this.#progress.set(orderId, { percent, text });
+        const { agentVersion } = await this.#protections.run(async () => await this.#parts.updateAgent(order, onStep, signal));
+        return { outcome: "done", orderId, machineId: order.machineId, agentVersion };
+      }
     }
   }
 
@@ -180,7 +194,10 @@ class Runner implements OrderRunner {
     onStep(90, "starting replication");
     try {
       const deadline = AbortSignal.timeout(startReplicationMsMax);
-      const done = await this.#askWithin(machineId, { kind: "replicate", orderId, policy }, { signal, deadline });
+      const disks = registry.get(machineId).facts.disks;
+      const chosen = order.excludedDisks === undefined ? {} : { excludedDiskIds: findDisks(order.excludedDisks, disks) };
+      requireExcludable(chosen.excludedDiskIds ?? [], disks);
+      const done = await this.#askWithin(machineId, { kind: "replicate", orderId, policy, ...chosen }, { signal, deadline });
       return { ...done, facts: registry.get(machineId).facts };
     } catch (error) {
       signal.throwIfAborted();
@@ -189,6 +206,18 @@ class Runner implements OrderRunner {
       registry.remove(machineId);
       throw error;
     }
+  }
+
+  async #setDisks(order: Extract<ApplianceOrder, { kind: "setDisks" }>, signal: AbortSignal): Promise<Done> {
+    const { registry } = this.#parts;
+    const { machineId, orderId, excludedDiskIds } = order;
+    const { policy, facts } = registry.get(machineId);
+    if (policy === undefined)
+      throw new Fault("StateConflict", `could not choose the disks of ${facts.hostname}: it is not replicated`, {
+        evidence: { machineId },
+      });
+    requireExcludable(excludedDiskIds, facts.disks);
+    return await this.#ask(machineId, { kind: "replicate", orderId, policy, excludedDiskIds }, signal);
   }
 
   async #unprotect(order: Extract<ApplianceOrder, { kind: "unprotect" }>, signal: AbortSignal): Promise<Done> {

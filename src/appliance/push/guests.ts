@@ -16,6 +16,7 @@ import type { MachineRegistry } from "../control/machine-registry.ts";
 import { prepareAgentArchive, type AgentFiles } from "./agent-archive.ts";
 import type { HostKeys } from "./host-keys.ts";
 import { installAgent, removeAgent } from "./install.ts";
+import { updateAgent } from "./update.ts";
 import { openSshSession, type SshSession } from "./ssh-session.ts";
 
 const addressesTriedMax = 4;
@@ -96,6 +97,28 @@ export class Guests implements AsyncDisposable {
       signal,
     );
     return { machineId: machine.machineId, address };
+  }
+
+  /** By the account that installed the agent, unless the order names another. */
+  async updateAgent(
+    { machineId, runAsAccountId }: Extract<ApplianceOrder, { kind: "updateAgent" }>,
+    onStep: (percent: number, text: string) => void,
+    signal: AbortSignal,
+  ): Promise<{ readonly agentVersion: string }> {
+    const { agentFiles, stateFolder, registry, clock, log } = this.#parts;
+    const machine = registry.get(machineId);
+    const credentialId = runAsAccountId ?? machine.credentialId;
+    if (machine.address === undefined || credentialId === undefined)
+      throw new Fault("NotFound", `how to log in to ${machine.facts.hostname} is not known`, { evidence: { machineId } });
+    onStep(1, "preparing the agent");
+    const files = await agentFiles();
+    const archivePath = await prepareAgentArchive(files, join(stateFolder, "cache"));
+    onStep(5, `logging in to ${machine.facts.hostname}`);
+    await using session = await this.#open(machine.address, credentialId, signal);
+    return await updateAgent(
+      { session, host: machine.address, machineId, archivePath, unitText: files.unitText, registry, clock, log, onStep },
+      signal,
+    );
   }
 
   async uninstall(machineId: MachineId, signal: AbortSignal): Promise<void> {

@@ -8,16 +8,16 @@ import type { Machine, MachineRegistry } from "../control/machine-registry.ts";
 import { checkPrerequisites, isSameUuid, requirePrerequisites, type Finding } from "./prerequisites.ts";
 import { quote, type SshSession } from "./ssh-session.ts";
 
-const program = "/opt/watari-agent";
-const freshProgram = "/opt/.watari-agent.fresh";
+export const program = "/opt/watari-agent";
+export const freshProgram = "/opt/.watari-agent.fresh";
 const state = "/var/lib/watari-agent";
-const unitFile = "/etc/systemd/system/watari-agent.service";
-const uploadMsMax = 900_000;
+export const unitFile = "/etc/systemd/system/watari-agent.service";
+export const uploadMsMax = 900_000;
 const firstPollMsMax = 60_000;
 const lookAgainMs = 200;
 
 /** Node needs libatomic; a guest without it gets the spare one by a wrapper in Node's place. */
-const useSpareLibrary = `mv spare lib
+export const useSpareLibrary = `mv spare lib
 mv bin/node bin/node.real
 printf '#!/bin/sh\nLD_LIBRARY_PATH=${program}/lib exec ${program}/bin/node.real "$@"\n' > bin/node
 chmod 755 bin/node`;

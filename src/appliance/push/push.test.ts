@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -16,7 +16,7 @@ import { Fault, toReport } from "../../contract/errors.ts";
 import { parseOrderId } from "../../contract/ids.ts";
 import { createConnector } from "../../connectivity/connector.ts";
 import { parseTopology } from "../../connectivity/topology.ts";
-import { createCredentialStore } from "../credentials/credential-store.ts";
+import { createCredentialStore, type CredentialStore } from "../credentials/credential-store.ts";
 import { createVcenterStore } from "../discovery/vcenter-store.ts";
 import { openSecretBox } from "../state/secret-box.ts";
 import { findSshServer, guestPassword, installedPaths, startSshGuest, type SshGuest } from "../testing/ssh-guest.ts";
@@ -45,6 +45,7 @@ async function bundleAgent(folder: string): Promise<AgentFiles> {
 interface Bench extends AsyncDisposable {
   readonly guests: Guests;
   readonly site: TestSite;
+  readonly credentials: CredentialStore;
   addCredential(over?: { readonly password?: string; readonly userName?: string; readonly privilege?: "root" | "sudo" }): string;
 }
 
@@ -63,11 +64,18 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
     await rm(folder, { recursive: true, force: true });
   });
 
-  async function openBench(over: { readonly agentFiles?: AgentFiles; readonly dataPort?: number } = {}): Promise<Bench> {
-    const site = await startTestSite();
+  async function openBench(
+    over: {
+      readonly agentFiles?: AgentFiles;
+      readonly dataPort?: number;
+      readonly site?: TestSite;
+      readonly credentials?: CredentialStore;
+    } = {},
+  ): Promise<Bench> {
+    const site = over.site ?? (await startTestSite());
     const { database, clock, registry, authority } = site;
     const box = await openSecretBox(join(site.folder, "state.key"), systemRandom);
-    const credentials = createCredentialStore({ database, box, random: systemRandom });
+    const credentials = over.credentials ?? createCredentialStore({ database, box, random: systemRandom });
     const vcenters = createVcenterStore({ database, clock, random: systemRandom });
     const guests = new Guests({
       registry,
@@ -88,11 +96,12 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
     return {
       guests,
       site,
+      credentials,
       addCredential: ({ password = guestPassword, userName = "root", privilege = "root" } = {}) =>
         credentials.put({ name: "guests", kind: "linux-password", userName, privilege }, { kind: "password", password }).credentialId,
       [Symbol.asyncDispose]: async () => {
         await guests[Symbol.asyncDispose]();
-        await site[Symbol.asyncDispose]();
+        if (over.site === undefined) await site[Symbol.asyncDispose]();
       },
     };
   }
@@ -145,6 +154,41 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
       credentialId,
     });
     await bench.guests.uninstall(machineId, new AbortController().signal);
+    assert.equal(await guest.inside(installedPaths), "");
+  });
+
+  test("an agent is updated in place, keeps its registration, and comes back when the new one fails", async () => {
+    await using bench = await openBench();
+    const { registry } = bench.site;
+    const credentialId = bench.addCredential();
+    const shown = await bench.guests.addByHand("127.0.0.1", credentialId);
+    const { machineId } = await protect(bench, credentialId, shown.infrastructureId);
+    const link = {
+      infrastructureId: shown.infrastructureId,
+      orderId: randomUUID(),
+      policy: testPolicy,
+      address: "127.0.0.1",
+      credentialId,
+    };
+    registry.protect(machineId, link);
+    const { certificateDigest } = registry.get(machineId);
+    const order = { kind: "updateAgent" as const, orderId: parseOrderId(randomUUID()), machineId };
+    const { signal } = new AbortController();
+    const updateTo = async (bundle: string): Promise<unknown> => {
+      const bundlePath = join(folder, "other.mjs");
+      await writeFile(bundlePath, bundle);
+      await using other = await openBench({ agentFiles: { ...files, bundlePath }, site: bench.site, credentials: bench.credentials });
+      return await other.guests.updateAgent(order, () => undefined, signal);
+    };
+    const text = await readFile(files.bundlePath, "utf8");
+    assert.deepEqual(await updateTo(text.replaceAll('"0.0.1"', '"0.0.2"')), { agentVersion: "0.0.2" });
+    assert.equal(registry.get(machineId).certificateDigest, certificateDigest);
+    assert.equal((await faultOf(updateTo("process.exitCode = 7;"))).code, "AgentSilent");
+    const before = registry.get(machineId).seenAtMs;
+    while (registry.get(machineId).seenAtMs === before) await systemClock.sleep(50);
+    assert.equal(registry.get(machineId).agentVersion, "0.0.2");
+    assert.equal(await guest.inside("ls -d /opt/.watari-agent.* 2>/dev/null || true"), "");
+    await bench.guests.uninstall(machineId, signal);
     assert.equal(await guest.inside(installedPaths), "");
   });
 

@@ -109,7 +109,7 @@ function requireDiscovered(inventory: Inventory | undefined, infrastructureId: s
   return machine;
 }
 
-function requireAccount(inventory: Inventory | undefined, runAsAccountId: string): void {
+export function requireAccount(inventory: Inventory | undefined, runAsAccountId: string): void {
   const accounts = inventory?.runAsAccounts ?? [];
   if (accounts.some((account) => account.accountId === runAsAccountId && account.kind === "linux")) return;
   throw new Fault("InputInvalid", `could not find the guest account ${runAsAccountId} on the appliance`, {

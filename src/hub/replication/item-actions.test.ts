@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { z } from "zod";
 import { Fault, type FaultCode } from "../../contract/errors.ts";
 import { readSteps } from "../jobs/job-store.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
+import { landedShape } from "./landed.ts";
 import { openSimStage, simProvider, type SimStage } from "./sim/sim-stage.ts";
 
 let cluster: TestCluster;
@@ -120,6 +122,62 @@ describe("a resynchronisation", { concurrency: 4 }, () => {
     await stage.done("POST", "resolveHealthErrors", dismiss);
     assert.deepEqual((await stage.get()).healthErrors, []);
     await assert.rejects(stage.hub.call("POST", `${stage.item}/resolveHealthErrors`, dismiss), isFault("InputInvalid"));
+  });
+});
+
+describe("the agent and its disks", { concurrency: 4 }, () => {
+  it("are changed while the machine is replicated: a disk left out and taken in again, and what lands follows", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    const remove = (diskId: string): object => ({
+      properties: { providerSpecificDetails: { instanceType: "A2A", vmManagedDisksIds: [diskId] } },
+    });
+    const shown = async (): Promise<unknown> =>
+      z
+        .object({ protectedDisks: z.array(z.object({ diskId: z.string() })) })
+        .parse((await stage.get()).providerSpecificDetails)
+        .protectedDisks.map(({ diskId }) => diskId);
+    await stage.done("POST", "removeDisks", remove("disk-1"));
+    assert.deepEqual(await shown(), ["disk-0"]);
+    for (const wrong of ["disk-0", "disk-1", "disk-7"])
+      await assert.rejects(stage.hub.call("POST", `${stage.item}/removeDisks`, remove(wrong)), isFault("InputInvalid"), wrong);
+    const jobId = await stage.done("POST", "unplannedFailover", migrateBody());
+    assert.ok(Array.isArray((await evidenceOf(stage, jobId))["equalRoots"]));
+    const landed = await stage.hub.services.resources.list({
+      under: "",
+      isDeep: true,
+      type: "Microsoft.Compute/virtualMachines",
+      countMax: 9,
+    });
+    assert.deepEqual(
+      landed.flatMap(({ properties }) => landedShape.parse(properties).launch.disks.map(({ diskId }) => diskId)),
+      ["disk-0"],
+    );
+    await stage.done("POST", "failoverCancel");
+    await stage.done("POST", "addDisks", {
+      properties: { providerSpecificDetails: { instanceType: "A2A", vmManagedDisks: [{ diskId: "disk-1" }] } },
+    });
+    assert.deepEqual(await shown(), ["disk-0", "disk-1"]);
+  });
+
+  it("are left as they were when the point of the new choice cannot be made", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    stage.site.appliance.failures.set("point", { times: 1, code: "AgentSilent" });
+    const body = { properties: { providerSpecificDetails: { ...simProvider, disksToRemove: [{ diskId: "disk-1" }] } } };
+    assert.equal((await stage.change("POST", `${stage.item}/removeDisks`, body)).state, "failed");
+    assert.deepEqual([...(stage.site.sources[0]?.excludedDisks ?? [])], []);
+  });
+
+  it("is updated by the appliance, by an account that it has", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    await assert.rejects(
+      stage.hub.call("POST", `${stage.item}/updateMobilityService`, { properties: { runAsAccountId: "nobody" } }),
+      isFault("InputInvalid"),
+    );
+    await stage.done("POST", "updateMobilityService", { properties: { runAsAccountId: "root" } });
+    assert.equal((await stage.get()).providerSpecificDetails?.["agentVersion"], "sim-2");
   });
 });
 

@@ -1,27 +1,34 @@
 // The actions of a protected item: each is checked against the state and becomes a job, or is refused with what to call instead.
 
 import { Fault } from "../../contract/errors.ts";
-import type { PointId } from "../../contract/ids.ts";
+import { requireExcludable } from "../../contract/disk-choice.ts";
+import { parseApplianceId, parseDiskId, parseMachineId, type PointId } from "../../contract/ids.ts";
 import { z } from "zod";
 import { defineAction, type ActionDefinition, type ActionOutcome } from "../api/resource-type.ts";
 import type { Resource } from "../db/resources.ts";
 import { newestPoint, requirePointOf, toPointId, type RecoveryPointType } from "./choose-point.ts";
 import { requireExportable } from "./export-point.ts";
+import { changedExclusion } from "./change-disks.ts";
+import { requireAccount } from "./enable-protection.ts";
+import { vaultOf } from "./names.ts";
 import {
+  addDisksBody,
   applyBody,
   cleanupBody,
   exportBody,
   failoverBody,
   refuseOtherWays,
   removeBody,
+  removeDisksBody,
   resolveBody,
   testBody,
+  updateAgentBody,
   type ApplyBody,
   type FailoverBody,
   type TestBody,
 } from "./item-bodies.ts";
 import { resolveHealthErrors } from "./item-health.ts";
-import { requireOperation, type ItemOperation } from "./item-operations.ts";
+import { requireOperation, requireReplicating, type ItemOperation } from "./item-operations.ts";
 import { answerAtOnce, machineOf, startJob, type Accepted, type ItemCall } from "./item-start.ts";
 import { parseItem, type Item, type ProtectionState } from "./item.ts";
 import { defaultLandedName } from "./unplanned-failover.ts";
@@ -71,6 +78,24 @@ function replicationActions(front: ReplicationFront): Readonly<Record<string, Ac
         return await startJob(front, call, item, { kind: "RepairReplication", parameters: machineOf(item), change });
       },
     }),
+    updateMobilityService: defineAction({
+      body: updateAgentBody,
+      run: async (call, body, resource) => await updateAgent(front, call, body.properties?.runAsAccountId, resource),
+    }),
+    addDisks: defineAction({
+      body: addDisksBody,
+      run: async (call, { properties: { providerSpecificDetails: details } }, resource) => {
+        const diskIds = [...details.disksToInclude, ...details.vmManagedDisks].map((disk) => disk.diskId);
+        return await changeDisks(front, call, resource, { kind: "AddDisks", diskIds });
+      },
+    }),
+    removeDisks: defineAction({
+      body: removeDisksBody,
+      run: async (call, { properties: { providerSpecificDetails: details } }, resource) => {
+        const diskIds = [...details.disksToRemove.map((disk) => disk.diskId), ...details.vmManagedDisksIds];
+        return await changeDisks(front, call, resource, { kind: "RemoveDisks", diskIds });
+      },
+    }),
     resolveHealthErrors: defineAction({
       body: resolveBody,
       run: async (_call, body, resource) => {
@@ -99,6 +124,39 @@ function replicationActions(front: ReplicationFront): Readonly<Record<string, Ac
         await disable(front, call, resource, { reason: body.properties?.disableProtectionReason ?? "NotSpecified", isPurge: false }),
     }),
   };
+}
+
+async function updateAgent(
+  front: ReplicationFront,
+  call: ItemCall,
+  runAsAccountId: string | undefined,
+  resource: Resource,
+): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireReplicating(item, "update the agent of");
+  if (runAsAccountId !== undefined)
+    requireAccount(await front.services.appliances.inventory(parseApplianceId(item.applianceId)), runAsAccountId);
+  const parameters = { ...machineOf(item), ...(runAsAccountId === undefined ? {} : { runAsAccountId }) };
+  return await startJob(front, call, item, { kind: "UpdateMobilityService", parameters, change: { busyWith: "UpdateMobilityService" } });
+}
+
+async function changeDisks(
+  front: ReplicationFront,
+  call: ItemCall,
+  resource: Resource,
+  change: Parameters<typeof changedExclusion>[0],
+): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  const { kind } = change;
+  requireReplicating(item, kind === "AddDisks" ? "add disks to" : "remove disks from");
+  const { machineName, excludedDiskIds: excludedBefore } = item;
+  const machine = await front.services.appliances.machine(vaultOf(resource.id).key, parseMachineId(machineOf(item).machineId));
+  const disks = machine?.report.facts.disks ?? item.facts?.disks ?? [];
+  const diskIds = disks.map(({ diskId }) => diskId);
+  const excludedDiskIds = changedExclusion(change, { machineName, diskIds, excludedDiskIds: excludedBefore }).map(parseDiskId);
+  requireExcludable(excludedDiskIds, disks);
+  const parameters = { ...machineOf(item), excludedDiskIds, excludedBefore };
+  return await startJob(front, call, item, { kind, parameters, change: { busyWith: kind } });
 }
 
 /** Documented for other providers or for the way back. */

@@ -56,6 +56,37 @@ export const applyBody = z.object({
 });
 export type ApplyBody = z.infer<typeof applyBody>["properties"];
 
+export const updateAgentBody = z.object({ properties: z.looseObject({ runAsAccountId: z.string().max(64).optional() }).optional() });
+
+const diskList = z.array(z.string().max(255)).max(64);
+/**
+ * The documented inputs are those of other providers, and an SDK sends no others: the disks of A2A are taken as well as `disksToInclude`
+ * and `disksToRemove`, which follow the provider's enable input.
+ */
+const diskId = z.looseObject({ diskId: z.string().max(255) });
+export const addDisksBody = z.object({
+  properties: z.looseObject({
+    providerSpecificDetails: z.looseObject({
+      instanceType: diskProvider(),
+      disksToInclude: z.array(diskId).max(64).default([]),
+      vmManagedDisks: z.array(diskId).max(64).default([]),
+    }),
+  }),
+});
+export const removeDisksBody = z.object({
+  properties: z.looseObject({
+    providerSpecificDetails: z.looseObject({
+      instanceType: diskProvider(),
+      disksToRemove: z.array(diskId).max(64).default([]),
+      vmManagedDisksIds: diskList.default([]),
+    }),
+  }),
+});
+
+function diskProvider(): z.ZodEnum<{ InMageAzureV2: "InMageAzureV2"; A2A: "A2A" }> {
+  return z.enum([provider, "A2A"], `the provider must be ${provider}, or A2A for clients that have no other words for disks`);
+}
+
 export const resolveBody = z.object({
   properties: z.looseObject({
     healthErrors: z

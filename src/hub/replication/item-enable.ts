@@ -75,6 +75,7 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
         resourceGroupId: details.targetAzureV2ResourceGroupId,
       },
       providerInput: details,
+      excludedDiskIds: [],
       faults: [],
       scenario: { scenarioName: "EnableProtection", jobId: id, startTime },
     };

@@ -52,6 +52,12 @@ export function requireOperation(item: Item, operation: ItemOperation, doing: st
   if (!allowed.includes(operation)) refuse(item, doing, allowed);
 }
 
+/** Operations on replication that ARM has no word for in allowedOperations (disks, the agent): while nothing else is under way. */
+export function requireReplicating(item: Item, doing: string): void {
+  if (item.protectionState !== "Protected" || !allowedOperations(item).includes("RepairReplication"))
+    refuse(item, doing, allowedOperations(item));
+}
+
 function refuse(item: Item, doing: string, allowed: readonly ItemOperation[]): never {
   const action =
     item.testFailoverState === "TestMigrationSucceeded"

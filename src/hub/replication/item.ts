@@ -4,7 +4,7 @@ import { sql } from "kysely";
 import { z } from "zod";
 import { machineFactsShape } from "../../contract/agent-control.ts";
 import { Fault, type FaultReport } from "../../contract/errors.ts";
-import { faultReportShape, machineIdShape, pointIdShape } from "../../contract/shapes.ts";
+import { diskIdShape, faultReportShape, machineIdShape, pointIdShape } from "../../contract/shapes.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { JobOutcome, Queryable } from "../jobs/job.ts";
@@ -74,6 +74,8 @@ export const itemShape = z.object({
   failover: landingShape.optional(),
   lastSuccessfulTestFailoverTime: z.string().optional(),
   lastSuccessfulFailoverTime: z.string().optional(),
+  /** Disks, by the agent's ids, that are not replicated. */
+  excludedDiskIds: z.array(diskIdShape).default([]),
   /** Kind of the job that changes the replication while the states stay as they are: a resynchronisation, disks, the agent. */
   busyWith: z.string().optional(),
   /** Last time that the whole source was compared with the replica, and what had to be repaired. */

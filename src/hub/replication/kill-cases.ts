@@ -5,6 +5,7 @@ import { enableBody, type KillCase, type TrialSite } from "./kill-trial.ts";
 
 const machine = `${simGroup}/providers/Microsoft.Compute/virtualMachines/web`;
 const details = { instanceType: "InMageAzureV2" };
+const removeBody = { properties: { providerSpecificDetails: { ...details, disksToRemove: [{ diskId: "disk-1" }] } } };
 const probe = { port: 80, path: "/", timeoutSeconds: 1 };
 const migrateBody = { properties: { sourceSiteOperations: "Required", providerSpecificDetails: { ...details, network: "prod", probe } } };
 
@@ -114,6 +115,33 @@ export const killCases: readonly KillCase[] = [
     ...{ kind: "RepairReplication", name: "compares", ends: "succeeded" },
     prepare: enable,
     begin: async (trial) => await trial.begin("POST", `${trial.item}/repairReplication`),
+  },
+  {
+    ...{ kind: "UpdateMobilityService", name: "updates", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/updateMobilityService`),
+  },
+  {
+    ...{ kind: "RemoveDisks", name: "leaves one out", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/removeDisks`, removeBody),
+  },
+  {
+    ...{ kind: "RemoveDisks", name: "the point fails", ends: "failed" },
+    prepare: enable,
+    harm: (site) => void site.appliance.failures.set("point", { times: 1, code: "AgentSilent" }),
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/removeDisks`, removeBody),
+  },
+  {
+    ...{ kind: "AddDisks", name: "takes one in", ends: "succeeded" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await trial.run("POST", `${trial.item}/removeDisks`, removeBody);
+    },
+    begin: async (trial) =>
+      await trial.begin("POST", `${trial.item}/addDisks`, {
+        properties: { providerSpecificDetails: { ...details, disksToInclude: [{ diskId: "disk-1" }] } },
+      }),
   },
   {
     ...{ kind: "CommitFailover", name: "commits", ends: "succeeded" },

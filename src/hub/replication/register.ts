@@ -11,6 +11,8 @@ import { defineDisableProtection } from "./disable-protection.ts";
 import { defineEnableProtection } from "./enable-protection.ts";
 import { defineExportPoint } from "./export-point.ts";
 import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
+import { defineAddDisks, defineRemoveDisks } from "./change-disks.ts";
+import { defineUpdateAgent } from "./update-agent.ts";
 import { defineApplyPoint } from "./apply-point.ts";
 import { defineRepairReplication } from "./repair-replication.ts";
 import { itemResource } from "./item-type.ts";
@@ -125,6 +127,9 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineUpdatePolicy(world),
     defineRefreshProvider(world),
     defineRepairReplication(world),
+    defineUpdateAgent(world),
+    defineAddDisks(world),
+    defineRemoveDisks(world),
     defineApplyPoint(world),
     defineMachinePower(world),
     defineMachineRemoval(world),

@@ -23,6 +23,7 @@ import {
 } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
 import { requireSilentSource, type SourceSilence } from "./silent-source.ts";
+import { waitForReport } from "./point-report.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
 
@@ -192,7 +193,7 @@ function roundsStep(world: Replication): Step {
         const wish = orderTo(world, context, { kind: "point", machineId }, `round-${round}`, world.limits.longOrderSeconds);
         const { pointId } = await giveOrder(world.services, context, wish);
         if (pointId === undefined) throw new Fault("Internal", "the appliance answered the order point without a point");
-        const sentBytes = (await waitForReport(world, context, vault.key, pointId)).sentBytes;
+        const sentBytes = (await waitForReport(world, context, { vaultKey: vault.key, pointId: parsePointId(pointId) })).sentBytes;
         rounds.push({ pointId, sentBytes });
         await context.save({ rounds: [...rounds] });
         if (sentBytes <= world.limits.roundBytesSmall) break;
@@ -201,23 +202,6 @@ function roundsStep(world: Replication): Step {
     },
     undo: "the points that were made are ordinary recovery points",
   };
-}
-
-async function waitForReport(
-  world: Replication,
-  context: Context,
-  vaultKey: string,
-  pointId: string,
-): Promise<{ readonly sentBytes: number }> {
-  const { clock, points } = world.services;
-  const endsAtMs = clock.monotonicMs() + world.limits.shortOrderSeconds * 1000;
-  for (;;) {
-    const report = await points.find(vaultKey, parsePointId(pointId));
-    if (report !== undefined) return report;
-    if (clock.monotonicMs() > endsAtMs)
-      throw new Fault("ApplianceSilent", "the appliance made a recovery point and did not report it", { evidence: { pointId } });
-    await clock.sleep(Math.min(200, world.limits.pollMs), context.signal);
-  }
 }
 
 function quiesceStep(world: Replication): Step {

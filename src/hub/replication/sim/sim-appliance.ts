@@ -4,7 +4,8 @@ import { toTimestamp, type Clock } from "../../../base/clock.ts";
 import type { Random } from "../../../base/random.ts";
 import { Semaphore } from "../../../base/semaphore.ts";
 import type { ApplianceOrder, ApplianceOrderResult, Inventory, SealedPointReport } from "../../../contract/appliance-protocol.ts";
-import type { AgentState, ReplicationPolicy } from "../../../contract/agent-control.ts";
+import type { AgentState } from "../../../contract/agent-control.ts";
+import { findDisks, requireExcludable } from "../../../contract/disk-choice.ts";
 import { asFault, Fault, toReport, type FaultCode } from "../../../contract/errors.ts";
 import { parseDigestHex, parseDiskId, parseMachineId, parsePointId, type MachineId, type PointId } from "../../../contract/ids.ts";
 import { computeRoot } from "../../../disk/compute-root.ts";
@@ -41,6 +42,8 @@ export interface SimApplianceOptions {
   readonly isAlive?: boolean;
 }
 
+/** What an update brings. */
+const simAgentVersion = "sim-2";
 const lifeTickMs = 500;
 /** Steps in which a first replication is seen to grow, when orders take time. */
 const copySteps = 4;
@@ -137,7 +140,7 @@ export class SimAppliance implements AsyncDisposable {
         await this.#tellInventory();
         return {};
       case "protect":
-        return await this.#protect(order.infrastructureId, order.policy);
+        return await this.#protect(order);
       case "setPolicy":
         this.#machine(order.machineId).policy = order.policy;
         return {};
@@ -161,14 +164,32 @@ export class SimAppliance implements AsyncDisposable {
         return {};
       case "unprotect":
         return await this.#unprotect(order);
+      case "setDisks": {
+        const source = this.#machine(order.machineId);
+        requireExcludable(order.excludedDiskIds, factsOf(source).disks);
+        source.excludedDisks = new Set(order.excludedDiskIds);
+        await this.#tellProgress(source, "delta", 1);
+        return {};
+      }
+      case "updateAgent": {
+        const source = this.#machine(order.machineId);
+        if (!source.isOn) throw new Fault("GuestUnreachable", "the source is off");
+        source.agentVersion = simAgentVersion;
+        await this.#tellProgress(source, "delta", 1);
+        return { agentVersion: source.agentVersion };
+      }
     }
   }
 
-  async #protect(infrastructureId: string, policy: ReplicationPolicy): Promise<object> {
+  async #protect({ infrastructureId, policy, excludedDisks }: Extract<ApplianceOrder, { kind: "protect" }>): Promise<object> {
     const source = this.#sources.get(infrastructureId);
     if (source === undefined) throw new Fault("NotFound", `there is no machine ${infrastructureId}`);
     source.machineId ??= parseMachineId(this.#options.random.uuid());
     source.policy = policy;
+    const { disks } = factsOf(source);
+    const excludedDiskIds = findDisks(excludedDisks ?? [], disks);
+    requireExcludable(excludedDiskIds, disks);
+    source.excludedDisks = new Set(excludedDiskIds);
     source.hasAgent = true;
     for (let step = 0; step < (this.slownessMs > 0 ? copySteps : 1); step++) {
       await this.#tellProgress(source, "initial", step / copySteps);
@@ -182,7 +203,7 @@ export class SimAppliance implements AsyncDisposable {
     source.frozenUntilMs = this.#options.clock.nowMs() + holdSecondsMax * 1000;
     const pointId = await this.#makePoint(source, "final");
     const sourceRoots = await Promise.all(
-      source.disks.map(async ({ name, content }) => ({
+      source.replicatedDisks.map(async ({ name, content }) => ({
         diskId: parseDiskId(name),
         root: parseDigestHex(this.tellsWrongRoots ? "ab".repeat(32) : await computeRoot(content)),
       })),
@@ -222,7 +243,7 @@ export class SimAppliance implements AsyncDisposable {
     const machineId = this.#idOf(source);
     if (!source.isOn) throw new Fault("AgentSilent", "the source is off");
     const pointId = this.#newPointId();
-    const disks = source.disks.map(({ name, content }, index) => ({
+    const disks = source.replicatedDisks.map(({ name, content }, index) => ({
       diskId: parseDiskId(name),
       sizeBytes: content.sizeBytes,
       isBoot: index === 0,
@@ -231,7 +252,7 @@ export class SimAppliance implements AsyncDisposable {
     const parent = source.newestPoint === undefined ? {} : { parentPointId: source.newestPoint };
     await using writer = await vault.beginPoint({ pointId, machineId, disks, ...parent });
     let sentBytes = 0;
-    for (const { name, content } of source.disks)
+    for (const { name, content } of source.replicatedDisks)
       for (let block = 0; block * blockBytes < content.sizeBytes; block++) {
         const bytes = content.bytes.subarray(block * blockBytes, (block + 1) * blockBytes);
         const id = isAllZero(bytes) ? zeroId : idOf(bytes);

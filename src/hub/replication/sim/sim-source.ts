@@ -37,6 +37,9 @@ export class SimSource {
   /** How much of the disks the vault has, for the first replication. */
   copiedShare = 0;
   lastPointAtMs = 0;
+  agentVersion = "sim";
+  /** Names of disks that are not replicated. */
+  excludedDisks: ReadonlySet<string> = new Set();
 
   constructor(discovered: DiscoveredMachine, answer: string) {
     this.discovered = discovered;
@@ -51,6 +54,10 @@ export class SimSource {
       return { name: `disk-${index}`, content };
     });
     return this.#disks;
+  }
+
+  get replicatedDisks(): readonly SimDisk[] {
+    return this.disks.filter(({ name }) => !this.excludedDisks.has(name));
   }
 
   /** The guest writes, when it can. Answers whether it could. */
@@ -79,17 +86,19 @@ export class SimSource {
       machineId: this.machineId,
       infrastructureId: this.discovered.infrastructureId,
       lastSeenAt: toTimestamp(nowMs),
-      agentVersion: "sim",
+      agentVersion: this.agentVersion,
       facts,
       state: {
         phase: this.phase,
-        disks: facts.disks.map(({ diskId, sizeBytes }) => ({
-          diskId,
-          tracking: { rung: "ebpf", reason: "simulated" },
-          dirtyBytes: 0,
-          copiedBytes: Math.floor(sizeBytes * this.copiedShare),
-          sizeBytes,
-        })),
+        disks: facts.disks
+          .filter(({ diskId }) => !this.excludedDisks.has(diskId))
+          .map(({ diskId, sizeBytes }) => ({
+            diskId,
+            tracking: { rung: "ebpf", reason: "simulated" },
+            dirtyBytes: 0,
+            copiedBytes: Math.floor(sizeBytes * this.copiedShare),
+            sizeBytes,
+          })),
         readBytes: this.sentBytes,
         sentBytes: this.sentBytes,
         residentBytes: 1,
@@ -138,7 +147,12 @@ export function simDiscovered(name: string, random: Random): DiscoveredMachine {
     memoryBytes: 512 << 20,
     firmware: "bios",
     addresses: ["10.10.0.20"],
-    disks: [0, 1].map((index) => ({ label: `Hard disk ${index + 1}`, sizeBytes: 4 * blockBytes, controller: "pvscsi" })),
+    disks: [0, 1].map((index) => ({
+      label: `Hard disk ${index + 1}`,
+      sizeBytes: 4 * blockBytes,
+      controller: "pvscsi",
+      uuid: `disk-${index}`,
+    })),
     nics: [{ label: "Network adapter 1", mac: "00:50:56:00:00:01", network: "VM Network", adapter: "vmxnet3" }],
   };
 }
@@ -177,7 +191,12 @@ export function simFleet(count: number, random: Random, site = 0): readonly SimS
         memoryBytes,
         firmware,
         addresses: [`10.${place.join(".")}`],
-        disks: diskBlocks.map((blocks, disk) => ({ label: `Hard disk ${disk + 1}`, sizeBytes: blocks * blockBytes, controller: "pvscsi" })),
+        disks: diskBlocks.map((blocks, disk) => ({
+          label: `Hard disk ${disk + 1}`,
+          sizeBytes: blocks * blockBytes,
+          controller: "pvscsi",
+          uuid: `disk-${disk}`,
+        })),
         nics: Array.from({ length: cards }, (_unused, card) => ({
           label: `Network adapter ${card + 1}`,
           mac: macOf(card),
