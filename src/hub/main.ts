@@ -110,9 +110,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const { managementUrl, loginUrl } = faces.urls();
   await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.caPem });
   log.info("hub started", { managementUrl, loginUrl });
-  const closing = opening.move();
-  const close = async (): Promise<void> => await closing.disposeAsync().finally(() => log.info("hub stopped"));
-  let closed: Promise<void> | undefined;
+  const close = closeOnce(opening.move(), log);
   return {
     managementUrl,
     loginUrl,
@@ -122,8 +120,14 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     privateLink,
     types: platform.types.types,
     caPem: authority.caPem,
-    [Symbol.asyncDispose]: () => (closed ??= close()),
+    [Symbol.asyncDispose]: close,
   };
+}
+
+function closeOnce(parts: AsyncDisposableStack, log: Log): () => Promise<void> {
+  const close = async (): Promise<void> => await parts.disposeAsync().finally(() => log.info("hub stopped"));
+  let closed: Promise<void> | undefined;
+  return () => (closed ??= close());
 }
 
 /** All hubs of a database have one authority and one key for tokens: the first hub's. */

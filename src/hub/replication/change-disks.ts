@@ -105,7 +105,7 @@ async function provePoint(
 }
 
 /** Throws ProtocolVersionUnsupported when a point holds what was to be left out. */
-export function requireDisks(replicated: readonly string[], excludedDiskIds: readonly string[], machineName: string): void {
+function requireDisks(replicated: readonly string[], excludedDiskIds: readonly string[], machineName: string): void {
   const unwanted = replicated.filter((diskId) => excludedDiskIds.includes(diskId));
   if (unwanted.length === 0) return;
   throw new Fault(

@@ -32,7 +32,8 @@ const refusedActions: Readonly<Record<string, string>> = {
   migrateToVirtualMachineScaleSet: "there are no scale sets",
 };
 
-export function machineResource(front: ReplicationFront): ResourceType {
+/** Boot logs are read by signed links, without a token. */
+export function offerBootLogs(front: ReplicationFront): void {
   const { resources, signedReads } = front.services;
   signedReads.offer(bootLogKind, async (name) => {
     const resource = await resources.find(name);
@@ -40,6 +41,9 @@ export function machineResource(front: ReplicationFront): ResourceType {
       ? (await seeMachine(front, resource)).status.serialTail
       : undefined;
   });
+}
+
+export function machineResource(front: ReplicationFront): ResourceType {
   const power = (wish: PowerWish | ((call: ArmCall) => PowerWish)): ActionDefinition =>
     defineAction({
       body: z.unknown(),
@@ -61,7 +65,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
     },
     onPatch: async (call, desired, patch) => {
       refuseChanges(call, patch, desired.envelope);
-      const updated = await resources.update(call.id, ({ envelope }) => ({
+      const updated = await front.services.resources.update(call.id, ({ envelope }) => ({
         envelope: { ...envelope, tags: desired.envelope["tags"] ?? {} },
       }));
       if (updated === undefined) throw new Fault("NotFound", `could not find ${call.id.text}`, { evidence: { resourceId: call.id.text } });

@@ -23,7 +23,7 @@ import { jobResource } from "./job-type.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { defineMachinePower, defineMachineRemoval } from "./machine-jobs.ts";
 import { machineParts } from "./machine-parts.ts";
-import { machineResource } from "./machine-type.ts";
+import { machineResource, offerBootLogs } from "./machine-type.ts";
 import { planJobs } from "./plan-run.ts";
 import { planResource } from "./plan-type.ts";
 import { pointResource } from "./point-type.ts";
@@ -87,6 +87,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       ],
       jobKinds: () => running().kinds,
       start: async () => {
+        offerBootLogs(front);
         await reattachLanded(replication);
         const { database, clock, random, log } = services;
         engine = new JobEngine({
