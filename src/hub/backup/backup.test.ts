@@ -116,7 +116,9 @@ describe("a backup on a database server", () => {
     const middle = flipped.indexOf("PGDMP") + 500;
     flipped[middle] = (flipped[middle] ?? 0) ^ 1;
     await refuses("flipped", flipped, "DataDamaged");
-    for (const share of [0.1, 0.5, 0.9]) await refuses("cut", good.subarray(0, Math.floor(good.length * share)), "DataDamaged");
+    // A tar ends with zeros that hold nothing; to lose some of these is no harm.
+    const endOfContent = good.findLastIndex((byte) => byte !== 0);
+    for (const share of [0.1, 0.5, 0.9, 1]) await refuses("cut", good.subarray(0, Math.floor(endOfContent * share)), "DataDamaged");
     await refuses("noise", Buffer.from("no backup"), "DataDamaged");
     const parts = await mkdtemp(join(folder, "parts-"));
     await runCommand("tar", ["-xf", path, "-C", parts]);

@@ -47,6 +47,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
   const power = (wish: PowerWish | ((call: ArmCall) => PowerWish)): ActionDefinition =>
     defineAction({
       body: z.unknown(),
+      isLong: true,
       run: async (call, _body, resource) => {
         const chosen = typeof wish === "string" ? wish : wish(call);
         return { kind: "accepted", operationId: await submit(front, call, resource, { kind: "MachinePower", wish: chosen }) };
@@ -57,6 +58,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
     within: "resourceGroup",
     properties: z.record(z.string(), z.unknown()),
     canPatch: true,
+    longWrites: ["DELETE"],
     onPut: async (call) => {
       throw new Fault("OperationNotSupported", `could not create the machine ${call.id.name}: machines land here, they are not made`, {
         evidence: { resourceId: call.id.text },

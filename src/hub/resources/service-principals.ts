@@ -5,11 +5,13 @@ import { z } from "zod";
 import { fromTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
+import { parseInput } from "../api/arm-errors.ts";
 import { defineAction, defineResource, type ActionOutcome, type ArmCall, type ResourceType } from "../api/resource-type.ts";
 import type { Credential, Credentials } from "../db/credentials.ts";
 import type { Principal, Principals } from "../db/principals.ts";
 import type { JsonObject } from "../db/resources.ts";
 
+const principalNameShape = z.uuid("the name of a service principal is a UUID");
 const typeName = "Watari.Identity/servicePrincipals";
 const secretBytes = 32;
 const lifeMsMax = 2 * 366 * 86_400_000;
@@ -44,7 +46,7 @@ export function servicePrincipalType(dependencies: Dependencies): ResourceType {
     properties: z.looseObject({ displayName: z.string().min(1).max(120) }),
     onPut: async (call, desired) => {
       const present = await find(call);
-      const principalId = z.uuid("the name of a service principal is a UUID").parse(call.id.name.toLowerCase());
+      const principalId = parseInput(principalNameShape, call.id.name.toLowerCase(), "the name of the service principal");
       if (present === undefined && (await principals.find(principalId)) !== undefined)
         throw new Fault("StateConflict", "could not create the principal: another kind of principal has this id", { retry: "never" });
       if (present !== undefined && present.name !== desired.properties.displayName)
