@@ -1,7 +1,6 @@
 // A store in a folder of a local filesystem: each blob is one file that is whole or absent, also after a power cut.
 
-import { randomUUID } from "node:crypto";
-import { link, mkdir, open, readdir, readFile, rm, stat, unlink, type FileHandle } from "node:fs/promises";
+import { link, mkdir, open, readdir, readFile, stat, unlink, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { flushFolder } from "../base/atomic-file.ts";
 import { Fault } from "../contract/errors.ts";
@@ -9,6 +8,7 @@ import { HandleCache } from "./handle-cache.ts";
 import { assertKey, assertPrefix, isKey } from "./key.ts";
 import { rangeFault, takenKeyFault } from "./store-faults.ts";
 import type { BlobRange, Store, StoredBlob, StoreKey } from "./store.ts";
+import { removeAbandoned, temporaryName } from "./temporary-files.ts";
 import { writeLargeFile } from "./write-large-file.ts";
 
 /** Ends every blob's file name, so that the key "a" and the key "a/b" can both exist. */
@@ -16,11 +16,11 @@ const suffix = ".blob";
 /** Never a key's segment, because of its dot. */
 const temporaryFolder = ".tmp";
 
-/** Opens the store in `root`, making it when it is missing. Files of writes that a crash cut are removed. */
+/** Opens the store in `root`, making it when it is missing. Files of writes that a crash cut are removed; other openers may write meanwhile. */
 export async function openDirectoryStore(root: string): Promise<Store> {
   await mkdir(root, { recursive: true, mode: 0o700 });
-  await rm(join(root, temporaryFolder), { recursive: true, force: true });
-  await mkdir(join(root, temporaryFolder), { mode: 0o700 });
+  await mkdir(join(root, temporaryFolder), { recursive: true, mode: 0o700 });
+  await removeAbandoned(join(root, temporaryFolder));
   await flushFolder(root);
   return new DirectoryStore(root);
 }
@@ -37,7 +37,7 @@ class DirectoryStore implements Store {
     assertKey(key);
     signal?.throwIfAborted();
     const path = this.#pathOf(key);
-    const temporary = join(this.#root, temporaryFolder, randomUUID());
+    const temporary = join(this.#root, temporaryFolder, temporaryName());
     try {
       await writeLargeFile(temporary, bytes, signal);
       await this.#makeFolder(dirname(path));

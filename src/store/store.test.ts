@@ -1,9 +1,10 @@
 // MemoryStore, DirectoryStore and the wrappers.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { Clock } from "../base/clock.ts";
@@ -41,6 +42,20 @@ describe("DirectoryStore", () => {
     }
     await using store = await openDirectoryStore(root);
     assert.ok(bytes.equals((await store.get("a/b")) ?? assert.fail("absent")));
+  });
+
+  it("is opened by others while it writes; only what ended writers left is removed", async () => {
+    const root = join(folder, "shared");
+    await using store = await openDirectoryStore(root);
+    const ended = spawnSync(process.execPath, ["-e", ""]).pid;
+    const left = join(root, ".tmp", [encodeURIComponent(hostname()), ended, "run", "write"].join("~"));
+    await writeFile(left, "cut");
+    const opens = async (): Promise<void> => {
+      for (let time = 0; time < 40; time++) await (await openDirectoryStore(root))[Symbol.asyncDispose]();
+    };
+    const writes = Array.from({ length: 80 }, async (_, index) => await store.put(`w/${index}`, randomBytes(1 << 16)));
+    await Promise.all([opens(), ...writes]);
+    assert.deepEqual(await readdir(join(root, ".tmp")), []);
   });
 });
 
