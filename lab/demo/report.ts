@@ -61,7 +61,10 @@ export interface DemoReport extends DemoMeasurements {
   readonly problems: readonly string[];
 }
 
-/** Every sentence that keeps the measurements from being a proof. Speed is told and not judged: machines are shared and noisy. */
+/** The one judgement on speed: both times are of the same minutes, but other work of the machine may fall on one of them only. */
+export const slowTestMigration = "the test migration took longer than 1.3 × a boot from a local file plus 10 s";
+
+/** Every sentence that keeps the measurements from being a proof. */
 export function problemsOf(measured: DemoMeasurements): readonly string[] {
   const problems: string[] = [];
   const expect = (holds: boolean, sentence: string): void => {
@@ -77,10 +80,7 @@ export function problemsOf(measured: DemoMeasurements): readonly string[] {
   expect(readBytes > 0 && sentBytes > 0 && storedBytes > 0, "replication moved nothing");
   const { orderToProbeSeconds, rawBootToProbeSeconds } = measured.testMigration;
   expect(orderToProbeSeconds > 0 && rawBootToProbeSeconds > 0, "the test migration was not measured");
-  expect(
-    orderToProbeSeconds <= 1.3 * rawBootToProbeSeconds + 10,
-    "the test migration took longer than 1.3 × a boot from a local file plus 10 s",
-  );
+  expect(orderToProbeSeconds <= 1.3 * rawBootToProbeSeconds + 10, slowTestMigration);
   const { lastBefore, firstAfter, missing, damaged } = measured.ledger;
   expect(lastBefore > 0, "the ledger of the source was never read");
   expect(firstAfter === lastBefore + 1, `the ledger goes on at ${firstAfter} after ${lastBefore}`);
