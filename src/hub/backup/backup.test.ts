@@ -23,6 +23,7 @@ import { nextFence } from "../db/fences.ts";
 import { readServerAddress } from "../db/server-address.ts";
 import { parseHubConfig, type HubConfig } from "../hub-config.ts";
 import { JobEngine } from "../jobs/job-engine.ts";
+import { readJob } from "../jobs/job-store.ts";
 import { defineTrialJob, touchRows, trialStatements } from "../jobs/trial-job.ts";
 import { makeRegistration } from "../test-appliance.ts";
 import { callTarget, createLandingZone, findFreePort, loopbackNetwork, openTestHub, testDomain, type TestHub } from "../test-client.ts";
@@ -75,7 +76,9 @@ describe("a backup on a database server", () => {
       for (let index = 0; index < 20; index++) {
         const name = systemRandom.uuid();
         const target = { kind: "Trial", scope: "/v", targetId: name, targetName: name, lockKey: name, actor: "test" };
-        jobIds.push(await engine.submit({ ...target, parameters: { pauseMs: 150 } }));
+        // The first waits for a person, so that one at least is under way however slow the backup is.
+        const parameters = index === 0 ? { moment: "two:inside", does: "hold" } : { pauseMs: 150 };
+        jobIds.push(await engine.submit({ ...target, parameters }));
       }
       const manifest = await backUpHub({ config: from, path, passphrase, blobs: "absent" }, environment);
       assert.deepEqual([manifest.masterKey, manifest.blobs], ["sealed", "absent"]);
@@ -94,6 +97,9 @@ describe("a backup on a database server", () => {
     assert.ok(Number(open1.rows[0]?.count) > 0, "the backup caught jobs under way");
     assert.ok((await nextFence(restored.db)) > (await nextFence(database.db)) + 2 ** 39);
     await using engine = engineOn(restored);
+    const [held = ""] = jobIds;
+    while ((await readJob(restored.db, held))?.state !== "suspended") await systemClock.sleep(10);
+    await engine.resume(held, "owner", "restored");
     for (const jobId of jobIds) assert.equal((await engine.wait(jobId)).state, "succeeded");
     await assert.rejects(restoreHub({ config: to, path, passphrase }, environment), isFault("StateConflict"), "the folder is used");
     const other = { ...to, stateDir: join(folder, "other") };

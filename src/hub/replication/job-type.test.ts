@@ -118,8 +118,8 @@ test("a job that failed offers Restart where its kind can, and restart answers t
 
 test("a list of jobs pages without gap or repeat, also where many were asked for at one moment", async () => {
   const ids = await Promise.all(Array.from({ length: 7 }, async () => await submit({})));
-  await sql`update jobs set created_at = date_trunc('second', clock_timestamp()) where job_id = any(${ids}::uuid[])`.execute(database.db);
   await Promise.all(ids.map(async (jobId) => await engine.wait(jobId)));
+  await sql`update jobs set created_at = date_trunc('second', clock_timestamp()) where job_id = any(${ids}::uuid[])`.execute(database.db);
   const seen: string[] = [];
   let next: string | undefined;
   do {
