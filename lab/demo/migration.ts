@@ -4,7 +4,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { Fault } from "../../src/contract/errors.ts";
-import { machinePaths } from "../../src/landing/qemu/machine-record.ts";
+import { machinePaths, readRecord } from "../../src/landing/qemu/machine-record.ts";
 import type { LabFacts } from "../lab.ts";
 import type { LabMachine } from "../machine.ts";
 import { readLedgerFromDisk, verifyLedger } from "./ledger.ts";
@@ -127,7 +127,7 @@ export class Migration {
     // Now, while the source runs beside it as it did during the test: the same load for both.
     this.#rawBootToProbeSeconds = await this.#runner.run(
       "yardstick: boot the same machine from local raw files",
-      async (tell) => await this.#bootRaw(tell),
+      async () => await this.#bootRaw(),
     );
     await this.#runner.run("clean the test up", async () => {
       await this.#machine("test-cleanup", "--comment", "the ledger answered");
@@ -246,20 +246,22 @@ export class Migration {
   }
 
   /** The test machine is switched off; its hydrated clone, still standing on the recovery point, is copied whole into raw files. */
-  async #bootRaw(tell: (line: string) => void): Promise<number> {
+  async #bootRaw(): Promise<number> {
     const name = this.#test?.landedName ?? "";
     await this.#order("landed", "stop", name);
     const paths = machinePaths(join(this.#stage.hubState, "landing"), name);
+    const record = await readRecord(paths);
+    if (record === undefined) throw new Fault("Internal", `could not read the record of the test machine ${name}`);
     const machine: RawBoot = {
       place: this.#stage.place,
-      images: this.#source.disks.map((_, index) => paths.overlay(index)),
+      disks: record.disks.map(({ isBoot }, index) => ({ image: paths.overlay(index), isBoot })),
       workFolder: this.#stage.folder,
       mac: this.#source.mac,
       cpuCount: this.#source.cpuCount,
       memoryBytes: this.#source.memoryMiB * 2 ** 20,
       accelerator: this.#facts.accelerator,
     };
-    return await measureRawBoot(machine, tell);
+    return await measureRawBoot(machine);
   }
 
   async #isApplianceUp(): Promise<boolean> {

@@ -13,8 +13,8 @@ import { endProcesses, inZone, isAlive, waitUntil } from "../processes.ts";
 
 export interface RawBoot {
   readonly place: LabPlace;
-  /** Hydrated clones of a machine that is off, boot disk first: each an overlay that names its recovery point's NBD export. */
-  readonly images: readonly string[];
+  /** Hydrated clones of a machine that is off, in its order: each image an overlay that names its recovery point's NBD export. */
+  readonly disks: readonly ClonedDisk[];
   readonly workFolder: string;
   readonly mac: string;
   readonly cpuCount: number;
@@ -22,37 +22,37 @@ export interface RawBoot {
   readonly accelerator: "kvm" | "tcg";
 }
 
+interface ClonedDisk {
+  readonly image: string;
+  readonly isBoot: boolean;
+}
+
+interface RawDisk {
+  readonly path: string;
+  readonly isBoot: boolean;
+}
+
 const bootWaitMsMax = 600_000;
 /** An emulated machine's boot loader speaks within seconds; after this long its firmware is stuck. */
 const firstWordMsMax = 90_000;
-/** Firmware of an emulated machine was seen to stop before the boot loader, twice in some forty boots, never explained. */
-const attemptsMax = 3;
 const serialTailCharacters = 1500;
 const registersCharactersMax = 6000;
 const forwardedPort = 18_080;
 
-/** Seconds from the start of QEMU to the ledger's first answer. Leaves nothing. `tell` hears of a firmware that had to be started again. */
-export async function measureRawBoot(options: RawBoot, tell: (line: string) => void): Promise<number> {
+/** Seconds from the start of QEMU to the ledger's first answer. Leaves nothing. */
+export async function measureRawBoot(options: RawBoot): Promise<number> {
   const folder = join(options.workFolder, "raw-boot");
   await mkdir(folder, { recursive: true });
   try {
-    const disks: string[] = [];
-    for (const [index, image] of options.images.entries()) {
-      const raw = join(folder, `disk-${index}.raw`);
-      await runCommand("qemu-img", ["convert", "-O", "raw", image, raw], { timeoutMs: 600_000 });
-      disks.push(raw);
+    const disks: RawDisk[] = [];
+    for (const [index, { image, isBoot }] of options.disks.entries()) {
+      const path = join(folder, `disk-${index}.raw`);
+      await runCommand("qemu-img", ["convert", "-O", "raw", image, path], { timeoutMs: 600_000 });
+      disks.push({ path, isBoot });
     }
-    for (let attempt = 1; ; attempt++) {
-      const boot = await bootOnce(options, { folder, disks });
-      if (boot.kind === "answered") return boot.seconds;
-      if (boot.kind === "silent" && attempt < attemptsMax) {
-        tell(`the raw boot's firmware stood still before the boot loader; its screen: ${boot.screen}; started again`);
-        continue;
-      }
-      throw new Fault("ProbeFailed", "the same machine did not answer when it was booted from local raw files", {
-        evidence: { ...boot, attempt },
-      });
-    }
+    const boot = await bootOnce(options, { folder, disks });
+    if (boot.kind === "answered") return boot.seconds;
+    throw new Fault("ProbeFailed", "the same machine did not answer when it was booted from local raw files", { evidence: { ...boot } });
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -66,7 +66,7 @@ type Boot =
 
 async function bootOnce(
   options: RawBoot,
-  { folder, disks }: { readonly folder: string; readonly disks: readonly string[] },
+  { folder, disks }: { readonly folder: string; readonly disks: readonly RawDisk[] },
 ): Promise<Boot> {
   const { place } = options;
   const files = { serial: join(folder, "serial.log"), qmp: join(folder, "qmp.sock") };
@@ -99,15 +99,19 @@ async function bootOnce(
 }
 
 /** The hardware of a landed machine (landing/qemu/emulator.ts), over raw files. */
-function emulator(options: RawBoot, disks: readonly string[], files: { readonly serial: string; readonly qmp: string }): readonly string[] {
+function emulator(
+  options: RawBoot,
+  disks: readonly RawDisk[],
+  files: { readonly serial: string; readonly qmp: string },
+): readonly string[] {
   const accel = options.accelerator === "kvm" ? ["-accel", "kvm", "-cpu", "host"] : ["-accel", "tcg,thread=multi", "-cpu", "max"];
   return [
     ["qemu-system-x86_64", "-machine", "q35", ...accel, "-rtc", "base=utc"],
     ["-smp", String(options.cpuCount), "-m", String(Math.round(options.memoryBytes / 2 ** 20))],
     ["-display", "none", "-nodefaults", "-vga", "std", "-device", "virtio-rng-pci"],
-    disks.flatMap((path, index) => [
+    disks.flatMap(({ path, isBoot }, index) => [
       ...["-drive", `if=none,id=disk${index},file=${path},format=raw,cache=writeback`],
-      ...["-device", `virtio-blk-pci,drive=disk${index}${index === 0 ? ",bootindex=0" : ""}`],
+      ...["-device", `virtio-blk-pci,drive=disk${index}${isBoot ? ",bootindex=0" : ""}`],
     ]),
     // Its own network inside QEMU: nothing of the lab is reached, only this port answers in the landing zone's loopback.
     ["-netdev", `user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:${forwardedPort}-:8080`],

@@ -1,12 +1,16 @@
 // Promises about disks: identities, mounts, swaps, ranges.
 
 import assert from "node:assert/strict";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { granuleBytes } from "../../disk/geometry.ts";
 import { chooseIdentities, parseUnitSerial, readDosSignature, readGptGuid, toDiskId } from "./disk-identity.ts";
 import { freezeOrder, parseMountinfo, parseSwaps } from "./mounts.ts";
 import { alignInward, differingRanges, joinRanges, maskExcluded, withoutExcluded, type ByteRange } from "./ranges.ts";
+import { listPhysicalDisks } from "./sysfs.ts";
 
 const ranges = fc
   .array(fc.record({ offset: fc.nat(30), length: fc.nat(6) }), { maxLength: 6 })
@@ -108,4 +112,26 @@ test("parseSwaps lists active swaps", () => {
     { path: "/dev/vda2", kind: "partition" },
     { path: "/swap file", kind: "file" },
   ]);
+});
+
+test("listPhysicalDisks follows the places on the buses, whatever names the disks got", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "watari-disks-"));
+  t.after(async () => await rm(folder, { recursive: true }));
+  const controller = "devices/pci0000:00/0000:00:05.0/host2";
+  const unit = (name: string, target: number): string => `${controller}/target2:0:${target}/2:0:${target}:0/block/${name}`;
+  const disks = [unit("sdc", 0), unit("sda", 9), unit("sdb", 10), "devices/virtual/block/zero0"];
+  for (const [index, path] of disks.entries()) {
+    const place = join(folder, path);
+    await mkdir(place, { recursive: true });
+    await writeFile(join(place, "dev"), `8:${index * 16}\n`);
+    await writeFile(join(place, "size"), "2048\n");
+    const link = join(folder, "block", path.slice(path.lastIndexOf("/") + 1));
+    await mkdir(dirname(link), { recursive: true });
+    await symlink(place, link);
+  }
+  const listed = await listPhysicalDisks(folder);
+  assert.deepEqual(
+    listed.map(({ name }) => name),
+    ["sdc", "sda", "sdb"],
+  );
 });

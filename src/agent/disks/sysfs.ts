@@ -20,10 +20,16 @@ export async function readTrimmed(path: string): Promise<string | undefined> {
   return text?.replaceAll("\0", "").trim();
 }
 
-/** Disks with a device behind them, in the kernel's order of names; not loop, dm, md, zram, CD or other removable drives. */
+/** Compares paths by their numbers as numbers: the disk at 2:0:10:0 comes after the one at 2:0:9:0. */
+const pathOrder = new Intl.Collator("en", { numeric: true });
+
+/**
+ * Disks with a device behind them; not loop, dm, md, zram, CD or other removable drives. In the order of their places on the
+ * machine's buses: SCSI disks get their names (sda, sdb) in the order in which they answer, which differs from boot to boot.
+ */
 export async function listPhysicalDisks(sysFolder = "/sys"): Promise<PhysicalDisk[]> {
-  const names = (await readdir(join(sysFolder, "block"))).sort();
-  const disks: PhysicalDisk[] = [];
+  const names = await readdir(join(sysFolder, "block"));
+  const placed: { readonly place: string; readonly disk: PhysicalDisk }[] = [];
   for (const name of names) {
     if (virtualNames.test(name)) continue;
     const folder = join(sysFolder, "block", name);
@@ -34,9 +40,9 @@ export async function listPhysicalDisks(sysFolder = "/sys"): Promise<PhysicalDis
     if (!(sizeBytes > 0)) continue;
     const device = parseDevice(await attribute("dev"));
     const logicalBlockBytes = Number(await attribute("queue/logical_block_size")) || 512;
-    if (device !== undefined) disks.push({ name, device, sizeBytes, logicalBlockBytes });
+    if (device !== undefined) placed.push({ place: target, disk: { name, device, sizeBytes, logicalBlockBytes } });
   }
-  return disks;
+  return placed.sort((one, other) => pathOrder.compare(one.place, other.place)).map(({ disk }) => disk);
 }
 
 /** "8:1" as (major << 20) | minor. */
