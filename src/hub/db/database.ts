@@ -1,10 +1,11 @@
 // The hub's connection to PostgreSQL: a pool under kysely, migrated on opening, with notifications beside it.
 
-import { Kysely, PostgresDialect } from "kysely";
+import { PostgresDialect, type Kysely } from "kysely";
 import pg from "pg";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
+import { HubDatabase, refuseSecondConnection } from "./held-connection.ts";
 import { migrate } from "./migrations.ts";
 import { openNotifications, type Notifications } from "./notifications.ts";
 import type { Tables } from "./tables.ts";
@@ -59,7 +60,7 @@ export async function openDatabase(options: {
   pool.on("error", (error) => log.warn("database connection lost", { reason: error.message }));
   // One that breaks while a transaction has it tells so as an event too; without a listener that would end the program.
   pool.on("connect", (client) => client.on("error", () => undefined));
-  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  const db = new HubDatabase({ dialect: new PostgresDialect({ pool: refuseSecondConnection(pool) }) });
   try {
     await migrate(db, { log, clock, hubs: address.kind === "socket" ? "one" : "several" }); // A private cluster has one hub.
     const notifications = await openNotifications({ config, log, clock });
@@ -85,7 +86,7 @@ export function openPlainConnection(address: DatabaseAddress, log: Log): AsyncDi
   const pool = new pg.Pool({ ...connectionConfigOf(address), max: 1 });
   pool.on("error", (error) => log.warn("database connection lost", { reason: error.message }));
   pool.on("connect", (client) => client.on("error", () => undefined)); // As above: calls under way get the error themselves.
-  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  const db = new HubDatabase({ dialect: new PostgresDialect({ pool }) });
   return { db, [Symbol.asyncDispose]: async () => await db.destroy() };
 }
 

@@ -6,7 +6,7 @@ import type { DiscoveredMachine, Inventory } from "../../contract/appliance-prot
 import { parseMachineId, type ApplianceId } from "../../contract/ids.ts";
 import type { MachineFacts, ReplicationPolicy } from "../../contract/agent-control.ts";
 import { parseResourceId } from "../api/resource-id.ts";
-import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
+import { defineJob, stored, type JobKind, type Queryable, type StepContext } from "../jobs/job.ts";
 import { presentAfter } from "./present-item.ts";
 import { giveOrder, settleOrder } from "./give-order.ts";
 import { faultsOf, findItemsOf, patchItem } from "./item.ts";
@@ -70,19 +70,27 @@ export function defineEnableProtection(world: Replication): JobKind {
   });
 }
 
-/** Everything that can be known before a machine is touched. Also called before the item is stored, so that a wrong call fails at once. */
-export async function checkEnable(
-  world: Replication,
-  wish: { readonly itemId: string; readonly infrastructureId: string; readonly runAsAccountId: string },
-): Promise<DiscoveredMachine> {
+interface EnableWish {
+  readonly itemId: string;
+  readonly infrastructureId: string;
+  readonly runAsAccountId: string;
+}
+
+/** What can be known before a machine is touched. Also called before the item is stored, so that a wrong call fails at once. */
+export async function checkMachine(world: Replication, wish: EnableWish): Promise<DiscoveredMachine> {
   const id = parseResourceId(wish.itemId);
   const applianceId = applianceOf(id);
   await world.services.vaults.open(vaultOf(id).text);
   const inventory = await world.services.appliances.inventory(applianceId);
   const machine = requireDiscovered(inventory, wish.infrastructureId, applianceId);
   requireAccount(inventory, wish.runAsAccountId);
-  const others = (await findItemsOf(world.services.database.db, machine)).filter((item) => item.id.toLowerCase() !== id.key);
-  const same = others.find((item) => item.infrastructureId === wish.infrastructureId);
+  return machine;
+}
+
+/** Refuses a machine that another item protects. Certain only under the machine's locks, in their transaction. */
+export async function refuseProtected(db: Queryable, itemId: string, machine: DiscoveredMachine): Promise<void> {
+  const others = (await findItemsOf(db, machine)).filter((item) => item.id.toLowerCase() !== itemId.toLowerCase());
+  const same = others.find((item) => item.infrastructureId === machine.infrastructureId);
   if (same !== undefined)
     throw new Fault("AlreadyProtected", `could not enable replication of ${machine.name}: it is protected already`, {
       evidence: { protectedItemId: same.id },
@@ -92,7 +100,6 @@ export async function checkEnable(
     throw new Fault("MachineCloned", `could not enable replication of ${machine.name}: it has the BIOS UUID of ${twin.machineName}`, {
       evidence: { smbiosUuid: machine.smbiosUuid, protectedItemId: twin.id },
     });
-  return machine;
 }
 
 function requireDiscovered(inventory: Inventory | undefined, infrastructureId: string, applianceId: ApplianceId): DiscoveredMachine {
@@ -119,7 +126,8 @@ export function requireAccount(inventory: Inventory | undefined, runAsAccountId:
 }
 
 async function check(world: Replication, { parameters }: Context): Promise<State> {
-  const machine = await checkEnable(world, parameters);
+  const machine = await checkMachine(world, parameters);
+  await refuseProtected(world.services.database.db, parameters.itemId, machine);
   return { smbiosUuid: machine.smbiosUuid };
 }
 

@@ -10,7 +10,7 @@ import type { ArmCall, Desired, WriteOutcome } from "../api/resource-type.ts";
 import { lockKey } from "../db/locks.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
-import { checkEnable } from "./enable-protection.ts";
+import { checkMachine, refuseProtected } from "./enable-protection.ts";
 import { idText, instanceType } from "./item-bodies.ts";
 import { answerAtOnce, jobTarget } from "./item-start.ts";
 import { parseItem, type Item } from "./item.ts";
@@ -46,10 +46,11 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
   const policyId = parseResourceId(wish.policyId ?? `${vault.text}/replicationPolicies/default`);
   const policy = await agentPolicyOf(services, policyId);
   const startTime = toTimestamp(services.clock.nowMs());
+  const machine = await checkMachine(front, { itemId: call.id.text, infrastructureId, runAsAccountId });
   const jobId = await services.database.db.transaction().execute(async (db) => {
     await lockKey(db, `machine:${infrastructureId}`);
-    const machine = await checkEnable(front, { itemId: call.id.text, infrastructureId, runAsAccountId });
     if (machine.smbiosUuid !== "") await lockKey(db, `smbios:${machine.smbiosUuid}`);
+    await refuseProtected(db, call.id.text, machine);
     const id = await engine.submit(
       {
         kind: "EnableProtection",

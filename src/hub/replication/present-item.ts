@@ -2,7 +2,8 @@
 
 import type { AgentState } from "../../contract/agent-control.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
-import type { MachineState } from "../db/appliances.ts";
+import { openApplianceCatalogue, type MachineState } from "../db/appliances.ts";
+import { openPointCatalogue } from "../db/points.ts";
 import { openResourceStore, presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
@@ -17,16 +18,19 @@ import type { Replication } from "./world.ts";
 
 const mebibyte = 1 << 20;
 
-/** The item's properties as answered. */
-export async function presentItem(services: HubServices, resource: Resource): Promise<JsonObject> {
+/** The item's properties as answered. Inside a transaction, by that transaction. */
+export async function presentItem({ clock, ...services }: HubServices, resource: Resource, transaction?: Queryable): Promise<JsonObject> {
+  const db = transaction ?? services.database.db;
+  const appliances = transaction === undefined ? services.appliances : openApplianceCatalogue({ db, clock });
+  const points = transaction === undefined ? services.points : openPointCatalogue({ db });
   const item = parseItem(resource.properties);
   const vault = vaultOf(resource.id);
-  const machine = item.machineId === undefined ? undefined : await services.appliances.machine(vault.key, item.machineId);
-  const [point] = item.machineId === undefined ? [] : await services.points.list(vault.key, item.machineId, { countMax: 1 });
-  const nowMs = services.clock.nowMs();
+  const machine = item.machineId === undefined ? undefined : await appliances.machine(vault.key, item.machineId);
+  const [point] = item.machineId === undefined ? [] : await points.list(vault.key, item.machineId, { countMax: 1 });
+  const nowMs = clock.nowMs();
   const applianceId = parseApplianceId(item.applianceId);
-  const appliance = await services.appliances.find(applianceId);
-  const raised = await openHealthErrors(services.database.db, resource.id.key);
+  const appliance = await appliances.find(applianceId);
+  const raised = await openHealthErrors(db, resource.id.key);
   const health = healthOf({ item, machine, nowMs, resource });
   const container = resource.id.parentText;
   return {
@@ -156,5 +160,5 @@ function percentOf(state: AgentState | undefined): number {
 export async function presentAfter(world: Replication, db: Queryable, itemId: string): Promise<JsonObject> {
   const { services } = world;
   const resource = await openResourceStore({ db, clock: services.clock, random: services.random }).get(itemId);
-  return presentResource(resource, itemType, await presentItem(services, resource));
+  return presentResource(resource, itemType, await presentItem(services, resource, db));
 }
