@@ -112,7 +112,7 @@ function createAuthenticate({ tokens, principals }: { readonly tokens: Tokens; r
     // A token outlives its principal by up to an hour; the principal is what counts.
     if ((await principals.find(principalId)) === undefined)
       throw new Fault("Unauthorized", "could not accept the call: its caller was removed");
-    return { principalId, name };
+    return { principalId, name, groupIds: [] };
   };
 }
 

@@ -13,6 +13,8 @@ import { authorizationTypes } from "./resources/authorization.ts";
 import { createDnsSettings } from "./resources/dns-settings.ts";
 import { dnsTypes } from "./resources/dns-zones.ts";
 import { groupTypes } from "./resources/groups.ts";
+import { groupType } from "./resources/identity-groups.ts";
+import { personType } from "./resources/identity-people.ts";
 import { networkTypes } from "./resources/networks.ts";
 import { endpointTypes } from "./resources/private-endpoints.ts";
 import { projectTypes } from "./resources/projects.ts";
@@ -63,6 +65,8 @@ export function createPlatform(wanted: {
     ...authorizationTypes(stores),
     auditEntryType(stores.database.db),
     servicePrincipalType({ ...stores, random, clock }),
+    groupType(stores),
+    personType(stores),
     ...networkTypes({ resources, addresses: stores.addresses, networks, landingNetworks: landingNetworksOf(config.landing), random }),
     ...dnsTypes({ resources, privateLink }),
     ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),

@@ -9,9 +9,11 @@ import { auditHeadFile, openAuditTrail, type AuditTrail } from "./db/audit.ts";
 import { openCredentials, type Credentials } from "./db/credentials.ts";
 import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
 import { openEventStore, type EventStore } from "./db/events.ts";
+import { openGroups, type Groups } from "./db/groups.ts";
 import { joinHubs } from "./db/hub-registry.ts";
 import { openOperationStore, type OperationStore } from "./db/operations.ts";
 import { openOrderQueue, type OrderQueue } from "./db/orders.ts";
+import { openPeople, type People } from "./db/people.ts";
 import { openPointCatalogue, type PointCatalogue } from "./db/points.ts";
 import { openPrincipals, type Principals } from "./db/principals.ts";
 import { openPrivateAddresses, type PrivateAddresses } from "./db/private-addresses.ts";
@@ -22,6 +24,7 @@ import { openRoleAssignments, type RoleAssignments } from "./db/role-assignments
 import { openSealer } from "./db/master-key-check.ts";
 import { openSecretStore, type SecretStore } from "./db/secrets.ts";
 import { readServerAddress } from "./db/server-address.ts";
+import { openSessions, type Sessions } from "./db/sessions.ts";
 import { settingOf } from "./db/settings.ts";
 import type { HubConfig } from "./hub-config.ts";
 
@@ -33,6 +36,9 @@ export interface HubStores extends AsyncDisposable {
   readonly secrets: SecretStore;
   readonly principals: Principals;
   readonly credentials: Credentials;
+  readonly people: People;
+  readonly groups: Groups;
+  readonly sessions: Sessions;
   readonly assignments: RoleAssignments;
   readonly addresses: PrivateAddresses;
   readonly registrationKeys: RegistrationKeys;
@@ -63,6 +69,9 @@ export async function openStores(
     secrets: openSecretStore({ db, sealer }),
     principals: openPrincipals({ db, clock }),
     credentials: openCredentials({ db, clock }),
+    people: openPeople({ db, clock, random }),
+    groups: openGroups({ db, clock }),
+    sessions: openSessions({ db, clock, random, sealer }),
     assignments: openRoleAssignments({ db }),
     addresses: openPrivateAddresses({ db }),
     registrationKeys: openRegistrationKeys({ db, clock, sealer }),

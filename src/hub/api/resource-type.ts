@@ -10,6 +10,8 @@ import type { ResourceId } from "./resource-id.ts";
 export interface Caller {
   readonly principalId: string;
   readonly name: string;
+  /** Groups that the identity provider says the caller is in; those made here count besides. */
+  readonly groupIds: readonly string[];
 }
 
 /** One authenticated and authorised call on one resource. */

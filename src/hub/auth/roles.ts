@@ -3,7 +3,7 @@
 import { Fault } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Caller } from "../api/resource-type.ts";
-import type { RoleAssignments } from "../db/role-assignments.ts";
+import type { RoleAssignments, RoleHolder } from "../db/role-assignments.ts";
 import { builtinRoles, type Permission, type Role } from "./builtin-roles.ts";
 
 const blobs = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs";
@@ -23,7 +23,7 @@ export type Authorize = (caller: Caller, action: string, scope: ResourceId) => P
 
 export function createAuthorize(assignments: RoleAssignments): Authorize {
   return async (caller, action, scope) => {
-    const held = await permissionsAt(assignments, caller.principalId, scope);
+    const held = await permissionsAt(assignments, caller, scope);
     if (held.some((permission) => allows(permission, action))) return;
     throw new Fault("Forbidden", `could not call ${action}: the caller has no role that allows it`, {
       evidence: { principalId: caller.principalId, action, scope: scope.text, sufficientRoles: rolesFor(action) },
@@ -32,9 +32,9 @@ export function createAuthorize(assignments: RoleAssignments): Authorize {
   };
 }
 
-/** What the principal's roles at the scope and above it permit, itself and by its groups. */
-export async function permissionsAt(assignments: RoleAssignments, principalId: string, scope: ResourceId): Promise<readonly Permission[]> {
-  const ids = await assignments.of(principalId, scope);
+/** What the holder's roles at the scope and above it permit, its own and those of its groups. */
+export async function permissionsAt(assignments: RoleAssignments, holder: RoleHolder, scope: ResourceId): Promise<readonly Permission[]> {
+  const ids = await assignments.of(holder, scope);
   const custom = ids.filter((id) => findBuiltinRole(id) === undefined);
   const defined = custom.length === 0 ? [] : await assignments.customPermissions(custom.map(roleIdOf));
   return [...ids.flatMap((id) => findBuiltinRole(id)?.permissions ?? []), ...defined];
@@ -47,7 +47,7 @@ export async function hasDataRights(
   scope: ResourceId,
   dataActions: readonly string[],
 ): Promise<boolean> {
-  const held = await permissionsAt(assignments, principalId, scope);
+  const held = await permissionsAt(assignments, { principalId, groupIds: [] }, scope);
   return dataActions.every((action) => held.some((permission) => isListed(permission.dataActions, permission.notDataActions, action)));
 }
 

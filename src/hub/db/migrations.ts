@@ -6,6 +6,7 @@ import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { healthStatements } from "../health/schema.ts";
 import { jobControlStatements, jobStatements } from "../jobs/schema.ts";
+import { peopleStatements } from "./people-schema.ts";
 import type { Tables } from "./tables.ts";
 
 interface Migration {
@@ -168,6 +169,7 @@ const migrations: readonly Migration[] = [
       `create index assertions_by_end on assertions (expires_at)`,
     ],
   },
+  { number: 15, name: "people, groups and sessions", statements: peopleStatements },
 ];
 
 /** What this program knows. */

@@ -8,7 +8,7 @@ import type { Tables } from "./tables.ts";
 export interface Principal {
   readonly principalId: string;
   readonly clientId: string;
-  readonly kind: "operator" | "vaultIdentity" | "servicePrincipal";
+  readonly kind: "operator" | "vaultIdentity" | "servicePrincipal" | "person" | "localAccount";
   readonly name: string;
 }
 

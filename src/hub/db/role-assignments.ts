@@ -9,9 +9,16 @@ import type { Tables } from "./tables.ts";
 export const roleAssignmentType = "Microsoft.Authorization/roleAssignments";
 export const roleDefinitionType = "Microsoft.Authorization/roleDefinitions";
 
+export interface RoleHolder {
+  readonly principalId: string;
+  /** Groups besides those that the principal was added to here. */
+  readonly groupIds: readonly string[];
+}
+
 export interface ListAssignments {
   readonly scope: ResourceId;
-  readonly principalId: string | undefined;
+  /** Only assignments to one of these. */
+  readonly principalIds: readonly string[] | undefined;
   /** At the scope and above it; otherwise also below it. */
   readonly isAtScopeOnly: boolean;
   readonly afterKey: string;
@@ -19,8 +26,8 @@ export interface ListAssignments {
 }
 
 export interface RoleAssignments {
-  /** Role definition ids that the principal holds at `scope` or at any scope that contains it. */
-  of(principalId: string, scope: ResourceId): Promise<readonly string[]>;
+  /** Role definition ids that the holder has at `scope` or at any scope that contains it: by itself and by groups. */
+  of(holder: RoleHolder, scope: ResourceId): Promise<readonly string[]>;
   /** What the custom roles of these ids permit; unknown ids give nothing. */
   customPermissions(roleIds: readonly string[]): Promise<readonly Permission[]>;
   /** Resource ids of assignments, in key order. */
@@ -41,10 +48,11 @@ export function openRoleAssignments({ db }: { readonly db: Kysely<Tables> }): Ro
   const assignments = db.selectFrom("resources").where("type", "=", roleAssignmentType.toLowerCase());
   const definitions = db.selectFrom("resources").where("type", "=", roleDefinitionType.toLowerCase());
   return {
-    of: async (principalId, scope) => {
+    of: async ({ principalId, groupIds }, scope) => {
+      const added = sql`select group_id::text from group_members where principal_id = ${principalId}`;
       const rows = await assignments
         .select([sql<string>`properties->>'roleDefinitionId'`.as("role"), "parent_key"])
-        .where(holds(principalId))
+        .where((where) => where.or([holds([principalId, ...groupIds]), sql<SqlBool>`properties->>'principalId' in (${added})`]))
         .execute();
       return rows.filter((row) => scope.key === row.parent_key || scope.key.startsWith(`${row.parent_key}/`)).map((row) => row.role);
     },
@@ -55,11 +63,11 @@ export function openRoleAssignments({ db }: { readonly db: Kysely<Tables> }): Ro
         .execute();
       return rows.flatMap((row) => storedRoleShape.parse(row.properties).permissions);
     },
-    list: async ({ scope, principalId, isAtScopeOnly, afterKey, countMax }) => {
+    list: async ({ scope, principalIds, isAtScopeOnly, afterKey, countMax }) => {
       const above = sql<SqlBool>`(${scope.key} = parent_key or starts_with(${scope.key}, parent_key || '/'))`;
       const near = isAtScopeOnly ? above : sql<SqlBool>`(${above} or starts_with(parent_key, ${`${scope.key}/`}))`;
       const query = assignments.select("id").where(near).where("key", ">", afterKey).orderBy("key").limit(countMax);
-      const rows = await (principalId === undefined ? query : query.where(holds(principalId))).execute();
+      const rows = await (principalIds === undefined ? query : query.where(holds(principalIds))).execute();
       return rows.map((row) => row.id);
     },
     findCustomRole: async (roleId) =>
@@ -72,13 +80,13 @@ export function openRoleAssignments({ db }: { readonly db: Kysely<Tables> }): Ro
       )?.id,
     findAssignment: async ({ roleId, principalId, scopeKey }) => {
       let query = assignments.select("id").where(sql<SqlBool>`lower(properties->>'roleDefinitionId') like ${`%/${roleId.toLowerCase()}`}`);
-      if (principalId !== undefined) query = query.where(holds(principalId));
+      if (principalId !== undefined) query = query.where(holds([principalId]));
       if (scopeKey !== undefined) query = query.where("parent_key", "=", scopeKey);
       return (await query.orderBy("key").executeTakeFirst())?.id;
     },
   };
 }
 
-function holds(principalId: string): Expression<SqlBool> {
-  return sql<SqlBool>`properties->>'principalId' = ${principalId.toLowerCase()}`;
+function holds(principalIds: readonly string[]): Expression<SqlBool> {
+  return sql<SqlBool>`properties->>'principalId' = any(${principalIds.map((id) => id.toLowerCase())})`;
 }

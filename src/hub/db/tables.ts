@@ -2,6 +2,7 @@
 
 import type { ColumnType, Generated, JSONColumnType } from "kysely";
 import type { FaultReport } from "../../contract/errors.ts";
+import type { PeopleTables } from "./people-schema.ts";
 
 /** RFC 3339 text in UTC on both ways. */
 type Timestamp = ColumnType<string, string, string>;
@@ -54,7 +55,7 @@ export interface SecretTable {
 export interface PrincipalTable {
   principal_id: string;
   client_id: string;
-  kind: "operator" | "vaultIdentity" | "servicePrincipal";
+  kind: "operator" | "vaultIdentity" | "servicePrincipal" | "person" | "localAccount";
   name: string;
   secret_hash: string | null;
   created_at: Timestamp;
@@ -163,7 +164,7 @@ export interface SettingTable {
   value: string;
 }
 
-export interface Tables {
+export interface Tables extends PeopleTables {
   settings: SettingTable;
   resources: ResourceTable;
   operations: OperationTable;

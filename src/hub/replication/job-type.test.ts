@@ -58,7 +58,7 @@ type Shown = z.infer<typeof shape>;
 
 function callOf(jobId: string): ArmCall {
   const id = parseResourceId(`${vault.text}/replicationJobs/${jobId}`);
-  const caller = { principalId: "anna", name: "anna" };
+  const caller = { principalId: "anna", name: "anna", groupIds: [] };
   return {
     id,
     caller,

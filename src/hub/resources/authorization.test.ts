@@ -163,3 +163,41 @@ test("assignments are listed with what is inherited and what is below, narrowed 
   const conditional = await hub.arm("PUT", `${otherGroup}/${provider}/roleAssignments/${systemRandom.uuid()}`, { properties: narrowed });
   assert.equal(codeOf(conditional), "InputInvalid");
 });
+
+test("a group holds a role for its members, from the call after they were added to the call after they were removed", async () => {
+  const [person, groupId] = [await openPerson(), systemRandom.uuid()];
+  const group = `/subscriptions/${hub.operator.subscriptionId}/providers/Watari.Identity/groups/${groupId}`;
+  assert.equal((await assign(hub.groupPath, groupId, contributor)).status, 404, "no group, no role");
+  assert.equal((await hub.arm("PUT", group, { properties: { displayName: "movers", claimValue: `movers ${groupId}` } })).status, 201);
+  const second = `/subscriptions/${hub.operator.subscriptionId}/providers/Watari.Identity/groups/${systemRandom.uuid()}`;
+  const taken = await hub.arm("PUT", second, { properties: { displayName: "others", claimValue: `movers ${groupId}` } });
+  assert.equal(taken.status, 409, "a claim value stands for one group");
+  const asUser = { properties: { principalId: groupId, roleDefinitionId: contributor, principalType: "User" } };
+  const wrong = await hub.arm("PUT", `${hub.groupPath}/${provider}/roleAssignments/${systemRandom.uuid()}`, asUser);
+  assert.deepEqual(
+    [wrong.status, z.object({ error: z.object({ code: z.string() }) }).parse(wrong.body).error.code],
+    [400, "UnmatchedPrincipalType"],
+  );
+  const made = await assign(hub.groupPath, groupId, contributor);
+  const assignment = z.object({ id: z.string(), properties: z.object({ principalType: z.string() }) }).parse(made.body);
+  assert.equal(assignment.properties.principalType, "Group");
+
+  assert.equal((await person.call("GET", hub.groupPath)).status, 403);
+  assert.equal((await hub.arm("POST", `${group}/addMember`, { principalId: person.principalId })).status, 204);
+  assert.equal((await person.call("GET", hub.groupPath)).status, 200);
+  assert.equal((await person.call("GET", otherGroup)).status, 403);
+  const listed = async (filter: string): Promise<readonly unknown[]> => {
+    const answer = await hub.arm("GET", `${hub.groupPath}/${provider}/roleAssignments?$filter=${encodeURIComponent(filter)}`);
+    return pageShape.parse(answer.body).value.map((item) => item["id"]);
+  };
+  assert.deepEqual(await listed(`assignedTo('${person.principalId}')`), [assignment.id]);
+  assert.deepEqual(await listed(`principalId eq '${person.principalId}'`), [], "only assignedTo looks through groups");
+  assert.deepEqual(await listed(`principalId eq '${groupId}'`), [assignment.id]);
+
+  assert.equal((await hub.arm("POST", `${group}/removeMember`, { principalId: person.principalId })).status, 204);
+  assert.equal((await hub.arm("POST", `${group}/removeMember`, { principalId: person.principalId })).status, 404);
+  assert.equal((await person.call("GET", hub.groupPath)).status, 403);
+  await hub.arm("POST", `${group}/addMember`, { principalId: person.principalId });
+  assert.equal((await hub.arm("DELETE", group)).status, 200);
+  assert.equal((await person.call("GET", hub.groupPath)).status, 403, "an assignment to a group that is gone gives nothing");
+});

@@ -2,10 +2,12 @@
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
+import { ArmFault } from "../api/arm-errors.ts";
 import { defineResource, type ArmCall, type Desired, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
 import { builtinRoles } from "../auth/builtin-roles.ts";
 import { findBuiltinRole, permissionsAt, roleIdOf } from "../auth/roles.ts";
-import type { Principals } from "../db/principals.ts";
+import type { Groups } from "../db/groups.ts";
+import type { Principal, Principals } from "../db/principals.ts";
 import { presentResource, type JsonObject, type ResourceStore } from "../db/resources.ts";
 import { roleAssignmentType, type RoleAssignments } from "../db/role-assignments.ts";
 import { storedRoleShape } from "../db/custom-role.ts";
@@ -13,6 +15,7 @@ import { roleDefinitionTypeOf } from "./role-definitions.ts";
 
 interface Dependencies {
   readonly principals: Principals;
+  readonly groups: Groups;
   readonly resources: ResourceStore;
   readonly assignments: RoleAssignments;
 }
@@ -20,7 +23,7 @@ interface Dependencies {
 const assignmentShape = z.looseObject({
   principalId: z.uuid().transform((id) => id.toLowerCase()),
   roleDefinitionId: z.string().max(2048),
-  principalType: z.enum(["User", "Group", "ServicePrincipal"]).default("ServicePrincipal"),
+  principalType: z.enum(["User", "Group", "ServicePrincipal", "ForeignGroup", "Device"]).optional(),
   description: z.string().max(1024).nullish(),
   condition: z.string().max(10_000).nullish(),
   conditionVersion: z.string().max(10).nullish(),
@@ -53,7 +56,7 @@ export function authorizationTypes(dependencies: Dependencies): readonly Resourc
       source: {
         get: async () => undefined,
         list: async (call) => ({
-          items: (await permissionsAt(assignments, call.caller.principalId, call.id)).map((permission) => ({ ...permission })),
+          items: (await permissionsAt(assignments, call.caller, call.id)).map((permission) => ({ ...permission })),
           next: undefined,
         }),
       },
@@ -69,9 +72,9 @@ export function authorizationTypes(dependencies: Dependencies): readonly Resourc
 }
 
 async function putAssignment(dependencies: Dependencies, call: ArmCall, desired: Desired<Assignment>): Promise<WriteOutcome> {
-  const { principals, assignments } = dependencies;
+  const { assignments } = dependencies;
   const { condition, conditionVersion, description, delegatedManagedIdentityResourceId, ...given } = desired.properties;
-  const { principalId, roleDefinitionId, principalType } = given;
+  const { principalId, roleDefinitionId } = given;
   if (typeof condition === "string" || typeof conditionVersion === "string")
     throw new Fault(
       "InputInvalid",
@@ -82,8 +85,7 @@ async function putAssignment(dependencies: Dependencies, call: ArmCall, desired:
       },
     );
   await requireRole(dependencies, call, roleDefinitionId);
-  if ((await principals.find(principalId)) === undefined)
-    throw new Fault("NotFound", "could not assign the role: the principal does not exist", { evidence: { principalId } });
+  const principalType = await requirePrincipal(dependencies, given);
   const present = desired.existing === undefined ? undefined : assignmentShape.parse(desired.existing.properties);
   const isOther =
     present !== undefined && (present.principalId !== principalId || roleIdOf(present.roleDefinitionId) !== roleIdOf(roleDefinitionId));
@@ -108,6 +110,29 @@ async function putAssignment(dependencies: Dependencies, call: ArmCall, desired:
   return { kind: "done", envelope: {}, properties: { principalId, roleDefinitionId, principalType, scope: call.id.parentText, ...extra } };
 }
 
+/** The type of whom the role is for, as it is; a request that takes it for another one is told so. */
+async function requirePrincipal({ principals, groups }: Dependencies, { principalId, principalType }: Assignment): Promise<string> {
+  const principal = await principals.find(principalId);
+  const group = principal === undefined ? await groups.find(principalId) : undefined;
+  if (principal === undefined && group === undefined)
+    throw new Fault("NotFound", "could not assign the role: the principal does not exist", {
+      evidence: { principalId },
+      causes: ["the id is misspelt", "the person has never signed in", "it was removed"],
+      action: "list who there is with: watari principal list; a person is known from the first sign-in on",
+    });
+  const present = principal === undefined ? "Group" : typeOf(principal);
+  if (principalType !== undefined && principalType !== present)
+    throw new ArmFault("InputInvalid", "UnmatchedPrincipalType", `could not assign the role: the principal is a ${present}`, {
+      evidence: { principalId, principalType: present, asked: principalType },
+      target: "properties.principalType",
+    });
+  return present;
+}
+
+function typeOf({ kind }: Principal): string {
+  return kind === "person" || kind === "localAccount" ? "User" : "ServicePrincipal";
+}
+
 /** A custom role is assigned only inside its assignable scopes. */
 async function requireRole({ resources, assignments }: Dependencies, call: ArmCall, roleDefinitionId: string): Promise<void> {
   if (findBuiltinRole(roleDefinitionId) !== undefined) return;
@@ -122,32 +147,50 @@ async function requireRole({ resources, assignments }: Dependencies, call: ArmCa
 }
 
 async function listAssignments(
-  { resources, assignments, principals }: Dependencies,
+  { resources, assignments, groups }: Dependencies,
   call: ArmCall,
   page: { readonly after: string | undefined; readonly countMax: number },
 ): Promise<{ readonly items: readonly JsonObject[]; readonly next: string | undefined }> {
   const filter = readAssignmentFilter(call.query["$filter"]);
-  if (filter.principalId !== undefined && (await principals.find(filter.principalId)) === undefined) return { items: [], next: undefined };
-  const ids = await assignments.list({ scope: call.id, ...filter, afterKey: page.after ?? "", countMax: page.countMax + 1 });
+  const { principalId, isAtScopeOnly } = filter;
+  const throughGroups = filter.isWithGroups && principalId !== undefined ? await groups.groupsOf(principalId) : [];
+  const principalIds = principalId === undefined ? undefined : [principalId, ...throughGroups];
+  const ids = await assignments.list({
+    scope: call.id,
+    principalIds,
+    isAtScopeOnly,
+    afterKey: page.after ?? "",
+    countMax: page.countMax + 1,
+  });
   const shown = ids.slice(0, page.countMax);
   const found = await Promise.all(shown.map((id) => resources.find(id)));
   const items = found.flatMap((item) => (item === undefined ? [] : [presentResource(item, roleAssignmentType)]));
   return { items, next: ids.length > page.countMax ? shown.at(-1)?.toLowerCase() : undefined };
 }
 
+interface AssignmentFilter {
+  readonly principalId: string | undefined;
+  readonly isAtScopeOnly: boolean;
+  /** assignedTo also names what the principal has through groups. */
+  readonly isWithGroups: boolean;
+}
+
 /** atScope(), principalId eq '…', assignedTo('…'), joined by and; anything else is refused, because a dropped filter lies. */
-function readAssignmentFilter(filter: string | undefined): { readonly principalId: string | undefined; readonly isAtScopeOnly: boolean } {
+function readAssignmentFilter(filter: string | undefined): AssignmentFilter {
   let principalId: string | undefined;
   let isAtScopeOnly = false;
+  let isWithGroups = false;
   for (const part of (filter ?? "").split(/\s+and\s+/i).filter((text) => text.trim() !== "")) {
     const [, equal, assigned] = /^\s*(?:principalId\s+eq\s+'([^']{1,100})'|assignedTo\('([^']{1,100})'\))\s*$/i.exec(part) ?? [];
     const id = equal ?? assigned;
-    if (id !== undefined && z.uuid().safeParse(id).success) principalId = id.toLowerCase();
-    else if (/^\s*atScope\(\)\s*$/i.test(part)) isAtScopeOnly = true;
+    if (id !== undefined && z.uuid().safeParse(id).success) {
+      principalId = id.toLowerCase();
+      isWithGroups = assigned !== undefined;
+    } else if (/^\s*atScope\(\)\s*$/i.test(part)) isAtScopeOnly = true;
     else
       throw new Fault("InputInvalid", "could not read the filter of role assignments", {
         evidence: { filter: part, known: ["atScope()", "principalId eq '<UUID>'", "assignedTo('<UUID>')"] },
       });
   }
-  return { principalId, isAtScopeOnly };
+  return { principalId, isAtScopeOnly, isWithGroups };
 }

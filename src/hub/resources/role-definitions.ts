@@ -82,7 +82,7 @@ async function putRole(dependencies: Dependencies, call: ArmCall, desired: Desir
 
 /** The right to write definitions alone makes no roles: a custom role that has it must not lead to more than its own rights. */
 async function refuseMoreThanOwn(assignments: RoleAssignments, call: ArmCall, role: StoredRole): Promise<void> {
-  const own = await permissionsAt(assignments, call.caller.principalId, call.id);
+  const own = await permissionsAt(assignments, call.caller, call.id);
   if (own.some((permission) => allows(permission, `${roleAssignmentType}/write`))) return;
   throw new Fault("Forbidden", `could not keep the role ${role.roleName}: the caller may not assign roles here`, {
     evidence: { principalId: call.caller.principalId, scope: call.id.parentText, action: `${roleAssignmentType}/write` },

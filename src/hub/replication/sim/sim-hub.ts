@@ -109,7 +109,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
       ifMatch: undefined,
       ifNoneMatch: undefined,
       body,
-      caller: { principalId: "test", name: "test" },
+      caller: { principalId: "test", name: "test", groupIds: [] },
       correlationId: systemRandom.uuid(),
       origin: "https://management.test",
       log: silentLog,
