@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { Command, CommanderError } from "commander";
 import type { AgentFiles } from "./appliance/push/agent-archive.ts";
 import { writeFileAtomic } from "./base/atomic-file.ts";
+import { isPackaged, siblingProgram } from "./base/sibling-program.ts";
 import { printFault } from "./cli/output.ts";
 import { asFault } from "./contract/errors.ts";
 import type { HubCommandParts } from "./hub/hub-command.ts";
@@ -13,6 +14,8 @@ interface Noun {
   readonly name: string;
   readonly summary: string;
   readonly isHidden?: boolean;
+  /** Works on the source tree; a package has none. */
+  readonly needsCheckout?: boolean;
   /** Adds the noun's command, with its verbs, to the program. */
   readonly load: () => Promise<(program: Command) => void>;
 }
@@ -21,21 +24,25 @@ interface Noun {
 const nouns: readonly Noun[] = [
   {
     name: "demo",
+    needsCheckout: true,
     summary: "one whole migration in a closed network on this machine, shown step by step",
     load: async () => (await import("../lab/demo-command.ts")).registerDemoCommand,
   },
   {
     name: "move",
+    needsCheckout: true,
     summary: "move one Linux machine that SSH reaches to this machine: replicate, test, cut over",
     load: async () => (await import("./cli/move-command.ts")).registerMoveCommand,
   },
   {
     name: "setup",
+    needsCheckout: true,
     summary: "install the Debian packages that Watari needs here, saying which and why",
     load: async () => (await import("./cli/setup/setup-command.ts")).registerSetupCommand,
   },
   {
     name: "lab",
+    needsCheckout: true,
     summary: "the closed network of the demo: up, status, down",
     load: async () => (await import("../lab/lab-command.ts")).registerLabCommand,
   },
@@ -65,7 +72,7 @@ const nouns: readonly Noun[] = [
     summary: "the replication appliance on this machine: run, check, register, credentials, vCenters",
     load: async () => {
       const { registerApplianceCommand } = await import("./appliance/appliance-command.ts");
-      return (program) => registerApplianceCommand(program, { agentFiles });
+      return (program) => registerApplianceCommand(program, { agentFiles, serviceEnvironment: process.env });
     },
   },
   {
@@ -91,20 +98,28 @@ const nouns: readonly Noun[] = [
       const { registerHubCommand } = await import("./hub/hub-command.ts");
       const startEphemeral: HubCommandParts["startEphemeral"] = async (wish) =>
         await (await import("./sim/ephemeral-hub.ts")).startEphemeralHub(wish);
-      return (program) => registerHubCommand(program, { startEphemeral });
+      return (program) => registerHubCommand(program, { startEphemeral, serviceEnvironment: process.env });
     },
   },
   {
     name: "dev",
+    needsCheckout: true,
     summary: "checks, tests and benchmarks of this checkout",
     isHidden: true,
     load: async () => (await import("./cli/dev.ts")).registerDevCommand,
   },
 ];
 
-const helpText = `
-A first look, no machine of yours touched:   watari demo
+const firstSteps = isPackaged(import.meta)
+  ? `
+A hub to try programs against, nothing kept:  watari hub --ephemeral
+A hub of your own:                            watari hub --help`
+  : `
+A first look, no machine of yours touched:    watari demo
 The shortest real use:                        watari move root@HOST
+A hub of your own:                            watari hub --help`;
+
+const helpText = `${firstSteps}
 Every command takes --help, and --json where it answers with data.
 Exit codes: 0 done, 2 bad input, 3 refused, 4 network or peer, 5 data in doubt, 6 this machine.`;
 
@@ -117,8 +132,12 @@ function createProgram(): Command {
   return program;
 }
 
-/** What the appliance pushes into guests: this checkout's agent and the Node that runs this program. */
+/** What the appliance pushes into guests: the agent that belongs to this program, and the Node that runs both. */
 async function agentFiles(): Promise<AgentFiles> {
+  if (isPackaged(import.meta)) {
+    const { agentUnitText } = await import("./agent/unit.ts");
+    return { nodePath: process.execPath, bundlePath: siblingProgram(import.meta, "agent"), unitText: agentUnitText() };
+  }
   const { buildAgentBundle } = await import("./agent/bundle.ts");
   const { agentUnitText } = await import("./agent/unit.ts");
   const { bytes, sha256 } = await buildAgentBundle();
@@ -131,6 +150,7 @@ async function main(args: readonly string[]): Promise<number> {
   const program = createProgram();
   const called = args.find((argument) => !argument.startsWith("-"));
   for (const noun of nouns) {
+    if (noun.needsCheckout === true && isPackaged(import.meta)) continue;
     if (noun.name === called) (await noun.load())(program);
     else program.command(noun.name, { hidden: noun.isHidden === true }).description(noun.summary);
   }

@@ -3,7 +3,9 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
+import { systemClock } from "../base/clock.ts";
 import { openLog } from "../base/log.ts";
+import { openServiceNotices, type NoticeEnvironment } from "../base/service-notices.ts";
 import { formatTable, printAnswer, say } from "../cli/output.ts";
 import type { AdminResponse } from "../contract/appliance-admin.ts";
 import { Fault } from "../contract/errors.ts";
@@ -14,6 +16,8 @@ import type { AgentFiles } from "./push/agent-archive.ts";
 
 export interface ApplianceCommandParts {
   readonly agentFiles: () => Promise<AgentFiles>;
+  /** Where a service manager says how it wants to be told. */
+  readonly serviceEnvironment: NoticeEnvironment;
 }
 
 interface Common {
@@ -110,7 +114,7 @@ interface InitOptions extends Common {
   readonly logLevel?: string;
 }
 
-function addRun(command: Command, { agentFiles }: ApplianceCommandParts): void {
+function addRun(command: Command, { agentFiles, serviceEnvironment }: ApplianceCommandParts): void {
   command
     .option("--log-file <file>", "append the log to this file instead of stderr")
     .action(async (options: Common & { readonly logFile?: string }) => {
@@ -120,9 +124,12 @@ function addRun(command: Command, { agentFiles }: ApplianceCommandParts): void {
       const told = new Promise<void>((end) => {
         for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => end());
       });
+      using notices = await openServiceNotices(serviceEnvironment, systemClock);
       await using appliance = await startAppliance({ stateFolder, agentFiles, log });
       say(`appliance ready: control port ${appliance.ports.controlPort}, data port ${appliance.ports.dataPort}`);
+      notices.ready();
       await told;
+      notices.stopping();
     });
 }
 

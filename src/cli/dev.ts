@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { glob, mkdtemp, readFile, rm } from "node:fs/promises";
 import { availableParallelism, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
 import { systemClock } from "../base/clock.ts";
@@ -76,10 +76,12 @@ export function registerDevCommand(program: Command): void {
     .command("conformance")
     .description("drive a hub with Microsoft's unmodified SDKs: every test of test/conformance, each against an ephemeral hub")
     .argument("[files...]", "files in test/conformance")
-    .option("--lab", "the article's journey against a real lab: real guests, ten minutes and more")
-    .action(async (files: readonly string[], options: { readonly lab?: boolean }) =>
-      finish([await runConformance(files, options.lab === true)]),
+    .option("--lab", "the article's journey against a real lab: a real guest, five minutes and more")
+    .option("--json", "with --lab: a report as JSON on stdout")
+    .action(async (files: readonly string[], options: { readonly lab?: boolean; readonly json?: boolean }) =>
+      finish([options.lab === true ? await runLabConformance(options.json === true ? ["--json"] : []) : await runConformance(files)]),
     );
+  addPackage(noun);
   noun
     .command("proof")
     .description("run one proof of test/proof: a promise that is kept under every kind of harm, shown in figures")
@@ -88,6 +90,31 @@ export function registerDevCommand(program: Command): void {
     .action(async (name: string, options: { readonly json?: boolean }) =>
       finish([await runProof(name, options.json === true ? ["--json"] : [])]),
     );
+}
+
+function addPackage(noun: Command): void {
+  noun
+    .command("package")
+    .description("make a Debian package of a program, the same bytes for the same commit")
+    .argument("<program>", "hub or appliance")
+    .option("--out <dir>", "where to", "dist")
+    .option("--dirty", "also from a checkout with changes that are in no commit")
+    .option("--version <version>", "instead of the one that package.json and the commit tell")
+    .option("--json", "answer as JSON on stdout")
+    .action(async (name: string, options: PackageOptions) => {
+      const { out, dirty, version, json } = options;
+      const more = [...(dirty === true ? ["--dirty"] : []), ...(version === undefined ? [] : ["--version", version])];
+      const args = [name, "--out", resolve(out), ...more, ...(json === true ? ["--json"] : [])];
+      const program = ["--disable-warning=ExperimentalWarning", "packaging/package-command.ts", ...args];
+      finish([await runInherited(process.execPath, program, runTimeoutMs)]);
+    });
+}
+
+interface PackageOptions {
+  readonly out: string;
+  readonly dirty?: boolean;
+  readonly version?: string;
+  readonly json?: boolean;
 }
 
 /** One of the parts said no: exit code 1. */
@@ -129,7 +156,7 @@ async function runEverything(patterns: readonly string[], scope: "gate" | "slow"
   const startedMs = systemClock.monotonicMs();
   await ensurePackages(packagesFor("test"), { purpose: "watari dev test", confirm: "announce" });
   const areChecksGood = patterns.length > 0 || (await runChecks());
-  const all = await findTests(patterns.length > 0 ? patterns : ["{src,tools,lab,test,bench}/**/*.test.ts"]);
+  const all = await findTests(patterns.length > 0 ? patterns : ["{src,tools,lab,test,bench,packaging}/**/*.test.ts"]);
   const isChosen = patterns.length > 0 || scope === "slow" ? () => true : (path: string) => gateSystemTests.includes(path);
   const systemTests = all.filter((path) => path.startsWith("test/system/") && isChosen(path));
   const unitTests = all.filter((path) => !path.startsWith("test/system/"));
@@ -200,10 +227,14 @@ async function runBenches(files: readonly string[], isSlowToo: boolean): Promise
   return failed.length === 0 && found.length > 0;
 }
 
-async function runConformance(files: readonly string[], isLab: boolean): Promise<boolean> {
+async function runLabConformance(args: readonly string[]): Promise<boolean> {
   await ensurePackages(packagesFor("test"), { purpose: "watari dev conformance", confirm: "announce" });
-  if (isLab)
-    return await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", "test/conformance/lab-journey.ts"], runTimeoutMs);
+  const program = ["--disable-warning=ExperimentalWarning", "test/conformance/lab-journey.ts", ...args];
+  return await runInherited(process.execPath, program, runTimeoutMs);
+}
+
+async function runConformance(files: readonly string[]): Promise<boolean> {
+  await ensurePackages(packagesFor("test"), { purpose: "watari dev conformance", confirm: "announce" });
   const found = files.length > 0 ? files : await findTests(["test/conformance/*.test.ts"]);
   const { isGood, totals } = await runTests(found, { concurrency: 2, timeoutMs: unitTestTimeoutMs });
   return isGood && totals !== undefined;

@@ -4,11 +4,13 @@ import { InvalidArgumentError, type Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { openLog, silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
+import { openServiceNotices, type NoticeEnvironment } from "../base/service-notices.ts";
 import { say } from "../cli/output.ts";
 import { registerAuditCommands } from "./audit/audit-command.ts";
 import { registerBackupCommands } from "./backup/backup-command.ts";
 import { registerCollectCommand } from "./collector/collect-command.ts";
 import { extensions } from "./extensions.ts";
+import { registerHealthCommand } from "./health-command.ts";
 import { readHubConfig } from "./hub-config.ts";
 import { startHub } from "./main.ts";
 
@@ -39,6 +41,8 @@ export interface EphemeralWish {
 /** The simulated site knows the hub and the appliance, which do not know each other; who composes the program gives it. */
 export interface HubCommandParts {
   readonly startEphemeral: (wish: EphemeralWish) => Promise<EphemeralHub>;
+  /** Where a service manager says how it wants to be told. */
+  readonly serviceEnvironment: NoticeEnvironment;
 }
 
 interface EphemeralOptions {
@@ -77,6 +81,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
       if (options.ephemeral !== true) noun.help({ error: true });
       await runEphemeral(parts, options);
     });
+  registerHealthCommand(noun);
   registerBackupCommands(noun);
   registerCollectCommand(noun);
   registerAuditCommands(noun);
@@ -91,9 +96,12 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
       const config = await readHubConfig(file);
       const log = openLog({ program: "hub", ...(logFile === undefined ? {} : { file: logFile }) });
       const ending = waitForEnd();
+      using notices = await openServiceNotices(parts.serviceEnvironment, systemClock);
       await using hub = await startHub(config, { clock: systemClock, random: systemRandom, log, extensions });
       say(`hub ready: ${hub.managementUrl}`);
+      notices.ready();
       await ending;
+      notices.stopping();
     });
 }
 

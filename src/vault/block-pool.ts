@@ -2,6 +2,7 @@
 
 import { Worker } from "node:worker_threads";
 import { assert } from "../base/assert.ts";
+import { siblingProgram } from "../base/sibling-program.ts";
 import { blockBytes } from "../disk/geometry.ts";
 import { fillPack, type FillJob } from "./fill-pack.ts";
 import {
@@ -109,7 +110,7 @@ export class BlockPool implements AsyncDisposable {
 }
 
 function startThread(onEnd: (thread: Thread) => void): Thread {
-  const worker = new Worker(new URL("./block-pool-child.ts", import.meta.url));
+  const worker = new Worker(siblingProgram(import.meta, "block-pool-child"));
   const thread: Thread = { worker, waiting: [] };
   let failure: unknown = new Error("a thread that works on blocks has ended");
   worker.unref();

@@ -8,6 +8,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { tryCommand } from "../../base/run-command.ts";
 import { Semaphore } from "../../base/semaphore.ts";
+import { siblingProgram } from "../../base/sibling-program.ts";
 import { Fault } from "../../contract/errors.ts";
 import type {
   ExportDisk,
@@ -204,7 +205,7 @@ export class QemuTarget implements Target {
   async #probeInside(machine: Machine, order: ProbeOrder, signal?: AbortSignal): Promise<ProbeOutcome> {
     const pid = await findNamespace(machine.paths);
     if (pid === undefined) return { kind: "silent", seconds: 0, reason: "its network is gone; start the machine again" };
-    const script = join(import.meta.dirname, "http-probe-child.ts");
+    const script = siblingProgram(import.meta, "http-probe-child");
     const args = [`--net=/proc/${pid}/ns/net`, process.execPath, "--disable-warning=ExperimentalWarning", script];
     const timeoutMs = order.timeoutSeconds * 1000 + probeGraceMs;
     const { exitCode, stdout, stderr } = await tryCommand("nsenter", args, {

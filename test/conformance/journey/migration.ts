@@ -22,8 +22,6 @@ export interface MigrationWish {
   readonly machine: string;
   /** Name of the run-as account that may install the agent. */
   readonly runAsAccount: string;
-  /** What a real guest serves, so that cut-over and test wait for its answer; absent for the simulated ones, which always answer. */
-  readonly probe?: { readonly port: number; readonly path: string };
   readonly secondsMax: number;
 }
 

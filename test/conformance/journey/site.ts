@@ -20,6 +20,8 @@ export interface JourneySite {
   readonly secondsMax: number;
   /** Carries the key to an appliance, which registers with it and shows its machines. */
   register(key: RegistrationKey, hosts: Zone["hosts"]): Promise<AsyncDisposable>;
+  /** Waits for the machine's own answer at its new place and throws when anything of its source is missing; says what it saw. A simulated machine runs nothing. */
+  readonly proveLanded?: (addresses: readonly string[]) => Promise<string>;
 }
 
 const networkShape = z.object({ properties: z.object({ addressSpace: z.object({ addressPrefixes: z.array(z.string()) }) }) });

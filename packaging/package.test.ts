@@ -1,0 +1,82 @@
+// The promises of the packages: the same bytes twice, units that systemd takes, a program that runs from them, nothing of a checkout in it.
+
+import assert from "node:assert/strict";
+import { access, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it, type TestContext } from "node:test";
+import { runCommand, tryCommand } from "../src/base/run-command.ts";
+import { makePackage, programNames, type MadePackage, type ProgramName } from "./programs.ts";
+
+let folder = "";
+before(async () => void (folder = await mkdtemp(join(tmpdir(), "watari-package-test-"))));
+after(async () => await rm(folder, { recursive: true, force: true }));
+
+async function make(name: ProgramName, place: string): Promise<MadePackage> {
+  const work = join(folder, name, place);
+  await mkdir(work, { recursive: true });
+  return await makePackage(name, { version: "1.2.3~test", epochSeconds: 1_800_000_000, work, folder: work, compression: "none" });
+}
+
+async function hasProgram(t: TestContext, program: string): Promise<boolean> {
+  const { exitCode } = await tryCommand("sh", ["-c", `command -v ${program}`]);
+  if (exitCode !== 0) t.skip(`${program} is not installed`);
+  return exitCode === 0;
+}
+
+for (const name of programNames)
+  describe(`the package of the ${name}`, () => {
+    let made: MadePackage;
+    before(async () => void (made = await make(name, "a")));
+
+    it("is the same bytes when it is made again", async (t) => {
+      if (!(await hasProgram(t, "dpkg-deb"))) return;
+      const again = await make(name, "b");
+      assert.equal(again.sha256, made.sha256);
+      await rm(join(folder, name, "b"), { recursive: true });
+    });
+
+    it("has a unit that systemd takes without a word, and that gives little away", async (t) => {
+      if (!(await hasProgram(t, "systemd-analyze"))) return;
+      const unit = `watari-${name}.service`;
+      const text = await readFile(join(made.tree, "usr/lib/systemd/system", unit), "utf8");
+      const path = join(folder, unit);
+      await writeFile(path, text.replaceAll("/usr/lib/watari-", `${made.tree}/usr/lib/watari-`));
+      const verified = await tryCommand("systemd-analyze", ["verify", "--man=no", path]);
+      assert.deepEqual({ exitCode: verified.exitCode, said: verified.stderr }, { exitCode: 0, said: "" });
+      const { stdout } = await runCommand("systemd-analyze", ["security", "--offline=true", "--no-pager", path]);
+      const exposure = Number(/exposure level for \S+: ([\d.]+)/.exec(stdout)?.[1]);
+      t.diagnostic(`exposure ${exposure}`);
+      assert.ok(exposure <= exposureMax[name], `exposure ${exposure}`);
+    });
+
+    it("has scripts that a shell can read, and a user for systemd-sysusers", async () => {
+      for (const script of ["postinst", "prerm", "postrm"]) await runCommand("sh", ["-n", join(made.tree, "DEBIAN", script)]);
+      const root = join(folder, name, "root");
+      await mkdir(join(root, "etc"), { recursive: true });
+      await runCommand("systemd-sysusers", [`--root=${root}`, join(made.tree, "usr/lib/sysusers.d", `watari-${name}.conf`)]);
+      assert.match(await readFile(join(root, "etc/passwd"), "utf8"), new RegExp(`^watari-${name}:`, "m"));
+    });
+
+    it("runs the program, without the nouns that need a checkout", async () => {
+      const home = join(made.tree, "usr/lib", `watari-${name}`);
+      const watari = [join(home, "main.mjs")];
+      const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" };
+      const help = await runCommand(join(home, "bin/node"), [...watari, "--help"], { env });
+      assert.match(help.stdout, /\bhub\b/);
+      assert.doesNotMatch(help.stdout, /\b(demo|lab|move)\b/);
+      const verb = name === "hub" ? ["hub", "run", "--config", join(folder, "none.yaml")] : ["appliance", "status", "--state", folder];
+      const refused = await tryCommand(join(home, "bin/node"), [...watari, ...verb], { env });
+      assert.ok(refused.exitCode >= 2 && refused.exitCode <= 6, refused.stderr);
+      for (const child of ["http-probe-child.mjs", "block-pool-child.mjs", "agent.mjs"]) await access(join(home, child));
+    });
+
+    it("passes lintian", async (t) => {
+      if (!(await hasProgram(t, "lintian"))) return;
+      const { stdout } = await tryCommand("lintian", ["--fail-on", "error", "--no-tag-display-limit", made.path]);
+      assert.doesNotMatch(stdout, /^E: /m, stdout);
+    });
+  });
+
+/** As systemd counts it, from 0 to 10. The hub's CAP_SYS_ADMIN and devices are for landing machines. */
+const exposureMax: Readonly<Record<ProgramName, number>> = { hub: 2.6, appliance: 1.8 };
