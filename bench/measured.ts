@@ -2,7 +2,7 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 
 export interface Measured {
@@ -14,11 +14,42 @@ export interface Measured {
 const ticksPerSecond = 100;
 /** Fields 16 and 17 of /proc/PID/stat: time of children that were waited for, and of theirs. Counted from the one after the name. */
 const childTimeFields = [13, 14] as const;
+/** Fields 14 and 15: its own time. */
+const ownTimeFields = [11, 12] as const;
 
 async function childCpuSeconds(): Promise<number> {
   const stat = await readFile("/proc/self/stat", "utf8");
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return childTimeFields.reduce((sum, field) => sum + Number(fields[field]), 0) / ticksPerSecond;
+}
+
+/** Of a running process, its own time and that of children it has waited for. 0 once it is gone. */
+export async function cpuSecondsOf(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return [...ownTimeFields, ...childTimeFields].reduce((sum, field) => sum + Number(fields[field] ?? 0), 0) / ticksPerSecond;
+}
+
+export async function residentMibOf(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8");
+  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024;
+}
+
+export async function childrenOf(pid: number): Promise<readonly number[]> {
+  const names = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const parents = await Promise.all(
+    names.map(async (name) => {
+      const stat = await readFile(`/proc/${name}/stat`, "utf8").catch(() => "");
+      return { pid: Number(name), parent: Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]) };
+    }),
+  );
+  return parents.filter(({ parent }) => parent === pid).map((each) => each.pid);
+}
+
+/** The value below which `share` of the numbers lie. */
+export function quantile(numbers: readonly number[], share: number): number {
+  const sorted = numbers.toSorted((left, right) => left - right);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }
 
 /** Runs `job`, whose programs have all ended when it resolves; nobody else may end children of this process meanwhile. */

@@ -24,7 +24,7 @@ const benchTimeoutMs = 30 * 60_000;
 
 /** Each measures a claim and says beside what; all of them end within minutes. */
 const benches = ["bench/data-path.ts", "bench/vault.ts", "bench/nbd.ts", "bench/demo.ts"];
-const slowBenches = ["bench/landing.ts", "bench/appliances.ts"];
+const slowBenches = ["bench/landing.ts", "bench/hub.ts"];
 
 interface Check {
   readonly name: string;
@@ -67,10 +67,11 @@ export function registerDevCommand(program: Command): void {
   noun
     .command("bench")
     .description("measure every claim of bench/, or the files given")
-    .argument("[files...]", "files in bench/")
-    .option("--slow", "also those that boot machines")
-    .action(async (files: readonly string[], options: { readonly slow?: boolean }) =>
-      finish([await runBenches(files, options.slow === true)]),
+    .argument("[names...]", "files in bench/, or their names: hub")
+    .option("--slow", "also those that boot machines or take half an hour")
+    .option("--quick", "small numbers, to see that it works; only of those that know it")
+    .action(async (names: readonly string[], options: { readonly slow?: boolean; readonly quick?: boolean }) =>
+      finish([await runBenches(names, { isSlowToo: options.slow === true, args: options.quick === true ? ["--quick"] : [] })]),
     );
   noun
     .command("conformance")
@@ -214,14 +215,19 @@ function printTotals(runs: readonly Totals[], tookMs: number): void {
   process.stdout.write(`\n${[...lines, `ℹ todo ${sum("todo")}`, `ℹ duration_ms ${Math.round(tookMs)}`].join("\n")}\n`);
 }
 
-async function runBenches(files: readonly string[], isSlowToo: boolean): Promise<boolean> {
+async function runBenches(
+  names: readonly string[],
+  { isSlowToo, args }: { readonly isSlowToo: boolean; readonly args: readonly string[] },
+): Promise<boolean> {
   await ensurePackages(packagesFor("test"), { purpose: "watari dev bench", confirm: "announce" });
-  const found = files.length > 0 ? files : [...benches, ...(isSlowToo ? slowBenches : [])];
+  const chosen = names.map((name) => (name.endsWith(".ts") ? name : `bench/${name}.ts`));
+  const found = chosen.length > 0 ? chosen : [...benches, ...(isSlowToo ? slowBenches : [])];
   const failed: string[] = [];
   // One after the other: a measurement wants the machine for itself.
   for (const file of found) {
     say(`bench ${file}`);
-    if (!(await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", file], benchTimeoutMs))) failed.push(file);
+    if (!(await runInherited(process.execPath, ["--disable-warning=ExperimentalWarning", file, ...args], benchTimeoutMs)))
+      failed.push(file);
   }
   say(failed.length === 0 ? `${found.length} benchmarks done` : `benchmarks that failed: ${failed.join(", ")}`);
   return failed.length === 0 && found.length > 0;

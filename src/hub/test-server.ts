@@ -12,6 +12,7 @@ import { findFreePort } from "./test-client.ts";
 
 export interface TestServer extends AsyncDisposable {
   readonly port: number;
+  readonly dataFolder: string;
   readonly caFile: string;
   readonly passwordFile: string;
   /** A new, empty database; the URL names this server by the name in its certificate. */
@@ -68,6 +69,7 @@ export async function startTestServer(): Promise<TestServer> {
   await start();
   return {
     port,
+    dataFolder: data,
     caFile,
     passwordFile,
     createDatabase: async () => {
