@@ -116,6 +116,12 @@ export async function findResource(hub: ArmRouterDependencies, call: ArmCall, ty
   return { id: call.id, location: undefined, envelope: {}, properties, provisioningState: "Succeeded", etag, createdAt, updatedAt };
 }
 
+export async function presentMany(type: ResourceType, resources: readonly Resource[]): Promise<readonly JsonObject[]> {
+  if (type.presentMany === undefined) return await Promise.all(resources.map(async (resource) => await present(type, resource)));
+  const shown = await type.presentMany(resources);
+  return resources.map((resource, index) => presentResource(resource, type.type, shown[index]));
+}
+
 export async function present(type: ResourceType, resource: Resource): Promise<JsonObject> {
   return presentResource(resource, type.type, type.present === undefined ? resource.properties : await type.present(resource));
 }

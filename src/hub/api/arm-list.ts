@@ -4,7 +4,7 @@ import { ZodError } from "zod";
 import {
   missing,
   missingAbove,
-  present,
+  presentMany,
   toCall,
   unknownType,
   canonicalId,
@@ -72,7 +72,7 @@ async function storedPage(hub: ArmRouterDependencies, call: ArmCall, type: Resou
     ...(filter === undefined ? {} : { filter: { filter, fields: type.filter?.fields ?? {} } }),
   });
   const shown = rows.slice(0, countMax);
-  const items = await Promise.all(shown.map((resource) => present(type, resource)));
+  const items = await presentMany(type, shown);
   return { items, next: rows.length > countMax ? shown.at(-1)?.id.key : undefined };
 }
 

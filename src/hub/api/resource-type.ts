@@ -119,6 +119,8 @@ export interface ResourceType {
   readonly onChanged?: (call: ArmCall) => Promise<void>;
   /** Properties as answered; the stored ones unless told. Secrets must never be among them. */
   readonly present?: (resource: Resource) => Promise<JsonObject>;
+  /** As present, for a page of a list, in its order: where one question can stand for many. */
+  readonly presentMany?: (resources: readonly Resource[]) => Promise<readonly JsonObject[]>;
   readonly source?: ResourceSource;
   /** By name as in the path, for example listKeys. */
   readonly actions?: Readonly<Record<string, ActionDefinition>>;

@@ -65,6 +65,7 @@ const inventoryBytesMax = 64 << 20;
 export async function createApplianceFace(dependencies: ApplianceFaceDependencies): Promise<ApplianceFace> {
   const face = createHttpFace({ ...dependencies, toBody: toReport });
   const called = new WeakMap<IncomingMessage, Called>();
+  const callers = new WeakMap<IncomingMessage, Appliance>();
   const calledOf = (request: FastifyRequest): Called => {
     const found = called.get(request.raw);
     assert(found !== undefined, "a request reaches the appliance face through handlerOf");
@@ -78,9 +79,15 @@ export async function createApplianceFace(dependencies: ApplianceFaceDependencie
         evidence: { calledService: service, rightService: route.service },
       });
     // Before the body is read: who has no certificate of this vault has nothing parsed.
-    if (route !== undefined && route.path !== applianceRoutes.register.path) await requireCaller(dependencies, calledOf(request), request);
+    if (route !== undefined && route.path !== applianceRoutes.register.path)
+      callers.set(request.raw, await requireAppliance(dependencies.appliances, request.raw, calledOf(request).vault));
   });
-  addRoutes(face, dependencies, calledOf);
+  const callerOf = (request: FastifyRequest): Appliance => {
+    const found = callers.get(request.raw);
+    assert(found !== undefined, "the caller of a route was proved before its body was read");
+    return found;
+  };
+  addRoutes(face, dependencies, { calledOf, callerOf });
   await face.ready();
   return {
     handlerOf: (vault, service) => (request, response) => {
@@ -91,13 +98,16 @@ export async function createApplianceFace(dependencies: ApplianceFaceDependencie
   };
 }
 
-async function requireCaller(dependencies: ApplianceFaceDependencies, { vault }: Called, request: FastifyRequest): Promise<Appliance> {
-  return await requireAppliance(dependencies.appliances, request.raw, vault);
-}
-
-function addRoutes(face: FastifyInstance, dependencies: ApplianceFaceDependencies, calledOf: (request: FastifyRequest) => Called): void {
+function addRoutes(
+  face: FastifyInstance,
+  dependencies: ApplianceFaceDependencies,
+  {
+    calledOf,
+    callerOf,
+  }: { readonly calledOf: (request: FastifyRequest) => Called; readonly callerOf: (request: FastifyRequest) => Appliance },
+): void {
   const { appliances, points } = dependencies;
-  /** A route of a registered appliance: the body parsed, the caller proved again, the vault that of the name. */
+  /** A route of a registered appliance: the body parsed, the caller proved, the vault that of the name. */
   const route = <Shape extends z.ZodType>(
     path: string,
     shape: Shape,
@@ -105,9 +115,8 @@ function addRoutes(face: FastifyInstance, dependencies: ApplianceFaceDependencie
     bodyLimit?: number,
   ): void => {
     face.post(path, bodyLimit === undefined ? {} : { bodyLimit }, async (request, reply) => {
-      const caller = await requireCaller(dependencies, calledOf(request), request);
       const body = parseInput(shape, request.body ?? {}, "the call");
-      return await reply.send(await answer(body, caller, calledOf(request).vault, goneSignal(reply)));
+      return await reply.send(await answer(body, callerOf(request), calledOf(request).vault, goneSignal(reply)));
     });
   };
   face.post(applianceRoutes.register.path, async (request, reply) => {

@@ -5,7 +5,6 @@ import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { z } from "zod";
 import { applianceProgressShape, inventoryShape, telemetryShape, type Inventory } from "../../contract/appliance-protocol.ts";
 import { parseApplianceId, type ApplianceId, type MachineId } from "../../contract/ids.ts";
-import { notify } from "./notifications.ts";
 import type { ApplianceTable, Tables } from "./tables.ts";
 
 export type Telemetry = z.infer<typeof telemetryShape>;
@@ -54,24 +53,17 @@ export interface ApplianceCatalogue {
   removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
 }
 
-/** Told when an appliance's inventory or registration changed. */
-const applianceTopic = (vaultId: string): string => `appliances:${vaultId.toLowerCase()}`;
-/** Told when a machine's state changed. */
-const machineTopic = (vaultId: string, machineId: string): string => `machine:${vaultId.toLowerCase()}:${machineId}`;
-
 export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tables>; readonly clock: Clock }): ApplianceCatalogue {
   const now = (): string => toTimestamp(clock.nowMs());
   const change = async (
     applianceId: ApplianceId,
     values: Partial<Record<"telemetry" | "inventory" | "inventory_at", string>>,
   ): Promise<void> => {
-    const vault = await db
+    await db
       .updateTable("appliances")
       .set({ ...values, last_seen_at: now() })
       .where("appliance_id", "=", applianceId)
-      .returning("vault_key")
-      .executeTakeFirst();
-    if (vault !== undefined && Object.keys(values).length > 0) await notify(db, applianceTopic(vault.vault_key));
+      .execute();
   };
   return {
     add: (appliance) =>
@@ -92,7 +84,6 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
             inventory_at: null,
           })
           .execute();
-        await notify(transaction, applianceTopic(appliance.vaultKey));
       }),
     find: async (applianceId) => {
       const row = await db.selectFrom("appliances").select(listed).where("appliance_id", "=", applianceId).executeTakeFirst();
@@ -138,12 +129,7 @@ async function removeAppliance(db: Kysely<Tables>, applianceId: ApplianceId): Pr
         .where("machine_id", "=", machine.machine_id)
         .execute();
     await transaction.deleteFrom("orders").where("appliance_id", "=", applianceId).execute();
-    const removed = await transaction
-      .deleteFrom("appliances")
-      .where("appliance_id", "=", applianceId)
-      .returning("vault_key")
-      .executeTakeFirst();
-    if (removed !== undefined) await notify(transaction, applianceTopic(removed.vault_key));
+    await transaction.deleteFrom("appliances").where("appliance_id", "=", applianceId).execute();
   });
 }
 
@@ -158,16 +144,13 @@ function machineStates({ db }: { readonly db: Kysely<Tables> }): Pick<ApplianceC
             .values({ vault_key: vaultId.toLowerCase(), machine_id: report.machineId, ...values })
             .onConflict((conflict) => conflict.columns(["vault_key", "machine_id"]).doUpdateSet(values))
             .execute();
-          await notify(transaction, machineTopic(vaultId, report.machineId));
         }
       });
     },
     machine: async (vaultId, machineId) => {
       const query = db.selectFrom("machine_states").selectAll().where("vault_key", "=", vaultId.toLowerCase());
       const row = await query.where("machine_id", "=", machineId).executeTakeFirst();
-      if (row === undefined) return undefined;
-      const report = applianceProgressShape.shape.machines.element.parse(row.report);
-      return { applianceId: parseApplianceId(row.appliance_id), lastSeenAt: row.last_seen_at, report };
+      return row === undefined ? undefined : toMachineState(row);
     },
     removeMachine: async (vaultId, machineId) => {
       await db.deleteFrom("machine_states").where("vault_key", "=", vaultId.toLowerCase()).where("machine_id", "=", machineId).execute();
@@ -197,4 +180,14 @@ function fromRow(row: Pick<Selectable<ApplianceTable>, (typeof listed)[number]>)
     lastSeenAt: row.last_seen_at,
     telemetry: row.telemetry === null ? undefined : telemetryShape.parse(row.telemetry),
   };
+}
+
+/** A row of machine_states. */
+export function toMachineState(row: {
+  readonly appliance_id: string;
+  readonly last_seen_at: string;
+  readonly report: unknown;
+}): MachineState {
+  const report = applianceProgressShape.shape.machines.element.parse(row.report);
+  return { applianceId: parseApplianceId(row.appliance_id), lastSeenAt: row.last_seen_at, report };
 }

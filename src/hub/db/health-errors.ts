@@ -56,9 +56,20 @@ export async function clearHealthErrors(
 
 /** Those that are raised now, of one thing, gravest last raised first; never more than a person reads. */
 export async function openHealthErrors(db: Kysely<Tables>, entityKey: string): Promise<readonly HealthErrorRow[]> {
-  const found = await sql<Row>`select ${columns} from health_errors
-    where entity_key = ${entityKey.toLowerCase()} and cleared_at is null order by raised_at desc, code limit 20`.execute(db);
-  return found.rows.map(fromRow);
+  return (await openHealthErrorsOf(db, [entityKey])).get(entityKey) ?? [];
+}
+
+/** As openHealthErrors, of many things by one question; a thing without errors is not in the answer. */
+export async function openHealthErrorsOf(
+  db: Kysely<Tables>,
+  entityKeys: readonly string[],
+): Promise<ReadonlyMap<string, readonly HealthErrorRow[]>> {
+  const found = await sql<Row & { readonly asked: string }>`select asked, h.* from unnest(${entityKeys}::text[]) asked
+    cross join lateral (select ${columns} from health_errors where entity_key = lower(asked) and cleared_at is null
+      order by raised_at desc, code limit 20) h order by asked, "raisedAt" desc, code`.execute(db);
+  const rows = new Map<string, HealthErrorRow[]>();
+  for (const { asked, ...row } of found.rows) rows.set(asked, [...(rows.get(asked) ?? []), fromRow(row)]);
+  return rows;
 }
 
 export interface HealthCount {

@@ -5,7 +5,6 @@ import { assert } from "../../base/assert.ts";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { toReport, type Fault, type FaultReport } from "../../contract/errors.ts";
-import { notify } from "./notifications.ts";
 import type { JsonObject } from "./resources.ts";
 import type { OperationTable, Tables } from "./tables.ts";
 
@@ -26,6 +25,8 @@ export interface Operation {
 export interface OperationStore {
   /** With `operationId` the call may be repeated: a known id is answered as it stands. */
   begin(wanted: { readonly resourceId: string; readonly action: string; readonly operationId?: string }): Promise<Operation>;
+  /** An operation that has succeeded already; answers its id. */
+  record(done: { readonly resourceId: string; readonly action: string; readonly result: JsonObject }): Promise<string>;
   progress(operationId: string, percent: number): Promise<void>;
   succeed(operationId: string, result?: JsonObject): Promise<void>;
   fail(operationId: string, fault: Fault): Promise<void>;
@@ -37,9 +38,6 @@ export interface OperationStore {
 
 const inProgressMax = 10_000;
 
-/** Notification topic of one operation's changes. */
-const operationTopic = (operationId: string): string => `operation:${operationId}`;
-
 interface Dependencies {
   readonly db: Kysely<Tables>;
   readonly clock: Clock;
@@ -50,6 +48,16 @@ export function openOperationStore(dependencies: Dependencies): OperationStore {
   const { db } = dependencies;
   return {
     begin: (wanted) => begin(dependencies, wanted),
+    record: async ({ resourceId, action, result }) => {
+      const operationId = dependencies.random.uuid();
+      const now = toTimestamp(dependencies.clock.nowMs());
+      const row = { operation_id: operationId, resource_id: resourceId, action, status: "Succeeded", percent: 100, fault: null } as const;
+      await db
+        .insertInto("operations")
+        .values({ ...row, result: JSON.stringify(result), started_at: now, ended_at: now })
+        .execute();
+      return operationId;
+    },
     progress: async (operationId, percent) => {
       await db
         .updateTable("operations")
@@ -120,7 +128,6 @@ async function end(
     .where("operation_id", "=", operationId)
     .where("status", "=", "InProgress")
     .execute();
-  await notify(db, operationTopic(operationId));
 }
 
 function fromRow(row: Selectable<OperationTable>): Operation {

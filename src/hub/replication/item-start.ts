@@ -74,8 +74,7 @@ export function machineOf(item: Item): { readonly applianceId: string; readonly 
 
 /** An operation that has succeeded already: ARM's writes of items are always asynchronous. */
 export async function answerAtOnce({ services }: ReplicationFront, resource: Resource, action: string): Promise<Accepted> {
-  const { operationId } = await services.operations.begin({ resourceId: resource.id.text, action });
   const now = await services.resources.get(resource.id);
-  await services.operations.succeed(operationId, presentResource(now, itemType, await presentItem(services, now)));
-  return { kind: "accepted", operationId };
+  const result = presentResource(now, itemType, await presentItem(services, now));
+  return { kind: "accepted", operationId: await services.operations.record({ resourceId: resource.id.text, action, result }) };
 }

@@ -6,7 +6,7 @@ import { actionsOf, disable } from "./item-actions.ts";
 import { enable } from "./item-enable.ts";
 import { update } from "./item-update.ts";
 import { itemType } from "./names.ts";
-import { presentItem } from "./present-item.ts";
+import { presentItem, presentItems } from "./present-item.ts";
 import type { ReplicationFront } from "./world.ts";
 
 /** Stored properties after a PATCH are the item's own; a PUT brings an EnableProtectionInput. */
@@ -23,6 +23,7 @@ export function itemResource(front: ReplicationFront): ResourceType {
     onPatch: async (call, desired, patch) => await update(front, call, desired, patch),
     onDelete: async (call, resource) => await disable(front, call, resource, { reason: "NotSpecified", isPurge: true }),
     present: async (resource) => await presentItem(front.services, resource),
+    presentMany: async (resources) => await presentItems(front.services, resources),
     actions: actionsOf(front),
   });
 }

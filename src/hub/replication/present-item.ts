@@ -2,12 +2,11 @@
 
 import type { AgentState } from "../../contract/agent-control.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
-import { openApplianceCatalogue, type MachineState } from "../db/appliances.ts";
-import { openPointCatalogue } from "../db/points.ts";
+import type { MachineState } from "../db/appliances.ts";
+import { readItemFacts, type ItemFacts } from "../db/item-facts.ts";
 import { openResourceStore, presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
-import { openHealthErrors } from "../db/health-errors.ts";
 import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
 import { healthOf } from "./item-health.ts";
 import { allowedOperations } from "./item-operations.ts";
@@ -19,25 +18,48 @@ import type { Replication } from "./world.ts";
 const mebibyte = 1 << 20;
 
 /** The item's properties as answered. Inside a transaction, by that transaction. */
-export async function presentItem({ clock, ...services }: HubServices, resource: Resource, transaction?: Queryable): Promise<JsonObject> {
-  const db = transaction ?? services.database.db;
-  const appliances = transaction === undefined ? services.appliances : openApplianceCatalogue({ db, clock });
-  const points = transaction === undefined ? services.points : openPointCatalogue({ db });
-  const item = parseItem(resource.properties);
-  const vault = vaultOf(resource.id);
-  const machine = item.machineId === undefined ? undefined : await appliances.machine(vault.key, item.machineId);
-  const [point] = item.machineId === undefined ? [] : await points.list(vault.key, item.machineId, { countMax: 1 });
+export async function presentItem(services: HubServices, resource: Resource, transaction?: Queryable): Promise<JsonObject> {
+  const [shown] = await presentItems(services, [resource], transaction);
+  if (shown === undefined) throw new Error("assertion failed: each item is shown");
+  return shown;
+}
+
+/** As presentItem, of many by as many questions as of one. In the order of `resources`. */
+export async function presentItems(
+  { clock, database }: Pick<HubServices, "clock" | "database">,
+  resources: readonly Resource[],
+  transaction?: Queryable,
+): Promise<readonly JsonObject[]> {
   const nowMs = clock.nowMs();
+  const asked = resources.map((resource) => ({ resource, item: parseItem(resource.properties), vaultKey: vaultOf(resource.id).key }));
+  const facts = await readItemFacts(
+    transaction ?? database.db,
+    asked.map(({ resource, item: { machineId, applianceId }, vaultKey }) => ({ key: resource.id.key, vaultKey, machineId, applianceId })),
+  );
+  return asked.flatMap(({ resource, item }, index) => {
+    const known = facts[index];
+    return known === undefined ? [] : [show({ item, resource, nowMs, facts: known })];
+  });
+}
+
+interface Seen {
+  readonly item: Item;
+  readonly facts: ItemFacts;
+  readonly nowMs: number;
+  readonly resource: Resource;
+}
+
+function show({ item, facts, nowMs, resource }: Seen): JsonObject {
+  const { machine, applianceName, raised } = facts;
+  const vault = vaultOf(resource.id);
   const applianceId = parseApplianceId(item.applianceId);
-  const appliance = await appliances.find(applianceId);
-  const raised = await openHealthErrors(db, resource.id.key);
   const health = healthOf({ item, machine, nowMs, resource });
   const container = resource.id.parentText;
   return {
     friendlyName: item.machineName,
     protectedItemType: "VMwareVirtualMachine",
     protectableItemId: `${container}/${protectableType.split("/").at(-1)}/${item.infrastructureId}`,
-    primaryFabricFriendlyName: appliance?.name ?? item.applianceId,
+    primaryFabricFriendlyName: applianceName ?? item.applianceId,
     primaryFabricProvider: "VMware",
     recoveryFabricFriendlyName: "Watari",
     primaryProtectionContainerFriendlyName: containerName(applianceId),
@@ -56,19 +78,11 @@ export async function presentItem({ clock, ...services }: HubServices, resource:
     ...(item.lastSuccessfulTestFailoverTime === undefined ? {} : { lastSuccessfulTestFailoverTime: item.lastSuccessfulTestFailoverTime }),
     ...(item.scenario === undefined ? {} : { currentScenario: item.scenario }),
     ...(item.failover === undefined ? {} : { failoverRecoveryPointId: `${resource.id.text}/recoveryPoints/${item.failover.pointId}` }),
-    providerSpecificDetails: details({ item, machine, point, nowMs, resource }),
+    providerSpecificDetails: details({ item, facts, nowMs, resource }),
   };
 }
 
-interface Seen {
-  readonly item: Item;
-  readonly machine: MachineState | undefined;
-  readonly point: SealedPointReport | undefined;
-  readonly nowMs: number;
-  readonly resource: Resource;
-}
-
-function details({ item, machine, point, nowMs, resource }: Seen): JsonObject {
+function details({ item, facts: { machine, newestPoint: point }, nowMs, resource }: Seen): JsonObject {
   const state = machine?.report.state;
   const facts = machine?.report.facts ?? item.facts;
   const lagSeconds = point === undefined ? undefined : Math.max(0, Math.round((nowMs - point.timeMs) / 1000));

@@ -1,19 +1,17 @@
 // The health of a vault, counted anew at each call: its machines, its appliances and what is wrong with them.
 
 import { z } from "zod";
-import { Semaphore } from "../../base/semaphore.ts";
 import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { ResourceId } from "../api/resource-id.ts";
-import type { JsonObject, Resource } from "../db/resources.ts";
+import type { JsonObject } from "../db/resources.ts";
 import { openHealthErrors } from "../db/health-errors.ts";
 import { presentHealthError } from "../health/present-health.ts";
 import type { HubServices } from "../services.ts";
 import { containerType, fabricType, itemType, vaultHealthType, vaultOf } from "./names.ts";
-import { presentItem } from "./present-item.ts";
+import { presentItems } from "./present-item.ts";
 import { healthOf } from "./site-appliances.ts";
 
 const pageRows = 500;
-const looksAtOnceMax = 8;
 const namesMax = 100;
 const errorsShape = z.array(z.looseObject({ errorCode: z.string().optional(), errorMessage: z.string().optional() })).default([]);
 const itemHealthShape = z.looseObject({ replicationHealth: z.string(), healthErrors: errorsShape });
@@ -60,15 +58,13 @@ async function showHealth(services: HubServices, vault: ResourceId): Promise<Jso
 }
 
 export async function lookAtItems(services: HubServices, vault: ResourceId): Promise<readonly Seen[]> {
-  const turns = new Semaphore(looksAtOnceMax);
-  const look = async (resource: Resource): Promise<Seen> => {
-    const { replicationHealth, healthErrors } = itemHealthShape.parse(await presentItem(services, resource));
-    return { name: resource.id.text, level: replicationHealth, errors: healthErrors };
-  };
   const seen: Seen[] = [];
   for (let afterKey = ""; ;) {
     const page = await services.resources.list({ under: vault.text, isDeep: true, type: itemType, afterKey, countMax: pageRows });
-    seen.push(...(await Promise.all(page.map(async (resource) => await turns.run(async () => await look(resource))))));
+    for (const [index, shown] of (await presentItems(services, page)).entries()) {
+      const { replicationHealth, healthErrors } = itemHealthShape.parse(shown);
+      seen.push({ name: page[index]?.id.text ?? "", level: replicationHealth, errors: healthErrors });
+    }
     const last = page.at(-1);
     if (last === undefined || page.length < pageRows) return seen;
     afterKey = last.id.key;

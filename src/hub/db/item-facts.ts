@@ -1,0 +1,57 @@
+// What the hub knows of many protected items at once: last state, newest point, appliance's name, raised health errors. Two questions, however many.
+
+import { sql, type Kysely } from "kysely";
+import { sealedPointReportShape, type SealedPointReport } from "../../contract/appliance-protocol.ts";
+import { toMachineState, type MachineState } from "./appliances.ts";
+import { openHealthErrorsOf, type HealthErrorRow } from "./health-errors.ts";
+import type { Tables } from "./tables.ts";
+
+export interface ItemKeys {
+  /** Lower-case resource ids. */
+  readonly key: string;
+  readonly vaultKey: string;
+  readonly applianceId: string;
+  readonly machineId: string | undefined;
+}
+
+export interface ItemFacts {
+  readonly machine: MachineState | undefined;
+  readonly newestPoint: SealedPointReport | undefined;
+  readonly applianceName: string | undefined;
+  readonly raised: readonly HealthErrorRow[];
+}
+
+/** In the order of `items`. */
+export async function readItemFacts(db: Kysely<Tables>, items: readonly ItemKeys[]): Promise<readonly ItemFacts[]> {
+  if (items.length === 0) return [];
+  const column = (name: keyof ItemKeys) => items.map((item) => item[name] ?? null);
+  const asked = sql<Row>`select m.appliance_id, m.last_seen_at, m.report, p.report as point, a.name as appliance_name
+    from unnest(${column("vaultKey")}::text[], ${column("machineId")}::uuid[], ${column("applianceId")}::uuid[])
+      with ordinality w(vault_key, machine_id, appliance_id, place)
+    left join machine_states m on m.vault_key = w.vault_key and m.machine_id = w.machine_id
+    left join appliances a on a.appliance_id = w.appliance_id
+    left join lateral (select report from points where vault_key = w.vault_key and machine_id = w.machine_id
+      order by time_ms desc, point_id desc limit 1) p on true
+    order by w.place`.execute(db);
+  const [{ rows }, raised] = await Promise.all([
+    asked,
+    openHealthErrorsOf(
+      db,
+      items.map(({ key }) => key),
+    ),
+  ]);
+  return rows.map((row, place) => ({
+    machine: row.report === null ? undefined : toMachineState(row),
+    newestPoint: row.point === null ? undefined : sealedPointReportShape.parse(row.point),
+    applianceName: row.appliance_name ?? undefined,
+    raised: raised.get(items[place]?.key ?? "") ?? [],
+  }));
+}
+
+interface Row {
+  readonly appliance_id: string;
+  readonly last_seen_at: string;
+  readonly report: unknown;
+  readonly point: unknown;
+  readonly appliance_name: string | null;
+}
