@@ -62,7 +62,7 @@ export function registerDevCommand(program: Command): void {
     );
   noun
     .command("openapi")
-    .description("write docs/api from the hub's table of resource types")
+    .description("write what follows from the hub's table of resource types: docs/api and the table of rights")
     .action(async () => finish([await runInherited(process.execPath, ["src/hub/openapi/write-documents-child.ts"], checkTimeoutMs)]));
   noun
     .command("bench")

@@ -18,6 +18,7 @@ import { personType } from "./resources/identity-people.ts";
 import { networkTypes } from "./resources/networks.ts";
 import { endpointTypes } from "./resources/private-endpoints.ts";
 import { projectTypes } from "./resources/projects.ts";
+import { operationListType } from "./resources/provider-operations.ts";
 import { createRegistrationKeyMaker } from "./resources/registration-key.ts";
 import { servicePrincipalType } from "./resources/service-principals.ts";
 import { storageTypes } from "./resources/storage-accounts.ts";
@@ -60,7 +61,7 @@ export function createPlatform(wanted: {
     clock,
     random,
   });
-  const types = createTypeTable([
+  const types: TypeTable = createTypeTable([
     ...groupTypes({ db: stores.database.db, resources }),
     ...authorizationTypes(stores),
     auditEntryType(stores.database.db),
@@ -85,6 +86,7 @@ export function createPlatform(wanted: {
     }),
     ...vaultPartTypes({ resources, secrets }),
     ...vaultLocationTypes({ resources, domain }),
+    operationListType(() => types),
     ...wanted.extraTypes,
   ]);
   const authorize = createAuthorize(stores.assignments);

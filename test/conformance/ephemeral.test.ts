@@ -9,6 +9,7 @@ import { test } from "node:test";
 import { RecoveryServicesClient } from "@azure/arm-recoveryservices";
 import { SiteRecoveryManagementClient } from "@azure/arm-recoveryservices-siterecovery";
 import { tryCommand } from "../../src/base/run-command.ts";
+import { collect } from "./journey/wait-until.ts";
 import { startRig, type Rig } from "./rig.ts";
 
 async function isListening(port: number): Promise<boolean> {
@@ -53,6 +54,10 @@ test("an ephemeral hub is driven by unmodified SDKs, and leaves nothing after SI
         ))
           names.push(item.properties?.friendlyName);
     assert.equal(names.length, 2);
+    const [fabric] = await collect(replication.replicationFabrics.list(rig.vault, rig.resourceGroup));
+    const provider = [rig.vault, rig.resourceGroup, fabric?.name ?? "", fabric?.name ?? ""] as const;
+    await replication.replicationRecoveryServicesProviders.beginDeleteAndWait(...provider);
+    assert.deepEqual(await collect(replication.replicationFabrics.list(rig.vault, rig.resourceGroup)), []);
   } finally {
     await rig[Symbol.asyncDispose]();
   }

@@ -7,9 +7,11 @@ import { Fault } from "../../contract/errors.ts";
 import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { signedPrefix, type SignedReads } from "./signed-reads.ts";
+import { unknownType } from "./arm-call.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { CallLimits, Taken } from "./rate-limits.ts";
 import type { Caller } from "./resource-type.ts";
+import { requireApiVersion } from "./type-dialect.ts";
 
 const bodyBytesMax = 4 << 20;
 
@@ -66,6 +68,8 @@ export function createManagementApi(dependencies: {
   readonly authenticate: (authorization: string | undefined) => Promise<Caller>;
   /** Those that the caller may read. */
   readonly subscriptions: (caller: Caller) => Promise<readonly JsonObject[]>;
+  /** What may be asked of a namespace; undefined when the hub has nothing of it. */
+  readonly operationsOf: (namespace: string) => readonly JsonObject[] | undefined;
   readonly health: () => Promise<Readonly<Record<string, unknown>>>;
   readonly limits: CallLimits;
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
@@ -95,6 +99,16 @@ export function createManagementApi(dependencies: {
   face.get("/subscriptions", async (request, reply) => {
     const caller = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });
+  });
+  // The one list of a provider that lives outside subscriptions. Names of operations are no secret, but callers are known.
+  face.get("/providers/:namespace/operations", async (request, reply) => {
+    await authenticate(request, reply);
+    const { path, query } = readUrl(request.url);
+    requireApiVersion(query["api-version"]);
+    const namespace = path.split("/")[2] ?? "";
+    const value = dependencies.operationsOf(namespace);
+    if (value === undefined) throw unknownType(`${namespace}/operations`);
+    return await reply.send({ value });
   });
   face.all("/subscriptions/*", async (request, reply) => {
     const caller = await authenticate(request, reply);

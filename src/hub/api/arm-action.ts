@@ -7,6 +7,7 @@ import {
   missing,
   missingAbove,
   notSupported,
+  refuseAbsent,
   toCall,
   unknownType,
   type ArmAnswer,
@@ -77,8 +78,9 @@ async function perform(
   request: ArmRequest,
   definition: ActionDefinition,
 ): Promise<ArmAnswer> {
+  if (type.absent !== undefined) refuseAbsent(call, type.absent);
   const resource = await findResource(hub, call, type);
-  if (resource === undefined) throw (await missingAbove(hub, call)) ?? missing(call.id);
+  if (resource === undefined) throw (await missingAbove(hub, call)) ?? missing(hub, call.id);
   const body = parseInput(definition.body, request.body ?? {}, "the action's body");
   return answerOf(request, call.id, await definition.run(call, body, resource));
 }

@@ -2,13 +2,14 @@
 
 import { z } from "zod";
 import type { Log } from "../../base/log.ts";
+import { Fault } from "../../contract/errors.ts";
 import type { AuditTrail } from "../db/audit.ts";
 import type { OperationStore } from "../db/operations.ts";
 import { presentResource, type JsonObject, type Resource, type ResourceStore } from "../db/resources.ts";
 import { ArmFault } from "./arm-errors.ts";
 import { etagOf } from "./etags.ts";
 import { parseResourceId, resourceGroupType, subscriptionType, type ResourceId } from "./resource-id.ts";
-import type { ArmCall, Caller, ResourceType, TypeTable } from "./resource-type.ts";
+import type { Absence, ArmCall, Caller, ResourceType, TypeTable } from "./resource-type.ts";
 import { requireSupportedVersion } from "./type-dialect.ts";
 
 export interface ArmRequest {
@@ -132,11 +133,19 @@ export async function missingAbove(hub: ArmRouterDependencies, call: ArmCall): P
   const container = parseResourceId(call.id.parentText);
   if ((await hub.resources.textsOf([container.key])).has(container.key)) return undefined;
   if ((await hub.types.find(container.type)?.source?.get({ ...call, id: container })) !== undefined) return undefined;
-  return (await missingAbove(hub, { ...call, id: container })) ?? missing(container, true);
+  return (await missingAbove(hub, { ...call, id: container })) ?? missing(hub, container, true);
 }
 
-export function missing(id: ResourceId, isAbove = false): ArmFault {
-  const options = { evidence: { resourceId: id.text }, target: id.text };
+export function missing(hub: ArmRouterDependencies, id: ResourceId, isAbove = false): ArmFault {
+  const absent = hub.types.find(id.type)?.absent;
+  const options = { evidence: { resourceId: id.text }, target: id.text, ...(absent === undefined ? {} : { action: absent.action }) };
+  if (absent !== undefined)
+    return new ArmFault(
+      "NotFound",
+      "ResourceNotFound",
+      `could not find ${id.name}: there are none here, because ${absent.reason}`,
+      options,
+    );
   if (id.type === subscriptionType)
     return new ArmFault("NotFound", "SubscriptionNotFound", `could not find the subscription ${id.name}`, options);
   if (id.type === resourceGroupType)
@@ -145,6 +154,14 @@ export function missing(id: ResourceId, isAbove = false): ArmFault {
   return new ArmFault("NotFound", "ParentResourceNotFound", `could not find ${id.text}, which contains the resource`, {
     ...options,
     action: "create what contains the resource first",
+  });
+}
+
+/** What every write and action of an absent type is answered with. */
+export function refuseAbsent(call: ArmCall, { reason, action }: Absence): never {
+  throw new Fault("OperationNotSupported", `could not change ${call.id.name}: there are none here, because ${reason}`, {
+    evidence: { resourceId: call.id.text },
+    action,
   });
 }
 

@@ -92,7 +92,7 @@ async function requireScope(hub: ArmRouterDependencies, call: ArmCall): Promise<
   if ((await hub.resources.textsOf([id.key])).has(id.key)) return;
   const above = await missingAbove(hub, call);
   if (above !== undefined) throw above;
-  if ((await hub.types.find(id.type)?.source?.get(call)) === undefined) throw missing(id);
+  if ((await hub.types.find(id.type)?.source?.get(call)) === undefined) throw missing(hub, id);
 }
 
 function readPage(request: ArmRequest, type: ResourceType): Page {

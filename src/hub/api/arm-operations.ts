@@ -27,6 +27,10 @@ export function operationHeaders(
   };
 }
 
+/** Where operations are found: at the addresses that a 202 names, and at those that the vaults' client makes itself. */
+const statusKinds: ReadonlySet<string> = new Set(["locations/operationstatuses", "vaults/operationstatus"]);
+const resultKinds: ReadonlySet<string> = new Set(["locations/operationresults", "vaults/operationresults"]);
+
 /** Answers a GET of an operation's status or result; undefined when the path names neither. */
 export async function findOperation(
   hub: {
@@ -39,15 +43,19 @@ export async function findOperation(
   id: ResourceId,
 ): Promise<ArmAnswer | undefined> {
   const kind = id.type.split("/").slice(1).join("/").toLowerCase();
-  if (kind !== "locations/operationstatuses" && kind !== "locations/operationresults") return undefined;
+  const isStatus = statusKinds.has(kind);
+  if (!isStatus && !resultKinds.has(kind)) return undefined;
   if (request.method !== "GET")
     throw new Fault("OperationNotSupported", "could not change an operation: it can only be read", { evidence: { operations: ["GET"] } });
   const operation = /^[0-9a-f-]{36}$/i.test(id.name) ? await hub.operations.find(id.name.toLowerCase()) : undefined;
   const scope = operation === undefined ? parseResourceId(`/subscriptions/${id.subscriptionId}`) : parseResourceId(operation.resourceId);
   await hub.authorize(request.caller, `${scope.type}/read`, scope);
   if (operation === undefined)
-    throw new Fault("NotFound", `could not find the operation ${id.name}`, { evidence: { operationId: id.name } });
-  if (kind === "locations/operationstatuses") return toStatus(operation, id);
+    throw new Fault("NotFound", `could not find the operation ${id.name}: no call has answered with it`, {
+      evidence: { operationId: id.name },
+      action: "read the address that the header Azure-AsyncOperation or Location of a 202 names",
+    });
+  if (isStatus) return toStatus(operation, id);
   const answer = toResult(operation);
   if (answer.status !== 204) return answer;
   // Clients that follow Location after a PUT or PATCH take what it answers for the resource.

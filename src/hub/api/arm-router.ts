@@ -9,6 +9,7 @@ import {
   missingAbove,
   notSupported,
   present,
+  refuseAbsent,
   toCall,
   type ArmAnswer,
   type ArmRequest,
@@ -17,7 +18,7 @@ import {
 import { list, listedType } from "./arm-list.ts";
 import { audited } from "./audited.ts";
 import { findOperation } from "./arm-operations.ts";
-import { isDeletable, isWritable, methodsOf, patch, put, remove } from "./arm-write.ts";
+import { isDeletable, isPatchable, isWritable, methodsOf, patch, put, remove } from "./arm-write.ts";
 import { etagOf, namesEtag } from "./etags.ts";
 import { parseArmPath, type ResourceId } from "./resource-id.ts";
 import type { ArmCall, ResourceType, TypeTable } from "./resource-type.ts";
@@ -59,7 +60,7 @@ export function listRoutes(types: TypeTable): readonly { readonly method: string
     return [
       route("GET", "read"),
       ...(isWritable(type) ? [route("PUT", "write")] : []),
-      ...(type.canPatch === true ? [route("PATCH", "write")] : []),
+      ...(isPatchable(type) ? [route("PATCH", "write")] : []),
       ...(isDeletable(type) ? [route("DELETE", "delete")] : []),
       ...Object.entries(type.actions ?? {}).flatMap(([name, definition]) =>
         methodsOfAction(definition).map((method) => route(method, method === "GET" ? `${name}/read` : `${name}/action`)),
@@ -83,13 +84,18 @@ async function onResource(hub: ArmRouterDependencies, request: ArmRequest, given
 
 async function dispatch(hub: ArmRouterDependencies, request: ArmRequest, call: ArmCall, type: ResourceType): Promise<ArmAnswer> {
   const before = async (): Promise<JsonObject | undefined> => await shown(hub, call, type);
+  const change = async (verb: "write" | "delete", write: typeof put): Promise<ArmAnswer> => {
+    const work = async (): Promise<ArmAnswer> =>
+      type.absent === undefined ? await write(hub, call, type, request) : refuseAbsent(call, type.absent);
+    return await audited(hub, { call, action: `${type.type}/${verb}`, before, work });
+  };
   switch (request.method) {
     case "PUT":
-      return await audited(hub, { call, action: `${type.type}/write`, before, work: async () => await put(hub, call, type, request) });
+      return await change("write", put);
     case "PATCH":
-      return await audited(hub, { call, action: `${type.type}/write`, before, work: async () => await patch(hub, call, type, request) });
+      return await change("write", patch);
     case "DELETE":
-      return await audited(hub, { call, action: `${type.type}/delete`, before, work: async () => await remove(hub, call, type, request) });
+      return await change("delete", remove);
     default:
       await hub.authorize(call.caller, `${type.type}/read`, call.id);
       return await read(hub, request, call, type);
@@ -99,7 +105,7 @@ async function dispatch(hub: ArmRouterDependencies, request: ArmRequest, call: A
 /** HEAD asks whether it is there: 204. A GET whose If-None-Match names the present tag is 304. */
 async function read(hub: ArmRouterDependencies, request: ArmRequest, call: ArmCall, type: ResourceType): Promise<ArmAnswer> {
   const body = await shown(hub, call, type);
-  if (body === undefined) throw (await missingAbove(hub, call)) ?? missing(call.id);
+  if (body === undefined) throw (type.absent === undefined ? await missingAbove(hub, call) : undefined) ?? missing(hub, call.id);
   const etag = typeof body["etag"] === "string" ? body["etag"] : etagOf(body);
   const headers = { etag };
   if (request.method === "HEAD") return { status: 204, headers };

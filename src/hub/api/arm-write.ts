@@ -43,12 +43,21 @@ interface Body {
 
 /** Reads of a type with a source come from it; with a hook for PUT, what is written is still stored in the resource table. */
 export function isWritable(type: ResourceType): boolean {
+  return type.absent !== undefined || isPuttable(type);
+}
+
+function isPuttable(type: ResourceType): boolean {
   return type.onPut !== "refuse" && (type.source === undefined || type.onPut !== undefined);
 }
 
 /** Types with a source are deleted by their hook, if they have one. */
 export function isDeletable(type: ResourceType): boolean {
+  if (type.absent !== undefined) return true;
   return type.onDelete !== "refuse" && (type.source === undefined || type.onDelete !== undefined);
+}
+
+export function isPatchable(type: ResourceType): boolean {
+  return type.canPatch === true || type.absent !== undefined;
 }
 
 export function methodsOf(type: ResourceType): readonly string[] {
@@ -56,7 +65,7 @@ export function methodsOf(type: ResourceType): readonly string[] {
     "GET",
     "HEAD",
     ...(isWritable(type) ? ["PUT"] : []),
-    ...(type.canPatch === true ? ["PATCH"] : []),
+    ...(isPatchable(type) ? ["PATCH"] : []),
     ...(isDeletable(type) ? ["DELETE"] : []),
   ];
 }
@@ -176,5 +185,5 @@ function readBody(request: ArmRequest, what: string): Body {
 }
 
 async function refuseMissing(hub: ArmRouterDependencies, call: ArmCall): Promise<Resource> {
-  throw (await missingAbove(hub, call)) ?? missing(call.id);
+  throw (await missingAbove(hub, call)) ?? missing(hub, call.id);
 }

@@ -89,6 +89,13 @@ export interface ResourceSource {
   readonly whole?: (call: ArmCall) => Promise<JsonObject>;
 }
 
+export interface Absence {
+  /** Why there is none: "machines are replicated by an agent here". */
+  readonly reason: string;
+  /** What to do in its place. */
+  readonly action: string;
+}
+
 export interface ResourceType {
   /** "Microsoft.Network/privateEndpoints"; ids are answered with this casing of the type. */
   readonly type: string;
@@ -126,6 +133,11 @@ export interface ResourceType {
   readonly actions?: Readonly<Record<string, ActionDefinition>>;
   /** POST on the collection, by the last segment of the path: export of {vault}/replicationJobs/export. No resource may have such a name. */
   readonly collectionActions?: Readonly<Record<string, NonNullable<ResourceType["onCall"]>>>;
+  /**
+   * Set for what Azure has and of which there is never one here: lists are empty, a GET is 404 and every write and action 405, each with this
+   * reason. Such a type needs nothing else than a source that is empty.
+   */
+  readonly absent?: Absence;
   /** POST on the type itself under its container, for example {subscription}/providers/Microsoft.Storage/checkNameAvailability. */
   readonly onCall?: {
     readonly body: z.ZodType;

@@ -161,28 +161,30 @@ async function changeDisks(
 
 /** Documented for other providers or for the way back. */
 const refusedActions: Readonly<Record<string, ActionDefinition>> = {
-  plannedFailover: refused("plan a failover of", "call unplannedFailover: it makes a final point of the frozen source and loses nothing"),
-  reProtect: refused(
-    "reverse the replication of",
-    "a migrated machine is not replicated back; before the commit, failoverCancel goes back",
-  ),
-  switchProvider: refused("switch the provider of", "keep InMageAzureV2: it is the one provider here"),
-  updateAppliance: refused(
-    "give another appliance to",
-    "call reassociateGateway of the fabric, or remove the item and enable it in the other appliance's fabric",
-  ),
+  plannedFailover: refused("plan a failover of", {
+    reason: "a migration loses nothing in any case",
+    action: "call unplannedFailover: it makes a final point of the frozen source",
+  }),
+  reProtect: refused("reverse the replication of", {
+    reason: "machines are moved one way",
+    action: "before the commit, failoverCancel goes back",
+  }),
+  switchProvider: refused("switch the provider of", {
+    reason: "InMageAzureV2 is the one provider here",
+    action: "keep the provider",
+  }),
+  updateAppliance: refused("give another appliance to", {
+    reason: "a machine belongs to the appliance that discovered it",
+    action: "remove the item and enable it in the other appliance's fabric",
+  }),
 };
 
-function refused(doing: string, action: string): ActionDefinition {
+function refused(doing: string, { reason, action }: { readonly reason: string; readonly action: string }): ActionDefinition {
   return defineAction({
     body: z.unknown(),
     run: async (_call, _body, resource) => {
       const { machineName } = parseItem(resource.properties);
-      return await Promise.reject(
-        new Fault("OperationNotSupported", `could not ${doing} ${machineName}: the provider InMageAzureV2 does not have it here`, {
-          action,
-        }),
-      );
+      return await Promise.reject(new Fault("OperationNotSupported", `could not ${doing} ${machineName}: ${reason}`, { action }));
     },
   });
 }

@@ -49,16 +49,11 @@ const none = async (): Promise<undefined> => undefined;
 /** The one size says what the host has; a machine keeps what its source had. */
 function sizes(): readonly JsonObject[] {
   const largestMB = 2 ** 31 - 1;
-  return [
-    {
-      name: sizeName,
-      numberOfCores: availableParallelism(),
-      memoryInMB: Math.floor(totalmem() / mebibyte),
-      maxDataDiskCount: 63,
-      osDiskSizeInMB: largestMB,
-      resourceDiskSizeInMB: 0,
-    },
-  ];
+  return [{ name: sizeName, ...hostSize(), osDiskSizeInMB: largestMB, resourceDiskSizeInMB: 0 }];
+}
+
+export function hostSize(): { readonly numberOfCores: number; readonly memoryInMB: number; readonly maxDataDiskCount: number } {
+  return { numberOfCores: availableParallelism(), memoryInMB: Math.floor(totalmem() / mebibyte), maxDataDiskCount: 63 };
 }
 
 function diskResource(front: ReplicationFront): ResourceType {

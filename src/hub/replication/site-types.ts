@@ -2,12 +2,14 @@
 
 import type { ResourceType } from "../api/resource-type.ts";
 import { containerResource } from "./container-type.ts";
+import { eligibilityResource } from "./eligibility-type.ts";
 import { fabricResource } from "./fabric-type.ts";
 import { mappingResource } from "./mapping-type.ts";
 import { policyResource } from "./policy-type.ts";
 import { protectableResource } from "./protectable-type.ts";
 import { providerResource } from "./provider-type.ts";
 import { siteNetworkResource } from "./site-network-type.ts";
+import { targetSizeResource } from "./target-size-type.ts";
 import { vaultHealthResource } from "./vault-health-type.ts";
 import { vaultListTypes } from "./vault-list-types.ts";
 import { vaultUsageTypes } from "./vault-usages-type.ts";
@@ -28,5 +30,7 @@ export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
     vaultHealthResource(services),
     ...vaultListTypes(services),
     ...vaultUsageTypes(services),
+    eligibilityResource(services),
+    targetSizeResource(services),
   ];
 }

@@ -1,4 +1,4 @@
-// What a vault lists besides fabrics: settings, supported systems, appliances; and Azure's kinds that this provider has none of.
+// What a vault lists besides fabrics: settings, supported systems, appliances; and Azure's kinds that are absent here.
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
@@ -7,44 +7,14 @@ import type { ResourceId } from "../api/resource-id.ts";
 import type { Appliance } from "../db/appliances.ts";
 import { presentResource, type JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
-import { fabricId, fabricType, provider, vaultOf, vaultType } from "./names.ts";
+import { absentTypes } from "./absent-types.ts";
+import { fabricId, provider, vaultOf, vaultType } from "./names.ts";
 import { countItems, healthOf, spaceOf } from "./site-appliances.ts";
 
 const anything = z.record(z.string(), z.unknown());
 
 export function vaultListTypes(services: HubServices): readonly ResourceType[] {
-  return [
-    settingResource(services),
-    systemsResource(),
-    appliancesResource(services),
-    emptyResource(`${vaultType}/replicationProtectionIntents`, {
-      reason: "intents are for machines that run in a cloud already",
-      action: "enable the machine by PUT of a replicationProtectedItem in its container",
-    }),
-    emptyResource(`${fabricType}/replicationNetworks/replicationNetworkMappings`, {
-      reason: "networks are mapped for each machine",
-      action: "set selectedRecoveryAzureNetworkId and selectedTfoAzureNetworkId on the protected item",
-    }),
-    emptyResource(`${fabricType}/replicationLogicalNetworks`),
-    emptyResource(`${fabricType}/replicationStorageClassifications`),
-    emptyResource(`${fabricType}/replicationStorageClassifications/replicationStorageClassificationMappings`, {
-      reason: "sites of vCenters have no storage classifications",
-      action: "choose disks on the protected item",
-    }),
-  ];
-}
-
-/** A kind that exists in Azure for other providers: its list is empty; with a refusal, a PUT tells what to do in its place. */
-function emptyResource(type: string, refusal?: { readonly reason: string; readonly action: string }): ResourceType {
-  const source = { get: async () => undefined, list: async () => ({ items: [], next: undefined }) };
-  const common = { type, within: "parent", isListedUnderAncestors: true, properties: anything, source } as const;
-  if (refusal === undefined) return defineResource(common);
-  return defineResource({
-    ...common,
-    onPut: async ({ id }) => {
-      throw new Fault("OperationNotSupported", `could not create ${id.name}: ${refusal.reason}`, { action: refusal.action });
-    },
-  });
+  return [settingResource(services), systemsResource(), appliancesResource(services), ...absentTypes];
 }
 
 const settingName = "default";

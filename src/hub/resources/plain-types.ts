@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
-import { defineResource, type ResourceType } from "../api/resource-type.ts";
+import { defineAction, defineResource, type Absence, type ResourceType } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
 
 const anything = z.looseObject({});
@@ -33,6 +33,20 @@ export function fixedList(type: string, list: () => Promise<readonly JsonObject[
     onPut: "refuse",
     onDelete: "refuse",
     source: { get: none, list: async () => ({ items: await list(), next: undefined }) },
+  });
+}
+
+/** A kind of Azure's inside another resource, of which there is never one here; `actions` are those that Azure has on it. */
+export function absentType(type: string, absent: Absence, actions: readonly string[] = []): ResourceType {
+  const run = async (): Promise<never> => await Promise.reject(new Error("assertion failed: an action of an absent type was run"));
+  return defineResource({
+    type,
+    within: "parent",
+    isListedUnderAncestors: true,
+    properties: anything,
+    absent,
+    source: { get: none, list: async () => ({ items: [], next: undefined }) },
+    actions: Object.fromEntries(actions.map((name) => [name, defineAction({ body: z.unknown(), run })])),
   });
 }
 

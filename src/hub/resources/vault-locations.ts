@@ -5,6 +5,7 @@ import { defineAction, defineResource, type ResourceType } from "../api/resource
 import type { ResourceStore } from "../db/resources.ts";
 import { vaultType } from "../private-link/link-target.ts";
 import { groupIds } from "../private-link/names.ts";
+import { absentType } from "./plain-types.ts";
 
 const locationType = "Microsoft.RecoveryServices/locations";
 const namePattern = /^[A-Za-z][A-Za-z0-9-]{1,49}$/;
@@ -20,6 +21,11 @@ const capabilitiesBody = z.looseObject({
     })
     .optional(),
 });
+
+const deleted = {
+  reason: "a deleted vault is gone at once with all that it held",
+  action: "restore a backup of the hub that was made before (watari hub restore)",
+};
 
 export function vaultLocationTypes({
   resources,
@@ -55,13 +61,8 @@ export function vaultLocationTypes({
         }),
       },
     }),
-    // Deleted vaults are gone at once; none can be brought back.
-    defineResource({
-      type: `${locationType}/deletedVaults`,
-      within: "parent",
-      properties: nothing.properties,
-      source: { get: async () => undefined, list: nothing.list },
-    }),
+    absentType(`${locationType}/deletedVaults`, deleted, ["undelete"]),
+    absentType(`${locationType}/deletedVaults/operations`, deleted),
   ];
 }
 
