@@ -4,6 +4,7 @@ import { createArmRouter, type ArmRouter } from "./api/arm-router.ts";
 import { createTypeTable, type ResourceType, type TypeTable } from "./api/resource-type.ts";
 import { createAuthorize, type Authorize } from "./auth/roles.ts";
 import { landingNetworksOf, type HubConfig } from "./hub-config.ts";
+import type { BlobFiles } from "./blob/blob-files.ts";
 import type { HubStores } from "./hub-stores.ts";
 import type { Authority } from "./pki/authority.ts";
 import type { PrivateLink } from "./private-link/private-link.ts";
@@ -44,10 +45,11 @@ export function createPlatform(wanted: {
   readonly authority: Authority;
   readonly names: PublicNames;
   readonly privateLink: () => PrivateLink;
-  readonly removeBlobs: (accountName: string) => Promise<void>;
+  readonly blobs: BlobFiles;
+  readonly accountsChanged: () => Promise<void>;
   readonly extraTypes: readonly ResourceType[];
 }): Platform {
-  const { config, services, stores, authority, names, privateLink, removeBlobs } = wanted;
+  const { config, services, stores, authority, names, privateLink, blobs, accountsChanged } = wanted;
   const { resources, secrets, random, clock, vaults, appliances } = services;
   const { networks, domain } = config;
   const dnsSettings = createDnsSettings({ resources, networks, domain });
@@ -71,7 +73,7 @@ export function createPlatform(wanted: {
     ...networkTypes({ resources, addresses: stores.addresses, networks, landingNetworks: landingNetworksOf(config.landing), random }),
     ...dnsTypes({ resources, privateLink }),
     ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),
-    ...storageTypes({ resources, secrets, random, domain, removeBlobs }),
+    ...storageTypes({ resources, secrets, random, clock, domain, privateLink, blobs, accountsChanged }),
     ...projectTypes({ resources }),
     ...vaultTypes({
       ...stores,

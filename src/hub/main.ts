@@ -1,12 +1,13 @@
 // The hub's composition root: opens every part in order, and closes them in reverse.
 
-import { chmod, mkdir, rm } from "node:fs/promises";
+import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { createSignedReads } from "./api/signed-reads.ts";
+import { BlobFiles } from "./blob/blob-files.ts";
 import { createBlobListener } from "./blob/blob-listener.ts";
 import { makeTokenKey } from "./auth/tokens.ts";
 import { shareFile } from "./shared-files.ts";
@@ -25,7 +26,7 @@ import { storageAccountType, vaultType } from "./private-link/link-target.ts";
 import type { Resource } from "./db/resources.ts";
 import { createPlatform } from "./hub-platform.ts";
 import { createVaultAccess } from "./resources/vault-access.ts";
-import { accountKey } from "./resources/storage-accounts.ts";
+import { openBlobAccounts } from "./resources/blob-accounts.ts";
 import type { PrivateService } from "../contract/appliance-protocol.ts";
 import { privateServices } from "../contract/appliance-protocol.ts";
 import { createMetrics } from "./telemetry/metrics.ts";
@@ -62,26 +63,25 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const stores = opening.use(await openStores(config, environment));
   const authority = await openSharedAuthority(stores, config, environment);
   const names = publicNamesOf(config.domain);
-  let privateLink: PrivateLink | undefined;
-  const privateLinkNow = (): PrivateLink => {
-    if (privateLink === undefined) throw new Error("assertion failed: private link is open before it is asked");
-    return privateLink;
-  };
+  const later = openLater<PrivateLink>("private link");
+  const privateLinkNow = later.get;
   const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
   const signedReads = createSignedReads({ ...stores, clock, random });
   const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
-  const blobRoot = config.blobFolder ?? join(config.stateDir, "blob");
-  const blob = await createBlobListener({ root: blobRoot, accounts: blobAccounts(stores, random), clock, log });
+  const accounts = opening.use(openBlobAccounts({ ...stores, random, clock }));
+  const blobs = await BlobFiles.open(config.blobFolder ?? join(config.stateDir, "blob"));
+  const answerBlobs = createBlobListener({ files: blobs, accounts, clock, log });
   const faceOf = (target: Resource, member: string): HttpHandler => {
     if (target.id.type.toLowerCase() === vaultType.toLowerCase()) return appliances.handlerOf(target, toService(member));
-    if (target.id.type.toLowerCase() === storageAccountType.toLowerCase()) return blob;
+    if (target.id.type.toLowerCase() === storageAccountType.toLowerCase()) return answerBlobs;
     return (request, response) => faces.projectHandlerOf(target)(request, response);
   };
-  privateLink = opening.use(
+  const privateLink = opening.use(
     openPrivateLink({ ...config, resources: stores.resources, authority, faceOf, ...landing(config, environment), clock, log }),
   );
+  later.set(privateLink);
   const extensions = [];
   for (const open of environment.extensions) extensions.push(opening.use(await open(services, { landing: config.landing })));
   const platform = createPlatform({
@@ -91,7 +91,8 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     authority,
     names,
     privateLink: () => telling(privateLinkNow(), stores.database.db),
-    removeBlobs: async (account) => await rm(join(blobRoot, account), { recursive: true, force: true }),
+    blobs,
+    accountsChanged: accounts.changed,
     extraTypes: extensions.flatMap((extension) => extension.types),
   });
   const metrics =
@@ -121,6 +122,20 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     types: platform.types.types,
     caPem: authority.caPem,
     [Symbol.asyncDispose]: close,
+  };
+}
+
+/** For parts that need each other: one is opened later than the other is given it. */
+function openLater<Part>(what: string): { readonly get: () => Part; readonly set: (part: Part) => void } {
+  let opened: { readonly part: Part } | undefined;
+  return {
+    get: () => {
+      if (opened === undefined) throw new Error(`assertion failed: ${what} is open before it is asked`);
+      return opened.part;
+    },
+    set: (part) => {
+      opened = { part };
+    },
   };
 }
 
@@ -191,19 +206,6 @@ function landing(config: HubConfig, environment: HubEnvironment): { readonly res
     resolvers.set(virtualNetwork, createResolver({ folder, address: dnsAddress, port: dnsPort, ...environment }));
   }
   return { resolvers };
-}
-
-function blobAccounts(stores: HubStores, random: Random): { keysOf(account: string): Promise<readonly Uint8Array[] | undefined> } {
-  return {
-    keysOf: async (name) => {
-      for await (const account of stores.resources.all(storageAccountType))
-        if (account.id.name.toLowerCase() === name) {
-          const keys = { secrets: stores.secrets, random };
-          return await Promise.all([accountKey(keys, account.id.text, "key1"), accountKey(keys, account.id.text, "key2")]);
-        }
-      return undefined;
-    },
-  };
 }
 
 function toService(member: string): PrivateService {

@@ -8,6 +8,7 @@ import type { OperationStore } from "../db/operations.ts";
 import { presentResource, type JsonObject, type Resource, type ResourceStore } from "../db/resources.ts";
 import { ArmFault } from "./arm-errors.ts";
 import { etagOf } from "./etags.ts";
+import { refusalOf } from "./refused-types.ts";
 import { parseResourceId, resourceGroupType, subscriptionType, type ResourceId } from "./resource-id.ts";
 import type { Absence, ArmCall, Caller, ResourceType, TypeTable } from "./resource-type.ts";
 import { requireSupportedVersion } from "./type-dialect.ts";
@@ -166,6 +167,8 @@ export function refuseAbsent(call: ArmCall, { reason, action }: Absence): never 
 }
 
 export function unknownType(type: string): ArmFault {
+  const refusal = refusalOf(type);
+  if (refusal !== undefined) return refusal;
   return new ArmFault("NotFound", "InvalidResourceType", `could not call the resource type ${type}: this hub does not have it`, {
     evidence: { resourceType: type },
     target: type,

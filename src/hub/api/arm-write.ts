@@ -15,9 +15,9 @@ import {
 } from "./arm-call.ts";
 import { parseInput } from "./arm-errors.ts";
 import { operationHeaders } from "./arm-operations.ts";
-import { requireConditions } from "./etags.ts";
+import { isComputed, requireConditions } from "./etags.ts";
 import { mergeEnvelope, mergePatch } from "./merge-patch.ts";
-import type { ArmCall, Desired, ResourceType, WriteOutcome } from "./resource-type.ts";
+import type { ArmCall, DeleteOutcome, Desired, ResourceType, WriteOutcome } from "./resource-type.ts";
 import { dialectOf } from "./type-dialect.ts";
 
 /** How often a PATCH without If-Match is made again when another write came between its read and its write. */
@@ -121,11 +121,40 @@ export async function remove(hub: ArmRouterDependencies, call: ArmCall, type: Re
   requireConditions(request, request.path, resource.etag);
   const { deleted } = dialectOf(type.type);
   const shown = deleted === "resource" ? await present(type, resource) : undefined;
-  const outcome = type.onDelete === undefined ? { kind: "done" as const } : await type.onDelete(call, resource);
+  const { onDelete } = type;
+  const work = async (): Promise<DeleteOutcome> => (onDelete === undefined ? { kind: "done" } : await onDelete(call, resource));
+  const outcome = request.ifMatch === undefined ? await work() : await underClaim(hub, call, request, resource, work);
   if (outcome.kind === "accepted") return { status: 202, headers: operationHeaders(request, call.id, outcome.operationId) };
   await hub.resources.remove(call.id);
   await type.onChanged?.(call);
   return shown === undefined ? { status: deleted === "resource" ? 200 : deleted } : { status: 200, body: shown };
+}
+
+/** Between the look at the tag and the removal, with all that the type removes before it, no other write may come. */
+async function underClaim(
+  hub: ArmRouterDependencies,
+  call: ArmCall,
+  request: ArmRequest,
+  { etag }: Resource,
+  work: () => Promise<DeleteOutcome>,
+): Promise<DeleteOutcome> {
+  // What is made of other tables' rows has no row to claim: its own hook is what decides.
+  if (isComputed(etag)) return await work();
+  if (!(await hub.resources.claim(call.id, etag))) {
+    requireConditions(request, request.path, (await hub.resources.find(call.id))?.etag);
+    throw new Fault("StateConflict", `could not delete ${call.id.text}: another call is deleting it`, {
+      evidence: { resourceId: call.id.text },
+      retry: "later",
+    });
+  }
+  try {
+    const outcome = await work();
+    if (outcome.kind === "accepted") await hub.resources.release(call.id); // The operation guards what it began.
+    return outcome;
+  } catch (error) {
+    await hub.resources.release(call.id);
+    throw error;
+  }
 }
 
 async function write(

@@ -35,6 +35,11 @@ export function etagOf(body: unknown): string {
   return `W/"${createHash("sha256").update(JSON.stringify(body)).digest("base64url").slice(0, 22)}"`;
 }
 
+/** Whether etagOf made it, and not the table of resources. */
+export function isComputed(etag: string): boolean {
+  return etag.startsWith("W/");
+}
+
 /** Clients send tags with and without quotes and W/. */
 function toOpaque(tag: string): string {
   return tag.trim().replace(/^W\//, "").replaceAll('"', "");

@@ -66,7 +66,23 @@ export class BlobFiles {
   }
 
   async hasContainer(account: string, container: string): Promise<boolean> {
-    return (await absentAsUndefined(async () => await stat(join(this.#root, account, container)))) !== undefined;
+    return (await this.containerTimeMs(account, container)) !== undefined;
+  }
+
+  /** Names, in order. */
+  async containers(account: string): Promise<readonly string[]> {
+    const entries = (await absentAsUndefined(async () => await readdir(join(this.#root, account), { withFileTypes: true }))) ?? [];
+    return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort();
+  }
+
+  /** With everything in it; repeatable. */
+  async removeAccount(account: string): Promise<void> {
+    await rm(join(this.#root, account), { recursive: true, force: true });
+  }
+
+  /** When anything was last put right into it or made in it; undefined when there is none. */
+  async containerTimeMs(account: string, container: string): Promise<number | undefined> {
+    return (await absentAsUndefined(async () => await stat(join(this.#root, account, container))))?.mtimeMs;
   }
 
   /** False when there is none. */

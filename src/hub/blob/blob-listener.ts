@@ -16,9 +16,10 @@ import {
   getBlobProperties,
   getContainer,
   listBlobs,
+  listContainers,
   putBlob,
 } from "./blob-operations.ts";
-import { checkContainerSas, type BlobPermission } from "./sas.ts";
+import { checkSas, type BlobPermission, type SasLevel } from "./sas.ts";
 import { refuseSharedKey } from "./shared-key.ts";
 import { httpDate } from "./xml.ts";
 
@@ -28,8 +29,7 @@ export interface BlobAccounts {
 }
 
 export interface BlobListenerOptions {
-  /** Folder of this service alone. */
-  readonly root: string;
+  readonly files: BlobFiles;
   readonly accounts: BlobAccounts;
   readonly clock: Clock;
   readonly log: Log;
@@ -50,44 +50,58 @@ export interface BlobCall {
   /** Empty for calls on the container. */
   readonly name: string;
   readonly query: URLSearchParams;
+  /** False for a signature that may create blobs and not write them. */
+  readonly canReplace: boolean;
 }
 
 interface Operation {
-  /** Any of these permissions allows it; none: only with an account key. */
+  readonly level: SasLevel;
+  /** Any of these permissions of a container's or blob's signature allows it; none: only an account's key or signature does. */
   readonly permission: readonly BlobPermission[];
+  /** Of an account's signature; as `permission` unless told. */
+  readonly accountPermission?: readonly BlobPermission[];
   readonly run: (call: BlobCall) => Promise<void>;
 }
 
+const serviceOperations: Readonly<Record<string, Operation>> = {
+  "GET list": { level: "service", permission: [], accountPermission: ["list"], run: listContainers },
+};
 const containerOperations: Readonly<Record<string, Operation>> = {
-  "PUT ": { permission: [], run: createContainer },
-  "GET ": { permission: [], run: getContainer },
-  "HEAD ": { permission: [], run: getContainer },
-  "DELETE ": { permission: [], run: deleteContainer },
-  "GET list": { permission: ["list"], run: listBlobs },
+  "PUT ": { level: "container", permission: [], accountPermission: ["create", "write"], run: createContainer },
+  "GET ": { level: "container", permission: [], accountPermission: ["read"], run: getContainer },
+  "HEAD ": { level: "container", permission: [], accountPermission: ["read"], run: getContainer },
+  "DELETE ": { level: "container", permission: [], accountPermission: ["delete"], run: deleteContainer },
+  "GET list": { level: "container", permission: ["list"], run: listBlobs },
 };
 const blobOperations: Readonly<Record<string, Operation>> = {
-  "PUT ": { permission: ["write", "create"], run: putBlob },
-  "GET ": { permission: ["read"], run: getBlob },
-  "HEAD ": { permission: ["read"], run: getBlobProperties },
-  "DELETE ": { permission: ["delete"], run: deleteBlob },
+  "PUT ": { level: "object", permission: ["write", "create"], run: putBlob },
+  "GET ": { level: "object", permission: ["read"], run: getBlob },
+  "HEAD ": { level: "object", permission: ["read"], run: getBlobProperties },
+  "DELETE ": { level: "object", permission: ["delete"], run: deleteBlob },
 };
 
 const versionPattern = /^\d{4}-\d{2}-\d{2}$/;
 const defaultVersion = "2021-12-02";
 const accountPattern = /^[a-z0-9]{3,24}$/;
-const containerPattern = /^[a-z0-9](-?[a-z0-9]){2,62}$/;
+export const containerPattern = /^[a-z0-9](-?[a-z0-9]){2,62}$/;
 
-/** Opens the folder and gives a listener to mount behind a server. */
-export async function createBlobListener(options: BlobListenerOptions): Promise<BlobListener> {
-  const files = await BlobFiles.open(options.root);
+/** How often at most the log tells that calls were turned away. */
+const busyTellMs = 10_000;
+
+/** A listener to mount behind a server. */
+export function createBlobListener(options: BlobListenerOptions): BlobListener {
   const requestsMax = options.requestsMax ?? 64;
+  const tellBusy = createBusyTeller(options, requestsMax);
   let running = 0;
   const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     running += 1;
     try {
       beginAnswer(request, response, options.clock);
-      if (running > requestsMax) throw new BlobError("ServerBusy", "The server is busy. Try again later.");
-      await handle(options, files, request, response);
+      if (running > requestsMax) {
+        tellBusy();
+        throw new BlobError("ServerBusy", "The server is busy. Try again later.");
+      }
+      await handle(options, request, response);
     } catch (error) {
       answerError(options.log, request, response, error);
     } finally {
@@ -95,6 +109,20 @@ export async function createBlobListener(options: BlobListenerOptions): Promise<
     }
   };
   return (request, response) => void serve(request, response);
+}
+
+/** Being busy is no error: callers are told to come again, and do. One line now and then tells how many. */
+function createBusyTeller({ clock, log }: BlobListenerOptions, requestsMax: number): () => void {
+  let turnedAwayCount = 0;
+  let toldAtMs = Number.NEGATIVE_INFINITY;
+  return () => {
+    turnedAwayCount += 1;
+    const nowMs = clock.monotonicMs();
+    if (nowMs - toldAtMs < busyTellMs) return;
+    log.warn("blob calls turned away", { turnedAwayCount, requestsMax });
+    turnedAwayCount = 0;
+    toldAtMs = nowMs;
+  };
 }
 
 function beginAnswer(request: IncomingMessage, response: ServerResponse, clock: Clock): void {
@@ -108,24 +136,31 @@ function beginAnswer(request: IncomingMessage, response: ServerResponse, clock: 
     response.setHeader("x-ms-client-request-id", clientRequestId);
 }
 
-async function handle(options: BlobListenerOptions, files: BlobFiles, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function handle(options: BlobListenerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const [path, queryText] = splitOnce(request.url ?? "/", "?");
   const query = new URLSearchParams(queryText);
   const [account = ""] = (request.headers.host ?? "").split(".");
   const [container, name] = splitOnce(decodePath(path).slice(1), "/");
   const keys = accountPattern.test(account) ? await options.accounts.keysOf(account) : undefined;
   if (keys === undefined) throw new BlobError("ResourceNotFound", "There is no such account here.");
-  const operation = findOperation(request.method ?? "", query, name);
-  authorise(operation, { request, path, query, account, container, keys, nowMs: options.clock.nowMs() });
+  const operation = findOperation(request.method ?? "", query, { container, name });
+  const { canReplace } = authorise(operation, { request, path, query, account, container, name, keys, nowMs: options.clock.nowMs() });
   if (operation === undefined) throw new BlobError("NotImplemented", "This front does not have this operation.");
-  if (!containerPattern.test(container)) throw new BlobError("InvalidUri", "The container's name has a wrong form.");
-  await operation.run({ files, clock: options.clock, request, response, account, container, name, query });
+  if (operation.level !== "service" && !containerPattern.test(container))
+    throw new BlobError("InvalidUri", "The container's name has a wrong form.");
+  const { files, clock } = options;
+  await operation.run({ files, clock, request, response, account, container, name, query, canReplace });
 }
 
-function findOperation(method: string, query: URLSearchParams, name: string): Operation | undefined {
+function findOperation(
+  method: string,
+  query: URLSearchParams,
+  { container, name }: { readonly container: string; readonly name: string },
+): Operation | undefined {
   const component = query.get("comp") ?? "";
   if (name !== "")
     return query.has("restype") || query.has("snapshot") || query.has("versionid") ? undefined : blobOperations[`${method} ${component}`];
+  if (container === "") return query.has("restype") ? undefined : serviceOperations[`${method} ${component}`];
   return query.get("restype") === "container" ? containerOperations[`${method} ${component}`] : undefined;
 }
 
@@ -135,29 +170,35 @@ interface Caller {
   readonly query: URLSearchParams;
   readonly account: string;
   readonly container: string;
+  readonly name: string;
   readonly keys: readonly Uint8Array[];
   readonly nowMs: number;
 }
 
 /** Throws unless the call is signed well and allowed. The reason of a bad signature is told; the signed text never. */
-function authorise(operation: Operation | undefined, caller: Caller): void {
+function authorise(operation: Operation | undefined, caller: Caller): { readonly canReplace: boolean } {
   const { request, query } = caller;
   const refuse = (reason: string): BlobError =>
     new BlobError("AuthenticationFailed", `Server failed to authenticate the request: ${reason}.`);
   if (request.headers.authorization !== undefined) {
     const reason = refuseSharedKey({ ...caller, method: request.method ?? "", headers: request.headers });
     if (reason !== undefined) throw refuse(reason);
-    return;
+    return { canReplace: true };
   }
   if (!query.has("sig")) throw refuse("it is not signed");
-  const verdict = checkContainerSas({
+  const permission = operation?.permission ?? [];
+  const verdict = checkSas({
     ...caller,
-    permission: operation?.permission ?? [],
+    level: operation?.level ?? "object",
+    permission,
+    accountPermission: operation?.accountPermission ?? permission,
     isEncrypted: request.socket instanceof TLSSocket,
+    address: request.socket.remoteAddress ?? "",
   });
   if (verdict.kind === "refused") throw refuse(verdict.reason);
   if (verdict.kind === "insufficient")
     throw new BlobError("AuthorizationPermissionMismatch", "The signature does not allow this operation.");
+  return { canReplace: verdict.canReplace };
 }
 
 function answerError(log: Log, request: IncomingMessage, response: ServerResponse, error: unknown): void {
@@ -170,7 +211,8 @@ function answerError(log: Log, request: IncomingMessage, response: ServerRespons
           isSpace ? "The disk of the service is full." : "The service met an error.",
           { cause: error },
         );
-  if (refusal.status >= 500)
+  // A call turned away for being one too many is told by createBusyTeller; a full disk is busy too, and someone must act.
+  if (refusal.status >= 500 && (refusal.code !== "ServerBusy" || refusal.cause !== undefined))
     log.error("blob call failed", {
       method: request.method,
       path: splitOnce(request.url ?? "", "?")[0],

@@ -4,12 +4,24 @@ import { createHash, randomBytes } from "node:crypto";
 import { BlobError } from "./blob-error.ts";
 import type { BlobFacts, OpenBlob } from "./blob-files.ts";
 import type { BlobCall } from "./blob-listener.ts";
-import { blobListXml, httpDate } from "./xml.ts";
+import { blobListXml, containerListXml, httpDate } from "./xml.ts";
 
 /** Largest Put Blob. */
 const blobBytesMax = 128 << 20;
 const listedMax = 5000;
 const copyBytes = 1 << 20;
+
+export async function listContainers({ files, account, query, request, response, clock }: BlobCall): Promise<void> {
+  const [prefix, marker] = [query.get("prefix") ?? "", query.get("marker") ?? ""];
+  const asked = Number(query.get("maxresults") ?? listedMax);
+  if (!Number.isInteger(asked) || asked < 1) throw new BlobError("OutOfRangeInput", "maxresults is out of range.");
+  const resultsMax = Math.min(asked, listedMax);
+  const all = (await files.containers(account)).filter((name) => name.startsWith(prefix) && name >= marker);
+  const list = { prefix, marker, resultsMax, modifiedMs: clock.nowMs() };
+  const serviceUrl = `https://${request.headers.host ?? ""}/`;
+  const body = containerListXml({ ...list, serviceUrl, containers: all.slice(0, resultsMax), nextMarker: all[resultsMax] ?? "" });
+  response.writeHead(200, { "content-type": "application/xml", "content-length": Buffer.byteLength(body) }).end(body);
+}
 
 export async function createContainer({ files, account, container, response, clock }: BlobCall): Promise<void> {
   if ((await files.createContainer(account, container)) === "exists")
@@ -63,8 +75,11 @@ export async function putBlob(call: BlobCall): Promise<void> {
   if (request.headers["if-match"] !== undefined || (ifNoneMatch !== undefined && ifNoneMatch !== "*"))
     throw new BlobError("NotImplemented", "The only condition of a write is that nothing is there.");
   const isOnlyNew = ifNoneMatch === "*";
+  // Who may create may not replace: as the service has it, what is there stays.
+  const mode = isOnlyNew || !call.canReplace ? "onlyNew" : "replace";
+  const refuseTaken = (): BlobError => (isOnlyNew ? blobExists() : mayNotReplace());
   // A sender that waits for a signature check but not for the body learns at once that the name is taken.
-  if (isOnlyNew && (await files.facts({ account, container, name })) !== undefined) throw blobExists();
+  if (mode === "onlyNew" && (await files.facts({ account, container, name })) !== undefined) throw refuseTaken();
   const contentMd5 = headerText(call, "content-md5") ?? headerText(call, "x-ms-blob-content-md5");
   const facts = {
     name,
@@ -76,7 +91,7 @@ export async function putBlob(call: BlobCall): Promise<void> {
   const pending = await files.begin(facts, sizeBytes);
   try {
     await receiveBody(call, pending.file, { sizeBytes, expectedMd5: headerText(call, "content-md5") });
-    if ((await files.publish(pending, { account, container, name }, isOnlyNew ? "onlyNew" : "replace")) === "exists") throw blobExists();
+    if ((await files.publish(pending, { account, container, name }, mode)) === "exists") throw refuseTaken();
   } finally {
     await files.discard(pending);
   }
@@ -112,7 +127,7 @@ async function receiveBody(
 
 export async function getBlobProperties(call: BlobCall): Promise<void> {
   await using blob = await openOrRefuse(call);
-  call.response.writeHead(200, { ...propertiesOf(blob.facts), "content-length": blob.facts.sizeBytes }).end();
+  call.response.writeHead(200, { ...propertiesOf(call, blob.facts), "content-length": blob.facts.sizeBytes }).end();
 }
 
 export async function getBlob(call: BlobCall): Promise<void> {
@@ -120,8 +135,8 @@ export async function getBlob(call: BlobCall): Promise<void> {
   await using blob = await openOrRefuse(call);
   const { sizeBytes, contentMd5 } = blob.facts;
   const range = rangeOf(call, sizeBytes);
-  const { "content-md5": _, ...properties } = propertiesOf(blob.facts);
-  if (range === undefined) response.writeHead(200, { ...propertiesOf(blob.facts), "content-length": sizeBytes });
+  const { "content-md5": _, ...properties } = propertiesOf(call, blob.facts);
+  if (range === undefined) response.writeHead(200, { ...propertiesOf(call, blob.facts), "content-length": sizeBytes });
   else
     response.writeHead(206, {
       ...properties,
@@ -172,7 +187,21 @@ async function openOrRefuse(call: BlobCall): Promise<OpenBlob> {
   throw noBlob();
 }
 
-function propertiesOf(facts: BlobFacts): Record<string, string> {
+/** Headers of an answer that a signature names in place of the blob's own. */
+const signedHeaders = {
+  rscc: "cache-control",
+  rscd: "content-disposition",
+  rsce: "content-encoding",
+  rscl: "content-language",
+  rsct: "content-type",
+} as const;
+
+function propertiesOf({ query }: BlobCall, facts: BlobFacts): Record<string, string> {
+  // Only signed fields count: without a signature the same names mean nothing.
+  const signed = Object.entries(signedHeaders).flatMap(([field, header]) => {
+    const value = query.has("sig") ? (query.get(field) ?? "") : "";
+    return value === "" ? [] : [[header, value] as const];
+  });
   return {
     etag: facts.etag,
     "last-modified": httpDate(facts.modifiedMs),
@@ -183,6 +212,7 @@ function propertiesOf(facts: BlobFacts): Record<string, string> {
     "x-ms-lease-state": "available",
     "accept-ranges": "bytes",
     ...(facts.contentMd5 === undefined ? {} : { "content-md5": facts.contentMd5 }),
+    ...Object.fromEntries(signed),
   };
 }
 
@@ -213,4 +243,6 @@ function newEtag(): string {
 
 const noContainer = (): BlobError => new BlobError("ContainerNotFound", "The specified container does not exist.");
 const noBlob = (): BlobError => new BlobError("BlobNotFound", "The specified blob does not exist.");
+const mayNotReplace = (): BlobError =>
+  new BlobError("AuthorizationPermissionMismatch", "The signature allows to create blobs, not to replace them.");
 const blobExists = (): BlobError => new BlobError("BlobAlreadyExists", "The specified blob already exists.");

@@ -8,6 +8,7 @@ import { BasicConstraintsExtension, SubjectAlternativeNameExtension, X509Certifi
 import { assert } from "../../base/assert.ts";
 import { systemClock, type Clock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
+import { BlobFiles } from "./blob-files.ts";
 import { createBlobListener } from "./blob-listener.ts";
 
 export interface TestBlobServer extends AsyncDisposable {
@@ -30,8 +31,8 @@ export async function startTestBlobServer(
 ): Promise<TestBlobServer> {
   const key = more.key ?? randomBytes(32);
   const tls = await makeCertificate("acct1.blob.test");
-  const listener = await createBlobListener({
-    root,
+  const listener = createBlobListener({
+    files: await BlobFiles.open(root),
     accounts: { keysOf: async (account) => (account === "acct1" ? [randomBytes(32), key] : undefined) },
     clock: more.clock ?? systemClock,
     log: silentLog,

@@ -36,6 +36,29 @@ export function blobListXml(list: BlobList): string {
   );
 }
 
+export interface ContainerList {
+  readonly serviceUrl: string;
+  readonly prefix: string;
+  readonly marker: string;
+  readonly resultsMax: number;
+  readonly containers: readonly string[];
+  readonly nextMarker: string;
+  readonly modifiedMs: number;
+}
+
+export function containerListXml(list: ContainerList): string {
+  const containers = list.containers.map(
+    (name) =>
+      `<Container><Name>${escapeXml(name)}</Name><Properties><Last-Modified>${httpDate(list.modifiedMs)}</Last-Modified><Etag>0x0</Etag>` +
+      `<LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState></Properties></Container>`,
+  );
+  return (
+    `<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="${escapeXml(list.serviceUrl)}"><Prefix>${escapeXml(list.prefix)}</Prefix>` +
+    `<Marker>${escapeXml(list.marker)}</Marker><MaxResults>${list.resultsMax}</MaxResults><Containers>${containers.join("")}</Containers>` +
+    `<NextMarker>${escapeXml(list.nextMarker)}</NextMarker></EnumerationResults>`
+  );
+}
+
 /** The date form of HTTP headers. */
 export function httpDate(timeMs: number): string {
   return toDate(timeMs).toUTCString();

@@ -170,6 +170,7 @@ const migrations: readonly Migration[] = [
     ],
   },
   { number: 15, name: "people, groups and sessions", statements: peopleStatements },
+  { number: 16, name: "removals under a condition", statements: [`alter table resources add column removal_until timestamptz`] },
 ];
 
 /** What this program knows. */

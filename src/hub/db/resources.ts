@@ -66,6 +66,13 @@ export interface ResourceStore {
   save(wanted: SaveResource): Promise<{ readonly resource: Resource; readonly isNew: boolean }>;
   /** Changes properties by a pure function under a row lock; undefined when the resource is gone. */
   update(id: ResourceId | string, change: ResourceChange): Promise<Resource | undefined>;
+  /**
+   * For a removal under a condition: from here on, until `remove` or `release`, nobody else writes or claims the resource. False when it no
+   * longer has this etag, or another has claimed it. A claim whose hub died ends by itself.
+   */
+  claim(id: ResourceId, etag: string): Promise<boolean>;
+  /** Ends a claim without removing. */
+  release(id: ResourceId): Promise<void>;
   /** Removes the resource and everything below it; false when it was not there. */
   remove(id: ResourceId | string): Promise<boolean>;
   list(wanted: ListResources): Promise<readonly Resource[]>;
@@ -98,6 +105,8 @@ const indexedProperties: Readonly<Record<IndexedProperty, string>> = {
   vaultId: "lower(properties->>'watariVaultId')",
 };
 
+/** Longer than any call that removes a resource at once may take. */
+const claimMs = 180_000;
 const pageRows = 200;
 /** More than one endpoint leads to a resource, or more than one record is made by a group, but never this many. */
 const havingMax = 10_000;
@@ -119,6 +128,16 @@ export function openResourceStore(dependencies: Dependencies): ResourceStore {
     get: async (id) => (await find(id)) ?? refuseUnknown(typeof id === "string" ? id : id.text),
     save: (wanted) => save(dependencies, wanted),
     update: (id, change) => update(dependencies, toKey(id), change),
+    claim: async (id, etag) => {
+      const claimed = await sql`update resources set removal_until = clock_timestamp() + ${claimMs} * interval '1 ms'
+        where key = ${id.key} and etag = ${etag} and (removal_until is null or removal_until < clock_timestamp()) returning key`.execute(
+        db,
+      );
+      return claimed.rows.length > 0;
+    },
+    release: async (id) => {
+      await db.updateTable("resources").set({ removal_until: null }).where("key", "=", id.key).execute();
+    },
     remove: async (id) => {
       const key = toKey(id);
       const removed = await db
@@ -163,6 +182,7 @@ async function save(
     await lockKey(transaction, wanted.id.key);
     const present = await transaction.selectFrom("resources").selectAll().where("key", "=", wanted.id.key).executeTakeFirst();
     checkPreconditions(wanted, present?.etag);
+    if (present !== undefined && present.removal_until !== null) await refuseClaimed(transaction, wanted.id.key);
     const now = toTimestamp(clock.nowMs());
     const row = {
       id: present?.id ?? wanted.id.text,
@@ -175,6 +195,7 @@ async function save(
       provisioning_state: wanted.provisioningState ?? "Succeeded",
       etag: `"${random.uuid()}"`,
       updated_at: now,
+      removal_until: null,
     };
     const stored = await transaction
       .insertInto("resources")
@@ -190,6 +211,7 @@ async function update({ db, clock, random }: Dependencies, key: string, change: 
   return await db.transaction().execute(async (transaction) => {
     const present = await transaction.selectFrom("resources").selectAll().where("key", "=", key).forUpdate().executeTakeFirst();
     if (present === undefined) return undefined;
+    if (present.removal_until !== null) await refuseClaimed(transaction, key);
     const before = fromRow(present);
     const after = change(before);
     const stored = await transaction
@@ -230,6 +252,22 @@ export function presentResource(resource: Resource, type: string, properties: Js
     ...resource.envelope,
     properties: { ...properties, provisioningState: resource.provisioningState },
   };
+}
+
+async function refuseClaimed(db: Kysely<Tables>, key: string): Promise<void> {
+  const claimed = await db
+    .selectFrom("resources")
+    .select("id")
+    .where("key", "=", key)
+    .where(sql<boolean>`removal_until > clock_timestamp()`)
+    .executeTakeFirst();
+  if (claimed === undefined) return;
+  throw new Fault("StateConflict", `could not change ${claimed.id}: it is being deleted`, {
+    evidence: { resourceId: claimed.id },
+    causes: ["another call deletes it under a condition"],
+    action: "call again when it is gone",
+    retry: "later",
+  });
 }
 
 function refuseUnknown(id: string): never {

@@ -23,6 +23,8 @@ export interface ResourceTable {
   etag: string;
   created_at: Timestamp;
   updated_at: Timestamp;
+  /** Until then a removal under a condition is under way. */
+  removal_until: Timestamp | null;
 }
 
 export interface OperationTable {

@@ -17,7 +17,8 @@ export async function everyType(): Promise<TypeTable> {
     authority: hollow("authority"),
     names: publicNamesOf(domain),
     privateLink: () => hollow("privateLink"),
-    removeBlobs: () => hollow("removeBlobs"),
+    blobs: hollow("blobs"),
+    accountsChanged: () => hollow("accountsChanged"),
     extraTypes: types,
   }).types;
 }

@@ -32,6 +32,28 @@ const storedEndpointShape = z.looseObject({
   customDnsConfigs: z.array(z.looseObject({ fqdn: z.string(), ipAddresses: z.array(z.string()) })),
 });
 
+/** As Azure writes it. */
+export interface ConnectionState extends Readonly<Record<string, unknown>> {
+  readonly status: "Approved" | "Rejected" | "Pending" | "Disconnected";
+  readonly description: string;
+  readonly actionsRequired: string;
+}
+
+const stateShape = z.looseObject({
+  watariConnectionState: z
+    .object({
+      status: z.enum(["Approved", "Rejected", "Pending", "Disconnected"]),
+      description: z.string(),
+      actionsRequired: z.string(),
+    })
+    .default({ status: "Approved", description: "approved by the hub", actionsRequired: "None" }),
+});
+
+/** What the owner of an endpoint's target said of it; approved unless something was said. */
+export function connectionStateOf(endpoint: Resource): ConnectionState {
+  return stateShape.parse(endpoint.properties).watariConnectionState;
+}
+
 const linkShape = z.looseObject({ virtualNetwork: z.looseObject({ id: z.string() }) });
 
 /** The network of the configuration that a subnet's resource id stands for. */
@@ -42,8 +64,16 @@ export function findNetwork(networks: readonly NetworkConfig[], subnetId: string
   return networks.find((network) => network.virtualNetwork.toLowerCase() === virtualNetwork && network.subnet.toLowerCase() === subnet);
 }
 
-/** The listeners of one endpoint; none while its target does not exist. */
+/** The listeners of one endpoint; none while its target does not exist or its connection is not approved. */
 export async function planEndpoint(
+  hub: { readonly resources: ResourceStore; readonly networks: readonly NetworkConfig[]; readonly domain: string },
+  endpoint: Resource,
+): Promise<readonly PlannedListener[]> {
+  return connectionStateOf(endpoint).status === "Approved" ? await membersOfEndpoint(hub, endpoint) : [];
+}
+
+/** As planEndpoint, whatever the connection's state: names and addresses stay an endpoint's until it is deleted. */
+export async function membersOfEndpoint(
   hub: { readonly resources: ResourceStore; readonly networks: readonly NetworkConfig[]; readonly domain: string },
   endpoint: Resource,
 ): Promise<readonly PlannedListener[]> {

@@ -7,11 +7,20 @@ import { defineAction, defineResource, type ArmCall, type Desired, type Resource
 import type { PrivateAddresses } from "../db/private-addresses.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import { endpointAddresses, type NetworkConfig } from "../hub-config.ts";
-import { endpointType, findNetwork, planEndpoint, recordType, zoneType } from "../private-link/endpoint-plan.ts";
+import {
+  connectionStateOf,
+  endpointType,
+  findNetwork,
+  membersOfEndpoint,
+  recordType,
+  zoneType,
+  type ConnectionState,
+} from "../private-link/endpoint-plan.ts";
 import { groupIdOf, linkTargetOf } from "../private-link/link-target.ts";
 import { membersOf, type LinkMember } from "../private-link/names.ts";
 import type { PrivateLink } from "../private-link/private-link.ts";
 import { presentDnsSettings, type DnsSettings } from "./dns-settings.ts";
+import { refuseFields } from "./refused-fields.ts";
 
 export interface EndpointDependencies {
   readonly resources: ResourceStore;
@@ -27,12 +36,36 @@ const zoneGroupType = `${endpointType}/privateDnsZoneGroups`;
 
 const connectionShape = z.looseObject({
   name: z.string().max(80),
-  properties: z.looseObject({ privateLinkServiceId: z.string().max(2048), groupIds: z.array(z.string().max(80)).length(1) }),
+  properties: z.looseObject({
+    privateLinkServiceId: z.string().max(2048),
+    groupIds: z.array(z.string().max(80)).length(1),
+    requestMessage: z.string().max(140).nullish(),
+  }),
 });
+const connectionsShape = z.array(connectionShape).max(1).default([]);
 const endpointShape = z.looseObject({
   subnet: z.looseObject({ id: z.string().max(2048) }),
-  privateLinkServiceConnections: z.array(connectionShape).length(1),
+  privateLinkServiceConnections: connectionsShape,
+  /** Wait for the owner of the resource to approve them. */
+  manualPrivateLinkServiceConnections: connectionsShape,
+  customNetworkInterfaceName: z
+    .string()
+    .regex(/^[A-Za-z0-9]([A-Za-z0-9._-]{0,78}[A-Za-z0-9_])?$/, "letters, digits, dot, dash and underscore")
+    .or(z.literal(""))
+    .nullish(),
 });
+/** As stored: one connection, whichever way it was asked for. */
+const storedShape = z.looseObject({
+  subnet: z.looseObject({ id: z.string() }),
+  privateLinkServiceConnections: z.array(connectionShape).length(1),
+  watariIsManual: z.boolean().default(false),
+  networkInterfaces: z.array(z.looseObject({ id: z.string() })).min(1),
+});
+
+const refusedFields = {
+  ipConfigurations: "addresses are given from the subnet's range, lowest first",
+  applicationSecurityGroups: "the network is the host's own; the hub filters nothing in it",
+};
 const zoneGroupShape = z.looseObject({
   privateDnsZoneConfigs: z
     .array(z.looseObject({ name: z.string().max(255), properties: z.looseObject({ privateDnsZoneId: z.string().max(2048) }) }))
@@ -52,11 +85,13 @@ export function endpointTypes(dependencies: EndpointDependencies): readonly Reso
       type: endpointType,
       within: "resourceGroup",
       properties: endpointShape,
+      canPatch: true,
       onPut: async (call, desired) => await putEndpoint(dependencies, call, desired),
+      present: async (endpoint) => presentEndpoint(endpoint),
       onDelete: async (_call, endpoint) => {
         for (const group of await resources.list({ under: endpoint.id.text, type: zoneGroupType, countMax: 100 }))
           await removeRecords(resources, group.id.text);
-        await resources.remove(interfaceIdOf(endpoint.id.text));
+        await resources.remove(storedShape.parse(endpoint.properties).networkInterfaces[0]?.id ?? "");
         await addresses.release(endpoint.id.text);
         return { kind: "done" };
       },
@@ -92,12 +127,20 @@ async function putEndpoint(
   desired: Desired<z.infer<typeof endpointShape>>,
 ): Promise<WriteOutcome> {
   const { resources, networks, domain } = dependencies;
-  const { subnet, privateLinkServiceConnections } = desired.properties;
-  const connections = privateLinkServiceConnections.map((connection) => connection.properties);
-  const connection = connections[0] ?? { privateLinkServiceId: "", groupIds: [] };
+  const { subnet, privateLinkServiceConnections: direct, manualPrivateLinkServiceConnections: manual } = desired.properties;
+  refuseFields(`the private endpoint ${call.id.name}`, desired.properties, refusedFields);
+  const wanted = [...direct, ...manual];
+  const connection = wanted[0];
+  if (connection === undefined || wanted.length > 1)
+    throw new Fault("InputInvalid", `could not save the private endpoint ${call.id.name}: it has one connection, no more and no less`, {
+      evidence: { connections: wanted.length },
+      action: "name one connection, in privateLinkServiceConnections or in manualPrivateLinkServiceConnections",
+    });
+  const { privateLinkServiceId, groupIds } = connection.properties;
+  const groupId = groupIds[0] ?? "";
   const network = await requireSubnet(resources, networks, subnet.id);
-  const target = await resources.get(connection.privateLinkServiceId);
-  const members = requireMembers(target, connection.groupIds[0] ?? "", domain);
+  const target = await resources.get(privateLinkServiceId);
+  const members = requireMembers(target, groupId, domain);
   refuseMove(desired.existing, { subnetId: subnet.id, targetId: target.id.text });
   const given = await dependencies.addresses.allocate({
     subnetId: subnet.id,
@@ -106,29 +149,44 @@ async function putEndpoint(
     candidates: endpointAddresses(network),
   });
   const placed = members.map((member) => ({ member, address: given.get(member.member) ?? "" }));
-  const interfaceId = interfaceIdOf(call.id.text);
+  const interfaceId = interfaceIdOf(desired.existing, call.id.text, desired.properties.customNetworkInterfaceName);
   await saveInterface(resources, {
     interfaceId,
     endpointId: call.id.text,
     subnetId: subnet.id,
-    groupId: connection.groupIds[0] ?? "",
+    groupId,
     placed,
   });
-  const state = { status: "Approved", description: "approved by the hub", actionsRequired: "None" };
+  const isManual = direct.length === 0;
+  const first: ConnectionState = isManual
+    ? { status: "Pending", description: connection.properties.requestMessage ?? "awaits approval", actionsRequired: "None" }
+    : { status: "Approved", description: "approved by the hub", actionsRequired: "None" };
   return {
     kind: "done",
     properties: {
       subnet: { id: subnet.id },
-      privateLinkServiceConnections: privateLinkServiceConnections.map(({ name, properties }) => ({
-        id: `${call.id.text}/privateLinkServiceConnections/${name}`,
-        name,
-        properties: { ...properties, provisioningState: "Succeeded", privateLinkServiceConnectionState: state },
-      })),
-      manualPrivateLinkServiceConnections: [],
+      privateLinkServiceConnections: [{ name: connection.name, properties: connection.properties }],
       customDnsConfigs: placed.map(({ member, address }) => ({ fqdn: member.fqdn, ipAddresses: [address] })),
       networkInterfaces: [{ id: interfaceId }],
+      ...(desired.properties.customNetworkInterfaceName
+        ? { customNetworkInterfaceName: desired.properties.customNetworkInterfaceName }
+        : {}),
+      watariIsManual: desired.existing === undefined ? isManual : storedShape.parse(desired.existing.properties).watariIsManual,
+      // What the owner of the target said stays said.
+      watariConnectionState: desired.existing === undefined ? first : connectionStateOf(desired.existing),
     },
   };
+}
+
+function presentEndpoint(endpoint: Resource): JsonObject {
+  const { watariIsManual, watariConnectionState: _state, privateLinkServiceConnections, ...rest } = storedShape.parse(endpoint.properties);
+  const list = watariIsManual ? "manualPrivateLinkServiceConnections" : "privateLinkServiceConnections";
+  const connections = privateLinkServiceConnections.map(({ name, properties }) => ({
+    id: `${endpoint.id.text}/${list}/${name}`,
+    name,
+    properties: { ...properties, provisioningState: "Succeeded", privateLinkServiceConnectionState: connectionStateOf(endpoint) },
+  }));
+  return { ...rest, privateLinkServiceConnections: [], manualPrivateLinkServiceConnections: [], [list]: connections };
 }
 
 async function requireSubnet(resources: ResourceStore, networks: readonly NetworkConfig[], subnetId: string): Promise<NetworkConfig> {
@@ -158,7 +216,7 @@ function requireMembers(target: Resource, groupId: string, domain: string): read
 /** Addresses belong to a subnet and names to a target, so neither can change under an endpoint. */
 function refuseMove(existing: Resource | undefined, wanted: { readonly subnetId: string; readonly targetId: string }): void {
   if (existing === undefined) return;
-  const present = endpointShape.parse(existing.properties);
+  const present = storedShape.parse(existing.properties);
   const targetId = present.privateLinkServiceConnections[0]?.properties.privateLinkServiceId ?? "";
   const isSame =
     present.subnet.id.toLowerCase() === wanted.subnetId.toLowerCase() && targetId.toLowerCase() === wanted.targetId.toLowerCase();
@@ -170,9 +228,11 @@ function refuseMove(existing: Resource | undefined, wanted: { readonly subnetId:
   });
 }
 
-function interfaceIdOf(endpointId: string): string {
+/** Fixed with the endpoint's first write. */
+function interfaceIdOf(existing: Resource | undefined, endpointId: string, wantedName: string | null | undefined): string {
+  if (existing !== undefined) return storedShape.parse(existing.properties).networkInterfaces[0]?.id ?? "";
   const id = parseResourceId(endpointId);
-  return `${id.parentText}/providers/${interfaceType}/${id.name}.nic`;
+  return `${id.parentText}/providers/${interfaceType}/${wantedName ? wantedName : `${id.name}.nic`}`;
 }
 
 async function saveInterface(
@@ -185,6 +245,14 @@ async function saveInterface(
     readonly placed: readonly { readonly member: LinkMember; readonly address: string }[];
   },
 ): Promise<void> {
+  const there = await resources.find(wanted.interfaceId);
+  const owner = z.looseObject({ privateEndpoint: z.looseObject({ id: z.string() }).optional() }).parse(there?.properties ?? {});
+  if (there !== undefined && owner.privateEndpoint?.id.toLowerCase() !== wanted.endpointId.toLowerCase())
+    throw new Fault("StateConflict", "could not create the private endpoint: the name of its network interface is taken", {
+      evidence: { networkInterface: wanted.interfaceId, takenBy: owner.privateEndpoint?.id ?? "unknown" },
+      action: "choose another customNetworkInterfaceName",
+      retry: "never",
+    });
   const ipConfigurations = wanted.placed.map(({ member, address }, index) => ({
     id: `${wanted.interfaceId}/ipConfigurations/${member.member}`,
     name: member.member,
@@ -210,7 +278,7 @@ async function putZoneGroup(
 ): Promise<WriteOutcome> {
   const { resources } = dependencies;
   const endpoint = await resources.get(call.id.parentText);
-  const planned = await planEndpoint(dependencies, endpoint);
+  const planned = await membersOfEndpoint(dependencies, endpoint);
   const configs: JsonObject[] = [];
   const kept = new Set<string>();
   for (const config of properties.privateDnsZoneConfigs) {

@@ -9,7 +9,7 @@ import type { Resource, ResourceStore } from "../db/resources.ts";
 import type { RoleAssignments } from "../db/role-assignments.ts";
 import type { SecretStore } from "../db/secrets.ts";
 import type { PrivateLink } from "../private-link/private-link.ts";
-import { accountKey } from "./storage-accounts.ts";
+import { accountKey } from "./account-keys.ts";
 import { storedVaultShape, vaultKey } from "./vaults.ts";
 
 export interface VaultPlace {
