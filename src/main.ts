@@ -53,6 +53,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./cli/network.ts")).registerNetworkCommand,
   },
   {
+    name: "net",
+    summary: "the closed network: plan it from one file, write it for other programs",
+    load: async () => (await import("./cli/net.ts")).registerNetCommand,
+  },
+  {
     name: "project",
     summary: "projects: create with private endpoint, list",
     load: async () => (await import("./cli/project.ts")).registerProjectCommand,

@@ -155,7 +155,7 @@ export async function freeTcpPort(): Promise<number> {
   return port;
 }
 
-async function freeUdpPort(): Promise<number> {
+export async function freeUdpPort(): Promise<number> {
   const socket = createSocket("udp4").bind(0, "127.0.0.1");
   await once(socket, "listening");
   const { port } = socket.address();
@@ -169,7 +169,7 @@ function portOf(address: AddressInfo | string | null): number {
 }
 
 /** Another program may take a free port first; then the next one is tried. */
-async function withFreePort(pick: () => Promise<number>, start: (port: number) => Promise<AsyncDisposable>): Promise<Running> {
+export async function withFreePort(pick: () => Promise<number>, start: (port: number) => Promise<AsyncDisposable>): Promise<Running> {
   for (let attempt = 1; ; attempt++) {
     const port = await pick();
     try {
@@ -182,7 +182,7 @@ async function withFreePort(pick: () => Promise<number>, start: (port: number) =
 }
 
 /** Starts a program and waits for the line on stderr that says it is ready. */
-async function startProgram(name: string, args: readonly string[], ready: RegExp): Promise<AsyncDisposable> {
+export async function startProgram(name: string, args: readonly string[], ready: RegExp): Promise<AsyncDisposable> {
   const child = spawn(findProgram(name) ?? name, args, { stdio: ["ignore", "ignore", "pipe"] });
   const ended = once(child, "exit");
   const said: string[] = [];
