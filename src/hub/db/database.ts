@@ -7,6 +7,7 @@ import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { HubDatabase, refuseSecondConnection } from "./held-connection.ts";
 import { migrate } from "./migrations.ts";
+import { createStatementNames, nameStatements } from "./named-statements.ts";
 import { openNotifications, type Notifications } from "./notifications.ts";
 import type { Tables } from "./tables.ts";
 
@@ -60,6 +61,8 @@ export async function openDatabase(options: {
   pool.on("error", (error) => log.warn("database connection lost", { reason: error.message }));
   // One that breaks while a transaction has it tells so as an event too; without a listener that would end the program.
   pool.on("connect", (client) => client.on("error", () => undefined));
+  const nameOf = createStatementNames();
+  pool.on("connect", (client) => nameStatements(client, nameOf));
   const db = new HubDatabase({ dialect: new PostgresDialect({ pool: refuseSecondConnection(pool) }) });
   try {
     await migrate(db, { log, clock, hubs: address.kind === "socket" ? "one" : "several" }); // A private cluster has one hub.
