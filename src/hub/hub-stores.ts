@@ -6,6 +6,7 @@ import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { openApplianceCatalogue, type ApplianceCatalogue } from "./db/appliances.ts";
 import { auditHeadFile, openAuditTrail, type AuditTrail } from "./db/audit.ts";
+import { keepCluster } from "./db/cluster-keeper.ts";
 import { openCredentials, type Credentials } from "./db/credentials.ts";
 import { openDatabase, type Database, type DatabaseAddress } from "./db/database.ts";
 import { openEventStore, type EventStore } from "./db/events.ts";
@@ -56,7 +57,7 @@ export async function openStores(
 ): Promise<HubStores> {
   const { clock, random, log } = environment;
   await using opening = new AsyncDisposableStack();
-  const address = await openAddress(config, log, opening);
+  const address = await openAddress(config, { clock, log }, opening);
   const database = opening.use(await openDatabase({ address, log, clock, connectionsMax: config.databaseConnectionsMax }));
   const { db, notifications } = database;
   opening.use(await joinHubs({ db, hubId: random.uuid(), clock, log }));
@@ -86,8 +87,14 @@ export async function openStores(
   return { ...stores, [Symbol.asyncDispose]: () => closing.disposeAsync() };
 }
 
-async function openAddress(config: HubConfig, log: Log, opening: AsyncDisposableStack): Promise<DatabaseAddress> {
+async function openAddress(
+  config: HubConfig,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+  opening: AsyncDisposableStack,
+): Promise<DatabaseAddress> {
   if (config.databaseUrl !== undefined) return await readServerAddress({ ...config, url: config.databaseUrl });
-  const { socketFolder, user, database } = opening.use(await startPrivateCluster({ stateDir: config.stateDir, log }));
+  const cluster = opening.use(await startPrivateCluster({ stateDir: config.stateDir, log }));
+  opening.use(keepCluster({ cluster, clock, log }));
+  const { socketFolder, user, database } = cluster;
   return { kind: "socket", socketFolder, user, database };
 }

@@ -6,6 +6,7 @@ import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { isConnectionFault } from "../jobs/connection-fault.ts";
 import { signedPrefix, type SignedReads } from "./signed-reads.ts";
 import { unknownType } from "./arm-call.ts";
 import type { ArmRouter } from "./arm-router.ts";
@@ -207,6 +208,8 @@ function toFault(error: unknown): Fault {
     return new Fault("InputInvalid", `could not read the request: ${error instanceof Error ? error.message : "bad request"}`, {
       cause: error,
     });
+  if (isConnectionFault(error))
+    return new Fault("DatabaseUnavailable", "could not answer the request: the database is away or has no room", { cause: error });
   return new Fault("Internal", "could not answer the request", { cause: error });
 }
 

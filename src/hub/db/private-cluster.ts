@@ -17,6 +17,10 @@ export interface PrivateCluster extends AsyncDisposable {
   readonly database: string;
   /** It ran already: another program may be using it. */
   readonly wasRunning: boolean;
+  /** Of the server's first process, the one that starts the others. Cheap: may be asked often. */
+  isAlive(): Promise<boolean>;
+  /** Starts a server that died; what it had committed is there. No fault when it runs. */
+  start(): Promise<void>;
   /** Stops the server cleanly; a second call is fine. */
   stop(): Promise<void>;
 }
@@ -58,8 +62,9 @@ export async function startPrivateCluster(options: PrivateClusterOptions): Promi
   };
   if (!(await exists(join(dataFolder, "watari-ready")))) await initialise({ dataFolder, account, run });
   const wasRunning = await isRunning({ dataFolder, socketFolder, run });
+  const start = async (): Promise<void> => await startServer({ dataFolder, socketFolder, folder, run, log });
   if (wasRunning) log.info("database adopted", { dataFolder });
-  else await startServer({ dataFolder, socketFolder, folder, run, log });
+  else await start();
   await ensureDatabase({ socketFolder, run });
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
@@ -67,7 +72,22 @@ export async function startPrivateCluster(options: PrivateClusterOptions): Promi
     if (result.exitCode === 0) log.info("database stopped", { dataFolder });
   };
   const stopOnce = (): Promise<void> => (stopped ??= stop());
-  return { socketFolder, user: databaseUser, database: databaseUser, wasRunning, stop: stopOnce, [Symbol.asyncDispose]: stopOnce };
+  return {
+    ...{ socketFolder, user: databaseUser, database: databaseUser, wasRunning, stop: stopOnce, [Symbol.asyncDispose]: stopOnce },
+    isAlive: async () => await isServerAlive(dataFolder),
+    start: async () => {
+      if (!(await isRunning({ dataFolder, socketFolder, run }))) await start();
+    },
+  };
+}
+
+/** The process that wrote postmaster.pid, by its number and its name: a number may have been given to another program since. */
+async function isServerAlive(dataFolder: string): Promise<boolean> {
+  const text = await readFile(join(dataFolder, "postmaster.pid"), "utf8").catch(() => undefined); // An orderly stop removes it.
+  const pid = Number(text?.split("\n", 1)[0]);
+  if (!Number.isInteger(pid) || pid <= 1) return false;
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined); // Gone.
+  return stat !== undefined && stat.includes("(postgres)") && !/\) [ZX] /.test(stat);
 }
 
 /** Where the cluster of a state folder listens while it runs. */

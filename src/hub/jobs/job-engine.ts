@@ -7,6 +7,7 @@ import { Fault } from "../../contract/errors.ts";
 import type { Database } from "../db/database.ts";
 import { notify } from "../db/notifications.ts";
 import type { JobKind, JobRecord, Queryable } from "./job.ts";
+import { isConnectionFault } from "./connection-fault.ts";
 import { runJob, type JobEndHook, type JobRunEnd } from "./job-run.ts";
 import { cancelJob, restartJob, resumeJob } from "./job-control.ts";
 import { claimJob, extendLeases, insertJob, readJob, releaseLease, type JobLease } from "./job-store.ts";
@@ -54,6 +55,7 @@ interface Running {
 }
 
 const topic = "jobs";
+const giveBackWaitMs = 1000;
 
 /** Runs until disposed; disposing stops between two writes and gives the jobs back, unfinished. */
 export class JobEngine implements AsyncDisposable {
@@ -200,8 +202,7 @@ export class JobEngine implements AsyncDisposable {
     const { database, log } = this.#options;
     try {
       const end = await run;
-      // Refused by the row when another hub has the job; when the database is away the lease lapses by itself.
-      if (end === "interrupted") await releaseLease(database.db, lease);
+      if (end === "interrupted") await this.#giveBack(lease);
       if (end !== "interrupted") await notify(database.db, topic);
     } catch (error) {
       // The lease lapses by itself, and the job is then taken again.
@@ -212,6 +213,20 @@ export class JobEngine implements AsyncDisposable {
     } finally {
       this.#running.delete(lease.jobId);
       this.#ring();
+    }
+  }
+
+  /** Refused by the row when another hub has the job. A database that is away is asked again until the lease has lapsed by itself. */
+  async #giveBack(lease: JobLease): Promise<void> {
+    const { database, clock } = this.#options;
+    const endsAtMs = clock.monotonicMs() + this.#leaseMs;
+    for (;;) {
+      try {
+        return await releaseLease(database.db, lease);
+      } catch (error) {
+        if (!isConnectionFault(error) || clock.monotonicMs() > endsAtMs || this.#stopping.signal.aborted) throw error;
+        await clock.sleep(Math.min(giveBackWaitMs, this.#leaseMs / 4), this.#stopping.signal).catch(ignoreAbort);
+      }
     }
   }
 

@@ -125,10 +125,15 @@ export async function extendLeases(
   return kept.rows.map((row) => ({ jobId: row.job_id, fence: Number(row.fence), isCancelRequested: row.is_cancel_requested }));
 }
 
-/** Gives an unfinished job back, so that any hub may take it at once. */
+/**
+ * Gives an unfinished job back, so that any hub may take it at once. The step that was under way did not end its hub, so its attempt does not
+ * count: restarts of a database must not exhaust a step that takes days.
+ */
 export async function releaseLease(db: Queryable, lease: JobLease): Promise<void> {
-  await sql`update jobs set owner = null, lease_until = null
-    where job_id = ${lease.jobId} and owner = ${lease.owner} and fence = ${lease.fence}`.execute(db);
+  await sql`with given as (update jobs set owner = null, lease_until = null
+      where job_id = ${lease.jobId} and owner = ${lease.owner} and fence = ${lease.fence} returning job_id)
+    update job_steps set attempt_count = greatest(attempt_count - 1, 0) from given
+    where job_steps.job_id = given.job_id and job_steps.state = 'running'`.execute(db);
 }
 
 /** Runs `task` in a transaction that commits only while the lease is held; no other hub can take the job meanwhile. */
