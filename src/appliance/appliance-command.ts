@@ -56,6 +56,7 @@ function addInit(command: Command): void {
     .option("--host <entry...>", "fixed answers, name=address[,address]")
     .option("--site-range <cidr...>", "ranges on this side: vCenters and guests")
     .option("--site-name <name...>", "names on this side")
+    .option("--vcenter-authorities <file>", "PEM of the authorities that sign the vCenters' certificates")
     .option("--spool <dir>", "where packs wait for their upload")
     .option("--spool-bytes-max <bytes>", "most bytes that may wait there", Number)
     .option("--control-port <port>", "port of the agents' control connection", Number)
@@ -80,6 +81,7 @@ function addInit(command: Command): void {
           hosts: options.host?.map(parseHostEntry),
           siteRanges: options.siteRange,
           siteNames: options.siteName,
+          vcenterAuthoritiesFile: options.vcenterAuthorities === undefined ? undefined : resolve(options.vcenterAuthorities),
           spoolFolder: options.spool === undefined ? undefined : resolve(options.spool),
           spoolBytesMax: options.spoolBytesMax,
           logLevel: options.logLevel,
@@ -105,6 +107,7 @@ interface InitOptions extends Common {
   readonly host?: readonly string[];
   readonly siteRange?: readonly string[];
   readonly siteName?: readonly string[];
+  readonly vcenterAuthorities?: string;
   readonly spool?: string;
   readonly spoolBytesMax?: number;
   readonly controlPort?: number;

@@ -25,6 +25,7 @@ import { createHubClient } from "./hub/hub-client.ts";
 import { startHubLink, type HubLink } from "./hub/hub-link.ts";
 import { createHubOrders } from "./hub/hub-orders.ts";
 import { startOrderRunner } from "./hub/order-runner.ts";
+import { carryOutSiteOrder, readAuthorities } from "./hub/site-orders.ts";
 import { openSiteVault } from "./hub/vault-link.ts";
 import {
   applianceVersion,
@@ -214,8 +215,15 @@ export class Appliance implements AsyncDisposable {
   }
 
   discovery(extraHosts: readonly string[] = []): DiscoveryParts {
-    const { clock, log } = this.#parts;
-    return { vcenters: this.vcenters, credentials: this.credentials, connector: () => this.siteConnector(extraHosts), clock, log };
+    const { clock, log, config } = this.#parts;
+    return {
+      vcenters: this.vcenters,
+      credentials: this.credentials,
+      connector: () => this.siteConnector(extraHosts),
+      authorities: async () => await readAuthorities(config.vcenterAuthoritiesFile),
+      clock,
+      log,
+    };
   }
 
   async discover(signal?: AbortSignal): Promise<void> {
@@ -290,6 +298,7 @@ export class Appliance implements AsyncDisposable {
         install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
         updateAgent: async (order, onStep, signal) => await this.guests.updateAgent(order, onStep, signal),
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
+        changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),
         disconnect: async (machineId) => await this.#ingest?.disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),
       }),
@@ -312,6 +321,12 @@ export class Appliance implements AsyncDisposable {
         onReach: (fault) => this.health.set("hub", fault),
       }),
     );
+  }
+
+  #siteOrderParts(): Parameters<typeof carryOutSiteOrder>[0] {
+    const { vcenters, registry, guests } = this;
+    const pushInventory = async (signal: AbortSignal): Promise<void> => await this.#hubLink?.pushInventory(signal);
+    return { vcenters, registry, guests, discovery: (extraHosts) => this.discovery(extraHosts), pushInventory };
   }
 
   async #startIngest(registration: HubRegistration, connector: Connector): Promise<void> {

@@ -18,9 +18,10 @@ import {
 
 /**
  * Raised by one for each change of this protocol. 1: the first. 2: disks are chosen (setDisks, and with protect), agents are updated
- * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported.
+ * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported. 3: vCenters are added, changed and
+ * removed by order (putVcenter, removeVcenter), and machines that no vCenter shows are added (addMachine).
  */
-export const applianceProtocolVersion = 2;
+export const applianceProtocolVersion = 3;
 
 /** Which of the vault's five private names serves a route; the hub answers 404 for a route under another name. */
 export const applianceRoutes = {
@@ -133,6 +134,9 @@ export const vcenterSummaryShape = z.object({
   lastDiscoveredAt: timestampShape.optional(),
 });
 
+/** The vcenterId of machines that were added by hand and that no vCenter knows. */
+export const byHandId = "by-hand";
+
 const runAsAccountShape = z.object({ accountId: z.string().max(64), name: z.string().max(63), kind: z.enum(["vcenter", "linux"]) });
 
 export const inventoryShape = z.object({
@@ -169,6 +173,13 @@ const orderHead = {
    */
   fencingNumber: countShape.optional(),
 };
+
+/** How a vCenter's certificate is trusted beyond the authorities that the appliance knows. */
+export const vcenterTrustShape = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("authority"), caPem: z.string().max(16_000) }),
+  /** SHA-256 of the certificate, hex with or without colons. */
+  z.object({ kind: z.literal("thumbprint"), sha256: z.string().max(100) }),
+]);
 
 /** Orders from the hub. An order given twice (same orderId) is carried out once and answered with the same result. */
 export const applianceOrderShape = z.discriminatedUnion("kind", [
@@ -212,6 +223,34 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
    * stays. Done when the new agent has spoken, and then agentVersion is its version; a failed one leaves the old agent. Since version 2.
    */
   z.object({ kind: z.literal("updateAgent"), ...orderHead, machineId: machineIdShape, runAsAccountId: z.string().max(64).optional() }),
+  /**
+   * Adds a vCenter, or changes the one of this id. Done when a login has succeeded and the hub has the inventory with it; nothing is kept
+   * otherwise. The credential is on the appliance, and so is the trust in a certificate unless it is given here: that of before for the
+   * same host and port, else the authorities of the appliance. Since version 3.
+   */
+  z.object({
+    kind: z.literal("putVcenter"),
+    ...orderHead,
+    vcenterId: z.string().min(1).max(64),
+    name: z.string().min(1).max(63),
+    host: z.string().min(1).max(253),
+    port: z.number().int().min(1).max(65_535),
+    runAsAccountId: z.string().max(64),
+    trust: vcenterTrustShape.optional(),
+  }),
+  /** The vCenter and the machines that it shows are forgotten. Refused while one of them is protected; unknown is no fault. Since version 3. */
+  z.object({ kind: z.literal("removeVcenter"), ...orderHead, vcenterId: z.string().min(1).max(64) }),
+  /**
+   * A machine that no vCenter shows. With an account it is looked at over SSH; without, only its SSH port is tried, and the agent tells
+   * the rest later. Result: infrastructureId. The same address again is the same machine. Since version 3.
+   */
+  z.object({
+    kind: z.literal("addMachine"),
+    ...orderHead,
+    name: z.string().min(1).max(255),
+    address: z.string().min(1).max(253),
+    runAsAccountId: z.string().max(64).optional(),
+  }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
@@ -225,6 +264,8 @@ export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
     facts: machineFactsShape.optional(),
     /** Of an agent that was updated. */
     agentVersion: z.string().max(40).optional(),
+    /** Of a machine that was added. */
+    infrastructureId: z.string().max(64).optional(),
   }),
   orderResultShape.options[1],
 ]);

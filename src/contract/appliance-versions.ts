@@ -12,7 +12,13 @@ export interface ProtocolOffer {
 }
 
 /** The version from which on an appliance knows an order; those that are not named: from the first. Name every kind that is added. */
-const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = { setDisks: 2, updateAgent: 2 };
+const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = {
+  setDisks: 2,
+  updateAgent: 2,
+  putVcenter: 3,
+  removeVcenter: 3,
+  addMachine: 3,
+};
 
 /** What a hub whose own version is `newest` offers. */
 export function offerOf(newest: number = applianceProtocolVersion): ProtocolOffer {
@@ -32,6 +38,15 @@ export function requireProtocolVersion(version: number, doing: string, offer: Pr
       action: isNewer ? "update the hub; the appliance goes on by itself" : "update the appliance",
     },
   );
+}
+
+/** Of an order that an appliance of this version does not know. */
+export function tooOldFor(kind: ApplianceOrder["kind"], applianceVersion: number): Fault {
+  return new Fault("ProtocolVersionUnsupported", `could not give the order ${kind}: the appliance does not know it`, {
+    evidence: { applianceVersion, order: kind, knownSince: knownSince[kind] ?? 1 },
+    causes: ["the appliance is older than its hub"],
+    action: "update the appliance, then start the operation again",
+  });
 }
 
 /** Whether an appliance of this version knows the order; one that does not must never get it. */

@@ -112,6 +112,38 @@ describe("protection container mappings", () => {
   });
 });
 
+describe("vCenters and machines without one", () => {
+  it("are added, changed and removed by name, with the account that the appliance has", async () => {
+    const vcenters = client.replicationvCenters;
+    const place = [...vault, container[2]] as const;
+    const fabric = await client.replicationFabrics.get(...place);
+    const details = fabric.properties?.customDetails as VMwareDetails; // The site of the rig is one.
+    const runAsAccountId = details.runAsAccounts?.find(({ accountName }) => accountName === "vcenter")?.accountId ?? "";
+    const properties = { friendlyName: "second", ipAddress: "second.site.test", port: "443", runAsAccountId, processServerId: container[2] };
+    const added = await vcenters.beginCreateAndWait(...place, "second", { properties });
+    assert.deepEqual([added.name, added.properties?.friendlyName, added.properties?.discoveryStatus], ["second", "second", "Completed"]);
+    assert.ok(added.properties?.lastHeartbeat instanceof Date);
+    const changed = await vcenters.beginUpdateAndWait(...place, "second", { properties: { friendlyName: "renamed" } });
+    assert.deepEqual([changed.properties?.friendlyName, changed.properties?.ipAddress], ["renamed", "second.site.test"]);
+    const wrong = details.runAsAccounts?.find(({ accountName }) => accountName === "vcenter-wrong")?.accountId ?? "";
+    await assert.rejects(
+      async () => await vcenters.beginUpdateAndWait(...place, "second", { properties: { runAsAccountId: wrong } }),
+      (error: unknown) => error instanceof Error && "code" in error && error.code === "VcenterLoginRefused",
+    );
+    await vcenters.beginDeleteAndWait(...place, "second");
+    assert.ok(!(await collect(vcenters.list(...vault))).some(({ name }) => name === "second"));
+  });
+
+  it("become protectable items by their address", async () => {
+    const containers = client.replicationProtectionContainers;
+    const input = { properties: { friendlyName: "metal", ipAddress: "10.99.0.1", osType: "Linux" } };
+    const answer = await containers.beginDiscoverProtectableItemAndWait(...container, input);
+    assert.equal(answer.name, container[3]);
+    const machines = await collect(client.replicationProtectableItems.listByReplicationProtectionContainers(...container));
+    assert.ok(machines.some(({ properties }) => properties?.friendlyName === "metal"));
+  });
+});
+
 describe("fabrics and providers", () => {
   it("show an appliance as a VMware site that can be looked at anew", async () => {
     const fabric = await client.replicationFabrics.get(...vault, container[2]);

@@ -9,7 +9,7 @@ import { adminRoutes, adminSocketName, type AdminRequest, type AdminResponse, ty
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import type { CheckResult } from "../../connectivity/probe.ts";
 import { parseBody } from "../control/json-https.ts";
-import { addVcenter } from "../discovery/discover.ts";
+import { putVcenter } from "../discovery/discover.ts";
 import { normaliseThumbprint, type VcenterTrust } from "../discovery/vcenter-session.ts";
 import { applianceVersion, parseRegistrationKey } from "../identity/hub-registration.ts";
 import { spoolBytesOf } from "../ingest/spool.ts";
@@ -96,7 +96,7 @@ function createAccountHandlers(appliance: Appliance): Pick<Handlers, "addCredent
     addVcenter: async (request) => {
       const { name, host, port = 443 } = request;
       const credentialId = credentials.find(request.credential).credentialId;
-      const added = await addVcenter(appliance.discovery([host]), { name, host, port, credentialId, trust: trustOf(request) });
+      const added = await putVcenter(appliance.discovery([host]), { name, host, port, credentialId, trust: trustOf(request) });
       const summary = vcenters.summaries().find((each) => each.vcenterId === added.vcenterId);
       if (summary === undefined) throw new Fault("NotFound", "the vCenter was removed in between");
       return summary;

@@ -44,6 +44,8 @@ export const applianceConfigShape = z.strictObject({
   siteRanges: z.array(z.string().max(64)).max(64).default(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]),
   /** Names on this side of the closed network; vCenters that were added are always among them. */
   siteNames: z.array(z.string().max(253)).max(4096).default([]),
+  /** PEM file of the authorities that sign the vCenters' certificates, beside those of the system: then a hub's order needs no thumbprint. */
+  vcenterAuthoritiesFile: z.string().max(4096).optional(),
   /** Where packs wait when the line is slower than the changes; inside the state folder unless told. */
   spoolFolder: z.string().max(4096).optional(),
   /** Most bytes that may wait there. */

@@ -8,18 +8,21 @@ import type { CredentialStore } from "../credentials/credential-store.ts";
 import { readInventory } from "./inventory.ts";
 import { setPower } from "./power.ts";
 import { openVcenterSession, type VcenterSession } from "./vcenter-session.ts";
-import type { Vcenter, VcenterStore } from "./vcenter-store.ts";
+import type { Vcenter, VcenterDraft, VcenterStore } from "./vcenter-store.ts";
 
 export interface DiscoveryParts {
   readonly vcenters: VcenterStore;
   readonly credentials: CredentialStore;
   readonly connector: () => Pick<Connector, "connect">;
+  /** PEM of authorities that are trusted beside the system's. */
+  readonly authorities: () => Promise<string | undefined>;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-/** Adds a vCenter after a login with its credential has succeeded; nothing is kept otherwise. */
-export async function addVcenter(parts: DiscoveryParts, vcenter: Omit<Vcenter, "vcenterId">, signal?: AbortSignal): Promise<Vcenter> {
+/** Adds or changes a vCenter after a login with its credential has succeeded; nothing is kept otherwise. */
+export async function putVcenter(parts: DiscoveryParts, vcenter: VcenterDraft, signal?: AbortSignal): Promise<Vcenter> {
+  parts.vcenters.requireFree(vcenter);
   await using session = await open(parts, vcenter, signal);
   parts.log.info("vCenter answered", { name: vcenter.name, version: session.service.about.fullName });
   return parts.vcenters.put(vcenter);
@@ -29,23 +32,28 @@ export async function addVcenter(parts: DiscoveryParts, vcenter: Omit<Vcenter, "
 export async function discoverAll(parts: DiscoveryParts, signal?: AbortSignal): Promise<{ readonly machineCount: number }> {
   let failed: Fault | undefined;
   for (const vcenter of parts.vcenters.list()) {
-    try {
-      await using session = await open(parts, vcenter, signal);
-      const entries = await readInventory(session, vcenter.vcenterId, signal);
-      parts.vcenters.recordDiscovery(
-        vcenter.vcenterId,
-        entries.map((entry) => entry.machine),
-      );
-      parts.log.info("vCenter discovered", { name: vcenter.name, machineCount: entries.length });
-    } catch (error) {
-      signal?.throwIfAborted();
-      const fault = asFault(error, `discover the vCenter ${vcenter.name}`);
-      parts.vcenters.recordFault(vcenter.vcenterId, fault);
-      failed ??= fault;
-    }
+    const fault = await discoverOne(parts, vcenter, signal);
+    failed ??= fault;
   }
   if (failed !== undefined) throw failed;
   return { machineCount: parts.vcenters.machines().length };
+}
+
+/** Asks one vCenter; how it went is kept either way. Answers what failed. */
+export async function discoverOne(parts: DiscoveryParts, vcenter: Vcenter, signal?: AbortSignal): Promise<Fault | undefined> {
+  try {
+    await using session = await open(parts, vcenter, signal);
+    const entries = await readInventory(session, vcenter.vcenterId, signal);
+    const machines = entries.map((entry) => entry.machine);
+    parts.vcenters.recordDiscovery(vcenter.vcenterId, machines);
+    parts.log.info("vCenter discovered", { name: vcenter.name, machineCount: entries.length });
+    return undefined;
+  } catch (error) {
+    signal?.throwIfAborted();
+    const fault = asFault(error, `discover the vCenter ${vcenter.name}`);
+    parts.vcenters.recordFault(vcenter.vcenterId, fault);
+    return fault;
+  }
 }
 
 /** Powers a machine on or off through the vCenter that shows it, and reads the state back. */
@@ -75,7 +83,7 @@ export async function setMachinePower(
 }
 
 async function open(
-  { credentials, connector }: DiscoveryParts,
+  { credentials, connector, authorities }: DiscoveryParts,
   vcenter: Omit<Vcenter, "vcenterId">,
   signal?: AbortSignal,
 ): Promise<VcenterSession> {
@@ -87,8 +95,10 @@ async function open(
       action: "give a credential of kind vcenter",
     });
   }
+  const authoritiesPem = await authorities();
+  const address = { ...vcenter, ...(authoritiesPem === undefined ? {} : { authoritiesPem }) };
   return await openVcenterSession(
-    { address: vcenter, login: { userName: credential.userName, password: secret.password }, connector: connector() },
+    { address, login: { userName: credential.userName, password: secret.password }, connector: connector() },
     signal,
   );
 }

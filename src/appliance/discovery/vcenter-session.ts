@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import type { Socket } from "node:net";
-import { connect as tlsConnect, type TLSSocket } from "node:tls";
+import { connect as tlsConnect, getCACertificates, type TLSSocket } from "node:tls";
 import { Agent } from "undici";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
@@ -30,6 +30,8 @@ export interface VcenterAddress {
   readonly host: string;
   readonly port: number;
   readonly trust: VcenterTrust;
+  /** Trusted beside the system's authorities, where those are asked. */
+  readonly authoritiesPem?: string;
 }
 
 export interface VcenterLogin {
@@ -153,13 +155,14 @@ async function openTrusted(
   return await startTls(plain, address);
 }
 
-async function startTls(plain: Socket, { host, port, trust }: VcenterAddress): Promise<TLSSocket> {
+async function startTls(plain: Socket, { host, port, trust, authoritiesPem }: VcenterAddress): Promise<TLSSocket> {
   const secure = tlsConnect({
     socket: plain,
     host,
     // A pinned certificate is judged below, before a byte of ours is sent.
     rejectUnauthorized: false,
     ...(trust.kind === "authority" ? { ca: trust.caPem } : {}),
+    ...(trust.kind === "system" && authoritiesPem !== undefined ? { ca: [...getCACertificates("default"), authoritiesPem] } : {}),
     ...(/[a-z]/i.test(host) && !host.includes(":") ? { servername: host } : {}),
     ALPNProtocols: ["http/1.1"],
     timeout: 10_000,

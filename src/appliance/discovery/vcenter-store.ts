@@ -26,17 +26,23 @@ export interface Vcenter {
   readonly trust: VcenterTrust;
 }
 
-/** The vcenterId of machines that were added by hand and that no vCenter knows. */
-export const byHandId = "by-hand";
+export type VcenterDraft = Omit<Vcenter, "vcenterId"> & { readonly vcenterId?: string };
 
 export interface VcenterStore {
-  /** Adds, or replaces the one of the same name (its id stays). */
-  put(vcenter: Omit<Vcenter, "vcenterId">): Vcenter;
+  /**
+   * Adds, or replaces the one of the same id, or without an id the one of the same name (its id stays). Throws StateConflict when another
+   * one has the name, or the host and port.
+   */
+  put(vcenter: VcenterDraft): Vcenter;
+  /** What put would refuse. */
+  requireFree(vcenter: VcenterDraft): void;
+  /** With the machines that it shows. An unknown one is no fault. */
+  remove(vcenterId: string): void;
   list(): readonly Vcenter[];
   summaries(): Inventory["vcenters"];
   machines(): readonly DiscoveredMachine[];
   findMachine(infrastructureId: string): DiscoveredMachine | undefined;
-  /** Replaces what the vCenter showed before. */
+  /** Replaces what the vCenter showed before; nothing when it was removed meanwhile. */
   recordDiscovery(vcenterId: string, machines: readonly DiscoveredMachine[]): void;
   recordFault(vcenterId: string, fault: Fault): void;
   /** A machine that no vCenter knows. */
@@ -62,12 +68,13 @@ export function createVcenterStore(parts: {
       JSON.stringify(machine),
     );
   return {
-    put: ({ name, host, port, credentialId, trust }) => {
-      const present = database.one("SELECT id FROM vcenter WHERE name = ?", name);
-      const vcenterId = present === undefined ? random.uuid() : readText(present, "id");
+    requireFree: (vcenter) => void idOf(database, vcenter),
+    put: (vcenter) => {
+      const { name, host, port, credentialId, trust } = vcenter;
+      const vcenterId = idOf(database, vcenter) ?? random.uuid();
       database.run(
         `INSERT INTO vcenter (id, name, host, port, credential_id, trust, status) VALUES (?, ?, ?, ?, ?, ?, 'connected')
-         ON CONFLICT (id) DO UPDATE SET host = excluded.host, port = excluded.port, credential_id = excluded.credential_id,
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, host = excluded.host, port = excluded.port, credential_id = excluded.credential_id,
            trust = excluded.trust, status = 'connected', fault = NULL`,
         vcenterId,
         name,
@@ -79,6 +86,13 @@ export function createVcenterStore(parts: {
       bell.ring("change");
       return { vcenterId, name, host, port, credentialId, trust };
     },
+    remove: (vcenterId) => {
+      database.transaction(() => {
+        database.run("DELETE FROM discovered WHERE vcenter_id = ?", vcenterId);
+        database.run("DELETE FROM vcenter WHERE id = ?", vcenterId);
+      });
+      bell.ring("change");
+    },
     list: () => database.all("SELECT * FROM vcenter ORDER BY name").map(toVcenter),
     summaries: () => database.all("SELECT * FROM vcenter ORDER BY name").map(toSummary),
     machines: () =>
@@ -89,6 +103,7 @@ export function createVcenterStore(parts: {
     },
     recordDiscovery: (vcenterId, machines) => {
       database.transaction(() => {
+        if (database.one("SELECT 1 AS known FROM vcenter WHERE id = ?", vcenterId) === undefined) return;
         database.run("DELETE FROM discovered WHERE vcenter_id = ?", vcenterId);
         for (const machine of machines) putMachine(machine);
         database.run("UPDATE vcenter SET status = 'connected', fault = NULL, discovered_at_ms = ? WHERE id = ?", clock.nowMs(), vcenterId);
@@ -106,6 +121,29 @@ export function createVcenterStore(parts: {
     waitChange: async (signal) => await bell.wait("change", signal),
     announceChange: () => bell.ring("change"),
   };
+}
+
+/** The id under which the vCenter is kept; undefined for a new one without an id. */
+function idOf(database: StateDatabase, { vcenterId, name, host, port }: VcenterDraft): string | undefined {
+  const named = database.one("SELECT id FROM vcenter WHERE name = ?", name);
+  const id = vcenterId ?? (named === undefined ? undefined : readText(named, "id"));
+  const others = database
+    .all("SELECT * FROM vcenter WHERE name = ? OR (lower(host) = lower(?) AND port = ?)", name, host, port)
+    .map(toVcenter)
+    .filter((each) => each.vcenterId !== id);
+  const [other] = others;
+  if (other === undefined) return id;
+  const isSameName = other.name === name;
+  throw new Fault(
+    "StateConflict",
+    `could not keep the vCenter ${name}: ${isSameName ? "another has this name" : `${host} port ${port} is known`}`,
+    {
+      evidence: { presentId: other.vcenterId, presentName: other.name, presentHost: other.host, presentPort: other.port },
+      causes: ["the vCenter was added before under another name", "the name was given to another vCenter"],
+      action: isSameName ? "give another friendly name, or change the vCenter that has it" : "change or remove the one that is there",
+      retry: "never",
+    },
+  );
 }
 
 /** What the hub is told of this site. */

@@ -69,9 +69,16 @@ function accept(database: StateDatabase, order: ApplianceOrder): "new" | "known"
   return isStale ? "stale" : "new";
 }
 
+/** What orders of several hubs must not undo to each other; undefined for those that change nothing. */
+function subjectOf(order: ApplianceOrder): string | undefined {
+  if ("machineId" in order) return order.machineId;
+  if ("infrastructureId" in order) return order.infrastructureId;
+  return "vcenterId" in order ? `vcenter ${order.vcenterId}` : undefined;
+}
+
 /** Answers the highest number of any order for the machine, this one included. Orders that no job gave have none and are not compared. */
 function raiseFence(database: StateDatabase, order: ApplianceOrder): number {
-  const machine = "machineId" in order ? order.machineId : "infrastructureId" in order ? order.infrastructureId : undefined;
+  const machine = subjectOf(order);
   if (machine === undefined || order.fencingNumber === undefined) return 0;
   const row = database.one(
     `INSERT INTO hub_fence (machine, number) VALUES (?, ?)

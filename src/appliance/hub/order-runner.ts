@@ -12,6 +12,7 @@ import { Bell, type AgentOrders } from "../control/agent-orders.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
 import type { PointLedger } from "../ingest/point-ledger.ts";
 import type { HubOrders } from "./hub-orders.ts";
+import type { SiteOrder } from "./site-orders.ts";
 
 const protectionsAtOnceMax = 4;
 const removeAgentMsMax = 60_000;
@@ -44,6 +45,8 @@ export interface OrderRunnerParts {
   /** Removes the agent over SSH. */
   readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
   readonly disconnect: (machineId: MachineId) => Promise<void>;
+  /** Changes what is looked at. */
+  readonly changeSite: (order: SiteOrder, signal: AbortSignal) => Promise<{ readonly infrastructureId?: string }>;
   /** Removes every recovery point of the machine from the vault. */
   readonly removePoints: (machineId: MachineId) => Promise<void>;
 }
@@ -165,6 +168,10 @@ class Runner implements OrderRunner {
       case "discover":
         await discover(signal);
         return { outcome: "done", orderId };
+      case "putVcenter":
+      case "removeVcenter":
+      case "addMachine":
+        return { outcome: "done", orderId, ...(await this.#parts.changeSite(order, signal)) };
       case "setDisks":
         return await this.#setDisks(order, signal);
       case "updateAgent": {

@@ -4,13 +4,14 @@ import { join } from "node:path";
 import { isIP } from "node:net";
 import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
+import type { Random } from "../../base/random.ts";
 import type { Log } from "../../base/log.ts";
-import type { ApplianceOrder, DiscoveredMachine } from "../../contract/appliance-protocol.ts";
+import { byHandId, type ApplianceOrder, type DiscoveredMachine } from "../../contract/appliance-protocol.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import type { Connector } from "../../connectivity/connector.ts";
 import type { CredentialStore } from "../credentials/credential-store.ts";
-import { byHandId, type VcenterStore } from "../discovery/vcenter-store.ts";
+import type { VcenterStore } from "../discovery/vcenter-store.ts";
 import type { SiteAuthority } from "../identity/site-authority.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
 import { prepareAgentArchive, type AgentFiles } from "./agent-archive.ts";
@@ -39,6 +40,7 @@ export interface GuestsParts {
   readonly appliance: () => { readonly address: string; readonly controlPort: number; readonly dataPort: number };
   readonly discover: (signal: AbortSignal) => Promise<void>;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
@@ -154,6 +156,34 @@ export class Guests implements AsyncDisposable {
       nics: [],
     };
     vcenters.putByHand(machine);
+    return machine;
+  }
+
+  /** By the hub's order. Without an account nothing is known but the address, until the agent speaks. */
+  async addOrdered(order: Extract<ApplianceOrder, { kind: "addMachine" }>, signal: AbortSignal): Promise<DiscoveredMachine> {
+    const { vcenters, random, sshPort } = this.#parts;
+    const { address, name, runAsAccountId } = order;
+    const present = vcenters.machines().find((machine) => machine.addresses.includes(address));
+    if (present !== undefined && present.vcenterId !== byHandId)
+      throw new Fault("StateConflict", `could not add the machine ${name}: a vCenter shows one at ${address}`, {
+        evidence: { address, infrastructureId: present.infrastructureId, vcenterId: present.vcenterId, machine: present.name },
+        action: `protect ${present.name} as the vCenter shows it`,
+        retry: "never",
+      });
+    if (runAsAccountId !== undefined) {
+      const seen = { ...(await this.addByHand(address, runAsAccountId, signal)), name };
+      vcenters.putByHand(seen);
+      return seen;
+    }
+    if (!(await this.#answers(address, signal)))
+      throw new Fault("GuestUnreachable", `could not add the machine ${name}: nothing answers at ${address} port ${sshPort}`, {
+        evidence: { address, port: sshPort },
+      });
+    const machine: DiscoveredMachine = present ?? {
+      ...{ infrastructureId: random.uuid(), vcenterId: byHandId, name, smbiosUuid: "", guestOs: "Linux", powerState: "poweredOn" },
+      ...{ cpuCount: 0, memoryBytes: 0, firmware: "bios", addresses: [address], disks: [], nics: [] },
+    };
+    vcenters.putByHand({ ...machine, name });
     return machine;
   }
 

@@ -91,6 +91,7 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
       appliance: () => ({ address: "127.0.0.1", controlPort: site.controlPort, dataPort: over.dataPort ?? site.dataPort }),
       discover: async () => await Promise.resolve(),
       clock,
+      random: systemRandom,
       log: silentLog,
     });
     return {

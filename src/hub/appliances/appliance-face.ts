@@ -16,7 +16,7 @@ import {
   telemetryShape,
   type PrivateService,
 } from "../../contract/appliance-protocol.ts";
-import { knowsOrder, requireProtocolVersion } from "../../contract/appliance-versions.ts";
+import { knowsOrder, requireProtocolVersion, tooOldFor } from "../../contract/appliance-versions.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import { createHttpFace } from "../api/api-server.ts";
@@ -171,7 +171,7 @@ async function poll(
     throw new Fault("Forbidden", "could not poll: the certificate is another appliance's", {
       evidence: { applianceId: caller.applianceId },
     });
-  await appliances.seen(caller.applianceId);
+  await appliances.seen(caller.applianceId, body.protocolVersion);
   for (const result of body.results) await orders.answer(caller.applianceId, result);
   for (const progress of body.progress) await orders.progress(caller.applianceId, progress);
   const queued = await orders.waitQueued(caller.applianceId, body.waitSeconds * 1000, signal);
@@ -179,13 +179,6 @@ async function poll(
   const known = queued.filter((order) => knowsOrder(body.protocolVersion, order.kind));
   for (const { orderId, kind } of queued)
     if (!known.some((order) => order.orderId === orderId))
-      await orders.answer(caller.applianceId, { orderId, outcome: "failed", fault: toReport(tooOld(kind, body.protocolVersion)) });
+      await orders.answer(caller.applianceId, { orderId, outcome: "failed", fault: toReport(tooOldFor(kind, body.protocolVersion)) });
   return { orders: known };
-}
-
-function tooOld(kind: string, applianceVersion: number): Fault {
-  return new Fault("ProtocolVersionUnsupported", `could not give the order ${kind}: the appliance does not know it`, {
-    evidence: { applianceVersion, order: kind },
-    action: "update the appliance, then start the operation again",
-  });
 }

@@ -1,6 +1,6 @@
 // Appliances in the catalogue: who registered in which vault, by which certificate, and what they last said.
 
-import type { Kysely, Selectable } from "kysely";
+import type { Kysely, Selectable, Updateable } from "kysely";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { z } from "zod";
 import { applianceProgressShape, inventoryShape, telemetryShape, type Inventory } from "../../contract/appliance-protocol.ts";
@@ -18,8 +18,13 @@ export interface Appliance {
   readonly version: string;
   /** SHA-256 of its client certificate, hex. */
   readonly certificateDigest: string;
+  /** Issued by a renewal and not used yet; its first use ends the one before. */
+  readonly nextCertificateDigest: string | undefined;
+  readonly certificateEndsAt: string | undefined;
   readonly registeredAt: string;
   readonly lastSeenAt: string;
+  /** Of its last poll. */
+  readonly protocolVersion: number | undefined;
   readonly telemetry: Telemetry | undefined;
 }
 
@@ -32,7 +37,8 @@ export interface MachineState {
 export interface ApplianceCatalogue {
   /** Stores the appliance and uses its registration key in one transaction. */
   add(
-    appliance: Omit<Appliance, "registeredAt" | "lastSeenAt" | "telemetry"> & {
+    appliance: Pick<Appliance, "applianceId" | "vaultKey" | "name" | "version" | "certificateDigest"> & {
+      readonly certificateEndsAt?: string;
       readonly usingKey: (transaction: Kysely<Tables>) => Promise<void>;
     },
   ): Promise<void>;
@@ -42,7 +48,7 @@ export interface ApplianceCatalogue {
   removeVault(vaultId: string): Promise<void>;
   /** Ends a registration: its certificate is not accepted any more. Its orders, inventory and machines go with it. Repeatable. */
   remove(applianceId: ApplianceId): Promise<void>;
-  seen(applianceId: ApplianceId): Promise<void>;
+  seen(applianceId: ApplianceId, protocolVersion: number): Promise<void>;
   saveTelemetry(applianceId: ApplianceId, telemetry: Telemetry): Promise<void>;
   /** Replaces the appliance's earlier inventory. */
   saveInventory(applianceId: ApplianceId, inventory: Inventory): Promise<void>;
@@ -57,7 +63,7 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
   const now = (): string => toTimestamp(clock.nowMs());
   const change = async (
     applianceId: ApplianceId,
-    values: Partial<Record<"telemetry" | "inventory" | "inventory_at", string>>,
+    values: Updateable<Pick<ApplianceTable, "telemetry" | "version" | "inventory" | "inventory_at" | "protocol_version">>,
   ): Promise<void> => {
     await db
       .updateTable("appliances")
@@ -77,6 +83,7 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
             name: appliance.name,
             version: appliance.version,
             certificate_digest: appliance.certificateDigest,
+            certificate_ends_at: appliance.certificateEndsAt ?? null,
             registered_at: now(),
             last_seen_at: now(),
             telemetry: null,
@@ -95,8 +102,9 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
     },
     removeVault: (vaultId) => removeVault(db, vaultId.toLowerCase()),
     remove: (applianceId) => removeAppliance(db, applianceId),
-    seen: (applianceId) => change(applianceId, {}),
-    saveTelemetry: (applianceId, telemetry) => change(applianceId, { telemetry: JSON.stringify(telemetry) }),
+    seen: (applianceId, protocolVersion) => change(applianceId, { protocol_version: protocolVersion }),
+    saveTelemetry: (applianceId, telemetry) =>
+      change(applianceId, { telemetry: JSON.stringify(telemetry), version: telemetry.applianceVersion }),
     saveInventory: (applianceId, inventory) => change(applianceId, { inventory: JSON.stringify(inventory), inventory_at: now() }),
     inventory: async (applianceId) => {
       const row = await db.selectFrom("appliances").select("inventory").where("appliance_id", "=", applianceId).executeTakeFirst();
@@ -164,6 +172,9 @@ const listed = [
   "name",
   "version",
   "certificate_digest",
+  "next_certificate_digest",
+  "certificate_ends_at",
+  "protocol_version",
   "registered_at",
   "last_seen_at",
   "telemetry",
@@ -176,6 +187,9 @@ function fromRow(row: Pick<Selectable<ApplianceTable>, (typeof listed)[number]>)
     name: row.name,
     version: row.version,
     certificateDigest: row.certificate_digest,
+    nextCertificateDigest: row.next_certificate_digest ?? undefined,
+    certificateEndsAt: row.certificate_ends_at ?? undefined,
+    protocolVersion: row.protocol_version ?? undefined,
     registeredAt: row.registered_at,
     lastSeenAt: row.last_seen_at,
     telemetry: row.telemetry === null ? undefined : telemetryShape.parse(row.telemetry),

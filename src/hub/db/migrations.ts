@@ -171,6 +171,14 @@ const migrations: readonly Migration[] = [
   },
   { number: 15, name: "people, groups and sessions", statements: peopleStatements },
   { number: 16, name: "removals under a condition", statements: [`alter table resources add column removal_until timestamptz`] },
+  {
+    number: 17,
+    name: "certificates and protocol versions of appliances",
+    statements: [
+      `alter table appliances add column next_certificate_digest text, add column certificate_ends_at timestamptz(3),
+        add column protocol_version integer`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -97,6 +97,9 @@ export interface ApplianceTable {
   name: string;
   version: string;
   certificate_digest: string;
+  next_certificate_digest: string | null;
+  certificate_ends_at: Timestamp | null;
+  protocol_version: number | null;
   registered_at: Timestamp;
   last_seen_at: Timestamp;
   telemetry: Json | null;

@@ -2,15 +2,18 @@
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
-import { defineResource, type ResourceType } from "../api/resource-type.ts";
+import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
+import { beginDiscovery, discoverBody } from "./discover-machine.ts";
 import { containerId, containerName, containerType } from "./names.ts";
 import { countItems, refusedAction, sourceOf } from "./site-appliances.ts";
+import type { ReplicationFront } from "./world.ts";
 
-export function containerResource(services: HubServices): ResourceType {
+export function containerResource(front: ReplicationFront): ResourceType {
+  const { services } = front;
   const source = sourceOf(
     services,
     async (vault, appliance) => await show(services, vault, appliance),
@@ -32,11 +35,11 @@ export function containerResource(services: HubServices): ResourceType {
     },
     actions: {
       remove: refusedAction("remove the container", ofFabric, "remove the fabric"),
-      discoverProtectableItem: refusedAction(
-        "add a machine by its address",
-        "machines come from the vCenters of the appliance",
-        "add the machine's vCenter on the appliance, then look anew (POST checkConsistency on the fabric)",
-      ),
+      discoverProtectableItem: defineAction({
+        body: discoverBody,
+        isLong: true,
+        run: async (call, { properties }) => await beginDiscovery(front, call, properties, (await source.get(call)) ?? {}),
+      }),
       switchProtection: refusedAction(
         "switch the direction of replication",
         "machines are moved one way",

@@ -3,7 +3,8 @@
 import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { Fault, fromReport, toReport } from "../../contract/errors.ts";
-import { parseApplianceId, parseOrderId, type OrderId } from "../../contract/ids.ts";
+import { knowsOrder, tooOldFor } from "../../contract/appliance-versions.ts";
+import { parseApplianceId, parseOrderId, type ApplianceId, type OrderId } from "../../contract/ids.ts";
 import type { ApplianceOrder, ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
 import { notify } from "../db/notifications.ts";
 import type { StepContext } from "../jobs/job.ts";
@@ -56,6 +57,12 @@ export async function settleOrder(
     return await waitForResult(services, context, orderId, wish);
   }
   return "never given";
+}
+
+/** Before a job begins: an appliance that is too old to know the order is told to be updated, at once. The order's own way refuses it too. */
+export async function requireKnownOrder(services: HubServices, applianceId: ApplianceId, kind: ApplianceOrder["kind"]): Promise<void> {
+  const { protocolVersion } = (await services.appliances.find(applianceId)) ?? {};
+  if (protocolVersion !== undefined && !knowsOrder(protocolVersion, kind)) throw tooOldFor(kind, protocolVersion);
 }
 
 /** Leaves an order for an appliance that is silent: given when it comes back, also after the job's end; nothing waits for it. */

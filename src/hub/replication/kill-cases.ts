@@ -54,6 +54,11 @@ const planned =
     for (const action of actions) await trial.run("POST", `${planPath}/${action}`, planBodies[action]);
   };
 
+const fabricOf = (trial: TrialSite): string => trial.site.container.replace(/\/replicationProtectionContainers\/.*/, "");
+const vcenterBody = { properties: { friendlyName: "second", ipAddress: "second.site.test", port: "443", runAsAccountId: "vcenter" } };
+const addVcenter = async (trial: TrialSite): Promise<void> =>
+  await trial.run("PUT", `${fabricOf(trial)}/replicationvCenters/second`, vcenterBody);
+
 export const killCases: readonly KillCase[] = [
   {
     ...{ kind: "EnableProtection", name: "protects", ends: "succeeded" },
@@ -195,6 +200,44 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) =>
       await trial.begin("PATCH", trial.item.replace(/replicationFabrics\/.*/, "replicationPolicies/default"), {
         properties: { replicationProviderSettings: { ...details, pointIntervalSeconds: 30 } },
+      }),
+  },
+  {
+    ...{ kind: "DiscoverVCenter", name: "adds", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("PUT", `${fabricOf(trial)}/replicationvCenters/second`, vcenterBody),
+  },
+  {
+    ...{ kind: "DiscoverVCenter", name: "is refused", ends: "failed" },
+    prepare: enable,
+    begin: async (trial) =>
+      await trial.begin("PUT", `${fabricOf(trial)}/replicationvCenters/second`, {
+        properties: { ...vcenterBody.properties, runAsAccountId: "vcenter-wrong" },
+      }),
+  },
+  {
+    ...{ kind: "UpdateVCenter", name: "changes", ends: "succeeded" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await addVcenter(trial);
+    },
+    begin: async (trial) =>
+      await trial.begin("PATCH", `${fabricOf(trial)}/replicationvCenters/second`, { properties: { friendlyName: "renamed" } }),
+  },
+  {
+    ...{ kind: "RemoveVCenter", name: "forgets", ends: "succeeded" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await addVcenter(trial);
+    },
+    begin: async (trial) => await trial.begin("DELETE", `${fabricOf(trial)}/replicationvCenters/second`),
+  },
+  {
+    ...{ kind: "DiscoverProtectableItem", name: "adds", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) =>
+      await trial.begin("POST", `${trial.site.container}/discoverProtectableItem`, {
+        properties: { friendlyName: "metal", ipAddress: "10.10.9.9", osType: "Linux" },
       }),
   },
   {

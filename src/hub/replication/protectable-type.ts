@@ -1,7 +1,7 @@
 // Protectable items: the machines that an appliance's vCenters show.
 
 import { z } from "zod";
-import type { DiscoveredMachine } from "../../contract/appliance-protocol.ts";
+import { byHandId, type DiscoveredMachine } from "../../contract/appliance-protocol.ts";
 import type { ApplianceId } from "../../contract/ids.ts";
 import { passesFilter, type Filter, type FilterFields } from "../api/filter.ts";
 import { defineResource, type ArmCall, type ResourceSource, type ResourceType } from "../api/resource-type.ts";
@@ -91,7 +91,7 @@ async function showProtectable(services: HubServices, container: ResourceId, mac
         ipAddresses: machine.addresses,
         poweredOn: machine.powerState === "poweredOn" ? "On" : "Off",
         vCenterInfrastructureId: infrastructureId,
-        discoveryType: "vCenter",
+        discoveryType: machine.vcenterId === byHandId ? "ByAddress" : "vCenter",
         cpuCount: machine.cpuCount,
         memoryInMB: Math.round(machine.memoryBytes / mebibyte),
         smbiosUuid,

@@ -8,6 +8,7 @@ import { startHealth } from "../health/reconciler.ts";
 import { JobEngine, type JobEngineOptions } from "../jobs/job-engine.ts";
 import type { JobKind } from "../jobs/job.ts";
 import { defineDisableProtection } from "./disable-protection.ts";
+import { defineDiscoverMachine } from "./discover-machine.ts";
 import { defineEnableProtection } from "./enable-protection.ts";
 import { defineExportPoint } from "./export-point.ts";
 import { defineCancelFailover, defineCommitFailover } from "./finish-failover.ts";
@@ -32,6 +33,7 @@ import { siteTypes } from "./site-types.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
 import { defineUnplannedFailover } from "./unplanned-failover.ts";
 import { defineUpdatePolicy } from "./update-policy.ts";
+import { definePutVcenter, defineRemoveVcenter } from "./vcenter-jobs.ts";
 import { replicationLimits, type Replication, type ReplicationFront, type ReplicationLimits, type ReplicationWorld } from "./world.ts";
 
 /** Who composes the hub gives these. `openWorld` gets the configuration's landing section; what it opens is closed by `closeWorld`. */
@@ -126,6 +128,10 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineDisableProtection(world),
     defineExportPoint(world),
     defineUpdatePolicy(world),
+    definePutVcenter(world, "add"),
+    definePutVcenter(world, "change"),
+    defineRemoveVcenter(world),
+    defineDiscoverMachine(world),
     defineRefreshProvider(world),
     defineRepairReplication(world),
     defineUpdateAgent(world),

@@ -13,7 +13,8 @@ import { idOf, isAllZero, zeroId } from "../../../disk/digest.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
 import type { Vault } from "../../../vault/vault.ts";
 import type { Journal } from "./journal.ts";
-import { factsOf, simVcenterId, type MachineProgress, type SimSource } from "./sim-source.ts";
+import { factsOf, type MachineProgress, type SimSource } from "./sim-source.ts";
+import { simAccounts, SimVcenters } from "./sim-vcenters.ts";
 
 /** How a simulated appliance and its hub speak: in one process, or over the real protocol. */
 export interface SimVoice {
@@ -51,6 +52,7 @@ const copySteps = 4;
 export class SimAppliance implements AsyncDisposable {
   readonly #options: SimApplianceOptions;
   readonly #sources = new Map<string, SimSource>();
+  readonly #vcenters: SimVcenters;
   /** Highest fencing number seen, by machine. */
   readonly #fences = new Map<string, number>();
   readonly #stopping = new AbortController();
@@ -68,6 +70,7 @@ export class SimAppliance implements AsyncDisposable {
 
   constructor(options: SimApplianceOptions) {
     this.#options = options;
+    this.#vcenters = new SimVcenters({ ...options, sources: this.#sources });
   }
 
   /** Orders are taken once the hub has the first inventory. */
@@ -127,7 +130,9 @@ export class SimAppliance implements AsyncDisposable {
   }
 
   #refuseStale(order: ApplianceOrder): void {
-    const machine = "machineId" in order ? order.machineId : "infrastructureId" in order ? order.infrastructureId : undefined;
+    const [machine] = ["machineId", "infrastructureId", "vcenterId"].flatMap((key) =>
+      key in order ? [String(Reflect.get(order, key))] : [],
+    );
     if (machine === undefined || order.fencingNumber === undefined) return;
     const highest = this.#fences.get(machine) ?? 0;
     if (order.fencingNumber < highest) throw new Fault("StaleOrder", `the order ${order.kind} is older than one before it`);
@@ -139,6 +144,19 @@ export class SimAppliance implements AsyncDisposable {
       case "discover":
         await this.#tellInventory();
         return {};
+      case "putVcenter":
+        this.#vcenters.put(order);
+        await this.#tellInventory();
+        return {};
+      case "removeVcenter":
+        this.#vcenters.remove(order.vcenterId);
+        await this.#tellInventory();
+        return {};
+      case "addMachine": {
+        const infrastructureId = this.#vcenters.addMachine(order);
+        await this.#tellInventory();
+        return { infrastructureId };
+      }
       case "protect":
         return await this.#protect(order);
       case "setPolicy":
@@ -295,21 +313,8 @@ export class SimAppliance implements AsyncDisposable {
 
   async #tellInventory(): Promise<void> {
     await this.#options.voice.tellInventory({
-      vcenters: [
-        {
-          vcenterId: simVcenterId,
-          name: "vcenter",
-          host: "vcenter.site.test",
-          port: 443,
-          runAsAccountId: "vcenter",
-          status: "connected",
-          lastDiscoveredAt: toTimestamp(this.#options.clock.nowMs()),
-        },
-      ],
-      runAsAccounts: [
-        { accountId: "vcenter", name: "vcenter", kind: "vcenter" },
-        { accountId: "root", name: "root", kind: "linux" },
-      ],
+      vcenters: this.#vcenters.list(),
+      runAsAccounts: [...simAccounts],
       machines: [...this.#sources.values()].map((source) => source.discovered),
     });
   }
