@@ -119,7 +119,13 @@ describe("vCenters and machines without one", () => {
     const fabric = await client.replicationFabrics.get(...place);
     const details = fabric.properties?.customDetails as VMwareDetails; // The site of the rig is one.
     const runAsAccountId = details.runAsAccounts?.find(({ accountName }) => accountName === "vcenter")?.accountId ?? "";
-    const properties = { friendlyName: "second", ipAddress: "second.site.test", port: "443", runAsAccountId, processServerId: container[2] };
+    const properties = {
+      friendlyName: "second",
+      ipAddress: "second.site.test",
+      port: "443",
+      runAsAccountId,
+      processServerId: container[2],
+    };
     const added = await vcenters.beginCreateAndWait(...place, "second", { properties });
     assert.deepEqual([added.name, added.properties?.friendlyName, added.properties?.discoveryStatus], ["second", "second", "Completed"]);
     assert.ok(added.properties?.lastHeartbeat instanceof Date);
@@ -128,7 +134,7 @@ describe("vCenters and machines without one", () => {
     const wrong = details.runAsAccounts?.find(({ accountName }) => accountName === "vcenter-wrong")?.accountId ?? "";
     await assert.rejects(
       async () => await vcenters.beginUpdateAndWait(...place, "second", { properties: { runAsAccountId: wrong } }),
-      (error: unknown) => error instanceof Error && "code" in error && error.code === "VcenterLoginRefused",
+      /VcenterLoginRefused/,
     );
     await vcenters.beginDeleteAndWait(...place, "second");
     assert.ok(!(await collect(vcenters.list(...vault))).some(({ name }) => name === "second"));
@@ -181,17 +187,10 @@ describe("fabrics and providers", () => {
     assert.equal((await providers.beginRefreshProviderAndWait(...one)).name, container[2]);
   });
 
-  it("list vCenters, which are added on the appliance alone", async () => {
+  it("list the vCenters of their appliance", async () => {
     const [vcenter] = await collect(client.replicationvCenters.list(...vault));
     const at = [...vault, container[2], vcenter?.name ?? ""] as const;
     assert.equal((await client.replicationvCenters.get(...at)).properties?.discoveryStatus, "Completed");
-    const wish = { properties: { friendlyName: "new", ipAddress: "192.0.2.9", port: "443", runAsAccountId: "vcenter" } };
-    await assert.rejects(
-      async () => await client.replicationvCenters.beginCreateAndWait(...vault, container[2], "new", wish),
-      isRefused(405),
-    );
-    await assert.rejects(async () => await client.replicationvCenters.beginUpdateAndWait(...at, wish), isRefused(405));
-    await assert.rejects(async () => await client.replicationvCenters.beginDeleteAndWait(...at), isRefused(405));
   });
 
   it("filter machines by their state", async () => {
@@ -199,7 +198,7 @@ describe("fabrics and providers", () => {
       (await collect(client.replicationProtectableItems.listByReplicationProtectionContainers(...container, { filter }))).length;
     assert.deepEqual(
       await Promise.all(["All", "Unprotected", "Protected"].map(async (state) => await count(`state eq '${state}'`))),
-      [2, 2, 0],
+      [3, 3, 0],
     );
     await assert.rejects(async () => await count("colour eq 'red'"), isRefused(400));
   });
