@@ -54,7 +54,7 @@ const nouns: readonly Noun[] = [
   },
   {
     name: "net",
-    summary: "the closed network: plan it from one file, write it for other programs",
+    summary: "the closed network: plan it from one file, prove it, write it for other programs",
     load: async () => (await import("./cli/net.ts")).registerNetCommand,
   },
   {

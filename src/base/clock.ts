@@ -30,6 +30,11 @@ export function fromTimestamp(text: string): number {
   return Date.parse(text);
 }
 
+/** Milliseconds since 1970 of an HTTP date (RFC 9110, section 5.6.7); NaN when it is none. */
+export function fromHttpDate(text: string): number {
+  return /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/.test(text) ? Date.parse(text) : Number.NaN;
+}
+
 /** For libraries that take Date objects. */
 export function toDate(timeMs: number): Date {
   return new Date(timeMs);

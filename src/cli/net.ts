@@ -6,11 +6,13 @@ import { Option, type Command } from "commander";
 import { parse } from "yaml";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import { examplePlan } from "../connectivity/plan/example.ts";
-import { planMatrix, type PlanCell, type PlanFinding, type PlanMatrix } from "../connectivity/plan/matrix.ts";
+import { planMatrix, type PlanCell, type PlanFinding } from "../connectivity/plan/matrix.ts";
 import { parsePlan, planSchema, type PlanDocument, type PlanProfile } from "../connectivity/plan/plan-document.ts";
 import { findFormat, formats, type Format } from "../connectivity/plan/renderings/formats.ts";
 import type { Rendered, RenderedFile } from "../connectivity/plan/renderings/rendering.ts";
 import { Fault } from "../contract/errors.ts";
+import { checkPlan } from "./net-check.ts";
+import { wantRole } from "./net-roles.ts";
 import { formatTable, printAnswer, say } from "./output.ts";
 
 const planBytesMax = 2 ** 20;
@@ -21,7 +23,7 @@ const profiles: readonly PlanProfile[] = ["watari", "azure-public", "azure-usgov
 export function registerNetCommand(program: Command): void {
   const noun = program
     .command("net")
-    .description("the closed network: plan it from one file, write it for other programs")
+    .description("the closed network: plan it from one file, prove it, write it for other programs")
     .addHelpText("after", helpText);
   noun
     .command("init")
@@ -40,6 +42,19 @@ export function registerNetCommand(program: Command): void {
     .option("--role <id>", "only this role: appliance, agent, operator, process-server/NAME")
     .option("--json", "answer with JSON on stdout")
     .action(async (file: string, options: PlanOptions) => await showPlan(file, options));
+  noun
+    .command("check")
+    .argument("<file>", "the plan, in YAML")
+    .description("try every way of one role from this machine, hop by hop; exit code 4 when one fails; changes nothing")
+    .addOption(profileOption())
+    .option("--role <id>", "which role this machine has", "appliance")
+    .option("--ca <file>", "PEM of the authority of the private names; the system's authorities unless given")
+    .option("--json", "answer with JSON on stdout")
+    .action(async (file: string, options: CheckOptions) => {
+      const plan = await readPlan(file, options.profile);
+      const caFile = options.ca === undefined ? {} : { caFile: options.ca };
+      await checkPlan({ plan, roleId: options.role, ...caFile, asJson: options.json === true });
+    });
   noun
     .command("render")
     .argument("<form>", formats.map(({ name }) => name).join(", "))
@@ -60,6 +75,7 @@ export function registerNetCommand(program: Command): void {
 const helpText = `
 Begin:        watari net init > site.yaml
 Look:         watari net plan site.yaml
+Prove:        watari net check site.yaml --role appliance
 Hand out:     watari net render firewall-md site.yaml
 For Azure:    watari net init --profile azure-public
 Forms:
@@ -73,6 +89,11 @@ interface PlanOptions {
   readonly profile?: PlanProfile;
   readonly role?: string;
   readonly json?: boolean;
+}
+
+interface CheckOptions extends PlanOptions {
+  readonly role: string;
+  readonly ca?: string;
 }
 
 interface RenderOptions extends PlanOptions {
@@ -144,15 +165,6 @@ function planText(cells: readonly PlanCell[], findings: readonly PlanFinding[]):
   const errorCount = unique.filter(({ severity }) => severity === "error").length;
   const verdict = errorCount === 0 ? `the plan holds for ${cells.length} ways` : `the plan cannot work: ${errorCount} errors`;
   return [table, "", ...told, ...(told.length > 0 ? [""] : []), verdict].join("\n");
-}
-
-function wantRole(matrix: PlanMatrix, id: string): PlanMatrix["roles"][number] {
-  const role = matrix.roles.find((each) => each.id === id);
-  if (role !== undefined) return role;
-  throw new Fault("InputInvalid", `the plan has no role ${JSON.stringify(id.slice(0, 80))}`, {
-    evidence: { roles: matrix.roles.map((each) => each.id) },
-    action: "take one of these roles",
-  });
 }
 
 async function render(form: string, file: string, options: RenderOptions): Promise<void> {

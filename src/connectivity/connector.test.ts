@@ -143,16 +143,21 @@ test(
 test("Connector refuses TLS with a wrong name, an expired date or a strange authority, and says which certificate it saw", async () => {
   const stranger = await (await createAuthority("stranger")).issue(["private.test"]);
   const cases = [
-    { tls: await authority.issue(["elsewhere.test"]), code: "ERR_TLS_CERT_ALTNAME_INVALID", subject: "elsewhere.test" },
-    { tls: await authority.issue(["private.test"], -1), code: "CERT_HAS_EXPIRED", subject: "private.test" },
-    { tls: stranger, code: "UNABLE_TO_VERIFY_LEAF_SIGNATURE", subject: "private.test" },
+    {
+      tls: await authority.issue(["elsewhere.test"]),
+      fault: "TlsRefused",
+      code: "ERR_TLS_CERT_ALTNAME_INVALID",
+      subject: "elsewhere.test",
+    },
+    { tls: await authority.issue(["private.test"], -1), fault: "TlsRefused", code: "CERT_HAS_EXPIRED", subject: "private.test" },
+    { tls: stranger, fault: "TlsAuthorityUnknown", code: "UNABLE_TO_VERIFY_LEAF_SIGNATURE", subject: "private.test" },
   ];
-  for (const { tls, code, subject } of cases) {
+  for (const { tls, fault, code, subject } of cases) {
     await using site = await startSite((_request, response) => response.end(), tls);
     await using connector = connect(near);
     await assert.rejects(connector.fetch(`https://private.test:${site.port}/`), (error: unknown) => {
-      assert.ok(error instanceof Fault && error.code === "TlsRefused");
-      assert.deepEqual([error.evidence["code"], error.evidence["subject"]], [code, subject]);
+      assert.ok(error instanceof Fault);
+      assert.deepEqual([error.code, error.evidence["code"], error.evidence["subject"]], [fault, code, subject]);
       return true;
     });
   }

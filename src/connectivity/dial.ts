@@ -2,7 +2,7 @@
 
 import { request as httpRequest } from "node:http";
 import { connect as tcpConnect, isIP, type Socket } from "node:net";
-import { connect as tlsConnect, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { checkServerIdentity, connect as tlsConnect, type ConnectionOptions, type TLSSocket } from "node:tls";
 import { Fault } from "../contract/errors.ts";
 import { errorCode } from "./resolve.ts";
 
@@ -129,7 +129,7 @@ export interface TlsOptions extends Pick<ConnectionOptions, "ca" | "cert" | "key
   readonly signal: AbortSignal;
 }
 
-/** TLS over an open socket, which it owns from here on. Throws TlsRefused with the peer's subject, issuer and dates. */
+/** TLS over an open socket, which it owns from here on. Throws TlsRefused or TlsAuthorityUnknown with the peer's subject, issuer and dates. */
 export async function startTls(socket: Socket, options: TlsOptions): Promise<TLSSocket> {
   const { host, port, signal, ...rest } = options;
   const name = isIP(host) === 0 ? { servername: host } : {};
@@ -144,9 +144,24 @@ export async function startTls(socket: Socket, options: TlsOptions): Promise<TLS
     });
   } catch (error) {
     const evidence = { host, port, code: errorCode(error), ...describePeer(secure), timedOut: isTimeout(signal) };
+    const code = isForeignAuthority(secure, host) ? "TlsAuthorityUnknown" : "TlsRefused";
     secure.destroy();
-    throw new Fault("TlsRefused", `could not make a trusted TLS connection to ${host} port ${port}`, { evidence, cause: error });
+    throw new Fault(code, `could not make a trusted TLS connection to ${host} port ${port}`, { evidence, cause: error });
   }
+}
+
+const untrustedIssuer: ReadonlySet<string> = new Set([
+  "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+  "UNABLE_TO_GET_ISSUER_CERT",
+  "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+  "SELF_SIGNED_CERT_IN_CHAIN",
+]);
+
+/** The right name, signed by an authority that is not trusted here: what TLS inspection looks like. */
+function isForeignAuthority(secure: TLSSocket, host: string): boolean {
+  if (!untrustedIssuer.has(String(secure.authorizationError))) return false;
+  const certificate = secure.getPeerCertificate();
+  return certificate?.subject !== undefined && checkServerIdentity(host, certificate) === undefined;
 }
 
 function distrust(secure: TLSSocket): Error {

@@ -1,19 +1,26 @@
-// Proves one way hop by hop, with the same code that a connection uses: decision, DNS, proxy, TCP, TLS, HTTP.
+// Proves one way hop by hop, with the same code that a connection uses: decision, DNS, route, proxy, TCP, TLS, HTTP, clock, packet size.
 
 import { request as httpRequest } from "node:http";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
+import { fromHttpDate } from "../base/clock.ts";
 import { forEachParallel } from "../base/semaphore.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../contract/errors.ts";
 import { describePeer, dialAny, type HostPort } from "./dial.ts";
 import { PathOpener, type Allowed, type PathOptions } from "./path-opener.ts";
-import { errorCode } from "./resolve.ts";
+import { checkAnswers, compareAnswers, errorCode, surveyName } from "./resolve.ts";
+import { lookUpRoute, type Route } from "./route.ts";
 import { normaliseHost } from "./topology.ts";
 
 const probesParallelMax = 8;
 const hopTimeoutMs = 10_000;
+/** More than any usual link's packet, less than any server's limit of headers. */
+const largeHeaderBytes = 6_000;
+const largeRequestMsMax = 5_000;
+/** Tokens and certificates are refused beyond this. */
+const skewMsMax = 5 * 60_000;
 
-const hops = ["decision", "dns", "proxy", "tcp", "tls", "http"] as const;
+const hops = ["decision", "dns", "route", "proxy", "tcp", "tls", "http", "clock", "packets"] as const;
 export type Hop = (typeof hops)[number];
 
 export interface ProbeTarget extends HostPort {
@@ -25,6 +32,8 @@ export interface ProbeTarget extends HostPort {
   readonly upTo: "tcp" | "tls" | "http" | "https";
   /** Path of the HTTP request; "/" unless told. Any answer below 500 passes: it shows that the service speaks. */
   readonly path?: string;
+  /** What a name must be answered with, where that is known. */
+  readonly expectedAddresses?: readonly string[];
 }
 
 /** What one hop said. The list for a target always has the same hops, so that two runs can be compared. */
@@ -68,6 +77,8 @@ class Walk {
   readonly #signal: AbortSignal | undefined;
   readonly #results: CheckResult[] = [];
   #socket: Socket | undefined;
+  #hasAnswered = false;
+  #dateHeader: string | undefined;
 
   constructor(target: ProbeTarget, opener: PathOpener, options: PathOptions, signal: AbortSignal | undefined) {
     this.#target = { ...target, host: normaliseHost(target.host) };
@@ -93,7 +104,8 @@ class Walk {
 
   #wantedHops(): readonly Hop[] {
     const { upTo } = this.#target;
-    return hops.filter((hop) => (hop === "tls" ? upTo === "tls" || upTo === "https" : hop !== "http" || upTo.startsWith("http")));
+    const byHttp: readonly Hop[] = ["http", "clock", "packets"];
+    return hops.filter((hop) => (hop === "tls" ? upTo === "tls" || upTo === "https" : !byHttp.includes(hop) || upTo.startsWith("http")));
   }
 
   async #walk(): Promise<void> {
@@ -105,7 +117,11 @@ class Walk {
     if (decision === undefined || !(await this.#openSocket(decision))) return;
     const wanted = this.#wantedHops();
     if (wanted.includes("tls") && !(await this.#secure(decision))) return;
-    if (wanted.includes("http")) await this.#ask();
+    if (!wanted.includes("http")) return;
+    await this.#ask();
+    // What follows tells of the way, whatever the service answered; only a way that never answered tells nothing.
+    if (this.#dateHeader !== undefined) await this.#compareClocks(this.#dateHeader);
+    if (this.#hasAnswered) await this.#sendLargePackets(decision);
   }
 
   async #openSocket(decision: Allowed): Promise<boolean> {
@@ -119,15 +135,33 @@ class Walk {
       return tunnel !== undefined;
     }
     const resolution = await this.#hop("dns", `resolve ${target.host}`, async (signal) => {
+      const { topology } = this.#options;
+      const answers = await surveyName(topology, decision.host);
+      for (const { server, addresses } of answers) checkAnswers(topology, decision, { name: decision.host, addresses, server });
+      compareAnswers(decision.host, answers, target.expectedAddresses);
       const value = await this.#opener.resolve(decision, signal);
-      return { answer: `${value.addresses.join(" ")} from ${value.server}`, value };
+      const told = answers.map(({ server, addresses, failure }) => `${failure ?? addresses.join(" ")} from ${server}`);
+      return { answer: told.join(", "), value };
     });
     if (resolution === undefined) return false;
+    const [first] = resolution.addresses;
+    if (first !== undefined && !(await this.#lookUpRoute(first))) return false;
     this.#socket = await this.#hop("tcp", `connect to ${resolution.addresses.join(" ")} port ${target.port}`, async (signal) => {
       const value = await dialAny(target, resolution.addresses, signal);
       return { answer: `connected to ${value.remoteAddress}`, value };
     });
     return this.#socket !== undefined;
+  }
+
+  /** false only when there is none; where the kernel cannot be asked, the connection will tell. */
+  async #lookUpRoute(address: string): Promise<boolean> {
+    const unknown = "the program ip is not installed";
+    const passed = await this.#hop("route", `ip route get ${address}`, async () => {
+      const route = await lookUpRoute(address);
+      const answer = route === undefined ? unknown : describeRoute(route);
+      return { answer, value: true };
+    });
+    return passed === true;
   }
 
   async #secure(decision: Allowed): Promise<boolean> {
@@ -147,9 +181,48 @@ class Walk {
     if (socket === undefined) return;
     const path = this.#target.path ?? "/";
     await this.#hop("http", `GET ${path}`, async (signal) => {
-      const status = await askStatus(socket, this.#target, path, signal);
+      const { status, date } = await askStatus(socket, { ...this.#target, path, signal });
+      this.#hasAnswered = true;
+      this.#dateHeader = date;
       if (status < 500) return { answer: `HTTP ${status}`, value: status };
       throw new Fault("PeerFailed", `${this.#target.host} answered with HTTP ${status}`, { evidence: { host: this.#target.host, status } });
+    });
+  }
+
+  async #compareClocks(date: string): Promise<void> {
+    await this.#hop("clock", "compare this machine's clock with the answer's date", async () => {
+      const skewMs = this.#options.clock.nowMs() - fromHttpDate(date);
+      if (Number.isNaN(skewMs)) return await Promise.resolve({ answer: "the service tells no date", value: undefined });
+      const skewSeconds = Math.round(skewMs / 1000);
+      if (Math.abs(skewMs) <= skewMsMax) return { answer: `${Math.abs(skewSeconds)} s apart`, value: undefined };
+      const direction = skewMs > 0 ? "ahead of" : "behind";
+      throw new Fault("ClockSkewed", `this machine's clock is ${Math.abs(skewSeconds)} s ${direction} that of ${this.#target.host}`, {
+        evidence: { host: this.#target.host, skewSeconds, theirs: date },
+      });
+    });
+  }
+
+  /** A request of several packets over a connection of its own: small ones pass a way that loses large ones. */
+  async #sendLargePackets(decision: Allowed): Promise<void> {
+    await this.#hop("packets", `GET with a header of ${largeHeaderBytes} bytes`, async (signal) => {
+      const bounded = AbortSignal.any([signal, AbortSignal.timeout(largeRequestMsMax)]);
+      const target = this.#target;
+      const socket = await this.#opener.open(target, this.#wantedHops().includes("tls") ? "tls" : "plain", signal);
+      const address = socket.remoteAddress;
+      try {
+        const padding = { "x-watari-padding": "0".repeat(largeHeaderBytes) };
+        const { status } = await askStatus(socket, { ...target, path: target.path ?? "/", signal: bounded, headers: padding });
+        const route = address === undefined || decision.kind === "proxy" ? undefined : await lookUpRoute(address);
+        const learnt = route?.mtuBytes === undefined ? "" : `, packets of at most ${route.mtuBytes} bytes`;
+        return { answer: `HTTP ${status}${learnt}`, value: undefined };
+      } catch (cause) {
+        throw new Fault("PacketsLost", `${target.host} answers small requests, and none of ${largeHeaderBytes} bytes`, {
+          evidence: { host: target.host, address: address ?? "", waitedMs: largeRequestMsMax },
+          cause,
+        });
+      } finally {
+        socket.destroy();
+      }
     });
   }
 
@@ -193,19 +266,32 @@ class Walk {
   }
 }
 
-async function askStatus(socket: Socket, target: HostPort, path: string, signal: AbortSignal): Promise<number> {
-  const isStandardPort = target.port === (socket instanceof TLSSocket ? 443 : 80);
-  const host = isStandardPort ? target.host : `${target.host}:${target.port}`;
+function describeRoute({ device, gateway, source, mtuBytes }: Route): string {
+  const from = source === undefined ? "" : ` from ${source}`;
+  const mtu = mtuBytes === undefined ? "" : `, packets of at most ${mtuBytes} bytes`;
+  return `${gateway === undefined ? "on the link" : `by ${gateway}`}, ${device}${from}${mtu}`;
+}
+
+interface Asking extends HostPort {
+  readonly path: string;
+  readonly signal: AbortSignal;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+async function askStatus(socket: Socket, asking: Asking): Promise<{ readonly status: number; readonly date: string | undefined }> {
+  const { path, signal, port } = asking;
+  const isStandardPort = port === (socket instanceof TLSSocket ? 443 : 80);
+  const headers = { ...asking.headers, host: isStandardPort ? asking.host : `${asking.host}:${port}`, connection: "close" };
   return await new Promise((resolve, reject) => {
-    const request = httpRequest({ path, signal, headers: { host, connection: "close" }, createConnection: () => socket });
+    const request = httpRequest({ path, signal, headers, createConnection: () => socket });
     request.once("response", (response) => {
-      response.resume(); // The status is the answer; the body is read away.
+      response.resume(); // Status and date are the answer; the body is read away.
       response.once("error", () => undefined); // The walk may close the socket before the body's end.
-      resolve(response.statusCode ?? 0);
+      resolve({ status: response.statusCode ?? 0, date: response.headers.date });
     });
     request.on("error", (cause) => {
-      const evidence = { host: target.host, port: target.port, code: errorCode(cause) };
-      reject(new Fault("PeerFailed", `${target.host} did not answer an HTTP request`, { evidence, cause }));
+      const evidence = { host: asking.host, port, code: errorCode(cause) };
+      reject(new Fault("PeerFailed", `${asking.host} did not answer an HTTP request`, { evidence, cause }));
     });
     request.end();
   });

@@ -47,6 +47,61 @@ export function createNameResolver({ topology, clock }: { readonly topology: Top
   };
 }
 
+/** What one source says of a name: addresses, or the code of its failure. */
+export interface SourceAnswer {
+  readonly server: string;
+  readonly addresses: readonly string[];
+  readonly failure?: string;
+}
+
+/** Asks every source that could answer: fixed hosts, each server, or the system. For a check that must see a stale one. */
+export async function surveyName(topology: Topology, name: string): Promise<readonly SourceAnswer[]> {
+  if (isIP(name) !== 0) return [{ server: "address literal", addresses: [name] }];
+  const fixed = topology.hosts.filter((entry) => entry.name === name);
+  const told = fixed.map(({ addresses }): SourceAnswer => ({ server: "hosts of the topology", addresses }));
+  const asked =
+    topology.dnsServers.length === 0 && told.length === 0
+      ? [askSystem(name)]
+      : topology.dnsServers.map(async (server) => await askServer(server, name));
+  const answers = await Promise.allSettled(asked);
+  return [
+    ...told,
+    ...answers.map((answer, index): SourceAnswer => {
+      const server = topology.dnsServers[index] ?? "system resolver";
+      if (answer.status === "rejected") return { server, addresses: [], failure: failureCode(answer.reason) };
+      return answer.value === undefined
+        ? { server, addresses: [], failure: "ENODATA" }
+        : { server: answer.value.resolution.server, addresses: answer.value.resolution.addresses };
+    }),
+  ];
+}
+
+function failureCode(error: unknown): string {
+  return error instanceof Fault && error.cause !== undefined ? errorCode(error.cause) : errorCode(error);
+}
+
+/** Pure: throws NameAnswersDiffer when two sources answer with different addresses, or not with those that are expected. */
+export function compareAnswers(name: string, answers: readonly SourceAnswer[], expected: readonly string[] | undefined): void {
+  const spell = (addresses: readonly string[]): string => addresses.toSorted().join(" ");
+  const given = answers.filter(({ addresses }) => addresses.length > 0);
+  const wanted = expected ?? given[0]?.addresses ?? [];
+  const wrong = given.filter(({ addresses }) => spell(addresses) !== spell(wanted));
+  if (wrong.length === 0) return;
+  const first = wrong[0]?.server ?? "";
+  throw new Fault(
+    "NameAnswersDiffer",
+    `could not trust the answers for ${name}: ${expected === undefined ? "they differ" : "they are not the expected ones"}`,
+    {
+      evidence: {
+        name,
+        answers: answers.map(({ server, addresses, failure }) => `${server}: ${failure ?? addresses.join(" ")}`),
+        ...(expected === undefined ? {} : { expected: [...expected] }),
+      },
+      action: `make ${first} answer ${name} with ${wanted.join(" ")}; check with: getent ahosts ${name}`,
+    },
+  );
+}
+
 /** Pure: throws PrivateNamePublic unless every answer of a private name lies in the private ranges. */
 export function checkAnswers(topology: Topology, decision: Decision, resolution: Resolution): void {
   if (decision.kind !== "private") return;

@@ -1,6 +1,7 @@
 // The table of every fault that a person can meet: its status, exit code, retry advice, causes and action.
 
 import { row, type FaultKind } from "./fault-kind.ts";
+import { networkFaultKinds } from "./network-fault-kinds.ts";
 
 /**
  * The table. Exit codes: 2 bad input, 3 refused by state or rights, 4 the network or a peer, 5 data in doubt, 6 this machine.
@@ -120,6 +121,7 @@ export const faultKinds = {
     "check the way to the hub's public names (proxy, DNS), then call again",
   ),
   // Connectivity
+  ...networkFaultKinds,
   NameUnresolved: row(
     502,
     4,

@@ -1,0 +1,75 @@
+// `watari net check`: tries every way of one role of a plan from this machine, hop by hop, and says what mends what fails.
+
+import { readFile } from "node:fs/promises";
+import { systemClock } from "../base/clock.ts";
+import { silentLog } from "../base/log.ts";
+import { planMatrix, topologyOf } from "../connectivity/plan/matrix.ts";
+import type { PlanDocument } from "../connectivity/plan/plan-document.ts";
+import { targetsOf } from "../connectivity/plan/targets.ts";
+import { probeAll, type CheckResult } from "../connectivity/probe.ts";
+import { parseTopology } from "../connectivity/topology.ts";
+import { formatTable, printAnswer, say } from "./output.ts";
+import { wantRole } from "./net-roles.ts";
+
+/** A hop failed: the network or a peer. */
+const exitWithFailures = 4;
+
+export interface CheckWish {
+  readonly plan: PlanDocument;
+  readonly roleId: string;
+  /** PEM of the authority of private names. */
+  readonly caFile?: string;
+  readonly asJson: boolean;
+}
+
+export async function checkPlan({ plan, roleId, caFile, asJson }: CheckWish): Promise<void> {
+  const matrix = planMatrix(plan);
+  const role = wantRole(matrix, roleId);
+  const { targets, untried } = targetsOf(matrix.cells.filter((cell) => cell.role === role));
+  const caPem = caFile === undefined ? {} : { caPem: await readFile(caFile, "utf8") };
+  say(`trying ${targets.length} ways of ${role.id} from this machine`);
+  const startedMs = systemClock.monotonicMs();
+  const checks = await probeAll(targets, { topology: parseTopology(topologyOf(plan, role)), clock: systemClock, log: silentLog, ...caPem });
+  const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
+  const passed = !checks.some(({ verdict }) => verdict === "fail");
+  printAnswer({ asJson }, { role: role.id, passed, tookMs, checks, untried }, () => checksText(checks, untried, tookMs));
+  if (!passed) process.exitCode = exitWithFailures;
+}
+
+/** One row a target; the hop that failed, with its repair, below. */
+function checksText(
+  checks: readonly CheckResult[],
+  untried: readonly { readonly id: string; readonly reason: string }[],
+  tookMs: number,
+): string {
+  const byTarget = [...Map.groupBy(checks, ({ id }) => id.slice(0, id.lastIndexOf("/")))];
+  const rows = byTarget.map(([id, hops]) => {
+    const failed = hops.find(({ verdict }) => verdict === "fail");
+    const last = hops.findLast(({ verdict }) => verdict === "pass");
+    const took = hops.reduce((sum, { latencyMs }) => sum + latencyMs, 0);
+    const shown = failed ?? last;
+    return [
+      failed === undefined ? "✔" : "✖",
+      id,
+      hops[0]?.to ?? "",
+      `${Math.round(took)} ms`,
+      `${shown?.hop ?? ""}: ${shown?.answer ?? ""}`,
+    ];
+  });
+  const failures = checks.filter(({ verdict }) => verdict === "fail");
+  const repairs = [...Map.groupBy(failures, repairOf)].map(([repair, alike]) =>
+    [...alike.map(failureText), `    repair    ${repair}`].join("\n"),
+  );
+  const left = untried.map(({ id, reason }) => `not tried: ${id}: ${reason}`);
+  const verdict = `${byTarget.length - failures.length} of ${byTarget.length} ways hold, ${(tookMs / 1000).toFixed(1)} s`;
+  return [formatTable(["", "TO", "HOST", "TOOK", "LAST HOP"], rows), "", ...repairs, ...left, verdict].join("\n");
+}
+
+function repairOf({ repair, answer }: CheckResult): string {
+  return repair ?? answer;
+}
+
+function failureText({ id, tried, answer, fault }: CheckResult): string {
+  const evidence = Object.entries(fault?.evidence ?? {}).map(([name, value]) => `${name} ${[value].flat().join(", ")}`);
+  return [`✖ ${id}`, `    tried     ${tried}`, `    answer    ${answer}`, ...evidence.map((line) => `    evidence  ${line}`)].join("\n");
+}

@@ -1,0 +1,48 @@
+// The rows of the table of faults that only a check of the network finds.
+
+import { row, type FaultKind } from "./fault-kind.ts";
+
+export const networkFaultKinds = {
+  NameAnswersDiffer: row(
+    502,
+    4,
+    "later",
+    ["a hosts line or a record is stale", "two resolvers have different views", "the private endpoint was made again with another address"],
+    "make every source named in the evidence answer with the expected address, and remove hosts lines that nobody keeps",
+  ),
+  RouteMissing: row(
+    502,
+    4,
+    "later",
+    ["no route leads to the private line", "an interface is down"],
+    "add the route named in the evidence, and one back from the other side",
+  ),
+  TlsAuthorityUnknown: row(
+    502,
+    4,
+    "never",
+    [
+      "something in between opens TLS and signs it anew",
+      "the service's authority was replaced",
+      "the authority's certificate is not installed here",
+    ],
+    "exempt the name from TLS inspection, or trust the issuer in the evidence if it is yours",
+  ),
+  ClockSkewed: row(
+    502,
+    4,
+    "later",
+    ["this machine's clock is not kept", "the time server is not reachable", "the other side's clock is wrong"],
+    "set this machine's clock by a time server, for example with chrony, and compare again",
+  ),
+  PacketsLost: row(
+    502,
+    4,
+    "later",
+    [
+      "the way passes smaller packets than this machine sends, and drops the message that says so",
+      "a tunnel takes its part of each packet",
+    ],
+    "let ICMP \"fragmentation needed\" pass, or clamp TCP's MSS on the line's router, or set net.ipv4.tcp_mtu_probing=1 here",
+  ),
+} satisfies Record<string, FaultKind>;
