@@ -51,13 +51,18 @@ export interface HubStores extends AsyncDisposable {
   readonly subscriptionId: string;
 }
 
-export async function openStores(
-  config: HubConfig,
-  environment: { readonly clock: Clock; readonly random: Random; readonly log: Log },
-): Promise<HubStores> {
+export interface StoreEnvironment {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** What becomes of the private cluster when this program is killed; it lives on unless told. */
+  readonly databaseLives?: "on its own" | "as this program";
+}
+
+export async function openStores(config: HubConfig, environment: StoreEnvironment): Promise<HubStores> {
   const { clock, random, log } = environment;
   await using opening = new AsyncDisposableStack();
-  const address = await openAddress(config, { clock, log }, opening);
+  const address = await openAddress(config, environment, opening);
   const database = opening.use(await openDatabase({ address, log, clock, connectionsMax: config.databaseConnectionsMax }));
   const { db, notifications } = database;
   opening.use(await joinHubs({ db, hubId: random.uuid(), clock, log }));
@@ -89,11 +94,11 @@ export async function openStores(
 
 async function openAddress(
   config: HubConfig,
-  { clock, log }: { readonly clock: Clock; readonly log: Log },
+  { clock, log, databaseLives: lives }: StoreEnvironment,
   opening: AsyncDisposableStack,
 ): Promise<DatabaseAddress> {
   if (config.databaseUrl !== undefined) return await readServerAddress({ ...config, url: config.databaseUrl });
-  const cluster = opening.use(await startPrivateCluster({ stateDir: config.stateDir, log }));
+  const cluster = opening.use(await startPrivateCluster({ stateDir: config.stateDir, log, ...(lives === undefined ? {} : { lives }) }));
   opening.use(keepCluster({ cluster, clock, log }));
   const { socketFolder, user, database } = cluster;
   return { kind: "socket", socketFolder, user, database };

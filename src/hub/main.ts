@@ -2,9 +2,7 @@
 
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
-import type { Random } from "../base/random.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { createSignedReads } from "./api/signed-reads.ts";
 import { BlobFiles } from "./blob/blob-files.ts";
@@ -13,7 +11,7 @@ import { makeTokenKey } from "./auth/tokens.ts";
 import { shareFile } from "./shared-files.ts";
 import { openAppliances } from "./hub-appliances.ts";
 import { openFaces } from "./hub-faces.ts";
-import { openStores, type HubStores } from "./hub-stores.ts";
+import { openStores, type HubStores, type StoreEnvironment } from "./hub-stores.ts";
 import type { HubConfig } from "./hub-config.ts";
 import { bootstrapOperator } from "./auth/operator.ts";
 import { openAuthority, type Authority } from "./pki/authority.ts";
@@ -47,10 +45,7 @@ export interface RunningHub extends AsyncDisposable {
   readonly caPem: string;
 }
 
-export interface HubEnvironment {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
+export interface HubEnvironment extends StoreEnvironment {
   readonly extensions: readonly OpenExtension[];
 }
 

@@ -19,7 +19,7 @@ export interface TestCluster extends AsyncDisposable {
 export async function startTestCluster(): Promise<TestCluster> {
   const stateDir = await mkdtemp(join(tmpdir(), "watari-pg-"));
   await chmod(stateDir, 0o711);
-  const cluster = await startPrivateCluster({ stateDir, log: silentLog });
+  const cluster = await startPrivateCluster({ stateDir, log: silentLog, lives: "as this program" });
   const { socketFolder, user } = cluster;
   return {
     stateDir,

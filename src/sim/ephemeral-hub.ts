@@ -1,8 +1,7 @@
 // A whole hub with temporary state on loopback and a simulated site behind it; on close nothing of it is left.
 
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import { systemClock } from "../base/clock.ts";
@@ -18,6 +17,7 @@ import { startHub, type RunningHub } from "../hub/main.ts";
 import { registerReplication } from "../hub/replication/register.ts";
 import { VaultReaders } from "../hub/vault-readers.ts";
 import { createLandingZone } from "./landing-zone.ts";
+import { makeTemporaryFolder, removeAbandoned } from "./temporary-folder.ts";
 import { openSimulatedSite } from "./simulated-site.ts";
 import { withPace } from "./with-pace.ts";
 
@@ -34,9 +34,9 @@ const pollMs = 100;
 /** Ready for calls on return. What was opened before a failure is closed again. */
 export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralHub> {
   await using opening = new AsyncDisposableStack();
-  const stateDir = await mkdtemp(join(tmpdir(), "watari-hub-"));
+  await removeAbandoned();
+  const stateDir = await makeTemporaryFolder();
   opening.defer(async () => await rm(stateDir, { recursive: true, force: true }));
-  await chmod(stateDir, 0o711); // The database's own account walks through it.
   const cidr = loopbackNetwork(systemRandom);
   const hub = opening.use(await startOwnHub(wish, { stateDir, cidr }));
   const caFile = join(stateDir, "ca.pem");
@@ -88,7 +88,13 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
     },
     limits: { pollMs },
   });
-  return await startHub(config, { clock: systemClock, random: systemRandom, log: wish.log, extensions: [replication] });
+  return await startHub(config, {
+    clock: systemClock,
+    random: systemRandom,
+    log: wish.log,
+    extensions: [replication],
+    databaseLives: "as this program",
+  });
 }
 
 /** A network of this hub's own: 127.<a>.<b>.0/24, apart from 127.0.0.0/16, where people have their services. */

@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { RecoveryServicesClient } from "@azure/arm-recoveryservices";
 import { SiteRecoveryManagementClient } from "@azure/arm-recoveryservices-siterecovery";
 import { tryCommand } from "../../src/base/run-command.ts";
-import { collect } from "./journey/wait-until.ts";
+import { collect, waitUntil } from "./journey/wait-until.ts";
 import { startRig, type Rig } from "./rig.ts";
 
 async function isListening(port: number): Promise<boolean> {
@@ -71,4 +71,20 @@ test("an ephemeral hub stops when the program that holds its stdin is gone", asy
   rig.child.stdin.end();
   assert.deepEqual(await ended, [0, null]);
   await assertNothingLeft(rig);
+});
+
+test("an ephemeral hub that was killed leaves no database running, and the next one removes its files", async () => {
+  const killed = await startRig();
+  const folder = dirname(killed.facts.caFile);
+  assert.ok(killed.child);
+  const ended = once(killed.child, "exit");
+  killed.child.kill("SIGKILL");
+  await ended;
+  await waitUntil("the end of its database", 20, async () => {
+    const { stdout } = await tryCommand("ps", ["-eo", "args"]);
+    return stdout.includes(folder) ? undefined : true;
+  });
+  await using next = await startRig();
+  await assert.rejects(access(folder), { code: "ENOENT" });
+  await access(next.facts.caFile);
 });

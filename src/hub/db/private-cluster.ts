@@ -1,13 +1,15 @@
 // A private PostgreSQL cluster in the hub's state folder: Debian's binaries, a unix socket only, durable, adopted when it still runs.
 
+import { spawn } from "node:child_process";
 import { constants } from "node:fs";
-import { access, chmod, chown, mkdir, readdir, readFile, stat } from "node:fs/promises";
+import { access, chmod, chown, mkdir, open, readdir, readFile, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { dirname, join } from "node:path";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
 import { systemClock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { runCommand, tryCommand, type CommandResult } from "../../base/run-command.ts";
+import { withoutRights } from "../../base/without-rights.ts";
 import { Fault } from "../../contract/errors.ts";
 
 export interface PrivateCluster extends AsyncDisposable {
@@ -28,6 +30,11 @@ export interface PrivateCluster extends AsyncDisposable {
 export interface PrivateClusterOptions {
   readonly stateDir: string;
   readonly log: Log;
+  /**
+   * How long the server lives when this program is killed. "on its own", unless told: until it is adopted or the machine stops.
+   * "as this program": the kernel ends it too, for state that nobody will come back to.
+   */
+  readonly lives?: "on its own" | "as this program";
 }
 
 const binaryRoot = "/usr/lib/postgresql";
@@ -62,7 +69,8 @@ export async function startPrivateCluster(options: PrivateClusterOptions): Promi
   };
   if (!(await exists(join(dataFolder, "watari-ready")))) await initialise({ dataFolder, account, run });
   const wasRunning = await isRunning({ dataFolder, socketFolder, run });
-  const start = async (): Promise<void> => await startServer({ dataFolder, socketFolder, folder, run, log });
+  const how = { dataFolder, socketFolder, folder, run, log, binaries, account, lives: options.lives ?? "on its own" } as const;
+  const start = async (): Promise<void> => await startServer(how);
   if (wasRunning) log.info("database adopted", { dataFolder });
   else await start();
   await ensureDatabase({ socketFolder, run });
@@ -118,7 +126,7 @@ export async function findBinaries(): Promise<string> {
 /** Who runs the server's programs. */
 export async function chooseAccount(): Promise<ServerAccount> {
   const self = userInfo();
-  if (self.uid !== 0) return { name: self.username, uid: self.uid, gid: self.gid, prefix: [] };
+  if (self.uid !== 0) return { name: self.username, uid: self.uid, gid: self.gid, prefix: [...withoutRights, "--"] };
   const passwd = await readFile("/etc/passwd", "utf8");
   const fields = passwd
     .split("\n")
@@ -151,7 +159,7 @@ async function prepareFolders(wanted: {
   readonly account: ServerAccount;
 }): Promise<void> {
   await mkdir(wanted.socketFolder, { recursive: true });
-  if (wanted.account.prefix.length > 0) {
+  if (wanted.account.uid !== process.getuid?.()) {
     await chmod(wanted.stateDir, 0o711);
     for (const path of [wanted.folder, wanted.socketFolder]) await chown(path, wanted.account.uid, wanted.account.gid);
     for (let path = dirname(wanted.stateDir); ; path = dirname(path)) {
@@ -207,15 +215,36 @@ async function isRunning(wanted: { readonly dataFolder: string; readonly socketF
   }
 }
 
-async function startServer(wanted: {
+interface ServerStart {
   readonly dataFolder: string;
   readonly socketFolder: string;
   readonly folder: string;
   readonly run: Run;
   readonly log: Log;
-}): Promise<void> {
-  const { dataFolder, socketFolder, folder, run, log } = wanted;
-  const settings = [
+  readonly binaries: string;
+  readonly account: ServerAccount;
+  readonly lives: "on its own" | "as this program";
+}
+
+async function startServer(wanted: ServerStart): Promise<void> {
+  const { dataFolder, folder, run, log } = wanted;
+  const settings = settingsFor(wanted.socketFolder);
+  const logFile = join(folder, "server.log");
+  const wait = ["-D", dataFolder, "-w", "-t", String(startSecondsMax)];
+  const started =
+    wanted.lives === "on its own"
+      ? await run("pg_ctl", ["start", ...wait, "-l", logFile, "-o", settings.join(" ")])
+      : await startTied({ ...wanted, settings, logFile });
+  if (started.exitCode === 0) {
+    log.info("database started", { dataFolder });
+    return;
+  }
+  const said = await readFile(logFile, "utf8").catch(() => started.stderr); // Without a log file pg_ctl's own words are all there is.
+  throw new Fault("Internal", "could not start the hub's database", { evidence: { logFile, said: said.trim().slice(-2000) } });
+}
+
+function settingsFor(socketFolder: string): readonly string[] {
+  return [
     "listen_addresses=",
     `unix_socket_directories=${socketFolder}`,
     "unix_socket_permissions=0700",
@@ -226,17 +255,38 @@ async function startServer(wanted: {
     "timezone=UTC",
     "log_timezone=UTC",
     "jit=off",
-  ];
-  const logFile = join(folder, "server.log");
-  const serverOptions = settings.map((setting) => `-c ${setting}`).join(" ");
-  const started = await run("pg_ctl", ["start", "-D", dataFolder, "-l", logFile, "-w", "-t", String(startSecondsMax), "-o", serverOptions]);
-  if (started.exitCode === 0) {
-    log.info("database started", { dataFolder });
-    return;
-  }
-  const said = await readFile(logFile, "utf8").catch(() => started.stderr); // Without a log file pg_ctl's own words are all there is.
-  throw new Fault("Internal", "could not start the hub's database", { evidence: { logFile, said: said.trim().slice(-2000) } });
+  ].map((setting) => `-c ${setting}`);
 }
+
+/** A child that gets SIGINT, its word for a fast stop, in the moment in which this program is gone. */
+async function startTied(
+  wanted: ServerStart & { readonly settings: readonly string[]; readonly logFile: string },
+): Promise<{ readonly exitCode: number; readonly stderr: string }> {
+  const { account, binaries, dataFolder, socketFolder, folder, run } = wanted;
+  const settings = wanted.settings.flatMap((setting) => setting.split(" "));
+  const [program = "", ...args] = [...tiedPrefix(account), join(binaries, "postgres"), "-D", dataFolder, ...settings];
+  await using logFile = await open(wanted.logFile, "a", 0o600);
+  await logFile.chown(account.uid, account.gid);
+  const child = spawn(program, args, { cwd: folder, stdio: ["ignore", logFile.fd, logFile.fd], env: serverEnvironment });
+  const endings: string[] = [];
+  child.once("error", (error) => endings.push(error.message));
+  child.once("exit", (code) => endings.push(`ended with ${code}`));
+  child.unref();
+  const endMs = systemClock.monotonicMs() + startSecondsMax * 1000;
+  while (endings.length === 0 && systemClock.monotonicMs() < endMs) {
+    if ((await run("pg_isready", ["-h", socketFolder, "-d", "postgres"])).exitCode === 0) return { exitCode: 0, stderr: "" };
+    await systemClock.sleep(20);
+  }
+  child.kill("SIGKILL");
+  return { exitCode: 1, stderr: endings[0] ?? "it did not answer in time" };
+}
+
+/** setpriv asks the kernel for the signal after it has become the account: a change of account forgets it. */
+function tiedPrefix({ prefix }: ServerAccount): readonly string[] {
+  return prefix.flatMap((word) => (word === "--" ? [...tie, word] : [word]));
+}
+
+const tie = ["--pdeathsig", "INT"];
 
 async function ensureDatabase(wanted: { readonly socketFolder: string; readonly run: Run }): Promise<void> {
   const made = await wanted.run("createdb", ["-h", wanted.socketFolder, "-U", databaseUser, databaseUser]);

@@ -9,6 +9,7 @@ import { Fault } from "../../contract/errors.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, HydrationReport, LandingDisk } from "../target.ts";
+import { withoutRights } from "../../base/without-rights.ts";
 import { startDetached } from "./detached.ts";
 import { blockGraph, emulatorArguments, exportNameOf, qcow2Node, type Accelerator } from "./emulator.ts";
 import { machinePaths, type MachinePaths, type MachineRecord } from "./machine-record.ts";
@@ -119,7 +120,7 @@ export class Machine {
     const efi = await this.#efiFiles();
     const around = { paths: this.paths, accelerator, cards, dependsOnPoint, ...(efi === undefined ? {} : { efi }) };
     const entry = namespacePid === undefined ? [] : ["nsenter", `--net=/proc/${namespacePid}/ns/net`];
-    const [program = "", ...args] = [...entry, "qemu-system-x86_64", ...emulatorArguments(this.record, around)];
+    const [program = "", ...args] = [...entry, ...withoutRights, "qemu-system-x86_64", ...emulatorArguments(this.record, around)];
     const outcome = await startDetached({
       command: [program, ...args],
       logPath: join(this.paths.folder, "emulator.log"),

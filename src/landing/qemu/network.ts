@@ -124,7 +124,7 @@ export function namedNetwork({ record, networks }: Pick<NetworkOptions, "record"
 
 async function plug(tap: string, bridge: string, { paths, record }: NetworkOptions): Promise<void> {
   const present = await tryCommand("ip", ["link", "show", "dev", tap]);
-  if (present.exitCode !== 0) await runCommand("ip", ["tuntap", "add", "dev", tap, "mode", "tap"]);
+  if (present.exitCode !== 0) await runCommand("ip", ["tuntap", "add", "dev", tap, "mode", "tap", "user", ownUser()]);
   const attached = await tryCommand("ip", [
     "link",
     "set",
@@ -172,8 +172,13 @@ function namespaceBatch(taps: readonly string[], subnets: readonly GuestSubnet[]
     `link add ${bridgeName} type bridge`,
     ...[...own].map((address) => `addr add ${address} dev ${bridgeName}`),
     `link set ${bridgeName} up`,
-    ...taps.flatMap((tap) => [`tuntap add dev ${tap} mode tap`, `link set dev ${tap} master ${bridgeName} up`]),
+    ...taps.flatMap((tap) => [`tuntap add dev ${tap} mode tap user ${ownUser()}`, `link set dev ${tap} master ${bridgeName} up`]),
   ].join("\n");
+}
+
+/** The emulator opens the tap with its user's right alone. */
+function ownUser(): string {
+  return String(process.getuid?.() ?? 0);
 }
 
 function dhcpArguments(paths: MachinePaths, subnets: readonly GuestSubnet[]): readonly string[] {
