@@ -1,5 +1,6 @@
 // The table of every fault that a person can meet: its status, exit code, retry advice, causes and action.
 
+import { alertFaultKinds } from "./alert-fault-kinds.ts";
 import { row, type FaultKind } from "./fault-kind.ts";
 import { networkFaultKinds } from "./network-fault-kinds.ts";
 
@@ -489,6 +490,7 @@ export const faultKinds = {
     ["the target lacks memory, disk or a network", "the machine's disks hold nothing that boots"],
     "see the evidence for the target's own words, repair it and call again",
   ),
+  ...alertFaultKinds,
   // Program
   Internal: row(500, 6, "never", ["a fault of this program"], "send the log around this time to the maintainers"),
   RootNeeded: row(403, 6, "never", ["this makes network namespaces and machines, which only root may"], "call again as root"),

@@ -5,6 +5,7 @@ import { BlockList, isIPv4 } from "node:net";
 import { resolve } from "node:path";
 import { parse } from "yaml";
 import { z } from "zod";
+import { alertsConfigShape } from "./alerts/alerts-config.ts";
 import { parseInput } from "./api/arm-errors.ts";
 
 const addressShape = z.ipv4();
@@ -80,6 +81,8 @@ export const hubConfigShape = z
       .prefault({}),
     /** Serves Prometheus' form at http://address:port/metrics, without a sign-in; absent: nowhere. */
     metrics: z.object({ address: addressShape.default("127.0.0.1"), port: z.number().int().min(0).max(65_535) }).optional(),
+    /** Where alerts may be sent; absent: nowhere. */
+    alerts: alertsConfigShape.optional(),
     /** Passed through to the landing. */
     landing: z.unknown().optional(),
   })

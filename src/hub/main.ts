@@ -78,7 +78,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   );
   later.set(privateLink);
   const extensions = [];
-  for (const open of environment.extensions) extensions.push(opening.use(await open(services, { landing: config.landing })));
+  for (const open of environment.extensions) extensions.push(opening.use(await open(services, config)));
   const platform = createPlatform({
     config,
     services,

@@ -3,6 +3,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
+import type { AlertsConfig } from "./alerts/alerts-config.ts";
 import type { ResourceType } from "./api/resource-type.ts";
 import type { SignedReads } from "./api/signed-reads.ts";
 import type { ApplianceCatalogue } from "./db/appliances.ts";
@@ -50,5 +51,11 @@ export interface HubExtension extends AsyncDisposable {
   start(): Promise<void>;
 }
 
-/** `landing` is the configuration's landing section, passed through. */
-export type OpenExtension = (services: HubServices, options: { readonly landing: unknown }) => Promise<HubExtension>;
+/** Of the configuration; `landing` is passed through. */
+export interface ExtensionOptions {
+  readonly landing?: unknown;
+  readonly domain: string;
+  readonly alerts?: AlertsConfig | undefined;
+}
+
+export type OpenExtension = (services: HubServices, options: ExtensionOptions) => Promise<HubExtension>;

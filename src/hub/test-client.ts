@@ -132,6 +132,7 @@ export interface TestHubOptions {
   readonly log?: Log;
   /** As in the configuration. */
   readonly limits?: unknown;
+  readonly alerts?: unknown;
 }
 
 export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
@@ -144,6 +145,7 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     networks: [{ virtualNetwork: "landing", cidr: options.cidr, ...options.dns }],
     databaseUrl: options.databaseUrl,
     limits: options.limits,
+    alerts: options.alerts,
     metrics: options.hasMetrics === true ? { port: 0 } : undefined,
   });
   const environment = { clock: systemClock, random: systemRandom, log: options.log ?? silentLog, extensions: [], ...options.environment };

@@ -14,6 +14,7 @@ import type { EphemeralFacts, EphemeralHub, EphemeralWish } from "../hub/hub-com
 import { SimTarget, SimWorld } from "../landing/sim/sim-target.ts";
 import { parseHubConfig } from "../hub/hub-config.ts";
 import { startHub, type RunningHub } from "../hub/main.ts";
+import { registerAlerts } from "../hub/alerts/register.ts";
 import { registerReplication } from "../hub/replication/register.ts";
 import { VaultReaders } from "../hub/vault-readers.ts";
 import { createLandingZone } from "./landing-zone.ts";
@@ -92,7 +93,7 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
     clock: systemClock,
     random: systemRandom,
     log: wish.log,
-    extensions: [replication],
+    extensions: [replication, registerAlerts()],
     databaseLives: "as this program",
   });
 }

@@ -66,6 +66,8 @@ const siteRecoveryReads = [
     "usages/read",
     "vaultTokens/read",
   ].map((action) => `${vaults}/${action}`),
+  "Watari.Alerts/deliveries/read",
+  "Watari.Alerts/webhooks/read",
 ];
 
 const planVerbs = [
@@ -142,6 +144,8 @@ export const builtinRoles: readonly Role[] = [
       ...deployments,
       "Microsoft.RecoveryServices/locations/allocatedStamp/read",
       "Microsoft.RecoveryServices/locations/allocateStamp/action",
+      "Watari.Alerts/deliveries/*",
+      "Watari.Alerts/webhooks/*",
       ...[
         "certificates/write",
         "dnsSettings/action",

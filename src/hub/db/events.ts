@@ -63,7 +63,7 @@ export interface EventPage {
 }
 
 export interface EventStore {
-  /** Durable on return, or with the commit of `transaction`. Answers whether the occurrence is new. */
+  /** Durable on return, or with the commit of `transaction`, and with it the alerts of who asked for it. Answers whether the occurrence is new. */
   record(event: NewEvent, transaction?: Kysely<Tables>): Promise<boolean>;
   find(vaultKey: string, eventId: string): Promise<HubEvent | undefined>;
   /** Newest first. Looks at no more than a fixed number of events, whatever the wish. */
@@ -100,7 +100,7 @@ export function openEventStore({ db, clock, random, ...given }: Dependencies): E
       await insert(transaction, event, { eventId: random.uuid(), at: event.at ?? toTimestamp(clock.nowMs()) }),
     find: async (vaultKey, eventId) => {
       const found = await sql<EventRow>`select * from events where event_id = ${eventId}::uuid and vault_key = ${vaultKey}`.execute(db);
-      return found.rows[0] === undefined ? undefined : fromRow(found.rows[0]);
+      return found.rows[0] === undefined ? undefined : toEvent(found.rows[0]);
     },
     list: async (vaultKey, page) => await list(db, vaultKey, { ...page, scanMax: limits.scanMax }),
     prune: async (signal) => await prune(db, { limits, nowMs: clock.nowMs(), signal }),
@@ -134,7 +134,7 @@ async function list(
   const seen = sql`select * from events where ${joined(bounds)} order by at desc, event_id desc limit ${scanMax}`;
   const found = await sql<EventRow>`select * from (${seen}) seen where ${joined(conditionsOf(wish))}
     order by at desc, event_id desc limit ${countMax + 1}`.execute(db);
-  const events = found.rows.slice(0, countMax).map(fromRow);
+  const events = found.rows.slice(0, countMax).map(toEvent);
   const last = events.at(-1);
   if (found.rows.length > countMax && last !== undefined) return { events, next: { at: last.at, eventId: last.eventId } };
   const unseen = await sql<{ at: string; event_id: string }>`select at, event_id from events where ${joined(bounds)}
@@ -199,7 +199,8 @@ async function removeAll(
   }
 }
 
-interface EventRow {
+/** A row of the table of events. */
+export interface EventRow {
   event_id: string;
   vault_key: string;
   at: string;
@@ -215,7 +216,7 @@ interface EventRow {
   job: NonNullable<NewEvent["job"]> | null;
 }
 
-function fromRow(row: EventRow): HubEvent {
+export function toEvent(row: EventRow): HubEvent {
   return {
     eventId: row.event_id,
     vaultKey: row.vault_key,

@@ -100,6 +100,19 @@ export function stuckJobs(since: string): Findings {
     where j.ended_at is null and j.state <> 'suspended' and coalesce(j.lease_until, j.created_at) < ${since}::timestamptz`;
 }
 
+/** Messages that have failed more often than a short disturbance explains, and those that were given up within a day. */
+const failedAttempts = 3;
+
+/** Vaults with such messages. */
+export function undeliveredAlerts(): Findings {
+  return sql`select m.vault_key, v.id as entity_id, v.name as entity_name, null::text as fabric_id,
+      'alerts of the vault ' || v.name || ' are not delivered to ' || min(regexp_replace(m.target_id, '^.*/', '')) as message
+    from alert_messages m join resources v on v.key = m.vault_key
+    where (m.state = 'waiting' and m.attempt_count >= ${failedAttempts} and m.outcome is not null)
+      or (m.state = 'dead' and m.ended_at > clock_timestamp() - interval '1 day')
+    group by m.vault_key, v.id, v.name`;
+}
+
 /** Vaults, found wrong by other means. */
 export function namedVaults(vaultIds: readonly string[]): Findings {
   return sql`select v.key as vault_key, v.id as entity_id, v.name as entity_name, null::text as fabric_id,

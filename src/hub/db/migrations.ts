@@ -4,6 +4,7 @@ import { sql, type Kysely } from "kysely";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
+import { alertStatements } from "../alerts/schema.ts";
 import { healthStatements } from "../health/schema.ts";
 import { jobControlStatements, jobStatements } from "../jobs/schema.ts";
 import { peopleStatements } from "./people-schema.ts";
@@ -179,6 +180,7 @@ const migrations: readonly Migration[] = [
         add column protocol_version integer`,
     ],
   },
+  { number: 18, name: "alerts", statements: alertStatements },
 ];
 
 /** What this program knows. */

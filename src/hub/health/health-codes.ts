@@ -63,6 +63,12 @@ export const healthCodes = {
     causes: ["the only hub of the host on which the job must run is down", "every hub has as many jobs as it may run at once"],
     action: "start the hub of that host, or cancel the job",
   },
+  AlertNotDelivered: {
+    ...{ severity: "Warning", category: "Configuration", kind: "ServerHealth", component: "Hub" },
+    summary: "alerts of the vault are not delivered",
+    causes: ["the mail server or a webhook's receiver is down or refuses the message", "no mail server is set up"],
+    action: "see why with watari alert deliveries, correct it, and try it with watari alert test",
+  },
 } as const satisfies Record<string, HealthCode>;
 
 export type HealthErrorCode = keyof typeof healthCodes;

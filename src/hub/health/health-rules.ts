@@ -10,6 +10,7 @@ import {
   silentAgents,
   silentAppliances,
   stuckJobs,
+  undeliveredAlerts,
   unapprovedEndpoints,
   vaultsWithAppliances,
 } from "../db/health-findings.ts";
@@ -72,6 +73,7 @@ export function healthRules(services: Pick<HubServices, "clock" | "vaults">, lim
     },
     { code: "PrivateEndpointUnapproved", find: async () => unapprovedEndpoints() },
     { code: "JobStuck", find: async () => stuckJobs(ago(limits.jobStuckMs)) },
+    { code: "AlertNotDelivered", find: async () => undeliveredAlerts() },
     { code: "StorageRoleMissing", find: async (db) => namedVaults(await vaultsWithoutRole(vaults, db)) },
   ];
 }

@@ -1,5 +1,6 @@
 // Every resource type that this program has, without a running hub: for documents. Definitions only close over what they are given.
 
+import { registerAlerts } from "../alerts/register.ts";
 import type { TypeTable } from "../api/resource-type.ts";
 import { parseHubConfig } from "../hub-config.ts";
 import { createPlatform } from "../hub-platform.ts";
@@ -9,7 +10,7 @@ import { registerReplication } from "../replication/register.ts";
 export async function everyType(): Promise<TypeTable> {
   const domain = "watari.test";
   const open = registerReplication({ openWorld: async () => await Promise.resolve(hollow("world")) });
-  const { types } = await open(hollow("services"), { landing: undefined });
+  const extensions = [await open(hollow("services"), { domain }), await registerAlerts()(hollow("services"), { domain })];
   return createPlatform({
     config: parseHubConfig({ domain, stateDir: "/nonexistent", publicAddresses: ["127.0.0.1"], networks: [] }),
     services: hollow("services"),
@@ -19,7 +20,7 @@ export async function everyType(): Promise<TypeTable> {
     privateLink: () => hollow("privateLink"),
     blobs: hollow("blobs"),
     accountsChanged: () => hollow("accountsChanged"),
-    extraTypes: types,
+    extraTypes: extensions.flatMap(({ types }) => types),
   }).types;
 }
 

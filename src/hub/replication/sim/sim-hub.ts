@@ -91,7 +91,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
     health: { intervalMs: 3_600_000 },
     jobs: options.jobs,
   });
-  const extension = await open(services, { landing: undefined });
+  const extension = await open(services, { domain: "watari.test" });
   await saveParents(services);
   await extension.start();
   const router = createArmRouter({
