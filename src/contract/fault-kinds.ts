@@ -3,6 +3,7 @@
 import { alertFaultKinds } from "./alert-fault-kinds.ts";
 import { row, type FaultKind } from "./fault-kind.ts";
 import { networkFaultKinds } from "./network-fault-kinds.ts";
+import { signInFaultKinds } from "./sign-in-fault-kinds.ts";
 
 /**
  * The table. Exit codes: 2 bad input, 3 refused by state or rights, 4 the network or a peer, 5 data in doubt, 6 this machine.
@@ -491,6 +492,7 @@ export const faultKinds = {
     "see the evidence for the target's own words, repair it and call again",
   ),
   ...alertFaultKinds,
+  ...signInFaultKinds,
   // Program
   Internal: row(500, 6, "never", ["a fault of this program"], "send the log around this time to the maintainers"),
   RootNeeded: row(403, 6, "never", ["this makes network namespaces and machines, which only root may"], "call again as root"),

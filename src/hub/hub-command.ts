@@ -7,6 +7,7 @@ import { systemRandom } from "../base/random.ts";
 import { openServiceNotices, type NoticeEnvironment } from "../base/service-notices.ts";
 import { say } from "../cli/output.ts";
 import { registerAuditCommands } from "./audit/audit-command.ts";
+import { registerAccountCommands } from "./auth/account-command.ts";
 import { registerBackupCommands } from "./backup/backup-command.ts";
 import { registerCollectCommand } from "./collector/collect-command.ts";
 import { extensions } from "./extensions.ts";
@@ -82,6 +83,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
       await runEphemeral(parts, options);
     });
   registerHealthCommand(noun);
+  registerAccountCommands(noun);
   registerBackupCommands(noun);
   registerCollectCommand(noun);
   registerAuditCommands(noun);

@@ -7,6 +7,7 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { alertsConfigShape } from "./alerts/alerts-config.ts";
 import { parseInput } from "./api/arm-errors.ts";
+import { signInConfigShape } from "./auth/sign-in-config.ts";
 
 const addressShape = z.ipv4();
 const nameShape = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/, "letters, digits, dot, dash and underscore");
@@ -77,8 +78,11 @@ export const hubConfigShape = z
         principal: rateShape({ perSecond: 1000, burst: 2000 }),
         address: rateShape({ perSecond: 4000, burst: 8000 }),
         failedSignIns: rateShape({ perSecond: 1, burst: 30 }),
+        signIns: rateShape({ perSecond: 1, burst: 60 }),
       })
       .prefault({}),
+    /** How people sign in: their identity provider, and how long a sign-in lasts. */
+    signIn: signInConfigShape,
     /** Serves Prometheus' form at http://address:port/metrics, without a sign-in; absent: nowhere. */
     metrics: z.object({ address: addressShape.default("127.0.0.1"), port: z.number().int().min(0).max(65_535) }).optional(),
     /** Where alerts may be sent; absent: nowhere. */

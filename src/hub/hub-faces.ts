@@ -2,12 +2,18 @@
 
 import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
+import type { Clock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
 import { createHttpFace, createManagementApi, type AnsweredRequest } from "./api/api-server.ts";
 import { createRateLimit } from "./api/rate-limits.ts";
 import { parseResourceId, subscriptionType } from "./api/resource-id.ts";
 import type { Caller } from "./api/resource-type.ts";
-import { createLoginFace } from "./auth/login-face.ts";
+import type { PeopleParts } from "./auth/admission.ts";
+import { openIdentityProvider } from "./auth/identity-provider.ts";
+import { checkLocalAccount } from "./auth/local-account.ts";
+import { createLoginFace, isForManagement } from "./auth/login-face.ts";
+import { callbackUrl } from "./auth/person-face.ts";
+import { createSignInAudit } from "./auth/sign-in-audit.ts";
 import { openTokens, type Tokens } from "./auth/tokens.ts";
 import { presentResource, type JsonObject, type Resource } from "./db/resources.ts";
 import type { HubConfig } from "./hub-config.ts";
@@ -63,10 +69,9 @@ export async function openFaces(wanted: {
     principal: createRateLimit({ rate: config.limits.principal, clock }),
     address: createRateLimit({ rate: config.limits.address, clock }),
   };
-  const failures = createRateLimit({ rate: config.limits.failedSignIns, clock });
-  const meant = { tenantId, audienceNames, loginUrl, issuer };
-  const login = createLoginFace({ ...meant, failures, principals, credentials, clock, tokens, ...counted("login") });
-  const authenticate = createAuthenticate({ tokens, principals });
+  const parts = await openPeopleParts(wanted, { tokens, loginUrl, audienceNames });
+  const login = createLoginFace({ tenantId, audienceNames, issuer, parts, principals, credentials, clock, tokens, ...counted("login") });
+  const authenticate = createAuthenticate({ tokens, clock, ...stores });
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const management = createManagementApi({
     ...{ router: platform.router, authenticate, subscriptions, limits, signedReads: services.signedReads, ...counted("management") },
@@ -76,6 +81,17 @@ export async function openFaces(wanted: {
   });
   const download = createHttpFace(counted("download"));
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
+  // What a sign-in has to know, and what the identity provider has to; none of it is a secret.
+  download.get("/hub.json", async (_request, reply) => {
+    const managementUrl = toUrl(localName ?? names.management);
+    return await reply.send({
+      managementUrl,
+      loginUrl: loginUrl(),
+      tenantId,
+      subscriptionId: stores.subscriptionId,
+      redirectUri: callbackUrl(parts),
+    });
+  });
   const all = [management, login, download];
   for (const face of all) await face.ready();
   const local = createLocalHandler(tenantId, { management, login, download });
@@ -96,7 +112,25 @@ export async function openFaces(wanted: {
     urls: () => ({ managementUrl: toUrl(localName ?? names.management), loginUrl: loginUrl() }),
     close: async () => {
       await Promise.all(all.map((face) => face.close()));
+      await parts.provider?.[Symbol.asyncDispose]();
     },
+  };
+}
+
+async function openPeopleParts(
+  { config, services, stores }: { readonly config: HubConfig; readonly services: HubServices; readonly stores: HubStores },
+  meant: { readonly tokens: Tokens; readonly loginUrl: () => string; readonly audienceNames: readonly string[] },
+): Promise<PeopleParts> {
+  const { log, random, clock } = services;
+  const { signIn, limits } = config;
+  const { audit, subscriptionId } = stores;
+  return {
+    ...{ ...stores, config: signIn, tokens: meant.tokens, loginUrl: meant.loginUrl, clock, random, log },
+    provider: signIn.provider && (await openIdentityProvider(signIn.provider, { clock })),
+    isForManagement: (scope) => isForManagement(scope, meant.audienceNames),
+    failures: createRateLimit({ rate: limits.failedSignIns, clock }),
+    starts: createRateLimit({ rate: limits.signIns, clock }),
+    audit: createSignInAudit({ audit, subscriptionId, clock, log }),
   };
 }
 
@@ -105,16 +139,27 @@ function documented({ types }: Platform): () => unknown {
   return () => (made ??= makeWholeDocument(types));
 }
 
-function createAuthenticate({ tokens, principals }: { readonly tokens: Tokens; readonly principals: HubStores["principals"] }) {
-  return async (authorization: string | undefined): Promise<Caller> => {
+function createAuthenticate(
+  dependencies: { readonly tokens: Tokens; readonly clock: Clock } & Pick<HubStores, "principals" | "sessions" | "localAccounts">,
+): (authorization: string | undefined) => Promise<Caller> {
+  const { tokens, clock, principals, sessions, localAccounts: accounts } = dependencies;
+  return async (authorization) => {
     const [scheme = "", token = ""] = (authorization ?? "").split(" ");
     if (scheme.toLowerCase() !== "bearer" || token === "")
       throw new Fault("Unauthorized", "could not accept the call: it has no access token");
-    const { principalId, name } = tokens.check(token);
-    // A token outlives its principal by up to an hour; the principal is what counts.
-    if ((await principals.find(principalId)) === undefined)
+    const { principalId, name, sessionId } = tokens.check(token);
+    // A token outlives its principal by up to an hour; what counts is the principal, and of a person the session.
+    if (sessionId === undefined) {
+      if ((await principals.find(principalId)) !== undefined) return { principalId, name, groupIds: [] };
       throw new Fault("Unauthorized", "could not accept the call: its caller was removed");
-    return { principalId, name, groupIds: [] };
+    }
+    const session = await sessions.find(sessionId);
+    const isUsable =
+      session?.principalId === principalId &&
+      (session.principalKind === "person" || (await checkLocalAccount({ accounts, sessions, clock })));
+    if (session === undefined || !isUsable)
+      throw new Fault("Unauthorized", "could not accept the call: its session has ended", { action: "sign in again: watari login" });
+    return { principalId, name: session.name, groupIds: session.groupIds };
   };
 }
 
@@ -125,7 +170,7 @@ function createLocalHandler(
 ): HttpHandler {
   return (request, response) => {
     const [, first = ""] = (request.url ?? "").split("?", 1)[0]?.toLowerCase().split("/") ?? [];
-    const face = first === tenantId ? login : first === "ca.pem" ? download : management;
+    const face = first === tenantId || first === "device" ? login : first === "ca.pem" || first === "hub.json" ? download : management;
     face.routing(request, response);
   };
 }

@@ -12,6 +12,7 @@ import { openDatabase, type Database, type DatabaseAddress } from "./db/database
 import { openEventStore, type EventStore } from "./db/events.ts";
 import { openGroups, type Groups } from "./db/groups.ts";
 import { joinHubs } from "./db/hub-registry.ts";
+import { openLocalAccounts, type LocalAccounts } from "./db/local-account.ts";
 import { openOperationStore, type OperationStore } from "./db/operations.ts";
 import { openOrderQueue, type OrderQueue } from "./db/orders.ts";
 import { openPeople, type People } from "./db/people.ts";
@@ -26,6 +27,7 @@ import { openSealer } from "./db/master-key-check.ts";
 import { openSecretStore, type SecretStore } from "./db/secrets.ts";
 import { readServerAddress } from "./db/server-address.ts";
 import { openSessions, type Sessions } from "./db/sessions.ts";
+import { openSignIns, type SignIns } from "./db/sign-ins.ts";
 import { settingOf } from "./db/settings.ts";
 import type { HubConfig } from "./hub-config.ts";
 
@@ -40,6 +42,8 @@ export interface HubStores extends AsyncDisposable {
   readonly people: People;
   readonly groups: Groups;
   readonly sessions: Sessions;
+  readonly signIns: SignIns;
+  readonly localAccounts: LocalAccounts;
   readonly assignments: RoleAssignments;
   readonly addresses: PrivateAddresses;
   readonly registrationKeys: RegistrationKeys;
@@ -67,6 +71,7 @@ export async function openStores(config: HubConfig, environment: StoreEnvironmen
   const { db, notifications } = database;
   opening.use(await joinHubs({ db, hubId: random.uuid(), clock, log }));
   const sealer = await openSealer({ db, path: join(config.stateDir, "master.key"), random });
+  const subscriptionId = await settingOf(db, "subscriptionId", () => random.uuid());
   const stores = {
     database,
     resources: openResourceStore({ db, clock, random }),
@@ -78,6 +83,8 @@ export async function openStores(config: HubConfig, environment: StoreEnvironmen
     people: openPeople({ db, clock, random }),
     groups: openGroups({ db, clock }),
     sessions: openSessions({ db, clock, random, sealer }),
+    signIns: openSignIns({ db, clock, random, sealer }),
+    localAccounts: openLocalAccounts({ db, clock, random, subscriptionId }),
     assignments: openRoleAssignments({ db }),
     addresses: openPrivateAddresses({ db }),
     registrationKeys: openRegistrationKeys({ db, clock, sealer }),
@@ -86,7 +93,7 @@ export async function openStores(config: HubConfig, environment: StoreEnvironmen
     points: openPointCatalogue({ db }),
     events: openEventStore({ db, clock, random }),
     tenantId: await settingOf(db, "tenantId", () => random.uuid()),
-    subscriptionId: await settingOf(db, "subscriptionId", () => random.uuid()),
+    subscriptionId,
   };
   const closing = opening.move();
   return { ...stores, [Symbol.asyncDispose]: () => closing.disposeAsync() };

@@ -133,6 +133,7 @@ export interface TestHubOptions {
   /** As in the configuration. */
   readonly limits?: unknown;
   readonly alerts?: unknown;
+  readonly signIn?: unknown;
 }
 
 export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
@@ -146,6 +147,7 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     databaseUrl: options.databaseUrl,
     limits: options.limits,
     alerts: options.alerts,
+    signIn: options.signIn,
     metrics: options.hasMetrics === true ? { port: 0 } : undefined,
   });
   const environment = { clock: systemClock, random: systemRandom, log: options.log ?? silentLog, extensions: [], ...options.environment };

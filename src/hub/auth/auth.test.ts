@@ -28,7 +28,7 @@ test("a token is accepted whole, by its own hub, for its own audience, in its ho
       random: systemRandom,
     };
     const tokens = await openTokens(facts);
-    const subject = { principalId: systemRandom.uuid(), clientId: systemRandom.uuid(), name: "operator" };
+    const subject = { principalId: systemRandom.uuid(), clientId: systemRandom.uuid(), name: "operator", sessionId: undefined };
     const { token } = tokens.issue(subject);
     assert.deepEqual(tokens.check(token), subject);
     assert.deepEqual((await openTokens(facts)).check(token), subject, "the key outlives the program");

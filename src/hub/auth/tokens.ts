@@ -12,17 +12,31 @@ export interface TokenSubject {
   readonly principalId: string;
   readonly clientId: string;
   readonly name: string;
+  /** Of a person: the session that the token belongs to. Programs have none. */
+  readonly sessionId: string | undefined;
+}
+
+export interface IdTokenSubject {
+  readonly principalId: string;
+  readonly clientId: string;
+  readonly name: string;
+  readonly userName: string;
+  readonly nonce: string | undefined;
 }
 
 export interface Tokens {
   issue(subject: TokenSubject): { readonly token: string; readonly expiresInSeconds: number };
+  /** Tells a client who signed in (OpenID Connect Core, 2). The hub itself never takes it. */
+  issueIdToken(person: IdTokenSubject): string;
   /** Fault Unauthorized unless the token is whole, of this issuer and audience, and in its time. */
   check(token: string): TokenSubject;
   /** The public key as a JSON Web Key Set. */
   readonly keySet: { readonly keys: readonly Readonly<Record<string, unknown>>[] };
 }
 
-const lifeSeconds = 3600;
+const programSeconds = 3600;
+/** Short: a person's session has a refresh token. */
+const personSeconds = 900;
 const clockSkewSeconds = 60;
 const tokenCharactersMax = 4096;
 
@@ -33,6 +47,7 @@ const claimsShape = z.object({
   oid: z.uuid(),
   appid: z.uuid(),
   app_displayname: z.string(),
+  sid: z.uuid().optional(),
   iat: z.number(),
   nbf: z.number(),
   exp: z.number(),
@@ -52,10 +67,16 @@ export async function openTokens(options: {
   const { x, y } = publicKey.export({ format: "jwk" });
   const kid = createHash("sha256").update(`${x}.${y}`).digest("base64url").slice(0, 22);
   const nowSeconds = (): number => Math.floor(clock.nowMs() / 1000);
+  const signed = (claims: object): string => {
+    const text = `${encode({ alg: "ES256", typ: "JWT", kid })}.${encode(claims)}`;
+    const signature = sign("sha256", Buffer.from(text), { key: privateKey, dsaEncoding: "ieee-p1363" });
+    return `${text}.${signature.toString("base64url")}`;
+  };
   return {
     keySet: { keys: [{ kty: "EC", crv: "P-256", use: "sig", alg: "ES256", kid, x, y }] },
     issue: (subject) => {
       const now = nowSeconds();
+      const lifeSeconds = subject.sessionId === undefined ? programSeconds : personSeconds;
       const claims = {
         iss: issuer,
         aud: audience,
@@ -63,6 +84,7 @@ export async function openTokens(options: {
         oid: subject.principalId,
         appid: subject.clientId,
         app_displayname: subject.name,
+        ...(subject.sessionId === undefined ? { idtyp: "app" } : { idtyp: "user", sid: subject.sessionId, name: subject.name }),
         tid: tenantId,
         iat: now,
         nbf: now,
@@ -70,9 +92,13 @@ export async function openTokens(options: {
         uti: random.uuid(),
         ver: "1.0",
       };
-      const signed = `${encode({ alg: "ES256", typ: "JWT", kid })}.${encode(claims)}`;
-      const signature = sign("sha256", Buffer.from(signed), { key: privateKey, dsaEncoding: "ieee-p1363" });
-      return { token: `${signed}.${signature.toString("base64url")}`, expiresInSeconds: lifeSeconds };
+      return { token: signed(claims), expiresInSeconds: lifeSeconds };
+    },
+    issueIdToken: ({ principalId, clientId, name, userName, nonce }) => {
+      const now = nowSeconds();
+      const who = { sub: principalId, oid: principalId, tid: tenantId, name, preferred_username: userName };
+      const times = { iat: now, nbf: now, exp: now + personSeconds };
+      return signed({ iss: issuer, aud: clientId, ...who, ...times, ...(nonce === undefined ? {} : { nonce }), ver: "2.0" });
     },
     check: (token) => {
       const [header, body, signature, ...rest] = token.slice(0, tokenCharactersMax + 1).split(".");
@@ -90,7 +116,8 @@ export async function openTokens(options: {
       const now = nowSeconds();
       if (claims.data.exp < now - clockSkewSeconds) throw refuse("it has expired");
       if (claims.data.nbf > now + clockSkewSeconds) throw refuse("it is not valid yet");
-      return { principalId: claims.data.oid, clientId: claims.data.appid, name: claims.data.app_displayname };
+      const { oid: principalId, appid: clientId, app_displayname: name, sid: sessionId } = claims.data;
+      return { principalId, clientId, name, sessionId };
     },
   };
 }

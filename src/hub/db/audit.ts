@@ -41,6 +41,8 @@ export interface AuditTrail {
   begin(subject: AuditSubject): Promise<{ end(end: AuditEnd): Promise<void> }>;
   /** A refused write: one row, durable on return. */
   deny(subject: AuditSubject): Promise<void>;
+  /** What happened at once, as a sign-in: one row, durable on return. */
+  note(subject: AuditSubject, outcome: string): Promise<void>;
 }
 
 export interface AuditOptions {
@@ -99,6 +101,7 @@ export function openAuditTrail(options: AuditOptions): AuditTrail & AsyncDisposa
         },
       };
     },
+    note: async (subject, outcome) => await writer.append({ ...subjectOf("note", random.uuid(), subject), outcome }),
     deny: async (subject) => await writer.append({ ...subjectOf("denied", random.uuid(), subject), outcome: "denied" }),
     [Symbol.asyncDispose]: async () => await writer.close(),
   };

@@ -79,7 +79,7 @@ interface RefreshTokenTable {
   used_at: Timestamp | null;
 }
 
-interface SignInTable {
+export interface SignInTable {
   sign_in_id: string;
   kind: "browser" | "device";
   client_id: string;

@@ -162,7 +162,7 @@ function openToken(sealer: Sealer, sessionId: string, sealed: Uint8Array | null)
 }
 
 /** Of codes and tokens only this is kept. They are 256 random bits, so a plain digest cannot be searched. */
-function digestOf(secret: string): string {
+export function digestOf(secret: string): string {
   return createHash("sha256").update(secret, "utf8").digest("hex");
 }
 
