@@ -81,17 +81,7 @@ export async function openFaces(wanted: {
   });
   const download = createHttpFace(counted("download"));
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
-  // What a sign-in has to know, and what the identity provider has to; none of it is a secret.
-  download.get("/hub.json", async (_request, reply) => {
-    const managementUrl = toUrl(localName ?? names.management);
-    return await reply.send({
-      managementUrl,
-      loginUrl: loginUrl(),
-      tenantId,
-      subscriptionId: stores.subscriptionId,
-      redirectUri: callbackUrl(parts),
-    });
-  });
+  download.get("/hub.json", async (_request, reply) => await reply.send(publicFacts(stores, parts, toUrl(localName ?? names.management))));
   const all = [management, login, download];
   for (const face of all) await face.ready();
   const local = createLocalHandler(tenantId, { management, login, download });
@@ -132,6 +122,12 @@ async function openPeopleParts(
     starts: createRateLimit({ rate: limits.signIns, clock }),
     audit: createSignInAudit({ audit, subscriptionId, clock, log }),
   };
+}
+
+/** What a sign-in has to know, and what the identity provider has to; none of it is a secret. */
+function publicFacts({ subscriptionId }: HubStores, parts: PeopleParts, managementUrl: string): Readonly<Record<string, string>> {
+  const { tenantId, loginUrl } = parts;
+  return { managementUrl, loginUrl: loginUrl(), tenantId, subscriptionId, redirectUri: callbackUrl(parts) };
 }
 
 function documented({ types }: Platform): () => unknown {

@@ -204,7 +204,10 @@ test("a caller without a role is refused, told which role suffices, and audited"
   const entries = rows.map((row) =>
     z.object({ kind: z.string(), action: z.string(), principalName: z.string() }).parse(JSON.parse(row.entry)),
   );
-  assert.deepEqual(entries, [{ kind: "denied", action: "Microsoft.RecoveryServices/vaults/delete", principalName: "guest" }]);
+  assert.deepEqual(entries, [
+    { kind: "note", action: "Watari.Identity/servicePrincipals/signIn/action", principalName: "guest" },
+    { kind: "denied", action: "Microsoft.RecoveryServices/vaults/delete", principalName: "guest" },
+  ]);
   const reader = {
     principalId,
     roleDefinitionId: "/providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7",
