@@ -12,6 +12,7 @@ import { after, before, describe, test } from "node:test";
 import { systemClock, toTimestamp } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
+import type { ApplianceOrder } from "../contract/appliance-protocol.ts";
 import { pollResponseShape } from "../contract/agent-control.ts";
 import { Fault } from "../contract/errors.ts";
 import { parseDiskId, parseOrderId } from "../contract/ids.ts";
@@ -260,6 +261,47 @@ describe("the appliance", () => {
     const bytes = new Uint8Array(content.length);
     await replica.read(0, bytes);
     assert.deepEqual(bytes, changed);
+  });
+});
+
+describe("the appliance's certificate", () => {
+  let hub: FakeHub;
+  before(async () => {
+    hub = await startFakeHub();
+  });
+  after(async () => await hub[Symbol.asyncDispose]());
+  const renewal = (): ApplianceOrder => ({ kind: "renewCertificate", orderId: parseOrderId(randomUUID()) });
+
+  for (const [moment, isStruckAt] of [
+    ["while the hub signs", (route: string): boolean => route === "certificate"],
+    ["at the first use of the new one", (_route: string, isFirstUse: boolean): boolean => isFirstUse],
+  ] as const)
+    test(`is renewed by order, and a kill ${moment} leaves one that works`, async () => {
+      await using appliance = await startAppliance(hub);
+      await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
+      let restarted: Promise<void> | undefined;
+      hub.onCall = async (route, isFirstUse) => {
+        if (restarted !== undefined || !isStruckAt(route, isFirstUse)) return;
+        restarted = appliance.kill().then(async () => await appliance.restart());
+        await appliance.kill();
+      };
+      const result = await hub.give(renewal());
+      assert.ok(restarted !== undefined, "it was struck");
+      await restarted;
+      assert.equal(result.outcome, "done");
+      await until("the hub is reached", async () => (await callAppliance(appliance.folder, "status", {})).isHubReached);
+      assert.equal((await hub.give(renewal())).outcome, "done");
+      hub.onCall = async () => undefined;
+    });
+
+  test("that the hub does not know any more gives way to the one before", async () => {
+    await using appliance = await startAppliance(hub);
+    await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
+    hub.keepsOffers = false;
+    const refused = await hub.give(renewal());
+    assert.ok(refused.outcome === "failed" && refused.fault.id === "Forbidden");
+    hub.keepsOffers = true;
+    assert.equal((await hub.give(renewal())).outcome, "done");
   });
 });
 

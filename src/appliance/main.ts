@@ -21,7 +21,6 @@ import { createCredentialStore, type CredentialStore } from "./credentials/crede
 import { discoverAll, setMachinePower, type DiscoveryParts } from "./discovery/discover.ts";
 import { createVcenterStore, inventoryOf, type VcenterStore } from "./discovery/vcenter-store.ts";
 import { Health } from "./health.ts";
-import { createHubClient } from "./hub/hub-client.ts";
 import { startHubLink, type HubLink } from "./hub/hub-link.ts";
 import { createHubOrders } from "./hub/hub-orders.ts";
 import { startOrderRunner } from "./hub/order-runner.ts";
@@ -37,6 +36,7 @@ import {
   writeGrant,
   type HubRegistration,
 } from "./identity/hub-registration.ts";
+import { HubIdentity } from "./identity/hub-identity.ts";
 import { openSiteAuthority, type IssuedIdentity, type SiteAuthority } from "./identity/site-authority.ts";
 import { startIngestListener, type IngestListener } from "./ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
@@ -263,16 +263,17 @@ export class Appliance implements AsyncDisposable {
 
   async #startReplication(registration: HubRegistration): Promise<void> {
     const { clock, log, config } = this.#parts;
-    const connector = this.#stack.use(
-      createConnector({
-        topology: topologyOf(registration.key, { config, siteNames: [] }),
-        clock,
-        log,
-        caPem: registration.hubCaPem,
-        clientCertificate: { certPem: registration.certPem, keyPem: registration.privateKeyPem },
+    const way = { topology: topologyOf(registration.key, { config, siteNames: [] }), clock, log, caPem: registration.hubCaPem };
+    const identity = this.#stack.use(
+      new HubIdentity({
+        ...{ registration, facts: this.#parts.facts, hubPort: config.hubPort, clock, log },
+        connect: (clientCertificate) => createConnector({ ...way, clientCertificate }),
+        onGrant: (grant) => writeGrant(this.#parts.facts, grant),
       }),
     );
-    this.#startHub(registration, connector);
+    this.#startHub(registration, identity);
+    // Storage takes the grant's signature, not the certificate.
+    const connector = this.#stack.use(createConnector(way));
     // The storage account may be out of reach at the moment; agents are taken in as soon as it answers.
     const ingest = this.#startIngest(registration, connector);
     this.#stack.defer(async () => {
@@ -281,8 +282,8 @@ export class Appliance implements AsyncDisposable {
     });
   }
 
-  #startHub(registration: HubRegistration, connector: Connector): void {
-    const { clock, log, config, database } = this.#parts;
+  #startHub(registration: HubRegistration, identity: HubIdentity): void {
+    const { clock, log, database } = this.#parts;
     const hubOrders = createHubOrders(database);
     const runner = this.#stack.use(
       startOrderRunner({
@@ -298,6 +299,7 @@ export class Appliance implements AsyncDisposable {
         install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
         updateAgent: async (order, onStep, signal) => await this.guests.updateAgent(order, onStep, signal),
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
+        renewCertificate: async (signal) => await identity.renew(signal),
         changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),
         disconnect: async (machineId) => await this.#ingest?.disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),
@@ -306,7 +308,7 @@ export class Appliance implements AsyncDisposable {
     this.#hubLink = this.#stack.use(
       startHubLink({
         applianceId: registration.applianceId,
-        hub: createHubClient({ services: registration.key.services, port: config.hubPort, dispatcher: connector.dispatcher }),
+        hub: identity.client,
         hubOrders,
         runner,
         ledger: this.ledger,
@@ -318,6 +320,7 @@ export class Appliance implements AsyncDisposable {
         telemetry: async () => await this.#telemetry(),
         grant: () => this.#grant(),
         onGrant: (grant) => writeGrant(this.#parts.facts, grant),
+        renewWhenDue: async (signal) => await identity.renewWhenDue(signal),
         onReach: (fault) => this.health.set("hub", fault),
       }),
     );

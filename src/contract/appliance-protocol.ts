@@ -19,7 +19,8 @@ import {
 /**
  * Raised by one for each change of this protocol. 1: the first. 2: disks are chosen (setDisks, and with protect), agents are updated
  * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported. 3: vCenters are added, changed and
- * removed by order (putVcenter, removeVcenter), and machines that no vCenter shows are added (addMachine).
+ * removed by order (putVcenter, removeVcenter), machines that no vCenter shows are added (addMachine), and certificates are renewed (the route
+ * certificate, the order renewCertificate).
  */
 export const applianceProtocolVersion = 3;
 
@@ -27,6 +28,8 @@ export const applianceProtocolVersion = 3;
 export const applianceRoutes = {
   /** id1. First call, authorised by the registration key; gives the client certificate. */
   register: { service: "id1", path: "/appliance/v1/register" },
+  /** id1. A new client certificate. The one before holds until the new one was used once, and never after. */
+  certificate: { service: "id1", path: "/appliance/v1/certificate" },
   /** id1. A fresh storage grant before the old one ends. */
   storageGrant: { service: "id1", path: "/appliance/v1/storage-grant" },
   /** rcm1. Long poll: state and results out, orders in. */
@@ -97,6 +100,9 @@ export const applianceRegisterResponseShape = z.object({
   storage: storageGrantShape,
 });
 export type ApplianceRegisterResponse = z.infer<typeof applianceRegisterResponseShape>;
+
+export const certificateRequestShape = z.object({ csrPem: z.string().max(8000) });
+export const certificateResponseShape = z.object({ certificatePem: z.string().max(16_000), caPem: z.string().max(16_000) });
 
 /** A machine as a vCenter shows it. */
 export const discoveredMachineShape = z.object({
@@ -251,6 +257,8 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
     address: z.string().min(1).max(253),
     runAsAccountId: z.string().max(64).optional(),
   }),
+  /** Done when the new certificate was used. Result: certificateEndsAt. Since version 3. */
+  z.object({ kind: z.literal("renewCertificate"), ...orderHead }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
@@ -266,6 +274,7 @@ export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
     agentVersion: z.string().max(40).optional(),
     /** Of a machine that was added. */
     infrastructureId: z.string().max(64).optional(),
+    certificateEndsAt: timestampShape.optional(),
   }),
   orderResultShape.options[1],
 ]);

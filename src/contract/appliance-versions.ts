@@ -18,6 +18,7 @@ const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = {
   putVcenter: 3,
   removeVcenter: 3,
   addMachine: 3,
+  renewCertificate: 3,
 };
 
 /** What a hub whose own version is `newest` offers. */

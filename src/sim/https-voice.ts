@@ -2,8 +2,9 @@
 
 import { fromTimestamp, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
-import { emptyAnswer, type HubClient } from "../appliance/hub/hub-client.ts";
+import { emptyAnswer } from "../appliance/hub/hub-client.ts";
 import { startHubLink } from "../appliance/hub/hub-link.ts";
+import type { HubIdentity } from "../appliance/identity/hub-identity.ts";
 import { applianceVersion } from "../appliance/identity/hub-registration.ts";
 import type { Inventory, SealedPointReport, StorageGrant } from "../contract/appliance-protocol.ts";
 import type { ApplianceId } from "../contract/ids.ts";
@@ -12,7 +13,7 @@ import { OrderDesk } from "./order-desk.ts";
 
 export interface HttpsVoiceParts {
   readonly applianceId: ApplianceId;
-  readonly hub: HubClient;
+  readonly identity: HubIdentity;
   readonly grant: () => StorageGrant;
   readonly onGrant: (grant: StorageGrant) => void;
   readonly clock: Clock;
@@ -22,7 +23,8 @@ export interface HttpsVoiceParts {
 const spoolBytesMax = 2 ** 30;
 
 export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
-  const { applianceId, hub, grant, onGrant, clock, log } = parts;
+  const { applianceId, identity, grant, onGrant, clock, log } = parts;
+  const hub = identity.client;
   const untold = new Map<string, SealedPointReport>();
   let inventory: Inventory = { vcenters: [], runAsAccounts: [], machines: [] };
   const flush = async (): Promise<void> => {
@@ -67,6 +69,7 @@ export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
         }),
         grant,
         onGrant,
+        renewWhenDue: async (abort) => await identity.renewWhenDue(abort),
         onReach: () => undefined,
       });
       await waitForAbort(signal);
@@ -79,6 +82,7 @@ export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
       untold.set(report.pointId, report);
       await flush();
     },
+    renewCertificate: async () => await identity.renew(),
     tellMachine: async (machine) => void (await hub.call("progress", { machines: [machine] }, emptyAnswer)),
   };
 }

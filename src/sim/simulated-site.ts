@@ -3,12 +3,12 @@
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
-import { createHubClient } from "../appliance/hub/hub-client.ts";
 import { parseApplianceConfig } from "../appliance/config/config.ts";
+import { HubIdentity } from "../appliance/identity/hub-identity.ts";
 import { readGrant, topologyOf, useRegistrationKey, writeGrant } from "../appliance/identity/hub-registration.ts";
 import type { FactName, SealedFacts } from "../appliance/state/facts.ts";
 import { createConnector } from "../connectivity/connector.ts";
-import type { RegistrationKey } from "../contract/appliance-protocol.ts";
+import type { RegistrationKey, StorageGrant } from "../contract/appliance-protocol.ts";
 import { Fault } from "../contract/errors.ts";
 import { SimAppliance } from "../hub/replication/sim/sim-appliance.ts";
 import { simFleet } from "../hub/replication/sim/sim-source.ts";
@@ -45,10 +45,16 @@ export async function openSimulatedSite(options: SimulatedSiteOptions): Promise<
   const config = parseApplianceConfig({ name, listenAddresses: ["127.0.0.1"], hosts, hubPort, siteRanges: [] });
   const facts = createFacts();
   const registration = await useRegistrationKey(key, { config, facts, clock, log, siteNames: [] });
-  const { certPem, privateKeyPem: keyPem, hubCaPem: caPem, applianceId } = registration;
+  const { hubCaPem: caPem, applianceId } = registration;
   const topology = topologyOf(key, { config, siteNames: [] });
-  const connector = opening.use(createConnector({ topology, clock, log, caPem, clientCertificate: { certPem, keyPem } }));
-  const hub = createHubClient({ services: key.services, port: hubPort, dispatcher: connector.dispatcher });
+  const onGrant = (fresh: StorageGrant): void => writeGrant(facts, fresh);
+  const identity = opening.use(
+    new HubIdentity({
+      ...{ registration, facts, hubPort, onGrant, clock, log },
+      connect: (clientCertificate) => createConnector({ topology, clock, log, caPem, clientCertificate }),
+    }),
+  );
+  const connector = opening.use(createConnector({ topology, clock, log, caPem }));
   const grant = (): NonNullable<ReturnType<typeof readGrant>> => {
     const present = readGrant(facts);
     if (present !== undefined) return present;
@@ -69,7 +75,7 @@ export async function openSimulatedSite(options: SimulatedSiteOptions): Promise<
       log,
     }),
   );
-  const voice = createHttpsVoice({ applianceId, hub, grant, onGrant: (fresh) => writeGrant(facts, fresh), clock, log });
+  const voice = createHttpsVoice({ applianceId, identity, grant, onGrant, clock, log });
   const journal = { append: () => undefined }; // Both sides of each machine are seen at the hub.
   const appliance = opening.use(new SimAppliance({ voice, vault, clock, random, journal, isAlive: true }));
   appliance.slownessMs = options.paceSeconds * 1000;

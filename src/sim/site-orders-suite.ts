@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
+import { fromTimestamp, systemClock } from "../base/clock.ts";
 import { byHandId, type ApplianceOrder, type ApplianceOrderResult, type Inventory } from "../contract/appliance-protocol.ts";
 import { parseOrderId } from "../contract/ids.ts";
 
@@ -89,6 +90,15 @@ export function describeSiteOrders(open: () => SiteUnderOrders): void {
       const { vcenters, machines } = open().inventory();
       assert.equal([...vcenters, ...machines].filter(({ vcenterId }) => vcenterId === "vc-1").length, 0);
     }
+  });
+
+  test("a renewed certificate ends later than now, and orders go on", async () => {
+    for (let turn = 1; turn <= 2; turn++) {
+      const result = await give({ kind: "renewCertificate" });
+      assert.ok(result.outcome === "done");
+      assert.ok(fromTimestamp(result.certificateEndsAt ?? "") > systemClock.nowMs());
+    }
+    assert.equal((await give({ kind: "removeVcenter", vcenterId: "none" })).outcome, "done");
   });
 
   test("a machine that no vCenter shows is taken in by its address, once", async () => {

@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
-import { systemClock } from "../base/clock.ts";
+import { systemClock, toTimestamp } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { callAppliance } from "../appliance/admin/admin-client.ts";
@@ -53,6 +53,7 @@ async function openSimulated(): Promise<Opened> {
       tellInventory: async (fresh) => void (inventory = fresh),
       tellPoint: async () => undefined,
       tellMachine: async () => undefined,
+      renewCertificate: async () => ({ certificateEndsAt: toTimestamp(systemClock.nowMs() + 86_400_000) }),
     },
     ...{ vault, clock: systemClock, random: systemRandom, journal: { append: () => undefined } },
   });

@@ -168,9 +168,16 @@ describe("fabrics and providers", () => {
       async () => await client.replicationFabrics.beginCreateAndWait(...vault, "other", { properties: {} }),
       isRefused(405),
     );
+    const renewed = await client.replicationFabrics.beginRenewCertificateAndWait(...vault, container[2], {
+      properties: { renewCertificateType: "Cloud" },
+    });
+    assert.equal(renewed.name, container[2]);
+    // The appliance speaks with the new certificate from here on: its orders go on.
+    assert.equal((await client.replicationFabrics.beginCheckConsistencyAndWait(...vault, container[2])).name, container[2]);
     await assert.rejects(
-      async () => await client.replicationFabrics.beginRenewCertificateAndWait(...vault, container[2], { properties: {} }),
-      isRefused(405),
+      async () =>
+        await client.replicationFabrics.beginRenewCertificateAndWait(...vault, container[2], { properties: { renewCertificateType: "x" } }),
+      isRefused(400),
     );
   });
 

@@ -19,7 +19,8 @@ export interface HubClient {
 export interface HubClientOptions {
   readonly services: Readonly<Partial<Record<PrivateService, string>>>;
   readonly port: number;
-  readonly dispatcher: Dispatcher;
+  /** Asked at each call. */
+  readonly dispatcher: () => Dispatcher;
 }
 
 export const emptyAnswer = z.looseObject({});
@@ -31,7 +32,7 @@ export function createHubClient({ services, port, dispatcher }: HubClientOptions
       const host = services[service];
       if (host === undefined)
         throw new Fault("InputInvalid", `the registration key names no host for the service ${service}`, { evidence: { service } });
-      const { status, text } = await post({ url: `https://${host}:${port}${path}`, body, dispatcher }, signal);
+      const { status, text } = await post({ url: `https://${host}:${port}${path}`, body, dispatcher: dispatcher() }, signal);
       const value = parseJson(text);
       if (status === 200) {
         const parsed = shape.safeParse(value);

@@ -35,6 +35,7 @@ const refusalsPerCallMax = 32;
 /** What is beyond is given again by the hub. */
 const refusalsKeptMax = 256;
 const grantLookEveryMs = 60_000;
+const certificateLookEveryMs = 3600_000;
 /** A grant is renewed when less than this is left of it. */
 const grantLeftMsMin = 6 * 3600_000;
 
@@ -55,6 +56,7 @@ export interface HubLinkParts {
   readonly telemetry: () => Promise<z.input<typeof telemetryShape>>;
   readonly grant: () => StorageGrant;
   readonly onGrant: (grant: StorageGrant) => void;
+  readonly renewWhenDue: (signal: AbortSignal) => Promise<void>;
   /** Told of each call's outcome, for the health list. */
   readonly onReach: (fault: Fault | undefined) => void;
 }
@@ -104,6 +106,10 @@ export function startHubLink(parts: HubLinkParts): HubLink {
         parts.onGrant(await hub.call("storageGrant", {}, storageGrantShape, signal));
       }
       await clock.sleep(grantLookEveryMs, signal);
+    }),
+    keepDoing(parts, signal, "certificate", async () => {
+      await parts.renewWhenDue(signal);
+      await clock.sleep(certificateLookEveryMs, signal);
     }),
   ];
   return {

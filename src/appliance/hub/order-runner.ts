@@ -45,6 +45,7 @@ export interface OrderRunnerParts {
   /** Removes the agent over SSH. */
   readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
   readonly disconnect: (machineId: MachineId) => Promise<void>;
+  readonly renewCertificate: (signal: AbortSignal) => Promise<{ readonly certificateEndsAt: string }>;
   /** Changes what is looked at. */
   readonly changeSite: (order: SiteOrder, signal: AbortSignal) => Promise<{ readonly infrastructureId?: string }>;
   /** Removes every recovery point of the machine from the vault. */
@@ -172,6 +173,8 @@ class Runner implements OrderRunner {
       case "removeVcenter":
       case "addMachine":
         return { outcome: "done", orderId, ...(await this.#parts.changeSite(order, signal)) };
+      case "renewCertificate":
+        return { outcome: "done", orderId, ...(await this.#parts.renewCertificate(signal)) };
       case "setDisks":
         return await this.#setDisks(order, signal);
       case "updateAgent": {

@@ -29,12 +29,16 @@ export const applianceVersion = "0.1.0";
 
 const keptKeyShape = registrationKeyShape.omit({ secret: true });
 
+const keyPairShape = z.object({ certPem: z.string(), privateKeyPem: z.string() });
+
 const registrationShape = z.object({
   applianceId: applianceIdShape,
   name: z.string(),
   certPem: z.string(),
   privateKeyPem: z.string(),
   hubCaPem: z.string(),
+  /** What was valid before, until the hub has accepted the certificate above once. */
+  previous: keyPairShape.optional(),
   key: keptKeyShape,
   vault: z.object({ vaultId: vaultIdShape, keyId: z.string(), key: z.string() }),
 });
@@ -67,6 +71,10 @@ export function parseRegistrationKey(text: string): RegistrationKey {
 export function readRegistration(facts: SealedFacts): HubRegistration | undefined {
   const text = facts.read("hubRegistration");
   return text === undefined ? undefined : registrationShape.parse(JSON.parse(text));
+}
+
+export function writeRegistration(facts: SealedFacts, registration: HubRegistration): void {
+  facts.write("hubRegistration", JSON.stringify(registration));
 }
 
 export function readGrant(facts: SealedFacts): StorageGrant | undefined {
@@ -172,7 +180,7 @@ export async function useRegistrationKey(key: RegistrationKey, parts: Registrati
   const { facts, config } = parts;
   const draft = await draftFor(key.keyId, parts);
   await using connector = createConnector(pathOptions(key, parts));
-  const hub = createHubClient({ services: key.services, port: config.hubPort, dispatcher: connector.dispatcher });
+  const hub = createHubClient({ services: key.services, port: config.hubPort, dispatcher: () => connector.dispatcher });
   const proof = createHmac("sha256", Buffer.from(key.secret, "base64url")).update(draft.csrPem, "utf8").digest("hex");
   const body = {
     protocolVersion: applianceProtocolVersion,
@@ -195,7 +203,7 @@ export async function useRegistrationKey(key: RegistrationKey, parts: Registrati
       vault: answer.vault,
     };
     facts.write("storageGrant", JSON.stringify(answer.storage));
-    facts.write("hubRegistration", JSON.stringify(registration)); // Last: a registration is there when all of it is.
+    writeRegistration(facts, registration); // Last: a registration is there when all of it is.
     facts.remove("hubRegistrationDraft");
     return registration;
   } catch (error) {

@@ -10,6 +10,7 @@ export type FactName =
   | "sitePassphrase"
   | "hubRegistration"
   | "hubRegistrationDraft"
+  | "hubIdentityDraft"
   | "storageGrant";
 
 export interface SealedFacts {

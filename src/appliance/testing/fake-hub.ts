@@ -5,6 +5,7 @@ import { createHmac, randomBytes, randomUUID } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -19,6 +20,7 @@ import {
   appliancePollRequestShape,
   applianceRegisterRequestShape,
   applianceRoutes,
+  certificateRequestShape,
   inventoryShape,
   privateServices,
   sealedPointsShape,
@@ -31,7 +33,7 @@ import {
 } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../../contract/errors.ts";
 import { parseApplianceId, parseMachineId, parseVaultId, type VaultId } from "../../contract/ids.ts";
-import { openSiteAuthority } from "../identity/site-authority.ts";
+import { certificateDigestOf, openSiteAuthority } from "../identity/site-authority.ts";
 import type { SealedFacts } from "../state/facts.ts";
 
 const accountName = "devstoreaccount1";
@@ -53,6 +55,10 @@ export interface FakeHub extends AsyncDisposable {
   readonly inventories: Inventory[];
   readonly healthErrors: FaultReport[][];
   readonly registeredNames: string[];
+  /** Told of each call before it is answered, with whether it came with a renewed certificate for the first time. */
+  onCall: (route: string, isFirstUse: boolean) => Promise<void>;
+  /** False: forgets a certificate as soon as it has given it, as a hub that was restored from a backup. */
+  keepsOffers: boolean;
 }
 
 export const storeCredential = { kind: "sharedKey", accountName, accountKey } as const;
@@ -82,6 +88,13 @@ export async function startFakeHub(): Promise<FakeHub> {
     healthErrors: [] as FaultReport[][],
     registeredNames: [] as string[],
   };
+  /** By appliance id, as the hub keeps them. */
+  const certificates = new Map<string, { current: string; next: string | undefined }>();
+  const calls: { on: FakeHub["onCall"]; keepsOffers: boolean } = { on: async () => undefined, keepsOffers: true };
+  const sign = async (csrPem: string, applianceId: string): Promise<string> => {
+    const proof = createHmac("sha256", authority.passphrase).update(csrPem).digest("hex");
+    return await authority.signAgentRequest({ csrPem, proof }, parseMachineId(applianceId));
+  };
   const grant = () => {
     const expiresAtMs = systemClock.nowMs() + 12 * 3600_000;
     const sas = generateBlobSASQueryParameters(
@@ -90,7 +103,13 @@ export async function startFakeHub(): Promise<FakeHub> {
     ).toString();
     return { accountUrl, container, sas: `?${sas}`, expiresAt: toTimestamp(expiresAtMs) };
   };
-  const routes: Record<string, (body: unknown) => Promise<unknown>> = {
+  const routes: Record<string, (body: unknown, applianceId: string) => Promise<unknown>> = {
+    certificate: async (body, applianceId) => {
+      const certificatePem = await sign(certificateRequestShape.parse(body).csrPem, applianceId);
+      const known = certificates.get(applianceId);
+      if (known !== undefined && calls.keepsOffers) known.next = certificateDigestOf(certificatePem);
+      return { certificatePem, caPem: authority.caPem };
+    },
     register: async (body) => {
       const request = applianceRegisterRequestShape.parse(body);
       const key = secrets.get(request.keyId);
@@ -102,8 +121,8 @@ export async function startFakeHub(): Promise<FakeHub> {
       key.used = request.csrPem;
       const applianceId = parseApplianceId(randomUUID());
       hub.registeredNames.push(request.name);
-      const siteProof = createHmac("sha256", authority.passphrase).update(request.csrPem).digest("hex");
-      const certificatePem = await authority.signAgentRequest({ csrPem: request.csrPem, proof: siteProof }, parseMachineId(applianceId));
+      const certificatePem = await sign(request.csrPem, applianceId);
+      certificates.set(applianceId, { current: certificateDigestOf(certificatePem), next: undefined });
       const vault = { vaultId, keyId: "k1", key: Buffer.from(vaultKey).toString("base64") };
       return { applianceId, certificatePem, caPem: authority.caPem, vault, storage: grant() };
     },
@@ -142,9 +161,12 @@ export async function startFakeHub(): Promise<FakeHub> {
       try {
         if (handle === undefined || route === undefined) throw new Fault("NotFound", "no such route");
         if (!(request.headers.host ?? "").startsWith(`${serviceHost(route.service)}:`)) throw new Fault("NameNotServed", "another name");
-        const { authorized } = request.socket as unknown as { readonly authorized: boolean }; // The server speaks TLS only.
-        if (name !== "register" && !authorized) throw new Fault("Unauthorized", "no certificate");
-        response.end(JSON.stringify((await handle(JSON.parse(Buffer.concat(chunks).toString("utf8")))) ?? {}));
+        const socket = request.socket as TLSSocket; // The server speaks TLS only.
+        if (name !== "register" && !socket.authorized) throw new Fault("Unauthorized", "no certificate");
+        const { applianceId, isFirstUse } = name === "register" ? { applianceId: "", isFirstUse: false } : admit(socket, certificates);
+        await calls.on(name ?? "", isFirstUse);
+        const answer = (await handle(JSON.parse(Buffer.concat(chunks).toString("utf8")), applianceId)) ?? {};
+        response.end(JSON.stringify(answer));
       } catch (error) {
         const fault = asFault(error, "answer");
         response.statusCode = fault.httpStatus;
@@ -163,6 +185,18 @@ export async function startFakeHub(): Promise<FakeHub> {
   const owned = cleanup.move();
   return {
     ...hub,
+    get onCall() {
+      return calls.on;
+    },
+    set onCall(on) {
+      calls.on = on;
+    },
+    get keepsOffers() {
+      return calls.keepsOffers;
+    },
+    set keepsOffers(keeps) {
+      calls.keepsOffers = keeps;
+    },
     port,
     caPem: authority.caPem,
     hosts: [...names, "localhost"].map((name) => ({ name, addresses: ["127.0.0.1"] })),
@@ -197,6 +231,21 @@ export async function startFakeHub(): Promise<FakeHub> {
     },
     [Symbol.asyncDispose]: async () => await owned.disposeAsync(),
   };
+}
+
+/** The certificate before is refused from the first use of the next one on. */
+function admit(
+  socket: TLSSocket,
+  certificates: ReadonlyMap<string, { current: string; next: string | undefined }>,
+): { readonly applianceId: string; readonly isFirstUse: boolean } {
+  const certificate = socket.getPeerX509Certificate();
+  const applianceId = /CN=([^\n]*)/.exec(certificate?.subject ?? "")?.[1] ?? "";
+  const digest = certificateDigestOf(certificate?.toString() ?? "");
+  const known = certificates.get(applianceId);
+  const isFirstUse = known !== undefined && known.next === digest;
+  if (isFirstUse) Object.assign(known, { current: digest, next: undefined });
+  if (known?.current !== digest) throw new Fault("Forbidden", "not the appliance's certificate");
+  return { applianceId, isFirstUse };
 }
 
 async function startAzurite(

@@ -11,6 +11,7 @@ import {
   appliancePollRequestShape,
   applianceProgressShape,
   applianceRoutes,
+  certificateRequestShape,
   inventoryShape,
   sealedPointsShape,
   telemetryShape,
@@ -31,7 +32,7 @@ import type { Authority } from "../pki/authority.ts";
 import type { HttpHandler } from "../private-link/door.ts";
 import type { VaultAccess } from "../resources/vault-access.ts";
 import { requireAppliance } from "./appliance-caller.ts";
-import { registerAppliance } from "./register.ts";
+import { registerAppliance, renewCertificate } from "./register.ts";
 import { grantStorage } from "./storage-grant.ts";
 
 export interface ApplianceFaceDependencies {
@@ -125,6 +126,9 @@ function addRoutes(
   });
   route(applianceRoutes.storageGrant.path, z.looseObject({}), async (_body, _caller, vault, signal) => {
     return (await grantStorage(dependencies, vault.text, signal)).grant;
+  });
+  route(applianceRoutes.certificate.path, certificateRequestShape, async ({ csrPem }, caller, vault) => {
+    return await renewCertificate(dependencies, vault, caller, csrPem);
   });
   route(applianceRoutes.poll.path, appliancePollRequestShape, async (body, caller, _vault, signal) => {
     return await poll(dependencies, body, caller, signal);

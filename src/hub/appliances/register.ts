@@ -1,16 +1,21 @@
 // Registration of an appliance: a key that works once against a certificate, the vault's key and a storage grant.
 
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { createHmac, timingSafeEqual, X509Certificate } from "node:crypto";
+import type { z } from "zod";
 import {
   applianceRegisterRequestShape,
   applianceRegisterResponseShape,
+  type certificateResponseShape,
   type ApplianceRegisterResponse,
 } from "../../contract/appliance-protocol.ts";
 import { requireProtocolVersion } from "../../contract/appliance-versions.ts";
 import { parseApplianceId, type ApplianceId } from "../../contract/ids.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
+import type { Appliance } from "../db/appliances.ts";
 import type { NewEvent } from "../db/events.ts";
+import type { Authority, ClientCertificate } from "../pki/authority.ts";
+import { endOf } from "./appliance-caller.ts";
 import type { ApplianceFaceDependencies } from "./appliance-face.ts";
 import { grantStorage } from "./storage-grant.ts";
 
@@ -31,17 +36,14 @@ export async function registerAppliance(
   };
   await keys.check({ keyId: request.keyId, vaultId: vault.text, isProved });
   const { grant, place } = await grantStorage(dependencies, vault.text, signal);
-  const certificate = await authority.clientCertificate({
-    csrPem: request.csrPem,
-    commonName: applianceId,
-    uri: `urn:watari:vault:${place.vaultId}:appliance:${applianceId}`,
-  });
+  const certificate = await issue(authority, { applianceId, vaultId: place.vaultId, csrPem: request.csrPem });
   await appliances.add({
     applianceId,
     vaultKey: vault.key,
     name: request.name,
     version: request.applianceVersion,
     certificateDigest: certificate.digest,
+    certificateEndsAt: endOf(new X509Certificate(certificate.certificatePem)),
     usingKey: async (transaction) => {
       await keys.use({ keyId: request.keyId, vaultId: vault.text, applianceId, isProved, transaction });
       await events.record(registeredEvent(vault, { applianceId, name: request.name }), transaction);
@@ -55,6 +57,29 @@ export async function registerAppliance(
     vault: { vaultId: place.vaultId, keyId: place.key.keyId, key: Buffer.from(place.key.bytes).toString("base64") },
     storage: grant,
   });
+}
+
+/** A certificate for another key of the same appliance. The present one holds until the new one is used. */
+export async function renewCertificate(
+  { vaults, appliances, authority, log }: ApplianceFaceDependencies,
+  vault: ResourceId,
+  caller: Appliance,
+  csrPem: string,
+): Promise<z.infer<typeof certificateResponseShape>> {
+  const { vaultId } = await vaults.open(vault.text);
+  const { applianceId } = caller;
+  const certificate = await issue(authority, { applianceId, vaultId, csrPem });
+  await appliances.offerCertificate(applianceId, certificate.digest);
+  log.info("certificate of an appliance offered", { applianceId, name: caller.name });
+  return { certificatePem: certificate.certificatePem, caPem: authority.caPem };
+}
+
+async function issue(
+  authority: Authority,
+  { applianceId, vaultId, csrPem }: { readonly applianceId: ApplianceId; readonly vaultId: string; readonly csrPem: string },
+): Promise<ClientCertificate> {
+  const uri = `urn:watari:vault:${vaultId}:appliance:${applianceId}`;
+  return await authority.clientCertificate({ csrPem, commonName: applianceId, uri });
 }
 
 function registeredEvent(vault: ResourceId, { applianceId, name }: { readonly applianceId: ApplianceId; readonly name: string }): NewEvent {

@@ -49,6 +49,10 @@ export interface ApplianceCatalogue {
   /** Ends a registration: its certificate is not accepted any more. Its orders, inventory and machines go with it. Repeatable. */
   remove(applianceId: ApplianceId): Promise<void>;
   seen(applianceId: ApplianceId, protocolVersion: number): Promise<void>;
+  /** A renewed certificate, accepted beside the present one until its first use. A second offer takes the place of the first. */
+  offerCertificate(applianceId: ApplianceId, digest: string): Promise<void>;
+  /** The first use of the certificate that was offered: the one before is not accepted any more. Repeatable. */
+  useCertificate(applianceId: ApplianceId, used: { readonly digest: string; readonly endsAt: string }): Promise<void>;
   saveTelemetry(applianceId: ApplianceId, telemetry: Telemetry): Promise<void>;
   /** Replaces the appliance's earlier inventory. */
   saveInventory(applianceId: ApplianceId, inventory: Inventory): Promise<void>;
@@ -103,6 +107,17 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
     removeVault: (vaultId) => removeVault(db, vaultId.toLowerCase()),
     remove: (applianceId) => removeAppliance(db, applianceId),
     seen: (applianceId, protocolVersion) => change(applianceId, { protocol_version: protocolVersion }),
+    offerCertificate: async (applianceId, digest) => {
+      await db.updateTable("appliances").set({ next_certificate_digest: digest }).where("appliance_id", "=", applianceId).execute();
+    },
+    useCertificate: async (applianceId, { digest, endsAt }) => {
+      await db
+        .updateTable("appliances")
+        .set({ certificate_digest: digest, certificate_ends_at: endsAt, next_certificate_digest: null })
+        .where("appliance_id", "=", applianceId)
+        .where("next_certificate_digest", "=", digest)
+        .execute();
+    },
     saveTelemetry: (applianceId, telemetry) =>
       change(applianceId, { telemetry: JSON.stringify(telemetry), version: telemetry.applianceVersion }),
     saveInventory: (applianceId, inventory) => change(applianceId, { inventory: JSON.stringify(inventory), inventory_at: now() }),

@@ -17,11 +17,12 @@ export function silentAppliances(since: string): Findings {
     from appliances a left join resources v on v.key = a.vault_key where a.last_seen_at < ${since}::timestamptz`;
 }
 
-/** Appliances whose certificate, given at their registration, was given before `since`. */
-export function endingCertificates(since: string): Findings {
+/** Appliances whose certificate ends before `until`; of one that registered before the hub kept it, the end follows from the registration. */
+export function endingCertificates(until: string, lifeDays: number): Findings {
   return sql`select a.vault_key, ${fabricOfAppliance} as entity_id, a.name as entity_name, ${fabricOfAppliance} as fabric_id,
       'the certificate of the appliance ' || a.name || ' ends soon' as message
-    from appliances a left join resources v on v.key = a.vault_key where a.registered_at < ${since}::timestamptz`;
+    from appliances a left join resources v on v.key = a.vault_key 
+    where coalesce(a.certificate_ends_at, a.registered_at + ${lifeDays} * interval '1 day') < ${until}::timestamptz`;
 }
 
 /** Items that replicate and whose agent was last heard of before `since`. */

@@ -42,8 +42,8 @@ export const healthCodes = {
   ApplianceCertificateEnding: {
     ...{ severity: "Warning", category: "VersionExpiry", kind: "ServerHealth", component: "Appliance" },
     summary: "the certificate of the appliance ends soon",
-    causes: ["a certificate is given for one year at the registration"],
-    action: "register the appliance again with a new registration key",
+    causes: ["the appliance was cut off for long, or could not renew its certificate by itself"],
+    action: "bring the appliance back and renew its certificate (renewCertificate of the fabric); once it has ended, register it anew",
   },
   StorageRoleMissing: {
     ...{ severity: "Critical", category: "Configuration", kind: "ServerHealth", component: "Hub" },

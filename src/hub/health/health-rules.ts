@@ -69,7 +69,7 @@ export function healthRules(services: Pick<HubServices, "clock" | "vaults">, lim
     },
     {
       code: "ApplianceCertificateEnding",
-      find: async () => endingCertificates(ago(applianceCertificateDays * dayMs - limits.certificateEndsMs)),
+      find: async () => endingCertificates(ago(-limits.certificateEndsMs), applianceCertificateDays),
     },
     { code: "PrivateEndpointUnapproved", find: async () => unapprovedEndpoints() },
     { code: "JobStuck", find: async () => stuckJobs(ago(limits.jobStuckMs)) },

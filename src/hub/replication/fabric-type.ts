@@ -18,6 +18,7 @@ import { healthLevel, presentHealthError, worseLevel } from "../health/present-h
 import type { HubServices } from "../services.ts";
 import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
 import { beginRefresh } from "./refresh-provider.ts";
+import { beginRenewal, renewBody } from "./renew-certificate.ts";
 import { countItems, healthOf, isSilent, refusedAction, sourceOf, spaceOf } from "./site-appliances.ts";
 import type { ReplicationFront } from "./world.ts";
 
@@ -62,7 +63,12 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
       "an appliance is its own and only process server",
       "stop their replication, then enable them at the other appliance",
     ),
-    renewCertificate: refusedAction("renew the certificate from here", "its private key never leaves the appliance", byKey),
+    renewCertificate: defineAction({
+      body: renewBody,
+      isLong: true,
+      run: async (call, { properties }) =>
+        await beginRenewal(front, call, properties?.renewCertificateType, async () => await findShown(services, call.id)),
+    }),
     migratetoaad: refusedAction("change how the appliance signs in", "an appliance signs in by its certificate", byKey),
   };
 }

@@ -233,6 +233,11 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) => await trial.begin("DELETE", `${fabricOf(trial)}/replicationvCenters/second`),
   },
   {
+    ...{ kind: "RenewCertificate", name: "renews", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${fabricOf(trial)}/renewCertificate`, {}),
+  },
+  {
     ...{ kind: "DiscoverProtectableItem", name: "adds", ends: "succeeded" },
     prepare: enable,
     begin: async (trial) =>

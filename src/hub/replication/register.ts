@@ -29,6 +29,7 @@ import { planJobs } from "./plan-run.ts";
 import { planResource } from "./plan-type.ts";
 import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
+import { defineRenewCertificate } from "./renew-certificate.ts";
 import { siteTypes } from "./site-types.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
 import { defineUnplannedFailover } from "./unplanned-failover.ts";
@@ -132,6 +133,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     definePutVcenter(world, "change"),
     defineRemoveVcenter(world),
     defineDiscoverMachine(world),
+    defineRenewCertificate(world),
     defineRefreshProvider(world),
     defineRepairReplication(world),
     defineUpdateAgent(world),

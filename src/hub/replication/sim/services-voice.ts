@@ -1,6 +1,9 @@
 // The voice of a simulated appliance that lives in the hub's own process: straight to the hub's stores.
 
+import { systemClock, toTimestamp } from "../../../base/clock.ts";
+import { systemRandom } from "../../../base/random.ts";
 import type { ApplianceId } from "../../../contract/ids.ts";
+import { applianceCertificateDays } from "../../pki/authority.ts";
 import type { HubServices } from "../../services.ts";
 import type { SimVoice } from "./sim-appliance.ts";
 
@@ -21,6 +24,13 @@ export function createServicesVoice(wanted: {
     },
     tellInventory: async (inventory) => await services.appliances.saveInventory(applianceId, inventory),
     tellPoint: async (report) => await services.points.add(vaultKey, [report]),
+    renewCertificate: async () => {
+      const endsAt = toTimestamp(systemClock.nowMs() + applianceCertificateDays * 86_400_000);
+      const digest = systemRandom.uuid();
+      await services.appliances.offerCertificate(applianceId, digest);
+      await services.appliances.useCertificate(applianceId, { digest, endsAt });
+      return { certificateEndsAt: endsAt };
+    },
     tellMachine: async (machine) => await services.appliances.saveMachines(vaultKey, applianceId, [machine]),
   };
 }

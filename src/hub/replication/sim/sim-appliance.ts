@@ -24,6 +24,7 @@ export interface SimVoice {
   /** The hub knows the point on return. */
   tellPoint(report: SealedPointReport): Promise<void>;
   tellMachine(machine: MachineProgress): Promise<void>;
+  renewCertificate(): Promise<{ readonly certificateEndsAt: string }>;
 }
 
 export interface SimSiteFront {
@@ -144,6 +145,8 @@ export class SimAppliance implements AsyncDisposable {
       case "discover":
         await this.#tellInventory();
         return {};
+      case "renewCertificate":
+        return await this.#options.voice.renewCertificate();
       case "putVcenter":
         this.#vcenters.put(order);
         await this.#tellInventory();
