@@ -178,6 +178,11 @@ const orderHead = {
    * absent in orders that no job gave.
    */
   fencingNumber: countShape.optional(),
+  /** W3C trace context of the job's step, for who traces on. An older appliance does not read it. */
+  traceparent: z
+    .string()
+    .regex(/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/)
+    .optional(),
 };
 
 /** How a vCenter's certificate is trusted beyond the authorities that the appliance knows. */

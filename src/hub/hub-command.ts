@@ -37,6 +37,8 @@ export interface EphemeralWish {
   /** What an order, a boot or a fill takes at the simulated site. */
   readonly paceSeconds: number;
   readonly log: Log;
+  /** Further sections of the hub's configuration, for trials. */
+  readonly sections?: Readonly<Record<string, unknown>>;
 }
 
 /** The simulated site knows the hub and the appliance, which do not know each other; who composes the program gives it. */

@@ -8,6 +8,7 @@ import { z } from "zod";
 import { alertsConfigShape } from "./alerts/alerts-config.ts";
 import { parseInput } from "./api/arm-errors.ts";
 import { signInConfigShape } from "./auth/sign-in-config.ts";
+import { tracesConfigShape } from "./telemetry/traces-config.ts";
 
 const addressShape = z.ipv4();
 const nameShape = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$/, "letters, digits, dot, dash and underscore");
@@ -85,6 +86,8 @@ export const hubConfigShape = z
     signIn: signInConfigShape,
     /** Serves Prometheus' form at http://address:port/metrics, without a sign-in; absent: nowhere. */
     metrics: z.object({ address: addressShape.default("127.0.0.1"), port: z.number().int().min(0).max(65_535) }).optional(),
+    /** Sends traces over OTLP/HTTP; absent: none, whatever the environment says. */
+    traces: tracesConfigShape.optional(),
     /** Where alerts may be sent; absent: nowhere. */
     alerts: alertsConfigShape.optional(),
     /** Passed through to the landing. */

@@ -51,11 +51,16 @@ export async function openFaces(wanted: {
   readonly names: PublicNames;
   readonly privateLink: () => PrivateLink;
   readonly onAnswered?: ((face: string, request: AnsweredRequest) => void) | undefined;
+  readonly routeOf: (path: string) => string;
 }): Promise<Faces> {
   const { config, services, stores, platform, authority, names } = wanted;
   const { log, random, clock } = services;
   const { tenantId, principals, credentials } = stores;
-  const counted = (face: string) => ({ log, random, onAnswered: (request: AnsweredRequest) => wanted.onAnswered?.(face, request) });
+  const { traces } = services;
+  const counted = (face: string) => ({
+    ...{ log, random, tracing: traces.isOn ? { traces, routeOf: wanted.routeOf, face } : undefined },
+    onAnswered: (request: AnsweredRequest) => wanted.onAnswered?.(face, request),
+  });
   let port = config.managementPort;
   const toUrl = (name: string): string => `https://${name}${port === httpsPort ? "" : `:${port}`}`;
   const { localName } = config;

@@ -27,7 +27,9 @@ import { createVaultAccess } from "./resources/vault-access.ts";
 import { openBlobAccounts } from "./resources/blob-accounts.ts";
 import type { PrivateService } from "../contract/appliance-protocol.ts";
 import { privateServices } from "../contract/appliance-protocol.ts";
-import { createMetrics } from "./telemetry/metrics.ts";
+import type { TracesConfig } from "./telemetry/traces-config.ts";
+import { noTraces, type Traces } from "./telemetry/traces.ts";
+import { createMetrics, createRouteNames } from "./telemetry/metrics.ts";
 import { openMetricsListener } from "./telemetry/metrics-listener.ts";
 import type { HubServices, OpenExtension } from "./services.ts";
 import type { ResourceType } from "./api/resource-type.ts";
@@ -61,8 +63,9 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const later = openLater<PrivateLink>("private link");
   const privateLinkNow = later.get;
   const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
+  const traces = config.traces === undefined ? noTraces : await openConfiguredTraces(config.traces, environment, opening);
   const signedReads = createSignedReads({ ...stores, clock, random });
-  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads };
+  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads, traces };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
   const accounts = opening.use(openBlobAccounts({ ...stores, random, clock }));
@@ -90,10 +93,10 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     accountsChanged: accounts.changed,
     extraTypes: extensions.flatMap((extension) => extension.types),
   });
-  const metrics =
-    config.metrics && createMetrics({ database: stores.database, clock, types: platform.types.types.map(({ type }) => type) });
+  const routeOf = createRouteNames(platform.types.types.map(({ type }) => type));
+  const metrics = config.metrics && createMetrics({ database: stores.database, clock, routeOf });
   const faces = await openFaces({
-    ...{ config, services, stores, platform, authority, names, privateLink: privateLinkNow, onAnswered: metrics?.answered },
+    ...{ config, services, stores, platform, authority, names, privateLink: privateLinkNow, onAnswered: metrics?.answered, routeOf },
   });
   opening.defer(async () => await faces.close());
   await saveSubscription(stores);
@@ -132,6 +135,16 @@ function openLater<Part>(what: string): { readonly get: () => Part; readonly set
       opened = { part };
     },
   };
+}
+
+/** Read only where it is wanted: a hub without traces starts without the SDK. */
+async function openConfiguredTraces(
+  config: TracesConfig,
+  { clock, random, log }: HubEnvironment,
+  opening: AsyncDisposableStack,
+): Promise<Traces> {
+  const { openTraces } = await import("./telemetry/otlp-traces.ts");
+  return opening.use(await openTraces({ config, clock, log, instanceId: random.uuid() }));
 }
 
 function closeOnce(parts: AsyncDisposableStack, log: Log): () => Promise<void> {

@@ -15,6 +15,7 @@ import type { OrderQueue } from "./db/orders.ts";
 import type { PointCatalogue } from "./db/points.ts";
 import type { ResourceStore } from "./db/resources.ts";
 import type { SecretStore } from "./db/secrets.ts";
+import type { Traces } from "./telemetry/traces.ts";
 import type { VaultAccess } from "./resources/vault-access.ts";
 
 export interface HubServices {
@@ -37,6 +38,8 @@ export interface HubServices {
   readonly events: EventStore;
   /** The vault key and the storage account behind a vault, for opening its packs. */
   readonly vaults: VaultAccess;
+  /** Spans of what is done; does nothing unless the configuration says so. */
+  readonly traces: Traces;
   /** Addresses of texts that are read without a token. */
   readonly signedReads: SignedReads;
 }

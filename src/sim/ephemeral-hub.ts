@@ -72,6 +72,7 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
     managementPort: port,
     endpointPort: port,
     networks: [{ virtualNetwork: names.network, subnet: names.subnet, cidr }],
+    ...wish.sections,
   });
   const replication = registerReplication({
     openWorld: async (services) => {

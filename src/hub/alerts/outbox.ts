@@ -18,6 +18,7 @@ import {
 } from "../db/alert-outbox.ts";
 import type { Database } from "../db/database.ts";
 import type { HubEvent } from "../db/events.ts";
+import { inSpan, noTraces, type Traces } from "../telemetry/traces.ts";
 import { failedDelivery, type Delivery } from "./delivery.ts";
 import { alertTopic } from "./schema.ts";
 
@@ -64,6 +65,7 @@ export interface OutboxDependencies {
   readonly log: Log;
   readonly limits: OutboxLimits;
   readonly send: SendMessage;
+  readonly traces?: Traces;
   /** For trials: told at each edge of an attempt. */
   readonly onMoment?: (moment: "claimed" | "sent" | "settled") => void;
 }
@@ -121,14 +123,14 @@ export function startOutbox(dependencies: OutboxDependencies): AsyncDisposable {
 }
 
 async function attempt(dependencies: OutboxDependencies, message: AlertMessage, lease: MessageLease, closing: AbortSignal): Promise<void> {
-  const { database, log, limits, send, onMoment } = dependencies;
+  const { database, log, limits, onMoment } = dependencies;
   onMoment?.("claimed");
   const alerts = await alertsOfMessage(database.db, message.messageId);
   const signal = AbortSignal.any([closing, AbortSignal.timeout(limits.sendMsMax)]);
   const delivery: Delivery =
     alerts.length === 0
       ? { kind: "sent", evidence: { note: "its events were pruned before it could be sent" } }
-      : await send(message, alerts, signal).catch((error: unknown) => failedDelivery(error, "the message", {}));
+      : await sendTraced(dependencies, message, alerts, signal);
   onMoment?.("sent");
   // Cut off by the stop, not by the receiver: whoever takes it next begins without a wait.
   const end = closing.aborted && delivery.kind === "failed" ? giveBack(message) : endOf(dependencies, message, delivery);
@@ -140,6 +142,22 @@ async function attempt(dependencies: OutboxDependencies, message: AlertMessage, 
   const reason = { fault: delivery.fault.code, reason: delivery.fault.message, evidence: delivery.fault.evidence };
   if (end.state === "dead") log.error("alert given up", { ...fields, ...reason });
   else log.warn("alert not sent", { ...fields, ...reason });
+}
+
+async function sendTraced(
+  { send, traces = noTraces }: OutboxDependencies,
+  message: AlertMessage,
+  alerts: readonly HubEvent[],
+  signal: AbortSignal,
+): Promise<Delivery> {
+  const { messageId, channel, attemptCount } = message;
+  const attributes = { "watari.delivery_id": messageId, "watari.channel": channel, "watari.attempt": attemptCount };
+  const name = `alert ${channel}`;
+  return await inSpan(traces, { name, kind: "producer", from: {}, attributes }, async (span) => {
+    const delivery = await send(message, alerts, signal).catch((error: unknown) => failedDelivery(error, "the message", {}));
+    if (delivery.kind === "failed") span.end(delivery.fault.code);
+    return delivery;
+  });
 }
 
 function giveBack(message: AlertMessage): MessageEnd {

@@ -43,7 +43,7 @@ export function registerAlerts(dependencies: AlertDependencies = {}): OpenExtens
       start: async () => {
         const { onMoment } = dependencies;
         outbox = startOutbox({
-          ...{ database, clock, random, log, limits, send: senders.send },
+          ...{ database, clock, random, log, limits, send: senders.send, traces: services.traces },
           ...(onMoment === undefined ? {} : { onMoment }),
         });
       },

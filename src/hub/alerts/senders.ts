@@ -27,7 +27,7 @@ export interface Senders {
 }
 
 interface Dependencies {
-  readonly services: Pick<HubServices, "resources" | "secrets" | "clock" | "random">;
+  readonly services: Pick<HubServices, "resources" | "secrets" | "clock" | "random" | "traces">;
   readonly destinations: Destinations;
   /** Message ids end with it. */
   readonly domain: string;
@@ -100,12 +100,12 @@ function nobody({ sendToOwners }: AlertSetting, has: ReadonlySet<string>): Deliv
   };
 }
 
-async function placeOf({ secrets }: Dependencies["services"], webhook: Resource): Promise<WebhookPlace> {
+async function placeOf({ secrets, traces }: Dependencies["services"], webhook: Resource): Promise<WebhookPlace> {
   const { url, caPem, proxyUrl } = webhookOf(webhook);
   const secret = await secrets.find(webhook.id.text, secretName);
   if (secret === undefined)
     throw notSent("the message to the webhook", { reason: "its signing secret is gone; write the webhook again" }, "later");
-  return { url, caPem, proxyUrl, secret };
+  return { url, caPem, proxyUrl, secret, traceparent: traces.current()?.traceparent };
 }
 
 async function serverOf({ secrets }: Dependencies["services"], resource: Resource): Promise<MailServer> {

@@ -13,6 +13,8 @@ export interface WebhookPlace {
   readonly caPem?: string | undefined;
   readonly proxyUrl?: string | undefined;
   readonly secret: Uint8Array;
+  /** W3C trace context to hand on. */
+  readonly traceparent?: string | undefined;
 }
 
 interface Dependencies {
@@ -66,6 +68,7 @@ export async function postWebhook(
       headers: {
         "content-type": cloudEventContentType,
         "user-agent": "watari-hub",
+        ...(place.traceparent === undefined ? {} : { traceparent: place.traceparent }),
         ...signatureHeaders(place.secret, { ...message, atMs: clock.nowMs() }),
       },
       body: message.body,

@@ -4,6 +4,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
+import { traceRequests, type FaceTracing } from "../telemetry/request-spans.ts";
 import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { isConnectionFault } from "../jobs/connection-fault.ts";
@@ -32,6 +33,7 @@ export function createHttpFace(dependencies: {
   /** Body of a refusal; ARM's error envelope unless told. */
   readonly toBody?: (fault: Fault) => unknown;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
+  readonly tracing?: FaceTracing | undefined;
 }): FastifyInstance {
   const { log, random, toBody = toErrorBody } = dependencies;
   const face = Fastify({
@@ -54,6 +56,7 @@ export function createHttpFace(dependencies: {
     const route = request.routeOptions.url ?? "none";
     dependencies.onAnswered?.({ method: request.method, route, path, status: reply.statusCode, seconds: reply.elapsedTime / 1000 });
   });
+  if (dependencies.tracing !== undefined) traceRequests(face, dependencies.tracing, toCorrelationId);
   face.setNotFoundHandler((request, reply) => {
     answerFault(request, reply, { fault: new Fault("NotFound", `could not find ${request.url.split("?", 1)[0] ?? ""}`), toBody, log });
   });
@@ -76,6 +79,7 @@ export function createManagementApi(dependencies: {
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
   readonly document: () => unknown;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
+  readonly tracing?: FaceTracing | undefined;
   readonly signedReads: SignedReads;
   readonly log: Log;
   readonly random: Random;
@@ -85,6 +89,7 @@ export function createManagementApi(dependencies: {
   face.addHook("onRequest", async (request) => refuseBeyond(limits.address.take(request.ip), "this address"));
   const authenticate = async (request: FastifyRequest, reply: FastifyReply): Promise<Caller> => {
     const caller = await dependencies.authenticate(request.headers.authorization);
+    dependencies.tracing?.traces.current()?.set({ "watari.principal_id": caller.principalId });
     const remaining = refuseBeyond(limits.principal.take(caller.principalId), "this principal");
     void reply.header(`x-ms-ratelimit-remaining-subscription-${kindOf(request.method)}`, String(remaining));
     return caller;

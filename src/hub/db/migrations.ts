@@ -6,7 +6,7 @@ import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { alertStatements } from "../alerts/schema.ts";
 import { healthStatements } from "../health/schema.ts";
-import { jobControlStatements, jobStatements } from "../jobs/schema.ts";
+import { jobControlStatements, jobStatements, jobTraceStatements } from "../jobs/schema.ts";
 import { peopleStatements } from "./people-schema.ts";
 import type { Tables } from "./tables.ts";
 
@@ -181,6 +181,7 @@ const migrations: readonly Migration[] = [
     ],
   },
   { number: 18, name: "alerts", statements: alertStatements },
+  { number: 19, name: "traces of jobs", statements: jobTraceStatements },
 ];
 
 /** What this program knows. */

@@ -8,6 +8,7 @@ import type { Database } from "../db/database.ts";
 import { notify } from "../db/notifications.ts";
 import type { JobKind, JobRecord, Queryable } from "./job.ts";
 import { isConnectionFault } from "./connection-fault.ts";
+import type { Traces } from "../telemetry/traces.ts";
 import { runJob, type JobEndHook, type JobRunEnd } from "./job-run.ts";
 import { cancelJob, restartJob, resumeJob } from "./job-control.ts";
 import { claimJob, extendLeases, insertJob, readJob, releaseLease, type JobLease } from "./job-store.ts";
@@ -26,6 +27,8 @@ export interface JobEngineOptions {
   readonly jobsMax?: number;
   /** Where this hub lands machines. Jobs of a machine that landed elsewhere are left to the hubs of that place; absent: it takes all. */
   readonly place?: string | undefined;
+  /** A span for each run of a job and of a step, below the request that ordered the job. */
+  readonly traces?: Traces | undefined;
   /** For what follows from a job's end, in the same transaction. */
   readonly onEnd?: JobEndHook;
   /** For trials: told at each edge of a step, after what came before it is durable. */
@@ -90,7 +93,8 @@ export class JobEngine implements AsyncDisposable {
     if (kind === undefined) throw new Error(`assertion failed: job kind ${order.kind} is registered`);
     kind.parameters.parse(order.parameters);
     const jobId = order.jobId ?? this.#options.random.uuid();
-    await insertJob(db, { ...order, jobId, title: kind.title });
+    const { traceparent } = this.#options.traces?.current() ?? {};
+    await insertJob(db, { ...order, jobId, title: kind.title, traceparent });
     await notify(db, topic);
     return jobId;
   }
@@ -185,7 +189,7 @@ export class JobEngine implements AsyncDisposable {
   }
 
   #start(job: JobRecord, lease: JobLease, leasedUntilMs: number): void {
-    const { database, clock, log, kinds, onMoment, onEnd } = this.#options;
+    const { database, clock, log, kinds, onMoment, onEnd, traces } = this.#options;
     const kind = kinds.find((each) => each.kind === job.kind);
     if (kind === undefined) throw new Error(`assertion failed: job kind ${job.kind} is registered`);
     const interrupt = new AbortController();
@@ -193,7 +197,19 @@ export class JobEngine implements AsyncDisposable {
     if (job.isCancelRequested) cancel.abort();
     const ended = this.#finish(
       lease,
-      runJob({ db: database.db, clock, log, kind, job, lease, interrupt: interrupt.signal, cancel: cancel.signal, onMoment, onEnd }),
+      runJob({
+        db: database.db,
+        clock,
+        log,
+        kind,
+        job,
+        lease,
+        interrupt: interrupt.signal,
+        cancel: cancel.signal,
+        onMoment,
+        onEnd,
+        traces,
+      }),
     );
     this.#running.set(job.jobId, { isCoordinating: kind.isCoordinating === true, lease, interrupt, cancel, ended, leasedUntilMs });
   }

@@ -4,6 +4,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Log, LogFields } from "../../base/log.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../../contract/errors.ts";
 import { HoldRequested, readHoldAnswer, suspendJob } from "./job-control.ts";
+import { inSpan, noTraces, type Traces } from "../telemetry/traces.ts";
 import { isConnectionFault } from "./connection-fault.ts";
 import {
   stepsOf,
@@ -52,6 +53,7 @@ export interface JobRunOptions {
   readonly cancel: AbortSignal;
   readonly onMoment?: ((moment: string) => void) | undefined;
   readonly onEnd?: JobEndHook | undefined;
+  readonly traces?: Traces | undefined;
 }
 
 /** In the transaction that ends the job: what it writes is there exactly when the job has ended. */
@@ -61,8 +63,12 @@ export type JobEndHook = (db: Queryable, job: JobRecord, outcome: JobOutcome) =>
 export type JobRunEnd = "ended" | "interrupted" | "held";
 
 export async function runJob(options: JobRunOptions): Promise<JobRunEnd> {
+  const { job, lease, traces = noTraces } = options;
+  const attributes = { "watari.job_id": job.jobId, "watari.job_kind": job.kind, "watari.fence": lease.fence };
+  // Below the request that ordered it, in whichever hub; a job that another hub takes over has a span for each run.
+  const from = job.traceparent === undefined ? {} : { traceparent: job.traceparent };
   try {
-    await new JobRun(options).run();
+    await inSpan(traces, { name: `job ${job.kind}`, kind: "internal", from, attributes }, async () => await new JobRun(options).run());
     return "ended";
   } catch (error) {
     if (error instanceof HoldRequested) return "held";
@@ -135,7 +141,11 @@ class JobRun {
     await this.#progress(step, 0, step.title);
     onMoment?.(`${step.name} begun`);
     try {
-      const evidence = await step.run(this.#context(step, AbortSignal.any([interrupt, cancel])));
+      const evidence = await this.#traced(
+        step,
+        "step",
+        async () => await step.run(this.#context(step, AbortSignal.any([interrupt, cancel]))),
+      );
       onMoment?.(`${step.name} ran`);
       await this.#write(async (transaction) => {
         await saveEvidence(transaction, job.jobId, step.name, evidence);
@@ -193,7 +203,7 @@ class JobRun {
       await this.#write(async (db) => await setUndo(db, job.jobId, step.name, "running"));
       try {
         onMoment?.(`${step.name} undo begun`);
-        await undo({ ...this.#context(step, interrupt), hold: refuseHold });
+        await this.#traced(step, "undo", async () => await undo({ ...this.#context(step, interrupt), hold: refuseHold }));
         onMoment?.(`${step.name} undo ran`);
         await this.#write(async (db) => {
           await setUndo(db, job.jobId, step.name, "done");
@@ -220,6 +230,7 @@ class JobRun {
       await endJob(db, job.jobId, outcome, result);
       await onEnd?.(db, job, outcome);
     });
+    this.#options.traces?.current()?.end(outcome.kind === "succeeded" ? undefined : outcome.fault.id);
     log.info("job ended", { jobId: job.jobId, kind: kind.kind, outcome: outcome.kind });
   }
 
@@ -249,6 +260,12 @@ class JobRun {
       },
       confirm: async () => await underLease(db, lease, async () => undefined),
     };
+  }
+
+  async #traced<T>(step: JobStep<object, object>, what: "step" | "undo", task: () => Promise<T>): Promise<T> {
+    const { traces = noTraces, job, kind } = this.#options;
+    const attributes = { "watari.job_id": job.jobId, "watari.job_kind": kind.kind, "watari.step": step.name };
+    return await inSpan(traces, { name: `${what} ${step.name}`, kind: "internal", attributes }, task);
   }
 
   async #progress(step: JobStep<object, object>, percent: number, text: string): Promise<void> {

@@ -24,6 +24,8 @@ export interface JobSubmission {
   readonly actor: string;
   readonly parameters: object;
   readonly restartOf?: string;
+  /** W3C trace context of the request that ordered it. */
+  readonly traceparent?: string | undefined;
 }
 
 /** One hub's claim of one job. */
@@ -42,7 +44,7 @@ export class LeaseLost extends Error {
 }
 
 export const jobColumns = sql`job_id, kind, title, scope, target_id, target_name, actor, parameters, state, percent, text, fault,
-  cancel_requested_at is not null as is_cancel_requested, restart_of, restarted_as, created_at, started_at, ended_at`;
+  cancel_requested_at is not null as is_cancel_requested, restart_of, restarted_as, traceparent, created_at, started_at, ended_at`;
 
 export interface JobRow {
   job_id: string;
@@ -60,6 +62,7 @@ export interface JobRow {
   is_cancel_requested: boolean;
   restart_of: string | null;
   restarted_as: string | null;
+  traceparent: string | null;
   created_at: string;
   started_at: string | null;
   ended_at: string | null;
@@ -68,9 +71,9 @@ export interface JobRow {
 /** Stores a job to be run and the ARM operation of the same id; the same jobId again changes nothing. Throws StateConflict while another job holds the lock key. */
 export async function insertJob(db: Queryable, job: JobSubmission): Promise<void> {
   const inserted = await sql`
-    insert into jobs (job_id, kind, title, scope, target_id, target_name, lock_key, actor, parameters, restart_of, place)
+    insert into jobs (job_id, kind, title, scope, target_id, target_name, lock_key, actor, parameters, restart_of, traceparent, place)
     values (${job.jobId}, ${job.kind}, ${job.title}, ${job.scope}, ${job.targetId}, ${job.targetName}, ${job.lockKey}, ${job.actor},
-      ${JSON.stringify(job.parameters)}::jsonb, ${job.restartOf ?? null},
+      ${JSON.stringify(job.parameters)}::jsonb, ${job.restartOf ?? null}, ${job.traceparent ?? null},
       (select properties->>'place' from resources where type = 'microsoft.compute/virtualmachines'
         and (lower(properties->>'itemId') = lower(${job.targetId}) or key = lower(${job.targetId})) and properties->>'place' is not null limit 1))
     on conflict do nothing returning job_id`.execute(db);
@@ -288,6 +291,7 @@ export function toJob(row: JobRow): JobRecord {
     createdAt: row.created_at,
     ...(row.restart_of === null ? {} : { restartOf: row.restart_of }),
     ...(row.restarted_as === null ? {} : { restartedAs: row.restarted_as }),
+    ...(row.traceparent === null ? {} : { traceparent: row.traceparent }),
     ...(row.fault === null ? {} : { fault: row.fault }),
     ...(row.started_at === null ? {} : { startedAt: row.started_at }),
     ...(row.ended_at === null ? {} : { endedAt: row.ended_at }),

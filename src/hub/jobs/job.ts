@@ -170,6 +170,8 @@ export interface JobRecord {
   readonly restartOf?: string;
   /** The job that began this one again. */
   readonly restartedAs?: string;
+  /** W3C trace context of the request that ordered it. */
+  readonly traceparent?: string;
   readonly createdAt: string;
   readonly startedAt?: string;
   readonly endedAt?: string;

@@ -31,3 +31,6 @@ export const jobControlStatements: readonly string[] = [
   `create sequence fence_numbers as bigint`,
   `select setval('fence_numbers', coalesce((select max(fence) from jobs), 0) + 1)`,
 ];
+
+/** A job belongs to the trace of the request that ordered it, whichever hub runs it. */
+export const jobTraceStatements: readonly string[] = [`alter table jobs add column traceparent text`];

@@ -7,12 +7,13 @@ import { knowsOrder, tooOldFor } from "../../contract/appliance-versions.ts";
 import { parseApplianceId, parseOrderId, type ApplianceId, type OrderId } from "../../contract/ids.ts";
 import type { ApplianceOrder, ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
 import { notify } from "../db/notifications.ts";
-import type { StepContext } from "../jobs/job.ts";
+import type { Queryable, StepContext } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
+import { inSpan } from "../telemetry/traces.ts";
 
 type Without<Order, Key extends PropertyKey> = Order extends unknown ? Omit<Order, Key> : never;
 /** An order that has no id and no fencing number yet. */
-export type OrderDraft = Without<ApplianceOrder, "orderId" | "fencingNumber">;
+export type OrderDraft = Without<ApplianceOrder, "orderId" | "fencingNumber" | "traceparent">;
 export type DoneResult = Extract<ApplianceOrderResult, { outcome: "done" }>;
 
 export interface OrderWish {
@@ -88,10 +89,20 @@ async function giveOnce(
   wish: OrderWish,
   orderId: OrderId,
 ): Promise<ApplianceOrderResult> {
-  const order: ApplianceOrder = { ...wish.draft, orderId, fencingNumber: context.fence };
-  // The job's row stays locked until the order is stored: a hub that lost the job cannot give orders in its name.
-  await context.write(async (db) => await services.orders.enqueue(parseApplianceId(wish.applianceId), order, { db, jobId: context.jobId }));
-  return await waitForResult(services, context, orderId, wish);
+  const { kind } = wish.draft;
+  const attributes = { "watari.order_id": orderId, "watari.order_kind": kind, "watari.appliance_id": wish.applianceId };
+  return await inSpan(services.traces, { name: `order ${kind}`, kind: "producer", attributes }, async (span) => {
+    const { traceparent } = span;
+    const traced = traceparent === undefined ? {} : { traceparent };
+    const order: ApplianceOrder = { ...wish.draft, orderId, fencingNumber: context.fence, ...traced };
+    // The job's row stays locked until the order is stored: a hub that lost the job cannot give orders in its name.
+    const give = async (db: Queryable): Promise<void> =>
+      await services.orders.enqueue(parseApplianceId(wish.applianceId), order, { db, jobId: context.jobId });
+    await context.write(give);
+    const result = await waitForResult(services, context, orderId, wish);
+    if (result.outcome === "failed") span.end(result.fault.id);
+    return result;
+  });
 }
 
 async function waitForResult(

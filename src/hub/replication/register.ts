@@ -92,9 +92,9 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       start: async () => {
         offerBootLogs(front);
         await reattachLanded(replication);
-        const { database, clock, random, log } = services;
+        const { database, clock, log } = services;
         engine = new JobEngine({
-          ...{ database, kinds: [...replicationJobs(replication), ...planJobs(front)], clock, random, log, place, ...dependencies.jobs },
+          ...{ ...services, kinds: [...replicationJobs(replication), ...planJobs(front)], place, ...dependencies.jobs },
           onEnd: async (db, job, outcome) => {
             const event = eventOfJob(job, outcome);
             if (event !== undefined) await services.events.record(event, db);

@@ -55,7 +55,7 @@ test("figures of the database are counted by set and kept for a while", async ()
   await using database = await cluster.openFreshDatabase();
   let passedMs = 0;
   const clock: Clock = { ...systemClock, monotonicMs: () => passedMs };
-  const metrics = createMetrics({ database, clock, types: [], figuresAgeMsMax: 1000 });
+  const metrics = createMetrics({ database, clock, routeOf: () => "other", figuresAgeMsMax: 1000 });
   const [vault, machineId] = ["/subscriptions/s/providers/microsoft.recoveryservices/vaults/v", systemRandom.uuid()];
   const key = `${vault}/replicationfabrics/f/replicationprotectioncontainers/c/replicationprotecteditems/i`;
   const type = "microsoft.recoveryservices/vaults/replicationfabrics/replicationprotectioncontainers/replicationprotecteditems";

@@ -25,8 +25,8 @@ const criticalCodes = Object.entries(healthCodes).flatMap(([code, { severity }])
 export function createMetrics(wanted: {
   readonly database: Database;
   readonly clock: Clock;
-  /** Names of the resource types; any other path is counted as "other". */
-  readonly types: readonly string[];
+  /** The name of a path's route, of a bounded number. */
+  readonly routeOf: (path: string) => string;
   readonly figuresAgeMsMax?: number;
 }): Metrics {
   const { database, clock, figuresAgeMsMax = figuresAgeDefault } = wanted;
@@ -49,7 +49,7 @@ export function createMetrics(wanted: {
   registry.registerMetric(connections);
   const figures = createFigures({ database, clock, ageMsMax: figuresAgeMsMax });
   addFigures(registry, figures);
-  const routeOf = createRouteNames(wanted.types);
+  const { routeOf } = wanted;
   return {
     contentType: registry.contentType,
     answered: (face, { method, route, path, status, seconds }) =>
@@ -97,8 +97,8 @@ function createFigures({ database, clock, ageMsMax }: { readonly database: Datab
   };
 }
 
-/** The resource type that a path speaks of: as many names as the type table has, whatever clients ask for. */
-function createRouteNames(types: readonly string[]): (path: string) => string {
+/** The resource type that a path speaks of: as many names as the type table has, and "other", whatever clients ask for. */
+export function createRouteNames(types: readonly string[]): (path: string) => string {
   const known = new Map(types.map((type) => [type.toLowerCase(), type]));
   return (path) => {
     const after = path.toLowerCase().split("/providers/").at(-1)?.split("/") ?? [];

@@ -25,6 +25,7 @@ import { openEventStore } from "../../db/events.ts";
 import { openPointCatalogue } from "../../db/points.ts";
 import { openResourceStore } from "../../db/resources.ts";
 import { createSealer, openSecretStore } from "../../db/secrets.ts";
+import { noTraces } from "../../telemetry/traces.ts";
 import type { HubServices } from "../../services.ts";
 import { registerReplication } from "../register.ts";
 import type { ImageFolder, ReplicationLimits } from "../world.ts";
@@ -145,6 +146,7 @@ function createServices(options: SimHubOptions, audit: AuditTrail): HubServices 
     log: options.log ?? silentLog,
     stateDir: folder,
     database,
+    traces: noTraces,
     resources: openResourceStore({ db, clock, random }),
     operations: openOperationStore({ db, clock, random }),
     audit,
