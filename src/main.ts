@@ -47,6 +47,18 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("../lab/lab-command.ts")).registerLabCommand,
   },
   { name: "login", summary: "sign in to a hub", load: async () => (await import("./cli/login.ts")).registerLoginCommand },
+  { name: "logout", summary: "sign out of a hub", load: async () => (await import("./cli/login.ts")).registerLogoutCommand },
+  {
+    name: "principal",
+    summary: "people and programs that may sign in, and their credentials",
+    load: async () => (await import("./cli/principal.ts")).registerPrincipalCommand,
+  },
+  { name: "group", summary: "groups that hold roles", load: async () => (await import("./cli/group.ts")).registerGroupCommand },
+  {
+    name: "role",
+    summary: "roles: assign, list, remove",
+    load: async () => (await import("./cli/role.ts")).registerRoleCommand,
+  },
   {
     name: "network",
     summary: "networks of the landing zone",

@@ -1,19 +1,18 @@
 // Speaks Azure Resource Manager's REST dialect to a hub: token, requests, pages, long-running operations.
 
-import { isIP, type LookupFunction } from "node:net";
-import { Agent, ProxyAgent, request, type Dispatcher } from "undici";
 import { z } from "zod";
 import type { Clock } from "../base/clock.ts";
 import { Fault, fromReport } from "../contract/errors.ts";
 import { faultReportShape } from "../contract/shapes.ts";
-import type { Profile } from "./profile.ts";
+import { fetchAccessToken, type AccessToken } from "./access-token.ts";
+import { openHubConnection, type ArmResponse, type HubConnection } from "./hub-connection.ts";
+import type { HubFacts, Profile } from "./profile.ts";
 
 const apiVersion = "2025-08-01";
 /** Longest time that one operation is waited for. */
 const operationWaitMsMax = 2 * 3600_000;
 const pageCountMax = 1000;
 
-const tokenShape = z.object({ access_token: z.string(), expires_in: z.coerce.number() });
 const errorEnvelopeShape = z.object({
   error: z.object({
     code: z.string(),
@@ -29,12 +28,6 @@ const operationShape = z.object({
 });
 const pageShape = z.object({ value: z.array(z.unknown()), nextLink: z.string().optional() });
 
-export interface ArmResponse {
-  readonly status: number;
-  readonly body: unknown;
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
-}
-
 export interface OperationProgress {
   readonly status: string;
   readonly percent?: number;
@@ -44,21 +37,28 @@ export interface OperationProgress {
 export class ArmClient implements AsyncDisposable {
   readonly #profile: Profile;
   readonly #clock: Clock;
-  readonly #dispatcher: Dispatcher;
-  #token: { readonly text: string; readonly expiresAtMs: number } | undefined;
+  readonly #connection: HubConnection;
+  #token: AccessToken | undefined;
 
   constructor(options: { readonly profile: Profile; readonly clock: Clock }) {
     this.#profile = options.profile;
     this.#clock = options.clock;
-    const { caPem, proxy, address } = options.profile;
-    const tls = { ca: caPem };
-    const direct = address === undefined ? tls : { ...tls, lookup: lookupAt(address) };
-    this.#dispatcher = proxy === undefined ? new Agent({ connect: direct }) : new ProxyAgent({ uri: proxy, requestTls: tls });
+    this.#connection = openHubConnection(options.profile);
   }
 
   /** "/subscriptions/…/resourceGroups/…" of the profile. */
   get groupPath(): string {
     return `/subscriptions/${this.#profile.subscriptionId}/resourceGroups/${this.#profile.resourceGroup}`;
+  }
+
+  get subscriptionPath(): string {
+    return `/subscriptions/${this.#profile.subscriptionId}`;
+  }
+
+  /** What another sign-in to this hub has to know. */
+  get hub(): HubFacts {
+    const { managementUrl, loginUrl, tenantId, subscriptionId, caPem } = this.#profile;
+    return { managementUrl, loginUrl, tenantId, subscriptionId, ...(caPem === undefined ? {} : { caPem }) };
   }
 
   get location(): string {
@@ -115,7 +115,7 @@ export class ArmClient implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#dispatcher.close();
+    await this.#connection[Symbol.asyncDispose]();
   }
 
   async #waitForOperation(
@@ -151,7 +151,7 @@ export class ArmClient implements AsyncDisposable {
     const url = new URL(pathOrUrl, this.#profile.managementUrl);
     if (!url.searchParams.has("api-version")) url.searchParams.set("api-version", apiVersion);
     const token = await this.#accessToken();
-    const response = await this.#send(url, {
+    const response = await this.#connection.send(url, {
       method,
       headers: {
         authorization: `Bearer ${token}`,
@@ -166,55 +166,9 @@ export class ArmClient implements AsyncDisposable {
 
   async #accessToken(): Promise<string> {
     if (this.#token !== undefined && this.#token.expiresAtMs > this.#clock.nowMs() + 60_000) return this.#token.text;
-    const { loginUrl, tenantId, clientId, clientSecret, managementUrl } = this.#profile;
-    const form = new URLSearchParams({
-      grant_type: "client_credentials",
-      client_id: clientId,
-      client_secret: clientSecret,
-      scope: `${managementUrl.replace(/\/$/, "")}/.default`,
-    });
-    const response = await this.#send(new URL(`/${tenantId}/oauth2/v2.0/token`, loginUrl), {
-      method: "POST",
-      headers: { "content-type": "application/x-www-form-urlencoded" },
-      body: form.toString(),
-    });
-    const token = tokenShape.safeParse(response.body);
-    if (response.status >= 400 || !token.success)
-      throw new Fault("Unauthorized", "could not sign in to the hub", { evidence: { loginUrl, clientId, status: response.status } });
-    this.#token = { text: token.data.access_token, expiresAtMs: this.#clock.nowMs() + token.data.expires_in * 1000 };
-    return token.data.access_token;
-  }
-
-  async #send(url: URL, options: Omit<Dispatcher.RequestOptions, "path" | "origin">): Promise<ArmResponse> {
-    try {
-      const response = await request(url, { ...options, dispatcher: this.#dispatcher });
-      const text = await response.body.text();
-      return { status: response.statusCode, headers: response.headers, body: text === "" ? undefined : parseBody(text) };
-    } catch (error) {
-      const { proxy } = this.#profile;
-      throw new Fault("HubUnreachable", `could not reach ${url.host}`, {
-        evidence: {
-          url: `${url.origin}${url.pathname}`,
-          ...(proxy === undefined ? {} : { proxy }),
-          reason: error instanceof Error ? error.message : String(error),
-        },
-        cause: error,
-      });
-    }
-  }
-}
-
-/** Answers every name with one address: the certificate proves that it is the hub's. */
-function lookupAt(address: string): LookupFunction {
-  const family = isIP(address);
-  return (_name, options, callback) => (options.all === true ? callback(null, [{ address, family }]) : callback(null, address, family));
-}
-
-function parseBody(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text; // Not every error page is JSON; the status tells.
+    const token = await fetchAccessToken({ profile: this.#profile, connection: this.#connection, clock: this.#clock });
+    this.#token = token;
+    return token.text;
   }
 }
 

@@ -7,18 +7,26 @@ import { z } from "zod";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import { Fault } from "../contract/errors.ts";
 
-/** What the hub writes for its first operator; `watari login` turns it into a profile. */
-export const operatorFileShape = z.object({
+/** What a sign-in has to know of a hub. */
+export const hubFactsShape = z.object({
   managementUrl: z.url(),
   loginUrl: z.url(),
   tenantId: z.string(),
-  clientId: z.string(),
-  clientSecret: z.string(),
   subscriptionId: z.string(),
-  caPem: z.string(),
+  caPem: z.string().optional(),
 });
+export type HubFacts = z.infer<typeof hubFactsShape>;
 
-const profileShape = operatorFileShape.extend({
+/** A program's credential with its hub, as `watari principal create` and the hub itself write it. */
+export const operatorFileShape = hubFactsShape.extend({ clientId: z.string(), clientSecret: z.string(), caPem: z.string() });
+
+const profileShape = hubFactsShape.extend({
+  clientId: z.string(),
+  clientSecret: z.string().optional(),
+  /** PEM with certificate and key, in place of a secret. */
+  certificateFile: z.string().optional(),
+  /** Tokens of a person, in place of a credential. */
+  sessionFile: z.string().optional(),
   resourceGroup: z.string(),
   location: z.string(),
   /** "http://host:port" of the only way out; absent where the hub's public names are reached directly. */
@@ -40,7 +48,7 @@ export async function readProfile(path: string): Promise<Profile> {
   } catch (error) {
     throw new Fault("Unauthorized", "could not read a profile: nobody is signed in here", {
       evidence: { file: path },
-      action: "run: watari login --operator-file FILE (the hub writes operator.json into its state folder)",
+      action: "run: watari login --hub https://management.<domain> (watari login --help has the other ways)",
       cause: error,
     });
   }

@@ -134,6 +134,8 @@ export interface TestHubOptions {
   readonly limits?: unknown;
   readonly alerts?: unknown;
   readonly signIn?: unknown;
+  /** The public names listen at this port, and answer to "localhost" too. */
+  readonly localPort?: number;
 }
 
 export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
@@ -141,7 +143,8 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     domain: testDomain,
     stateDir: options.stateDir,
     publicAddresses: ["127.0.0.1"],
-    managementPort: 0,
+    managementPort: options.localPort ?? 0,
+    localName: options.localPort === undefined ? undefined : "localhost",
     endpointPort: options.endpointPort,
     networks: [{ virtualNetwork: "landing", cidr: options.cidr, ...options.dns }],
     databaseUrl: options.databaseUrl,

@@ -76,7 +76,18 @@ async function openPlace(file: string): Promise<Place> {
   const address = url === undefined ? privateAddress(config.stateDir) : await readServerAddress({ ...config, url });
   await using opening = new AsyncDisposableStack();
   const { db } = opening.use(openPlainConnection(address, openLog({ program: "hub" })));
-  const [tenantId, subscriptionId] = [await findSetting(db, "tenantId"), await findSetting(db, "subscriptionId")];
+  const tenantId = await findSetting(db, "tenantId").catch((cause: unknown) => {
+    throw new Fault(
+      "DatabaseUnavailable",
+      "could not reach the hub's database: the hub does not run, or you may not read its state folder",
+      {
+        evidence: { stateDir: config.stateDir },
+        action: `start it first: watari hub run --config ${file}; then call as the same user, or as root`,
+        cause,
+      },
+    );
+  });
+  const subscriptionId = await findSetting(db, "subscriptionId");
   if (tenantId === undefined || subscriptionId === undefined)
     throw new Fault("StateConflict", "could not reach the local account: this hub has never run", {
       action: "watari hub run --config FILE",

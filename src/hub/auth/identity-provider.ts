@@ -75,7 +75,7 @@ export async function openIdentityProvider(config: ProviderConfig, { clock }: { 
         nonce: secrets.nonce,
         code_challenge: await oidc.calculatePKCECodeChallenge(secrets.verifier),
         code_challenge_method: "S256",
-        ...promptOf(config, prompt),
+        ...promptOf(config, configuration.serverMetadata(), prompt),
         ...(loginHint === undefined ? {} : { login_hint: loginHint }),
       });
       return { url: url.href, secrets };
@@ -139,9 +139,18 @@ function authenticationOf(document: oidc.ServerMetadata, secret: string | undefi
   return methods.includes("client_secret_basic") ? oidc.ClientSecretBasic(secret) : oidc.ClientSecretPost(secret);
 }
 
-/** Providers give a refresh token for offline_access only with the person's consent (OpenID Connect Core, 11). */
-function promptOf(config: ProviderConfig, prompt: string | undefined): Readonly<Record<string, string>> {
-  const wanted = [...(prompt === undefined ? [] : [prompt]), ...(config.scopes.includes("offline_access") ? ["consent"] : [])];
+const promptsShape = z.array(z.string());
+
+/**
+ * Providers give a refresh token for offline_access only with the person's consent (OpenID Connect Core, 11). Every provider knows login;
+ * one that does not say that it knows select_account may refuse it, and it is no more than a wish.
+ */
+function promptOf(config: ProviderConfig, document: oidc.ServerMetadata, wish: string | undefined): Readonly<Record<string, string>> {
+  const known = promptsShape.safeParse(document["prompt_values_supported"]).data ?? ["login"];
+  const wanted = [
+    ...(wish !== undefined && known.includes(wish) ? [wish] : []),
+    ...(config.scopes.includes("offline_access") ? ["consent"] : []),
+  ];
   return wanted.length === 0 ? {} : { prompt: wanted.join(" ") };
 }
 
