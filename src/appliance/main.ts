@@ -47,6 +47,7 @@ import { createHostKeys, type HostKeys } from "./push/host-keys.ts";
 import { openStateDatabase, type StateDatabase } from "./state/database.ts";
 import { createSealedFacts, type SealedFacts } from "./state/facts.ts";
 import { openSecretBox } from "./state/secret-box.ts";
+import { SystemMeter } from "./system-meter.ts";
 import { startAdminServer } from "./admin/admin-server.ts";
 
 const vaultRetryMs = 3_000;
@@ -113,6 +114,7 @@ export class Appliance implements AsyncDisposable {
   readonly hostKeys: HostKeys;
   readonly health = new Health();
   readonly spool: Spool;
+  readonly #meter: SystemMeter;
   readonly #parts: ApplianceParts;
   readonly #orders: AgentOrders;
   readonly #stack = new AsyncDisposableStack();
@@ -136,6 +138,8 @@ export class Appliance implements AsyncDisposable {
     this.hostKeys = createHostKeys(database);
     // A folder of its own: the vault empties it when it opens.
     this.spool = { folder: join(config.spoolFolder ?? join(stateFolder, "spool"), "packs"), spoolBytesMax: config.spoolBytesMax };
+    const address = config.advertiseAddress ?? config.listenAddresses[0] ?? "";
+    this.#meter = new SystemMeter({ clock, folder: this.spool.folder, address });
     this.#orders = createAgentOrders({ database, clock });
     this.guests = new Guests({
       ...parts,
@@ -144,7 +148,7 @@ export class Appliance implements AsyncDisposable {
       hostKeys: this.hostKeys,
       connector: () => this.siteConnector(),
       sshPort: config.sshPort,
-      appliance: () => ({ address: config.advertiseAddress ?? config.listenAddresses[0] ?? "", ...this.#ports }),
+      appliance: () => ({ address, ...this.#ports }),
       discover: async (signal) => await this.discover(signal),
     });
     this.#stack.use(this.guests);
@@ -320,6 +324,7 @@ export class Appliance implements AsyncDisposable {
         telemetry: async () => await this.#telemetry(),
         grant: () => this.#grant(),
         onGrant: (grant) => writeGrant(this.#parts.facts, grant),
+        onHubTime: (hubTime, asked) => this.#meter.noteHubTime(hubTime, asked),
         renewWhenDue: async (signal) => await identity.renewWhenDue(signal),
         onReach: (fault) => this.health.set("hub", fault),
       }),
@@ -337,7 +342,16 @@ export class Appliance implements AsyncDisposable {
     const { signal } = this.#ending;
     const openStack = this.#stack.use(new AsyncDisposableStack());
     const vault = await openSiteVault(
-      { registration, connector, grant: () => this.#grant(), spool: this.spool, clock, random, log },
+      {
+        registration,
+        connector,
+        grant: () => this.#grant(),
+        spool: this.spool,
+        onUploaded: (bytes) => this.#meter.addUploaded(bytes),
+        clock,
+        random,
+        log,
+      },
       openStack,
     );
     for (let isSettled = false; !isSettled && !signal.aborted;) {
@@ -395,6 +409,7 @@ export class Appliance implements AsyncDisposable {
       spoolBytesMax: this.spool.spoolBytesMax,
       residentBytes: process.memoryUsage.rss(),
       healthErrors: this.health.reports(),
+      system: await this.#meter.read(),
     };
   }
 

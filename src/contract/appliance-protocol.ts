@@ -20,7 +20,7 @@ import {
  * Raised by one for each change of this protocol. 1: the first. 2: disks are chosen (setDisks, and with protect), agents are updated
  * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported. 3: vCenters are added, changed and
  * removed by order (putVcenter, removeVcenter), machines that no vCenter shows are added (addMachine), and certificates are renewed (the route
- * certificate, the order renewCertificate).
+ * certificate, the order renewCertificate), telemetry tells of the appliance's machine.
  */
 export const applianceProtocolVersion = 3;
 
@@ -309,10 +309,36 @@ export const applianceProgressShape = z.object({
     .max(2000),
 });
 
+/** Of the machine that the appliance runs on. */
+const systemFiguresShape = z.object({
+  /** Of all processors, over the last quarter of an hour. */
+  cpuShare: z.number().min(0).max(1),
+  /** Waiting and running processes for each processor, over the same time. */
+  loadShare: z.number().nonnegative(),
+  memoryBytes: countShape,
+  memoryAvailableBytes: countShape,
+  /** Of the file system that holds the spool. */
+  diskBytes: countShape,
+  diskAvailableBytes: countShape,
+  /** To the storage account, since the telling before. */
+  uploadedBytesPerSecond: z.number().nonnegative(),
+  /** What the hub's clock shows beyond this one's; absent until the hub has answered once. */
+  clockOffsetMs: z.number().int().optional(),
+  osVersion: z.string().max(200),
+  /** At which agents dial it. */
+  address: z.string().max(64),
+});
+export type SystemFigures = z.infer<typeof systemFiguresShape>;
+
+/** Answer to telemetry: by it an appliance knows how far off its clock is. */
+export const telemetryAnswerShape = z.looseObject({ hubTime: timestampShape.optional() });
+
 export const telemetryShape = z.object({
   applianceVersion: z.string().max(40),
   spoolBytes: countShape,
   spoolBytesMax: countShape,
   residentBytes: countShape,
   healthErrors: z.array(faultReportShape).max(100),
+  /** Absent from appliances before version 3. */
+  system: systemFiguresShape.optional(),
 });

@@ -1,9 +1,11 @@
 // The voice of a simulated appliance over the real protocol: the appliance's own talk with its hub, with memory in place of its stores.
 
+import { tmpdir } from "node:os";
 import { fromTimestamp, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { emptyAnswer } from "../appliance/hub/hub-client.ts";
 import { startHubLink } from "../appliance/hub/hub-link.ts";
+import { SystemMeter } from "../appliance/system-meter.ts";
 import type { HubIdentity } from "../appliance/identity/hub-identity.ts";
 import { applianceVersion } from "../appliance/identity/hub-registration.ts";
 import type { Inventory, SealedPointReport, StorageGrant } from "../contract/appliance-protocol.ts";
@@ -25,6 +27,8 @@ const spoolBytesMax = 2 ** 30;
 export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
   const { applianceId, identity, grant, onGrant, clock, log } = parts;
   const hub = identity.client;
+  // It has no machine of its own: the one that it runs on is told of.
+  const meter = new SystemMeter({ clock, folder: tmpdir(), address: "127.0.0.1" });
   const untold = new Map<string, SealedPointReport>();
   let inventory: Inventory = { vcenters: [], runAsAccounts: [], machines: [] };
   const flush = async (): Promise<void> => {
@@ -66,9 +70,11 @@ export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
           spoolBytesMax,
           residentBytes: process.memoryUsage.rss(),
           healthErrors: [],
+          system: await meter.read(),
         }),
         grant,
         onGrant,
+        onHubTime: (hubTime, asked) => meter.noteHubTime(hubTime, asked),
         renewWhenDue: async (abort) => await identity.renewWhenDue(abort),
         onReach: () => undefined,
       });

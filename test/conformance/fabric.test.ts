@@ -159,7 +159,12 @@ describe("fabrics and providers", () => {
     const details = custom as VMwareDetails; // instanceType says so.
     assert.ok(details.lastHeartbeat instanceof Date);
     assert.equal(details.processServers?.length, 1);
-    assert.equal(details.processServers?.[0]?.psServiceStatus, "Running");
+    const [server] = details.processServers ?? [];
+    assert.equal(server?.psServiceStatus, "Running");
+    for (const status of [server?.cpuLoadStatus, server?.systemLoadStatus, server?.memoryUsageStatus, server?.throughputStatus])
+      assert.match(status ?? "", /^(Healthy|Warning|Critical)$/);
+    assert.ok((server?.totalMemoryInBytes ?? 0) > (server?.availableMemoryInBytes ?? 0));
+    assert.ok((server?.sslCertExpiryRemainingDays ?? 0) > 300 && server?.sslCertExpiryDate instanceof Date);
     const checked = await client.replicationFabrics.beginCheckConsistencyAndWait(...vault, container[2]);
     assert.equal(checked.name, container[2]);
     const same = await client.replicationFabrics.beginCreateAndWait(...vault, container[2], { properties: {} });

@@ -11,6 +11,7 @@ import {
   type ApplianceOrderResult,
   type Inventory,
   type StorageGrant,
+  telemetryAnswerShape,
   telemetryShape,
 } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
@@ -56,6 +57,7 @@ export interface HubLinkParts {
   readonly telemetry: () => Promise<z.input<typeof telemetryShape>>;
   readonly grant: () => StorageGrant;
   readonly onGrant: (grant: StorageGrant) => void;
+  readonly onHubTime: (hubTime: string, asked: { readonly fromMs: number; readonly untilMs: number }) => void;
   readonly renewWhenDue: (signal: AbortSignal) => Promise<void>;
   /** Told of each call's outcome, for the health list. */
   readonly onReach: (fault: Fault | undefined) => void;
@@ -98,7 +100,10 @@ export function startHubLink(parts: HubLinkParts): HubLink {
       await clock.sleep(progressEveryMs, signal);
     }),
     keepDoing(parts, signal, "telemetry", async () => {
-      await hub.call("telemetry", await parts.telemetry(), emptyAnswer, signal);
+      const telemetry = await parts.telemetry();
+      const fromMs = clock.nowMs();
+      const { hubTime } = await hub.call("telemetry", telemetry, telemetryAnswerShape, signal);
+      if (hubTime !== undefined) parts.onHubTime(hubTime, { fromMs, untilMs: clock.nowMs() });
       await clock.sleep(telemetryEveryMs, signal);
     }),
     keepDoing(parts, signal, "storageGrant", async () => {

@@ -6,6 +6,7 @@ import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import type { Connector } from "../../connectivity/connector.ts";
 import { openAzureBlobStore } from "../../store/azure-blob-store.ts";
+import type { Store } from "../../store/store.ts";
 import { withStoreRetry } from "../../store/wrappers.ts";
 import { openVault } from "../../vault/open-vault.ts";
 import type { Vault } from "../../vault/vault.ts";
@@ -22,6 +23,8 @@ export interface VaultLinkParts {
   /** Asked before each call, so that a renewed grant is used at once. */
   readonly grant: () => StorageGrant;
   readonly spool: Spool;
+  /** Told of each blob that was written. */
+  readonly onUploaded: (bytes: number) => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -39,7 +42,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
   cleanup.use(store);
   const vault = await openVault({
     blockThreads: Math.min(blockThreadsMax, availableParallelism()),
-    store: withStoreRetry(store, { clock, log }),
+    store: withStoreRetry(withPutCount(store, parts.onUploaded), { clock, log }),
     vaultId: registration.vault.vaultId,
     key: Buffer.from(registration.vault.key, "base64"),
     clock,
@@ -48,4 +51,18 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     spool,
   });
   return cleanup.use(vault);
+}
+
+function withPutCount(store: Store, onUploaded: (bytes: number) => void): Store {
+  return {
+    put: async (key, bytes, signal) => {
+      await store.put(key, bytes, signal);
+      onUploaded(bytes.length);
+    },
+    get: async (key, range, signal) => await store.get(key, range, signal),
+    head: async (key, signal) => await store.head(key, signal),
+    list: (prefix, signal) => store.list(prefix, signal),
+    remove: async (key, signal) => await store.remove(key, signal),
+    [Symbol.asyncDispose]: async () => await store[Symbol.asyncDispose](),
+  };
 }

@@ -4,7 +4,7 @@ import type { IncomingMessage } from "node:http";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { assert } from "../../base/assert.ts";
-import type { Clock } from "../../base/clock.ts";
+import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import {
@@ -148,7 +148,7 @@ function addRoutes(
   });
   route(applianceRoutes.telemetry.path, telemetryShape, async (body, caller) => {
     await appliances.saveTelemetry(caller.applianceId, body);
-    return {};
+    return { hubTime: toTimestamp(dependencies.clock.nowMs()) };
   });
   route(applianceRoutes.progress.path, applianceProgressShape, async (body, caller, vault) => {
     await appliances.saveMachines(vault.text, caller.applianceId, body.machines);

@@ -18,8 +18,9 @@ import { healthLevel, presentHealthError, worseLevel } from "../health/present-h
 import type { HubServices } from "../services.ts";
 import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
 import { beginRefresh } from "./refresh-provider.ts";
+import { loadOf, showProcessServer } from "./process-server.ts";
 import { beginRenewal, renewBody } from "./renew-certificate.ts";
-import { countItems, healthOf, isSilent, refusedAction, sourceOf, spaceOf } from "./site-appliances.ts";
+import { countItems, healthOf, isSilent, refusedAction, sourceOf } from "./site-appliances.ts";
 import type { ReplicationFront } from "./world.ts";
 
 const fabricShape = z.looseObject({
@@ -147,7 +148,7 @@ async function showVMware(services: HubServices, vault: ResourceId, appliance: A
     lastHeartbeat: appliance.lastSeenAt,
     versionStatus: "Supported",
     replicationPairCount: count,
-    ...spaceOf(appliance),
+    ...loadOf(services, appliance),
   };
   return {
     instanceType: "VMware",
@@ -170,17 +171,4 @@ async function fabricHealth(services: HubServices, vault: ResourceId, appliance:
   const raised = await openHealthErrors(services.database.db, fabricId(vault, appliance.applianceId).key);
   const others = own.errors.filter(({ errorCode }) => !raised.some(({ code }) => code === errorCode));
   return { health: worseLevel(own.health, healthLevel(raised)), errors: [...raised.map(presentHealthError), ...others] };
-}
-
-function showProcessServer(services: HubServices, appliance: Appliance, common: JsonObject): JsonObject {
-  return {
-    id: appliance.applianceId,
-    hostId: appliance.applianceId,
-    friendlyName: appliance.name,
-    osType: "Linux",
-    ...common,
-    psServiceStatus: isSilent(services, appliance) ? "NotRunning" : "Running",
-    psStatsRefreshTime: appliance.lastSeenAt,
-    mobilityServiceUpdates: [],
-  };
 }

@@ -8,12 +8,9 @@ import { ancestorOfType, type ResourceId } from "../api/resource-id.ts";
 import { defineAction, type ActionDefinition, type ResourceSource } from "../api/resource-type.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { healthLimits } from "../health/health-rules.ts";
 import type { HubServices } from "../services.ts";
 import { containerId, fabricType, itemType, vaultOf } from "./names.ts";
-
-/** An appliance polls at least every half minute. */
-const silentMsMax = 5 * 60_000;
-const spaceWarningShare = 0.8;
 
 /** The appliances at or under which a call looks: one for anything inside a fabric, else all of the vault. */
 export async function appliancesOf(services: HubServices, id: ResourceId): Promise<readonly Appliance[]> {
@@ -43,8 +40,9 @@ export function sourceOf(
   };
 }
 
+/** By the limit of the rule that raises the error: the hub has one opinion of it. */
 export function isSilent({ clock }: Pick<HubServices, "clock">, { lastSeenAt }: Appliance): boolean {
-  return clock.nowMs() - fromTimestamp(lastSeenAt) > silentMsMax;
+  return clock.nowMs() - fromTimestamp(lastSeenAt) > healthLimits.applianceSilentMs;
 }
 
 /** The one place that decides how well an appliance is and what is told of it. */
@@ -72,17 +70,6 @@ export function toHealthError(fault: FaultReport, errorLevel: string): JsonObjec
     possibleCauses: fault.causes.join("; "),
     recommendedAction: fault.action,
     errorId: fault.id,
-  };
-}
-
-/** Of the spool, as far as the appliance has told. */
-export function spaceOf({ telemetry }: Appliance): JsonObject {
-  if (telemetry === undefined || telemetry.spoolBytesMax === 0) return {};
-  const { spoolBytes, spoolBytesMax } = telemetry;
-  return {
-    totalSpaceInBytes: spoolBytesMax,
-    availableSpaceInBytes: Math.max(0, spoolBytesMax - spoolBytes),
-    spaceUsageStatus: spoolBytes > spaceWarningShare * spoolBytesMax ? "Warning" : "Healthy",
   };
 }
 

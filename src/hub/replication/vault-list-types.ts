@@ -9,7 +9,8 @@ import { presentResource, type JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
 import { absentTypes } from "./absent-types.ts";
 import { fabricId, provider, vaultOf, vaultType } from "./names.ts";
-import { countItems, healthOf, spaceOf } from "./site-appliances.ts";
+import { spaceOf } from "./process-server.ts";
+import { countItems, healthOf } from "./site-appliances.ts";
 
 const anything = z.record(z.string(), z.unknown());
 
@@ -110,7 +111,7 @@ async function showAppliance(services: HubServices, vault: ResourceId, appliance
   const { health, errors } = healthOf(services, appliance);
   const protectedItemCount = await countItems(services, vault, appliance);
   const common = { id: applianceId, name, version, lastHeartbeatUtc: lastSeenAt, health, healthErrors: errors };
-  const { totalSpaceInBytes, availableSpaceInBytes } = spaceOf(appliance);
+  const { totalSpaceInBytes, availableSpaceInBytes } = spaceOf(appliance.telemetry);
   return {
     id: applianceId,
     name,
