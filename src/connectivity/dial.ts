@@ -122,7 +122,7 @@ function basicAuthorization({ user, password }: ProxyCredentials): string {
   return `Basic ${Buffer.from(`${user}:${password}`, "utf8").toString("base64")}`;
 }
 
-export interface TlsOptions extends Pick<ConnectionOptions, "ca" | "cert" | "key" | "ALPNProtocols"> {
+export interface TlsOptions extends Pick<ConnectionOptions, "ca" | "cert" | "key" | "ALPNProtocols" | "ecdhCurve"> {
   /** The name that the peer's certificate must carry. */
   readonly host: string;
   readonly port: number;

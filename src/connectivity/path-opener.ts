@@ -113,7 +113,12 @@ export class PathOpener {
   }
 
   /** TLS with the authorities and the identity that the decision calls for. */
-  async secure(decision: Allowed, plain: Socket, target: HostPort, signal: AbortSignal): Promise<TLSSocket> {
+  async secure(
+    decision: Allowed,
+    plain: Socket,
+    target: HostPort & { readonly ecdhCurve?: string },
+    signal: AbortSignal,
+  ): Promise<TLSSocket> {
     const { caPem, clientCertificate } = this.#options;
     const isNear = decision.kind === "private" || decision.kind === "site";
     const identity =

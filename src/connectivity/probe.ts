@@ -17,6 +17,7 @@ const hopTimeoutMs = 10_000;
 /** More than any usual link's packet, less than any server's limit of headers. */
 const largeHeaderBytes = 6_000;
 const largeRequestMsMax = 5_000;
+const smallCurve = "X25519";
 /** Tokens and certificates are refused beyond this. */
 const skewMsMax = 5 * 60_000;
 
@@ -64,6 +65,14 @@ export async function probeAll(targets: readonly ProbeTarget[], options: PathOpt
   return results.flat();
 }
 
+/** A private endpoint has reasons of its own beside those that every name has. */
+const privateRepairs: Readonly<Record<string, string>> = {
+  NameUnresolved:
+    "make the resolver in the evidence know the name: link the private zone to its network, forward the zone to it, or add the record or a hosts line",
+  ConnectionFailed:
+    "see whether the private endpoint's connection is approved, then whether a firewall on the line lets port and both directions pass",
+};
+
 interface HopOutcome<T> {
   readonly answer: string;
   readonly value: T;
@@ -78,6 +87,7 @@ class Walk {
   readonly #results: CheckResult[] = [];
   #socket: Socket | undefined;
   #hasAnswered = false;
+  #isPrivate = false;
   #dateHeader: string | undefined;
 
   constructor(target: ProbeTarget, opener: PathOpener, options: PathOptions, signal: AbortSignal | undefined) {
@@ -114,6 +124,7 @@ class Walk {
       const by = value.kind === "proxy" ? ` by ${value.proxyUrl}` : "";
       return await Promise.resolve({ answer: `${value.kind}${by}: ${value.because}`, value });
     });
+    this.#isPrivate = decision?.kind === "private";
     if (decision === undefined || !(await this.#openSocket(decision))) return;
     const wanted = this.#wantedHops();
     if (wanted.includes("tls") && !(await this.#secure(decision))) return;
@@ -168,12 +179,32 @@ class Walk {
     const plain = this.#socket;
     if (plain === undefined) return false;
     const secure = await this.#hop("tls", `TLS with ${this.#target.host}`, async (signal) => {
-      const value = await this.#opener.secure(decision, plain, this.#target, signal);
+      const value = await this.#opener.secure(decision, plain, this.#target, signal).catch(async (error: unknown) => {
+        throw (await this.#isHelloTooLarge(decision, error)) ? packetsLost(this.#target, { hop: "tls" }, error) : error;
+      });
       const peer = describePeer(value);
       return { answer: `${value.getProtocol()} ${peer["subject"]} by ${peer["issuer"]}, until ${peer["validTo"]}`, value };
     });
     if (secure !== undefined) this.#socket = secure;
     return secure !== undefined;
+  }
+
+  /**
+   * Today's first message of TLS fills more than one packet, because it carries a key that withstands quantum computers. When it got
+   * no answer and a small one does, it is the way that loses large packets.
+   */
+  async #isHelloTooLarge(decision: Allowed, error: unknown): Promise<boolean> {
+    const hasSeenPeer = error instanceof Fault && error.evidence["subject"] !== undefined;
+    if (!(error instanceof Fault) || hasSeenPeer) return false;
+    const signal = AbortSignal.timeout(largeRequestMsMax);
+    try {
+      const plain = await this.#opener.open(this.#target, "plain", signal);
+      const secure = await this.#opener.secure(decision, plain, { ...this.#target, ecdhCurve: smallCurve }, signal);
+      secure.destroy();
+      return true;
+    } catch {
+      return false; // Small or large, nobody answers: the first fault tells.
+    }
   }
 
   async #ask(): Promise<void> {
@@ -216,10 +247,7 @@ class Walk {
         const learnt = route?.mtuBytes === undefined ? "" : `, packets of at most ${route.mtuBytes} bytes`;
         return { answer: `HTTP ${status}${learnt}`, value: undefined };
       } catch (cause) {
-        throw new Fault("PacketsLost", `${target.host} answers small requests, and none of ${largeHeaderBytes} bytes`, {
-          evidence: { host: target.host, address: address ?? "", waitedMs: largeRequestMsMax },
-          cause,
-        });
+        throw packetsLost(target, { hop: "http", address: address ?? "" }, cause);
       } finally {
         socket.destroy();
       }
@@ -237,7 +265,8 @@ class Walk {
       return value;
     } catch (error) {
       const fault = toReport(asFault(error, tried));
-      this.#record(hop, "fail", `${fault.id}: ${fault.message}`, tookMs(), { tried, fault, repair: fault.action });
+      const repair = this.#isPrivate ? (privateRepairs[fault.id] ?? fault.action) : fault.action;
+      this.#record(hop, "fail", `${fault.id}: ${fault.message}`, tookMs(), { tried, fault, repair });
       return undefined;
     }
   }
@@ -264,6 +293,13 @@ class Walk {
       ...more,
     });
   }
+}
+
+function packetsLost({ host }: HostPort, evidence: Readonly<Record<string, string>>, cause: unknown): Fault {
+  return new Fault("PacketsLost", `${host} answers what fits into one small packet, and nothing larger`, {
+    evidence: { host, ...evidence, waitedMs: largeRequestMsMax },
+    cause,
+  });
 }
 
 function describeRoute({ device, gateway, source, mtuBytes }: Route): string {

@@ -1,6 +1,7 @@
 // Finds the addresses of a name and holds them against the topology: a private name with a public address is a fault.
 
 import { lookup as systemLookup, Resolver } from "node:dns/promises";
+import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import type { Clock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
@@ -66,6 +67,7 @@ export async function surveyName(topology: Topology, name: string): Promise<read
   const answers = await Promise.allSettled(asked);
   return [
     ...told,
+    ...(await askHostsFile(name)),
     ...answers.map((answer, index): SourceAnswer => {
       const server = topology.dnsServers[index] ?? "system resolver";
       if (answer.status === "rejected") return { server, addresses: [], failure: failureCode(answer.reason) };
@@ -74,6 +76,18 @@ export async function surveyName(topology: Topology, name: string): Promise<read
         : { server: answer.value.resolution.server, addresses: answer.value.resolution.addresses };
     }),
   ];
+}
+
+const hostsFile = "/etc/hosts";
+
+/** Every other program of the machine believes its hosts file first, so a stale line there is told. */
+async function askHostsFile(name: string): Promise<readonly SourceAnswer[]> {
+  const text = await readFile(hostsFile, "utf8").catch(() => ""); // A machine without one has nothing stale.
+  const addresses = text.split("\n").flatMap((line) => {
+    const [address = "", ...names] = (line.split("#", 1)[0] ?? "").trim().split(/\s+/);
+    return isIP(address) !== 0 && names.some((each) => each.toLowerCase() === name) ? [address] : [];
+  });
+  return addresses.length === 0 ? [] : [{ server: hostsFile, addresses }];
 }
 
 function failureCode(error: unknown): string {

@@ -14,11 +14,12 @@ const landingPackages: readonly NeededPackage[] = [
   { name: "nftables", proof: "/usr/sbin/nft", why: "fences the networks of test machines" },
 ];
 
-/** The programs that the renderings of a network plan are held against. */
-const renderingPackages: readonly NeededPackage[] = [
+/** What a network plan is held against, its renderings and its checks. */
+const networkTestPackages: readonly NeededPackage[] = [
   { name: "unbound", proof: "/usr/sbin/unbound", why: "reads the unbound form of a network plan, in tests" },
   { name: "bind9-utils", proof: "/usr/bin/named-checkzone", why: "reads BIND's zone files, in tests" },
   { name: "python3-pacparser", proof: "/usr/lib/python3/dist-packages/pacparser", why: "runs the proxy auto-configuration, in tests" },
+  { name: "faketime", proof: "/usr/bin/faketime", why: "sets the clock of a check wrong, in the proof of the network" },
 ];
 
 export const setupUses = ["demo", "test", "move"] as const;
@@ -26,6 +27,6 @@ export type SetupUse = (typeof setupUses)[number];
 
 /** The list for a use, each package once. */
 export function packagesFor(use: SetupUse): readonly NeededPackage[] {
-  const all = [...landingPackages, ...(use === "move" ? [] : labPackages), ...(use === "test" ? renderingPackages : [])];
+  const all = [...landingPackages, ...(use === "move" ? [] : labPackages), ...(use === "test" ? networkTestPackages : [])];
   return [...new Map(all.toReversed().map((needed) => [needed.name, needed])).values()].toReversed();
 }
