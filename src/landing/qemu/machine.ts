@@ -112,6 +112,11 @@ export class Machine {
     return await findProcess(this.paths.pidFile, this.mark);
   }
 
+  /** Cuts the power: what the guest has flushed is in its overlays. Returns when the emulator is gone. */
+  async kill(): Promise<void> {
+    await killProcess(this.paths.pidFile, this.mark, this.#around.clock);
+  }
+
   /** Starts the emulator in the machine's network; the processor runs on return. */
   async startEmulator(signal?: AbortSignal): Promise<void> {
     const { accelerator } = this.#around;

@@ -64,6 +64,8 @@ const packages = {
 
 const socketPathBytesMax = 107;
 const stopPollMs = 100;
+/** An emulator that waits for a recovery point which nobody serves would end only once it has given up: after ten minutes. */
+const quitMsMax = 10_000;
 const probeGraceMs = 30_000;
 
 /** Opens the target; one process at a time owns the state folder. Machines of an earlier process are taken over; those that never became whole are removed. */
@@ -250,9 +252,15 @@ export class QemuTarget implements Target {
       await admit(this.#ledger, name, authority);
       const machine = await this.#existing(name, "stop");
       if (how === "orderly") await tell(machine, "system_powerdown");
-      const deadlineMs = clock.monotonicMs() + (how === "orderly" ? stopMsMax : -1);
+      const quitAtMs = clock.monotonicMs() + (how === "orderly" ? stopMsMax : -1);
+      let isToldToQuit = false;
       while ((await machine.findEmulator()) !== undefined) {
-        if (clock.monotonicMs() > deadlineMs) await tell(machine, "quit").catch(() => undefined); // It may have ended by itself just now.
+        const nowMs = clock.monotonicMs();
+        if (nowMs > quitAtMs + quitMsMax) return await machine.kill();
+        if (nowMs > quitAtMs && !isToldToQuit) {
+          isToldToQuit = true;
+          void tell(machine, "quit").catch(() => undefined); // It may have ended by itself just now, and then does not answer.
+        }
         await clock.sleep(stopPollMs);
       }
     });
