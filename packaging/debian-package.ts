@@ -17,7 +17,7 @@ export interface DebianPackage {
   readonly configurationFiles: readonly string[];
   /** Second of every file's time. */
   readonly epochSeconds: number;
-  readonly compression: "zstd" | "none";
+  readonly compression: "xz" | "none";
 }
 
 const buildMsMax = 10 * 60_000;
@@ -41,7 +41,7 @@ export async function buildDebianPackage(wish: DebianPackage, path: string): Pro
       .join(""),
     0o644,
   );
-  await put("conffiles", wish.configurationFiles.map((file) => `${file}\n`).join(""), 0o644);
+  if (wish.configurationFiles.length > 0) await put("conffiles", wish.configurationFiles.map((file) => `${file}\n`).join(""), 0o644);
   await put(
     "md5sums",
     await sumsOf(
@@ -56,7 +56,7 @@ export async function buildDebianPackage(wish: DebianPackage, path: string): Pro
   const args = [
     "--root-owner-group",
     "--threads-max=1",
-    ...(wish.compression === "none" ? ["-Znone"] : ["-Zzstd", "-z12"]),
+    ...(wish.compression === "none" ? ["-Znone"] : ["-Zxz", "-z3"]),
     "--build",
     tree,
     path,

@@ -56,7 +56,7 @@ async function main(): Promise<void> {
   const work = await mkdtemp(join(tmpdir(), "watari-package-"));
   try {
     say(`package: watari-${name} ${version}`);
-    const made = await makePackage(name, { version, epochSeconds: origin.epochSeconds, work, folder, compression: "zstd" });
+    const made = await makePackage(name, { version, epochSeconds: origin.epochSeconds, work, folder, compression: "xz" });
     const { path, sizeBytes, sha256 } = made;
     printAnswer({ asJson: values.json }, { path, sizeBytes, sha256, version }, () => `${path}\n${sizeBytes} bytes, SHA-256 ${sha256}`);
   } finally {

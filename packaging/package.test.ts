@@ -12,10 +12,10 @@ let folder = "";
 before(async () => void (folder = await mkdtemp(join(tmpdir(), "watari-package-test-"))));
 after(async () => await rm(folder, { recursive: true, force: true }));
 
-async function make(name: ProgramName, place: string): Promise<MadePackage> {
+async function make(name: ProgramName, place: string, nodePath = process.execPath): Promise<MadePackage> {
   const work = join(folder, name, place);
   await mkdir(work, { recursive: true });
-  return await makePackage(name, { version: "1.2.3~test", epochSeconds: 1_800_000_000, work, folder: work, compression: "none" });
+  return await makePackage(name, { version: "1.2.3~test", epochSeconds: 1_800_000_000, work, folder: work, compression: "none", nodePath });
 }
 
 async function hasProgram(t: TestContext, program: string): Promise<boolean> {
@@ -73,10 +73,20 @@ for (const name of programNames)
 
     it("passes lintian", async (t) => {
       if (!(await hasProgram(t, "lintian"))) return;
-      const { stdout } = await tryCommand("lintian", ["--fail-on", "error", "--no-tag-display-limit", made.path]);
-      assert.doesNotMatch(stdout, /^E: /m, stdout);
+      // Half a minute goes into Node's own binary, of which nothing is ours.
+      const nodePath = join(folder, "node");
+      await writeFile(nodePath, "#!/bin/sh\n", { mode: 0o755 });
+      const { path } = await make(name, "lint", nodePath);
+      const { stdout } = await tryCommand("lintian", ["--allow-root", "--fail-on", "none", "--suppress-tags", foreignTags, path]);
+      assert.deepEqual(
+        stdout.split("\n").filter((line) => /^[EW]: /.test(line)),
+        [],
+      );
     });
   });
+
+/** An uncompressed archive is for tests alone; overrides of tags that the real Node would get. */
+const foreignTags = "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball,mismatched-override,unused-override";
 
 /** As systemd counts it, from 0 to 10. The hub's CAP_SYS_ADMIN and devices are for landing machines. */
 const exposureMax: Readonly<Record<ProgramName, number>> = { hub: 2.6, appliance: 1.8 };

@@ -37,7 +37,7 @@ const packages: Readonly<Record<ProgramName, ProgramPackage>> = {
       "Brings its own Node.js, which nothing else uses.",
     ],
     depends: [
-      ...["postgresql", "qemu-system-x86", "qemu-system-common", "qemu-utils", "dnsmasq-base", "e2fsprogs", "util-linux", "mount"],
+      ...["postgresql", "qemu-system-x86", "qemu-system-common", "qemu-utils", "dnsmasq-base", "e2fsprogs", "mount"],
       ...["procps", "fuse3 | fuse"],
     ],
     recommends: ["ovmf"],
@@ -58,7 +58,7 @@ const packages: Readonly<Record<ProgramName, ProgramPackage>> = {
       "send and uploads it through private endpoints. Brings its own Node.js, which",
       "also goes to the machines.",
     ],
-    depends: ["util-linux", "procps"],
+    depends: ["procps"],
     recommends: ["binutils"],
     conflicts: "watari-hub",
     files: {
@@ -70,8 +70,14 @@ const packages: Readonly<Record<ProgramName, ProgramPackage>> = {
   },
 };
 
+/** Node goes as its makers built it; the scripts are few and need no generated parts. */
+const overrides = [
+  ...["unstripped-binary-or-object", "hardening-no-pie", "embedded-library"].map((tag) => `${tag} *bin/node*`),
+  "maintainer-script-calls-systemctl *",
+];
+
 const scripts = ["postinst", "prerm", "postrm"];
-const maintainer = "Watari project <watari@localhost>";
+const maintainer = "Watari authors <maintainers@watari.invalid>";
 
 export interface PackageWish {
   readonly version: string;
@@ -80,7 +86,9 @@ export interface PackageWish {
   readonly work: string;
   /** Gets the package. */
   readonly folder: string;
-  readonly compression: "zstd" | "none";
+  readonly compression: "xz" | "none";
+  /** Goes into the package as its Node; the one that runs this unless told. */
+  readonly nodePath?: string;
 }
 
 /** The package, and its files as they were packed: a folder in the work folder. */
@@ -95,7 +103,7 @@ export async function makePackage(name: ProgramName, wish: PackageWish): Promise
   const { summary, about, depends, recommends, conflicts, files, configurationFiles } = packages[name];
   const full = `watari-${name}`;
   const tree = join(wish.work, "tree");
-  await writeProgram(tree, full);
+  await writeProgram(tree, full, wish.nodePath ?? process.execPath);
   const sources = join(import.meta.dirname, name);
   for (const [from, to] of Object.entries(files)) {
     const bytes = await readFile(join(sources, from));
@@ -137,21 +145,23 @@ export async function makePackage(name: ProgramName, wish: PackageWish): Promise
 }
 
 /** Node as its makers built it, the bundle, and the command that starts both. */
-async function writeProgram(tree: string, full: string): Promise<void> {
+async function writeProgram(tree: string, full: string, nodePath: string): Promise<void> {
   const home = join(tree, "usr/lib", full);
   const node = join(home, "bin/node");
   await mkdir(dirname(node), { recursive: true });
-  await copyFile(process.execPath, node);
+  await copyFile(nodePath, node);
   await chmod(node, 0o755);
   const notices = await noticesOf(await bundleProgram(home));
   await put(join(tree, "usr/share/doc", full, "third-party.gz"), zipped(Buffer.from(notices)), 0o644);
   const command = `#!/bin/sh\nexec /usr/lib/${full}/bin/node --disable-warning=ExperimentalWarning /usr/lib/${full}/main.mjs "$@"\n`;
   await put(join(tree, "usr/bin/watari"), Buffer.from(command), 0o755);
+  await put(join(tree, "usr/share/man/man1/watari.1.gz"), zipped(await readFile(join(import.meta.dirname, "watari.1"))), 0o644);
+  await put(join(tree, "usr/share/lintian/overrides", full), Buffer.from(overrides.map((line) => `${full}: ${line}\n`).join("")), 0o644);
 }
 
 async function writeDocuments(tree: string, full: string, { version, epochSeconds }: PackageWish): Promise<void> {
   const folder = join(tree, "usr/share/doc", full);
-  const copyright = `Watari is under the Apache License 2.0: /usr/share/common-licenses/Apache-2.0.
+  const copyright = `Copyright 2026 the Watari authors\n\nWatari is under the Apache License 2.0: /usr/share/common-licenses/Apache-2.0.
 The libraries in it and their licences: third-party.gz.
 Node.js ${process.version}, in /usr/lib/${full}/bin, is under the MIT licence; its parts have licences of their own:
 https://github.com/nodejs/node/blob/${process.version}/LICENSE
@@ -161,7 +171,7 @@ https://github.com/nodejs/node/blob/${process.version}/LICENSE
     .toUTCString()
     .replace("GMT", "+0000");
   const changelog = `${full} (${version}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the sources.\n\n -- ${maintainer}  ${date}\n`;
-  await put(join(folder, "changelog.Debian.gz"), zipped(Buffer.from(changelog)), 0o644);
+  await put(join(folder, "changelog.gz"), zipped(Buffer.from(changelog)), 0o644);
 }
 
 /** Without a name and a time in it, so that the same text gives the same bytes. */

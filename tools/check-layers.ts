@@ -53,7 +53,7 @@ export const layers: readonly Layer[] = [
   },
   // Data only, so that set-up can read it without the lab.
   { row: "lab/packages.ts", mayImport: [] },
-  { row: "test", mayImport: all },
+  { row: "test", mayImport: [...all, "packaging"] },
   { row: "bench", mayImport: [...all, "test"] },
   { row: "tools", mayImport: leaves },
   // Bundles the one executable; of the sources it calls what makes the agent's bundle.

@@ -7,7 +7,7 @@ import type { Command } from "commander";
 import { Agent, request } from "undici";
 import { printAnswer } from "../cli/output.ts";
 import { Fault } from "../contract/errors.ts";
-import { readHubConfig, type HubConfig } from "./hub-config.ts";
+import { defaultConfigFile, readHubConfig, type HubConfig } from "./hub-config.ts";
 import { publicNamesOf } from "./private-link/public-door.ts";
 
 interface Options {
@@ -22,7 +22,7 @@ export function registerHealthCommand(noun: Command): void {
   noun
     .command("health")
     .description("ask the hub of this configuration whether it answers; exit code 0 when it does")
-    .requiredOption("--config <file>", "the hub's configuration")
+    .option("--config <file>", "the hub's configuration", defaultConfigFile)
     .option("--timeout <seconds>", "how long to wait for the answer", "5")
     .option("--json", "answer as JSON on stdout")
     .action(async (options: Options) => {

@@ -12,7 +12,7 @@ import { registerBackupCommands } from "./backup/backup-command.ts";
 import { registerCollectCommand } from "./collector/collect-command.ts";
 import { extensions } from "./extensions.ts";
 import { registerHealthCommand } from "./health-command.ts";
-import { readHubConfig } from "./hub-config.ts";
+import { defaultConfigFile, readHubConfig } from "./hub-config.ts";
 import { startHub } from "./main.ts";
 
 /** What a program needs to call an ephemeral hub: the line on stdout. */
@@ -60,6 +60,16 @@ const machineCountMax = 10_000;
 const paceSecondsMax = 3600;
 
 const exampleText = `
+A hub of your own, from its configuration to the first sign-in (docs/guide/install-hub.md):
+  watari hub run --config hub.yaml          until SIGTERM; the Debian package does it as a service
+  watari hub health --config hub.yaml       does it answer?
+  watari login --operator-file <stateDir>/operator.json --address <one of publicAddresses>
+  watari network create …, watari storage create …, watari vault create …
+A hub.yaml that is enough, on this machine alone:
+  domain: watari.internal
+  stateDir: /var/lib/watari/hub
+  publicAddresses: [127.0.0.1]
+
 Try any program that speaks to Azure Resource Manager, nothing of yours touched:
   watari hub --ephemeral --simulate 5
 One line of JSON on stdout says when it is ready and how to call it:
@@ -73,13 +83,14 @@ Stop it with Ctrl-C: its database, files and listeners go with it.`;
 export function registerHubCommand(program: Command, parts: HubCommandParts): void {
   const noun = program
     .command("hub")
-    .description("the hub program")
+    .description("the hub: run it, look after its state, or try programs against an ephemeral one")
     .option("--ephemeral", "a hub with temporary state on loopback, and a simulated site behind it; leaves nothing when it stops")
     .option("--simulate <count>", "machines of the simulated site", parseCount, 3)
     .option("--pace <seconds>", "what an order, a boot or a fill takes at the simulated site", parsePace, 0.2)
     .option("--stop-with-stdin", "stop also when stdin ends, as it does when the program that holds it dies")
     .option("--log-file <file>", "append the log to this file; an ephemeral hub keeps none unless told")
     .addHelpText("after", exampleText)
+    .configureHelp({ showGlobalOptions: false }) // The ephemeral hub's options mean nothing to the verbs.
     .action(async (options: EphemeralOptions) => {
       if (options.ephemeral !== true) noun.help({ error: true });
       await runEphemeral(parts, options);
@@ -92,7 +103,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
   noun
     .command("run")
     .description("run the hub until SIGTERM or SIGINT; everything it knows is in its state folder and its database")
-    .requiredOption("--config <file>", "YAML file with the hub's configuration (docs/design/hub.md)")
+    .option("--config <file>", "YAML file with the hub's configuration (docs/guide/install-hub.md)", defaultConfigFile)
     .option("--log-file <file>", "append the log to this file instead of stderr")
     .action(async (_options: unknown, command: Command) => {
       // The noun has an option of this name too, and takes it wherever it stands.

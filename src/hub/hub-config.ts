@@ -5,6 +5,7 @@ import { BlockList, isIPv4 } from "node:net";
 import { resolve } from "node:path";
 import { parse } from "yaml";
 import { z } from "zod";
+import { Fault } from "../contract/errors.ts";
 import { alertsConfigShape } from "./alerts/alerts-config.ts";
 import { parseInput } from "./api/arm-errors.ts";
 import { signInConfigShape } from "./auth/sign-in-config.ts";
@@ -106,8 +107,19 @@ export function parseHubConfig(value: unknown): HubConfig {
   return { ...config, stateDir: resolve(config.stateDir) };
 }
 
+/** Where the package has it. */
+export const defaultConfigFile = "/etc/watari/hub.yaml";
+
 export async function readHubConfig(path: string): Promise<HubConfig> {
-  return parseHubConfig(parse(await readFile(path, "utf8")));
+  const text = await readFile(path, "utf8").catch((cause: unknown) => {
+    throw new Fault("InputInvalid", "could not read the hub's configuration", {
+      evidence: { path, reason: cause instanceof Error && "code" in cause ? String(cause.code) : "unknown" },
+      causes: ["there is no such file", "this user may not read it"],
+      action: "name the file with --config; docs/guide/install-hub.md shows one",
+      cause,
+    });
+  });
+  return parseHubConfig(parse(text));
 }
 
 const landingNetworksShape = z.looseObject({ networks: z.record(z.string(), z.unknown()).default({}) });

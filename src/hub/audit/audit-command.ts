@@ -6,10 +6,9 @@ import { Fault } from "../../contract/errors.ts";
 import { say } from "../../cli/output.ts";
 import { auditHeadFile, readAuditHead } from "../db/audit.ts";
 import { allAudit, proveAudit } from "../db/audit-entries.ts";
-import { openPlainConnection, type DatabaseAddress } from "../db/database.ts";
-import { privateAddress } from "../db/private-cluster.ts";
-import { readServerAddress } from "../db/server-address.ts";
-import { readHubConfig } from "../hub-config.ts";
+import { openPlainConnection } from "../db/database.ts";
+import { withDatabase } from "../command-database.ts";
+import { defaultConfigFile, readHubConfig } from "../hub-config.ts";
 
 interface Options {
   readonly config: string;
@@ -17,18 +16,24 @@ interface Options {
   readonly after?: string;
 }
 
+const helpText = `
+Each write has an entry when it begins and one when it ends; each entry holds the hash of the one before it. The head of the chain is also in
+the state folder (audit-head.json), outside of the database. Both verbs work while the hub runs and while it does not:
+  watari hub audit verify                       exit code 5 and the first broken entry, when there is one
+  watari hub audit export --after 1200 > more   JSON lines, to be kept elsewhere`;
+
 export function registerAuditCommands(noun: Command): void {
-  const audit = noun.command("audit").description("who asked for which write on what, and how it ended");
+  const audit = noun.command("audit").description("who asked for which write on what, and how it ended").addHelpText("after", helpText);
   audit
     .command("verify")
     .description("prove that no entry was changed, moved or removed; names the first broken one")
-    .requiredOption("--config <file>", "the hub's configuration")
+    .option("--config <file>", "the hub's configuration", defaultConfigFile)
     .option("--json", "answer as JSON on stdout")
     .action(verify);
   audit
     .command("export")
     .description("write the entries to stdout, one JSON object a line, with the hashes that chain them")
-    .requiredOption("--config <file>", "the hub's configuration")
+    .option("--config <file>", "the hub's configuration", defaultConfigFile)
     .option("--after <sequence>", "only the entries after this one")
     .action(writeOut);
 }
@@ -37,8 +42,11 @@ async function verify({ config: file, json }: Options): Promise<void> {
   const config = await readHubConfig(file);
   // The head first: what is added meanwhile may only be more.
   const head = await readAuditHead(auditHeadFile(config.stateDir));
-  await using connection = openPlainConnection(await addressOf(config), openLog({ program: "hub" }));
-  const proof = await proveAudit(connection.db, head);
+  const log = openLog({ program: "hub", level: "warn" });
+  const proof = await withDatabase(config, log, async (address) => {
+    await using connection = openPlainConnection(address, log);
+    return await proveAudit(connection.db, head);
+  });
   if (json === true) process.stdout.write(`${JSON.stringify(proof)}\n`);
   if (proof.kind === "broken")
     throw new Fault("DataDamaged", `the audit trail is broken at entry ${proof.sequence}: ${proof.reason}`, {
@@ -53,15 +61,12 @@ async function writeOut({ config: file, after }: Options): Promise<void> {
   const first = Number(after ?? 0);
   if (!Number.isSafeInteger(first) || first < 0) throw new Fault("InputInvalid", "could not export: --after is a whole number from 0");
   const config = await readHubConfig(file);
-  await using connection = openPlainConnection(await addressOf(config), openLog({ program: "hub" }));
-  for await (const row of allAudit(connection.db, first)) {
-    const isTaken = process.stdout.write(`${JSON.stringify(row)}\n`);
-    if (!isTaken) await new Promise<void>((resolve) => process.stdout.once("drain", () => resolve()));
-  }
-}
-
-async function addressOf(config: Awaited<ReturnType<typeof readHubConfig>>): Promise<DatabaseAddress> {
-  return config.databaseUrl === undefined
-    ? privateAddress(config.stateDir)
-    : await readServerAddress({ ...config, url: config.databaseUrl });
+  const log = openLog({ program: "hub", level: "warn" });
+  await withDatabase(config, log, async (address) => {
+    await using connection = openPlainConnection(address, log);
+    for await (const row of allAudit(connection.db, first)) {
+      const isTaken = process.stdout.write(`${JSON.stringify(row)}\n`);
+      if (!isTaken) await new Promise<void>((resolve) => process.stdout.once("drain", () => resolve()));
+    }
+  });
 }

@@ -12,10 +12,9 @@ import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { openDatabase, openPlainConnection, type DatabaseAddress } from "../db/database.ts";
 import { newestSchema } from "../db/migrations.ts";
-import { startPrivateCluster } from "../db/private-cluster.ts";
 import { createSealer } from "../db/secrets.ts";
-import { readServerAddress } from "../db/server-address.ts";
 import type { Tables } from "../db/tables.ts";
+import { withCluster, withDatabase } from "../command-database.ts";
 import type { HubConfig } from "../hub-config.ts";
 import { readArchive, writeArchive, type Manifest } from "./archive.ts";
 import { dumpDatabase, restoreDatabase } from "./database-tools.ts";
@@ -59,7 +58,7 @@ export async function backUpHub(
     await writeFile(join(folder, keyName), await sealKey(key, passphrase, environment.random), { mode: 0o600 });
     names.push(keyName);
   }
-  const schema = await withAddress(config, environment, async (address) => {
+  const schema = await withDatabase(config, environment.log, async (address) => {
     const present = await schemaOf(address, environment);
     await dumpDatabase(address, join(folder, dumpName), caOf(config));
     return present;
@@ -96,7 +95,7 @@ export async function restoreHub(wish: BackupWish, environment: BackupEnvironmen
   const key =
     manifest.masterKey === "sealed" ? await openKey(await readFile(join(folder, keyName)), passphrase, environment.random) : undefined;
   try {
-    await withAddress(config, environment, async (address) => {
+    await withCluster(config, environment.log, async (address) => {
       await refuseUsedDatabase(address, environment);
       await restoreDatabase(address, join(folder, dumpName), caOf(config));
       await takeOver(address, environment);
@@ -148,18 +147,6 @@ async function refuseUsedDatabase(address: DatabaseAddress, { log }: BackupEnvir
 async function withPlainConnection<T>(address: DatabaseAddress, log: Log, task: (db: Kysely<Tables>) => Promise<T>): Promise<T> {
   await using connection = openPlainConnection(address, log);
   return await task(connection.db);
-}
-
-/** A private cluster that a hub uses is left running; one that was started for this is stopped again. */
-async function withAddress<T>(config: HubConfig, { log }: BackupEnvironment, task: (address: DatabaseAddress) => Promise<T>): Promise<T> {
-  if (config.databaseUrl !== undefined) return await task(await readServerAddress({ ...config, url: config.databaseUrl }));
-  const cluster = await startPrivateCluster({ stateDir: config.stateDir, log });
-  try {
-    const { socketFolder, user, database } = cluster;
-    return await task({ kind: "socket", socketFolder, user, database });
-  } finally {
-    if (!cluster.wasRunning) await cluster.stop();
-  }
 }
 
 function caOf({ databaseCaFile }: HubConfig): { readonly caFile?: string } {

@@ -7,10 +7,9 @@ import { openLog } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { say } from "../../cli/output.ts";
 import { askCollection, readCollection } from "../db/collections.ts";
-import { openPlainConnection, type DatabaseAddress } from "../db/database.ts";
-import { privateAddress } from "../db/private-cluster.ts";
-import { readServerAddress } from "../db/server-address.ts";
-import { readHubConfig } from "../hub-config.ts";
+import { openPlainConnection } from "../db/database.ts";
+import { runningDatabase } from "../command-database.ts";
+import { defaultConfigFile, readHubConfig } from "../hub-config.ts";
 
 const answerShape = z.object({
   found: z.array(z.object({ kind: z.string(), id: z.string(), reason: z.string(), isRemovable: z.enum(["yes", "no"]) })),
@@ -29,17 +28,14 @@ export function registerCollectCommand(noun: Command): void {
   noun
     .command("collect")
     .description("list what jobs left that nothing counts on; the hub must run")
-    .requiredOption("--config <file>", "the hub's configuration")
+    .option("--config <file>", "the hub's configuration", defaultConfigFile)
     .option("--apply", "remove it")
     .option("--json", "answer as JSON on stdout")
     .action(async (options: Options) => {
       const { config: file, apply } = options;
       const config = await readHubConfig(file);
-      const address: DatabaseAddress =
-        config.databaseUrl === undefined
-          ? privateAddress(config.stateDir)
-          : await readServerAddress({ ...config, url: config.databaseUrl });
-      await using connection = openPlainConnection(address, openLog({ program: "hub" }));
+      const address = await runningDatabase(config);
+      await using connection = openPlainConnection(address, openLog({ program: "hub", level: "warn" }));
       const collectionId = await askCollection(connection.db, apply === true ? "apply" : "look");
       const endMs = systemClock.monotonicMs() + waitMsMax;
       for (;;) {
