@@ -88,8 +88,9 @@ export function registerDevCommand(program: Command): void {
     .description("run one proof of test/proof: a promise that is kept under every kind of harm, shown in figures")
     .argument("<name>", "for example durability")
     .option("--json", "figures as JSON on stdout")
-    .action(async (name: string, options: { readonly json?: boolean }) =>
-      finish([await runProof(name, options.json === true ? ["--json"] : [])]),
+    .option("--quick", "each kind of harm once for each kind of thing that is harmed")
+    .action(async (name: string, options: { readonly json?: boolean; readonly quick?: boolean }) =>
+      finish([await runProof(name, [...(options.json === true ? ["--json"] : []), ...(options.quick === true ? ["--quick"] : [])])]),
     );
 }
 

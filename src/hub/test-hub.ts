@@ -7,31 +7,42 @@ import { sql } from "kysely";
 import { systemClock } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { openDatabase, type Database } from "./db/database.ts";
-import { startPrivateCluster } from "./db/private-cluster.ts";
+import { openDatabase, openPlainConnection, type Database } from "./db/database.ts";
+import { startPrivateCluster, type PrivateCluster } from "./db/private-cluster.ts";
 
 export interface TestCluster extends AsyncDisposable {
   readonly stateDir: string;
+  readonly cluster: PrivateCluster;
   /** A new, migrated database in the cluster. Close it with `await using`. */
   openFreshDatabase(): Promise<Database>;
 }
 
-export async function startTestCluster(): Promise<TestCluster> {
-  const stateDir = await mkdtemp(join(tmpdir(), "watari-pg-"));
+/** In a folder of its own, in the one that is given or in that of temporary files. */
+export async function startTestCluster(parent: string = tmpdir()): Promise<TestCluster> {
+  const stateDir = await mkdtemp(join(parent, "watari-pg-"));
   await chmod(stateDir, 0o711);
   const cluster = await startPrivateCluster({ stateDir, log: silentLog, lives: "as this program" });
   const { socketFolder, user } = cluster;
+  const addressOf = (database: string) => ({ kind: "socket", socketFolder, user, database }) as const;
+  const environment = { log: silentLog, clock: systemClock };
+  /** Migrated once; each database of a test is a copy of it. */
+  const makeModel = async (): Promise<string> => {
+    const model = "test_model";
+    await using first = openPlainConnection(addressOf("postgres"), silentLog);
+    await sql.raw(`create database ${model}`).execute(first.db);
+    await using _migrated = await openDatabase({ address: addressOf(model), ...environment });
+    return model;
+  };
+  let model: Promise<string> | undefined;
   return {
     stateDir,
+    cluster,
     openFreshDatabase: async () => {
-      const database = `test_${systemRandom.uuid().replaceAll("-", "")}`;
-      await using first = await openDatabase({
-        address: { kind: "socket", socketFolder, user, database: cluster.database },
-        log: silentLog,
-        clock: systemClock,
-      });
-      await sql.raw(`create database ${database}`).execute(first.db);
-      return await openDatabase({ address: { kind: "socket", socketFolder, user, database }, log: silentLog, clock: systemClock });
+      model ??= makeModel();
+      const [database, template] = [`test_${systemRandom.uuid().replaceAll("-", "")}`, await model];
+      await using first = openPlainConnection(addressOf("postgres"), silentLog);
+      await sql.raw(`create database ${database} template ${template}`).execute(first.db);
+      return await openDatabase({ address: addressOf(database), ...environment });
     },
     [Symbol.asyncDispose]: async () => {
       await cluster.stop();

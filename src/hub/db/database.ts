@@ -102,7 +102,15 @@ function connectionConfigOf(address: DatabaseAddress, idleTransactionMsMax: numb
   const options = Object.entries({ ...sessionSettings, idle_in_transaction_session_timeout: idleTransactionMsMax }).map(
     ([name, value]) => `-c ${name}=${value}`,
   );
-  return { ...where, options: options.join(" "), types: { getTypeParser }, keepAlive: true, connectionTimeoutMillis: connectMsMax };
+  const application_name = `watari hub ${process.pid}`;
+  return {
+    ...where,
+    application_name,
+    options: options.join(" "),
+    types: { getTypeParser },
+    keepAlive: true,
+    connectionTimeoutMillis: connectMsMax,
+  };
 }
 
 function toServerConfig({ url, tls, ca, password }: Extract<DatabaseAddress, { kind: "url" }>): pg.ClientConfig {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { access, mkdtemp, readdir, rm } from "node:fs/promises";
+import { access, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -17,6 +17,7 @@ import type { Database } from "../db/database.ts";
 import { readJob, readSteps } from "../jobs/job-store.ts";
 import type { TestCluster } from "../test-hub.ts";
 import { openSimHub, simVault, type SimHub } from "./sim/sim-hub.ts";
+import { untilReached } from "./sim/services-voice.ts";
 import type { ChildOptions } from "./sim/sim-hub-child.ts";
 import { simImages } from "./sim/sim-images.ts";
 import { openSimSite, type SimSite } from "./sim/sim-site.ts";
@@ -49,11 +50,23 @@ export interface KillCase {
   readonly ends: "succeeded" | "failed";
 }
 
-/** kill: SIGKILL. pause: SIGSTOP, and SIGCONT once the other hub has ended the job. */
+/**
+ * kill: SIGKILL. pause: SIGSTOP, and SIGCONT once the other hub has ended the job. The others leave the hub alive, and no other comes: cut: the
+ * server ends its sessions. server: the database's server is killed and starts again. full: its volume has no room for a while. ahead, back: the
+ * hub's clock jumps by a day.
+ */
 export interface Strike {
-  readonly how: "none" | "kill" | "pause";
+  readonly how: "none" | "kill" | "pause" | "cut" | "server" | "full" | "ahead" | "back";
   /** From 1. */
   readonly at: number;
+  /** Of the database, for "full". Something else starts its server again, should that end. */
+  readonly volume?: Volume;
+}
+
+export interface Volume {
+  /** Until nothing more can be written. */
+  fill(): Promise<void>;
+  free(): Promise<void>;
 }
 
 /** What must be the same whatever was struck. */
@@ -97,12 +110,10 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   kase.harm?.(site);
   const ordersBefore = site.appliance.done.length;
 
-  const child = startChild({
-    address: database.address,
-    folder,
-    strikeAt: strike.at,
-    signal: strike.how === "pause" ? "SIGSTOP" : "SIGKILL",
-  });
+  const child = startChild(
+    { address: database.address, folder, strikeAt: strike.at, strike: toChildStrike(strike.how) },
+    join(cluster.stateDir, "compiled"),
+  );
   closing.defer(async () => await child.end());
   await child.isReady;
   // Takes the call and no job: the first hub to take it is the one that is struck.
@@ -112,16 +123,74 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   await Promise.race([ended, child.untilMoment(strike.how === "none" ? Number.POSITIVE_INFINITY : strike.at), child.exit]);
   const struckMs = systemClock.monotonicMs();
   const wasStruck = strike.how !== "none" && child.moments.length >= strike.at;
+  if (wasStruck && (strike.how === "cut" || strike.how === "server")) {
+    await (strike.how === "cut" ? cutSessions(database, child.pid) : killServer(cluster));
+    await child.resume();
+  }
+  if (wasStruck && strike.volume !== undefined) {
+    await strike.volume.fill();
+    await child.resume();
+    await systemClock.sleep(fullMs);
+    await strike.volume.free();
+  }
+  // A hub that lives on ends its job itself.
+  if (strike.how !== "kill" && strike.how !== "pause") await Promise.race([ended, child.exit]);
   await submitter[Symbol.asyncDispose]();
   const second = closing.use(await openSimHub({ ...options, jobs }));
-  const takeoverMs = wasStruck ? await untilTaken(database, jobId, struckMs) : undefined;
+  const isTakenOver = wasStruck && (strike.how === "kill" || strike.how === "pause");
+  const takeoverMs = isTakenOver ? await untilTaken(database, jobId, struckMs) : undefined;
   const jobState = await ended;
   if (strike.how === "pause") await child.resume();
   await child.end();
-  const found = await sql<{ count: number }>`select take_count as count from jobs where job_id = ${jobId}`.execute(database.db);
+  const found = await untilReached(
+    async () => await sql<{ count: number }>`select take_count as count from jobs where job_id = ${jobId}`.execute(database.db),
+  );
+  if (child.moments.length === 0) throw new Error(`${kase.kind}, ${kase.name}: the hub that was to be struck ran nothing`);
   const end = await readEnd({ database, second, site, folder, jobState, orders: site.appliance.done.slice(ordersBefore) });
   return { end, moments: child.moments, wasStruck, takeoverMs, takeCount: found.rows[0]?.count ?? 0 };
 }
+
+function toChildStrike(how: Strike["how"]): ChildOptions["strike"] {
+  const dayMs = 24 * 3600_000;
+  switch (how) {
+    case "pause":
+    case "cut":
+    case "server":
+    case "full":
+      return "SIGSTOP";
+    case "ahead":
+      return { clockMs: dayMs };
+    case "back":
+      return { clockMs: -dayMs };
+    case "none":
+    case "kill":
+      return "SIGKILL";
+  }
+}
+
+/** As a network or a fail-over of the server does it. */
+async function cutSessions({ db }: Database, pid: number): Promise<void> {
+  const cut = await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = ${`watari hub ${pid}`}`.execute(db);
+  assert.ok(cut.rows.length > 0, "the hub had sessions");
+}
+
+/** Every process of the server dies with its first one. */
+async function killServer({ stateDir, cluster }: TestCluster): Promise<void> {
+  process.kill(Number((await readFile(join(stateDir, "pg", "data", "postmaster.pid"), "utf8")).split("\n", 1)[0]), "SIGKILL");
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await cluster.start();
+    } catch (error) {
+      // Its orphans hold its memory until they notice.
+      if (attempt === serverStartsMax) throw error;
+      await systemClock.sleep(200);
+    }
+  }
+}
+
+const serverStartsMax = 20;
+/** Several times as long as a lease of these trials. */
+const fullMs = 3000;
 
 export interface FailOutcome {
   readonly end: TrialEnd;
@@ -156,6 +225,25 @@ export async function runFailTrial(cluster: TestCluster, kase: KillCase, stepAt:
   const steps = await readSteps(database.db, jobId);
   const undoFaults = steps.filter((step) => step.undoState === "failed").map((step) => step.name);
   return { end: await readEnd({ database, second: hub, site, folder, jobState, orders: [] }), failedStep, undoFaults };
+}
+
+/**
+ * The target was given up and the source is not on yet: the cancel is allowed again, and goes on from there. A removed machine is gone,
+ * as it was ordered.
+ */
+const givenUpAfter: ReadonlySet<string> = new Set(["CancelFailover remove", "RecoveryPlanCancelFailover remove", "MachineRemoval remove"]);
+
+/** What of a failed job's promises does not hold: all is undone, nothing is frozen or left over, and exactly one side has the machine. */
+export function wrongAfterFailure(kase: KillCase, { end, failedStep, undoFaults }: FailOutcome): readonly string[] {
+  const isGivenUp = givenUpAfter.has(`${kase.kind} ${failedStep}`);
+  return [
+    ...(end.jobState === "failed" ? [] : [`the job is ${end.jobState}`]),
+    ...(end.ranBoth ? ["both sides ran at once"] : []),
+    ...(end.isFrozen ? ["the source is frozen"] : []),
+    ...undoFaults.map((step) => `the undo of ${step} failed`),
+    ...end.orphans.map((orphan) => `left over: ${orphan}`),
+    ...((end.sourceIsOn !== end.landed.includes("web")) === !isGivenUp ? [] : ["not exactly one side has the machine"]),
+  ];
 }
 
 async function readEnd(from: {
@@ -223,7 +311,7 @@ export function enableBody({ site, infrastructureId }: TrialSite): object {
 
 async function untilEnded(database: Database, jobId: string): Promise<string> {
   for (;;) {
-    const job = await readJob(database.db, jobId);
+    const job = await untilReached(async () => await readJob(database.db, jobId));
     if (job?.endedAt !== undefined) return job.state;
     await systemClock.sleep(20);
   }
@@ -241,6 +329,7 @@ async function untilTaken(database: Database, jobId: string, struckMs: number): 
 }
 
 interface Child {
+  readonly pid: number;
   readonly isReady: Promise<void>;
   readonly exit: Promise<void>;
   readonly moments: readonly string[];
@@ -251,8 +340,11 @@ interface Child {
 
 const awakeMs = 300;
 
-function startChild(options: ChildOptions): Child {
-  const child = spawn(process.execPath, [childProgram, JSON.stringify(options)], { stdio: ["ignore", "pipe", "inherit"] });
+/** Hundreds of hubs are started: `compiled` keeps what the first one made of their sources. */
+function startChild(options: ChildOptions, compiled: string): Child {
+  // env(1) becomes the hub: its process has the same number.
+  const args = [`NODE_COMPILE_CACHE=${compiled}`, process.execPath, childProgram, JSON.stringify(options)];
+  const child = spawn("env", args, { stdio: ["ignore", "pipe", "inherit"] });
   const exit = once(child, "exit").then(() => undefined);
   const ready = Promise.withResolvers<void>();
   const moments: string[] = [];
@@ -265,6 +357,7 @@ function startChild(options: ChildOptions): Child {
     told = Promise.withResolvers();
   });
   return {
+    pid: child.pid ?? 0,
     isReady: Promise.race([ready.promise, exit]),
     exit,
     moments,

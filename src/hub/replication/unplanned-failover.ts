@@ -1,6 +1,7 @@
 // Job UnplannedFailover, the migration: a journaled cut-over in which source and target never run at once and a failure rolls back.
 
 import { z } from "zod";
+import type { BootTime } from "../../base/boot-time.ts";
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
@@ -9,6 +10,7 @@ import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
 import { giveOrder, isWithdrawn, leaveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
 import { openPointOf } from "./choose-point.ts";
+import { beginHold, heldSeconds } from "./hold-time.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
 import { toNetwork } from "./landed.ts";
 import {
@@ -49,6 +51,7 @@ export interface FailoverState extends LaunchState {
   readonly rounds?: readonly { readonly pointId: string; readonly sentBytes: number }[];
   /** When the hub asked for the freeze: the source's downtime begins after it. */
   readonly quiesceOrderedAt?: string;
+  readonly quiesceOrderedUp?: BootTime;
   /** Of a migration to an earlier point: the time of that point, after which everything is given up. */
   readonly pointTime?: string;
   /** Why the source was taken to be off where it could not be asked. */
@@ -212,7 +215,7 @@ function quiesceStep(world: Replication): Step {
     run: async (context) => {
       const machineId = parseMachineId(context.parameters.machineId);
       // Kept from the first try: the hold counts from the first moment at which the source may have been frozen.
-      if (context.state.quiesceOrderedAt === undefined) await context.save({ quiesceOrderedAt: toTimestamp(services.clock.nowMs()) });
+      if (context.state.quiesceOrderedAt === undefined) await context.save(await beginHold(services.database.db));
       const draft: OrderDraft = { kind: "quiesce", machineId, holdSecondsMax: limits.holdSeconds };
       const result = await giveOrder(services, context, orderTo(world, context, draft, "quiesce", limits.longOrderSeconds));
       if (result.pointId === undefined) throw new Fault("Internal", "the appliance answered the order quiesce without a point");
@@ -275,9 +278,9 @@ function fenceStep(world: Replication): Step {
         const sourceIsSilent = await requireSilentSource(world, { itemId, item });
         return { sourceIsSilent, fencedAt: toTimestamp(services.clock.nowMs()) };
       }
-      if (pointId === undefined) requireHold(world, context);
+      if (pointId === undefined) await requireHold(world, context);
       await giveOrder(services, context, wish);
-      if (pointId === undefined) requireHold(world, context);
+      if (pointId === undefined) await requireHold(world, context);
       return { fencedAt: toTimestamp(services.clock.nowMs()) };
     },
     undo: async (context) => {
@@ -302,11 +305,14 @@ function fenceStep(world: Replication): Step {
 }
 
 /** The final point is only final while the source is held: after the hold the agent may have thawed, and writes would be lost. */
-function requireHold(world: Replication, context: Context): void {
-  const heldSeconds = (world.services.clock.nowMs() - fromTimestamp(stored(context.state, "quiesceOrderedAt"))) / 1000;
-  if (heldSeconds < world.limits.holdSeconds && heldSeconds >= 0) return;
+async function requireHold({ services, limits }: Replication, { state }: Context): Promise<void> {
+  const quiesceOrderedAt = stored(state, "quiesceOrderedAt");
+  const { quiesceOrderedUp } = state;
+  const begin = quiesceOrderedUp === undefined ? { quiesceOrderedAt } : { quiesceOrderedAt, quiesceOrderedUp };
+  const seconds = await heldSeconds(services.database.db, begin);
+  if (seconds < limits.holdSeconds && seconds >= 0) return;
   throw new Fault("QuiesceVoid", "the source was frozen longer ago than it is held", {
-    evidence: { heldSeconds, holdSecondsMax: world.limits.holdSeconds },
+    evidence: { heldSeconds: seconds, holdSecondsMax: limits.holdSeconds },
   });
 }
 

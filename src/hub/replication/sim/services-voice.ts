@@ -4,10 +4,12 @@ import { systemClock, toTimestamp } from "../../../base/clock.ts";
 import { systemRandom } from "../../../base/random.ts";
 import type { ApplianceId } from "../../../contract/ids.ts";
 import { applianceCertificateDays } from "../../pki/authority.ts";
+import { isConnectionFault } from "../../jobs/connection-fault.ts";
 import type { HubServices } from "../../services.ts";
 import type { SimVoice } from "./sim-appliance.ts";
 
 const waitMs = 2000;
+const retryMs = 20;
 
 export function createServicesVoice(wanted: {
   readonly services: Pick<HubServices, "orders" | "appliances" | "points">;
@@ -18,12 +20,13 @@ export function createServicesVoice(wanted: {
   return {
     serve: async (site, signal) => {
       while (!signal.aborted) {
-        const orders = await services.orders.waitQueued(applianceId, waitMs, signal);
-        for (const order of orders) await services.orders.answer(applianceId, await site.obey(order));
+        const orders = await untilReached(async () => await services.orders.waitQueued(applianceId, waitMs, signal));
+        for (const order of orders) {
+          const result = await site.obey(order);
+          await untilReached(async () => await services.orders.answer(applianceId, result));
+        }
       }
     },
-    tellInventory: async (inventory) => await services.appliances.saveInventory(applianceId, inventory),
-    tellPoint: async (report) => await services.points.add(vaultKey, [report]),
     renewCertificate: async () => {
       const endsAt = toTimestamp(systemClock.nowMs() + applianceCertificateDays * 86_400_000);
       const digest = systemRandom.uuid();
@@ -31,6 +34,21 @@ export function createServicesVoice(wanted: {
       await services.appliances.useCertificate(applianceId, { digest, endsAt });
       return { certificateEndsAt: endsAt };
     },
-    tellMachine: async (machine) => await services.appliances.saveMachines(vaultKey, applianceId, [machine]),
+    tellInventory: async (inventory) => await untilReached(async () => await services.appliances.saveInventory(applianceId, inventory)),
+    tellPoint: async (report) => await untilReached(async () => await services.points.add(vaultKey, [report])),
+    tellMachine: async (machine) =>
+      await untilReached(async () => await services.appliances.saveMachines(vaultKey, applianceId, [machine])),
   };
+}
+
+/** An appliance tells again what a hub without its database did not hear. */
+export async function untilReached<T>(task: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await task();
+    } catch (error) {
+      if (!isConnectionFault(error)) throw error;
+      await systemClock.sleep(retryMs);
+    }
+  }
 }

@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { systemClock } from "../../../base/clock.ts";
+import { systemClock, type Clock } from "../../../base/clock.ts";
 import { silentLog, type Log } from "../../../base/log.ts";
 import { systemRandom } from "../../../base/random.ts";
 import { Fault } from "../../../contract/errors.ts";
@@ -61,6 +61,8 @@ export interface SimHubOptions {
   /** Absent: no recovery point can be exported. */
   readonly images?: ImageFolder;
   readonly log?: Log;
+  /** The system's own unless told. */
+  readonly clock?: Clock;
 }
 
 export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
@@ -136,7 +138,7 @@ export function vaultFolder(folder: string): string {
 function createServices(options: SimHubOptions, audit: AuditTrail): HubServices {
   const { database, folder, onCall, hasStorageRole } = options;
   const { db, notifications } = database;
-  const clock = systemClock;
+  const clock = options.clock ?? systemClock;
   const random = systemRandom;
   const secrets = openSecretStore({ db, sealer: createSealer(new Uint8Array(32), random) });
   const orders = openOrderQueue({ db, notifications, clock });
