@@ -10,6 +10,8 @@ export type DiskId = Branded<"DiskId">;
 /** One recovery point of one machine: time-ordered UUID. */
 export type PointId = Branded<"PointId">;
 export type PackId = Branded<"PackId">;
+/** One writer's part of a vault: UUID. */
+export type AreaId = Branded<"AreaId">;
 export type VaultId = Branded<"VaultId">;
 export type ApplianceId = Branded<"ApplianceId">;
 export type OrderId = Branded<"OrderId">;
@@ -32,6 +34,7 @@ export const parseMachineId = parser<MachineId>("a machine id", uuidPattern);
 export const parseDiskId = parser<DiskId>("a disk id", diskIdPattern);
 export const parsePointId = parser<PointId>("a recovery point id", uuidPattern);
 export const parsePackId = parser<PackId>("a pack id", uuidPattern);
+export const parseAreaId = parser<AreaId>("the id of an area", uuidPattern);
 export const parseVaultId = parser<VaultId>("a vault id", uuidPattern);
 export const parseApplianceId = parser<ApplianceId>("an appliance id", uuidPattern);
 export const parseOrderId = parser<OrderId>("an order id", uuidPattern);

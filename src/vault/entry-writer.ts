@@ -2,24 +2,30 @@
 
 import { assert } from "../base/assert.ts";
 import type { Random } from "../base/random.ts";
+import type { Clock } from "../base/clock.ts";
 import type { Fault } from "../contract/errors.ts";
 import { parsePackId, type PackId } from "../contract/ids.ts";
 import { zeroId } from "../disk/digest.ts";
-import type { MachineEntries } from "./machine-entries.ts";
+import type { Entries } from "./entries.ts";
+import type { EntryReader } from "./entry-reader.ts";
 import { packKeyOf, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import type { PackRow } from "./pack-format.ts";
+import type { PointClaims } from "./point-claims.ts";
 import type { PackQueue } from "./pack-queue.ts";
 import { checkOnly, fillPlace } from "./fill-pack.ts";
 import type { BlockPool } from "./block-pool.ts";
 import { depthMax, encodePatch, type ChangedGranule, type EntryKind } from "./patch.ts";
-import { createObjectSealer, saltBytes, type VaultSecret } from "./sealing.ts";
+import { createNewSealer, newSealHead, saltBytes, type SealHead, type VaultSecret } from "./sealing.ts";
 import type { PatchResult, StoredBlock } from "./patch-work.ts";
 import type { SentBlock } from "./vault.ts";
 import { compressEntry } from "./zstd.ts";
 
 export interface EntryWriterOptions {
-  readonly entries: MachineEntries;
+  readonly entries: Entries;
+  readonly reader: EntryReader;
+  readonly claims: PointClaims;
+  readonly clock: Clock;
   readonly queue: PackQueue;
   readonly secret: VaultSecret;
   readonly random: Random;
@@ -35,7 +41,7 @@ interface OpenPack {
   readonly pack: Pack;
   readonly packNumber: number;
   readonly builder: PackBuilder;
-  readonly salt: Uint8Array;
+  readonly sealHead: SealHead;
 }
 
 export class EntryWriter implements AsyncDisposable {
@@ -50,6 +56,8 @@ export class EntryWriter implements AsyncDisposable {
   readonly #freeMemories: SharedArrayBuffer[] = [];
   #rememberedCount = 0;
   #storedBytes = 0;
+  #sharedBytes = 0;
+  #lastText = "";
 
   constructor(options: EntryWriterOptions) {
     this.#options = options;
@@ -59,6 +67,11 @@ export class EntryWriter implements AsyncDisposable {
   /** Bytes of closed packs. */
   get storedBytes(): number {
     return this.#storedBytes;
+  }
+
+  /** Bytes that were sent and not stored, because another machine had stored them. */
+  get sharedBytes(): number {
+    return this.#sharedBytes;
   }
 
   /** Packs with entries, whether durable yet or not. */
@@ -71,6 +84,15 @@ export class EntryWriter implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
+  /** Whether content that the caller has seen and checked is stored already; then it is kept for this point. */
+  isStored(kind: EntryKind, id: Uint8Array): boolean {
+    const { claims, entries } = this.#options;
+    const place = claims.claim(kind, id);
+    if (place === undefined) return false;
+    if (entries.packOf(place).ownerId !== claims.machineId) this.#sharedBytes += place.length;
+    return true;
+  }
+
   /** Stores content under its id, which the caller has checked; as a patch on `base` where that pays. */
   async store(
     kind: EntryKind,
@@ -81,7 +103,8 @@ export class EntryWriter implements AsyncDisposable {
     const patch = base === undefined ? undefined : encodePatch(kind, base.id, base.changed);
     while (!this.#open.builder.hasRoom((patch ?? content).length)) await this.#closePack();
     const baseDepth = base === undefined ? undefined : this.#depthToStandOn(kind, base.id);
-    if (patch !== undefined && baseDepth !== undefined) return this.#append({ id, kind, form: "patch", depth: baseDepth + 1 }, patch);
+    if (patch !== undefined && base !== undefined && baseDepth !== undefined)
+      return this.#append({ id, kind, form: "patch", depth: baseDepth + 1, baseId: base.id }, patch);
     while (!this.#open.builder.hasRoom(content.length)) await this.#closePack();
     this.#append({ id, kind, form: "full", depth: 0 }, content);
   }
@@ -97,19 +120,20 @@ export class EntryWriter implements AsyncDisposable {
    * not be stored, because its base has moved to another pack under way meanwhile.
    */
   async change(base: StoredBlock, granules: readonly ChangedGranule[]): Promise<Uint8Array | undefined> {
-    const { entries, blockPool } = this.#options;
+    const { entries, reader, blockPool } = this.#options;
     const mayPatch = this.#depthToStandOn("block", base.id) !== undefined;
     const result = await blockPool.patch({ base, granules, mayPatch }, (seen) => this.#keepResult(seen));
-    if (result.kind === "damaged") throw entries.damagedBlock(base.id);
+    if (result.kind === "damaged") throw reader.damagedBlock(base.id);
     if (result.kind !== "changed") return result.kind === "zero" ? zeroId : base.id;
     while (!this.#open.builder.hasRoom(result.bytes.length)) await this.#closePack();
     this.throwIfFailed();
-    if (entries.find("block", result.id) === undefined) {
+    if (!this.isStored("block", result.id)) {
       const { id, form, method, bytes } = result;
       const baseDepth = form === "full" ? -1 : this.#depthToStandOn("block", base.id);
       if (baseDepth === undefined) return undefined;
-      const row = this.#open.builder.append({ id, kind: "block", form, method, depth: baseDepth + 1 }, bytes);
-      entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
+      const basis = form === "full" ? {} : { baseId: base.id };
+      const row = this.#open.builder.append({ id, kind: "block", form, method, depth: baseDepth + 1, ...basis }, bytes);
+      entries.addEntry(row, this.#open.packNumber);
     }
     return result.id;
   }
@@ -120,7 +144,7 @@ export class EntryWriter implements AsyncDisposable {
     const id = Uint8Array.from(result.id);
     if (this.#rememberedCount < rememberedMax) {
       this.#rememberedCount += 1;
-      this.#options.entries.remember("block", id, Buffer.from(result.content));
+      this.#options.reader.remember("block", id, Buffer.from(result.content));
     }
     return { ...result, id, bytes: Uint8Array.from(result.bytes), content: noContent };
   }
@@ -149,10 +173,9 @@ export class EntryWriter implements AsyncDisposable {
   }
 
   #reserve({ id, bytes, packing }: SentBlock): number {
-    const { entries } = this.#options;
-    if (entries.find("block", id) !== undefined) return checkOnly; // Stored by another call meanwhile.
+    if (this.isStored("block", id)) return checkOnly; // By another call meanwhile, or by another machine.
     const row = this.#open.builder.reserve({ id, kind: "block", form: "full", depth: 0, method: packing }, bytes.length);
-    entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
+    this.#options.entries.addEntry(row, this.#open.packNumber);
     return row.offset;
   }
 
@@ -160,13 +183,13 @@ export class EntryWriter implements AsyncDisposable {
     group: readonly { readonly block: SentBlock; readonly packOffset: number }[],
     damaged: (block: SentBlock) => Fault,
   ): Promise<void> {
-    const { pack, builder, salt } = this.#open;
+    const { pack, builder, sealHead } = this.#open;
     const { blockPool, secret } = this.#options;
     const { body, places } = placesOf(group);
     const ids = Buffer.concat(group.map(({ block }) => block.id));
     try {
       await builder.fill(async (memory) => {
-        const bad = await blockPool.fillPack({ body, places, ids, pack: memory, secret, packKey: pack.key, salt });
+        const bad = await blockPool.fillPack({ body, places, ids, pack: memory, secret, packKey: pack.key, sealHead });
         const block = group[bad]?.block;
         if (block !== undefined) throw damaged(block);
       });
@@ -181,24 +204,30 @@ export class EntryWriter implements AsyncDisposable {
    * base in another pack under way could be missing after a crash while the patch on it is there.
    */
   #depthToStandOn(kind: EntryKind, baseId: Uint8Array): number | undefined {
-    const place = this.#options.entries.find(kind, baseId);
+    const place = this.#options.claims.claim(kind, baseId);
     if (place === undefined || place.depth >= depthMax) return undefined;
-    return place.packNumber === this.#open.packNumber || this.#options.entries.isDurable(place) ? place.depth : undefined;
+    const isDurable = this.#options.entries.packOf(place).state === "stored";
+    return place.packNumber === this.#open.packNumber || isDurable ? place.depth : undefined;
   }
 
   /** The open pack has room for `plain`; nothing is awaited between that and this. */
-  #append(entry: Pick<PackRow, "id" | "kind" | "form" | "depth">, plain: Uint8Array, packing: "raw" | "zstd" = "raw"): void {
+  #append(entry: Pick<PackRow, "id" | "kind" | "form" | "depth" | "baseId">, plain: Uint8Array, packing: "raw" | "zstd" = "raw"): void {
     this.throwIfFailed();
-    const { entries } = this.#options;
-    if (entries.find(entry.kind, entry.id) !== undefined) return; // Stored by another call meanwhile.
+    if (this.isStored(entry.kind, entry.id)) return; // By another call meanwhile, or by another machine.
     const packed = packing === "zstd" ? plain : compressEntry(plain);
     const row = this.#open.builder.append({ ...entry, method: packed === undefined ? "raw" : "zstd" }, packed ?? plain);
-    entries.setPlace(row.id, { ...row, packNumber: this.#open.packNumber });
+    this.#options.entries.addEntry(row, this.#open.packNumber);
   }
 
-  /** Closes the open pack and returns when all packs are durable. Nothing may be stored at the same time. */
-  async finish(): Promise<void> {
-    while (!this.#open.builder.isEmpty) await this.#closePack();
+  /**
+   * Closes the open pack and returns when all packs are durable. Nothing may be stored at the same time. `pointText` goes into the last
+   * pack, if there is one.
+   */
+  async finish(pointText: (packIds: readonly PackId[]) => string): Promise<void> {
+    while (!this.#open.builder.isEmpty) {
+      this.#lastText = pointText([...this.packIds, this.#open.pack.packId]);
+      await this.#closePack();
+    }
     await this.#closing;
     while (this.#uploads.size > 0) await Promise.all(this.#uploads);
     this.throwIfFailed();
@@ -227,7 +256,9 @@ export class EntryWriter implements AsyncDisposable {
     this.#packs.push(pack);
     this.#open = this.#begin();
     try {
-      const bytes = await builder.finish();
+      pack.entryBytes = builder.entryBytes;
+      const bytes = await builder.finish(this.#lastText);
+      pack.sizeBytes = bytes.length;
       this.#storedBytes += bytes.length;
       const { uploaded, released } = await this.#options.queue.accept(pack, bytes, this.#abort.signal);
       void released.then(
@@ -245,14 +276,23 @@ export class EntryWriter implements AsyncDisposable {
   }
 
   #begin(): OpenPack {
-    const { random, entries, secret, packBytes } = this.#options;
+    const { random, entries, claims, clock, secret, packBytes } = this.#options;
+    const { areaId, machineId: ownerId } = claims;
     const packId = parsePackId(random.uuid());
-    const key = packKeyOf(entries.machineId, packId);
-    const salt = random.bytes(saltBytes);
-    const sealer = createObjectSealer(secret, key, salt);
-    const builder = new PackBuilder({ key, salt, sealer, entryBytesMax: packBytes, memory: this.#freeMemories.pop() });
-    const pack: Pack = { packId, key, sealer, state: "pending", read: async (offset, length) => await builder.read(offset, length) };
-    return { pack, builder, salt, packNumber: entries.addPack(pack) };
+    const key = packKeyOf(areaId, packId);
+    const sealHead = newSealHead(secret, random.bytes(saltBytes));
+    const sealer = createNewSealer(secret, key, sealHead);
+    const writtenAtMs = clock.nowMs();
+    const target = { key, ownerId, writtenAtMs, sealHead, sealer, entryBytesMax: packBytes, memory: this.#freeMemories.pop() };
+    const builder = new PackBuilder(target);
+    const pack: Pack = {
+      ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, generation: sealHead.generation, writer: claims },
+      sizeBytes: 0,
+      entryBytes: 0,
+      state: "pending",
+      read: async (offset, length) => await builder.read(offset, length),
+    };
+    return { pack, builder, sealHead, packNumber: entries.addPack(pack) };
   }
 }
 

@@ -3,7 +3,7 @@
 import { equalBytes, idOf } from "../disk/digest.ts";
 import { blockBytes, digestBytes } from "../disk/geometry.ts";
 import type { StoreKey } from "../store/store.ts";
-import { createObjectSealer, type ObjectSealer, type VaultSecret } from "./sealing.ts";
+import { createNewSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
 import { viewFrame } from "./zstd.ts";
 
 /** Numbers of one block in FillJob.places. */
@@ -22,7 +22,7 @@ export interface FillJob {
   readonly pack: Uint8Array;
   readonly secret: VaultSecret;
   readonly packKey: StoreKey;
-  readonly salt: Uint8Array;
+  readonly sealHead: SealHead;
 }
 
 let lastSealer: { readonly packKey: StoreKey; readonly sealer: ObjectSealer } | undefined;
@@ -42,7 +42,7 @@ export function fillPack(job: FillJob): number {
   return -1;
 }
 
-function sealerOf({ secret, packKey, salt }: FillJob): ObjectSealer {
-  if (lastSealer?.packKey !== packKey) lastSealer = { packKey, sealer: createObjectSealer(secret, packKey, salt) };
+function sealerOf({ secret, packKey, sealHead }: FillJob): ObjectSealer {
+  if (lastSealer?.packKey !== packKey) lastSealer = { packKey, sealer: createNewSealer(secret, packKey, sealHead) };
   return lastSealer.sealer;
 }

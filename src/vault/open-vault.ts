@@ -3,9 +3,8 @@
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
-import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
-import { parsePointId, type DiskId, type MachineId, type PackId, type PointId, type VaultId } from "../contract/ids.ts";
+import { parseAreaId, parsePointId, type AreaId, type DiskId, type MachineId, type PointId, type VaultId } from "../contract/ids.ts";
 import type { Disk } from "../disk/disk.ts";
 import { diskBytesMax } from "../disk/geometry.ts";
 import { toHex, zeroId } from "../disk/digest.ts";
@@ -13,28 +12,33 @@ import type { Store } from "../store/store.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EntryWriter } from "./entry-writer.ts";
 import { BlockPool } from "./block-pool.ts";
-import { MachineEntries } from "./machine-entries.ts";
-import { packPrefixOf } from "./pack.ts";
+import { Entries } from "./entries.ts";
+import { EntryReader } from "./entry-reader.ts";
 import { PackQueue, type SpoolOptions } from "./pack-queue.ts";
-import { encodePoint, pointKeyOf } from "./point-format.ts";
 import { PointCatalogue } from "./point-catalogue.ts";
+import { PointClaims } from "./point-claims.ts";
+import { encodePoint, pointKeyOf, type StoredPoint } from "./point-format.ts";
 import { VaultPointWriter, type WriterDisk } from "./point-writer.ts";
-import { vaultKeyBytes, type VaultSecret } from "./sealing.ts";
-import type { PointDisk, PointWriter, RecoveryPoint, Vault, VaultReader } from "./vault.ts";
+import { toVaultSecret, type VaultKeys, type VaultSecret } from "./sealing.ts";
+import { Maintenance } from "./maintenance.ts";
+import { placeHold, releaseHold } from "./point-holds.ts";
+import type { CollectionOptions, CollectionReport, PointWriter, RecoveryPoint, Vault, VaultReader } from "./vault.ts";
 import { VaultDisk } from "./vault-disk.ts";
 
 export interface VaultReaderOptions {
   readonly store: Store;
   readonly vaultId: VaultId;
-  /** 32 bytes. Secret. */
-  readonly key: Uint8Array;
+  /** 32 bytes, or several by their generation. Secret. */
+  readonly key: Uint8Array | VaultKeys;
   /** Memory for checked blocks; 64 MiB unless told. */
   readonly blockCacheBytesMax?: number;
-  /** Stored blocks and pages that are known of one machine; 64 Mi unless told. */
+  /** Stored blocks and pages that are known; 64 Mi unless told. */
   readonly entriesMax?: number;
 }
 
 export interface VaultOptions extends VaultReaderOptions {
+  /** What this process writes, and what nobody else writes meanwhile: the appliance's id; the vault's own id unless told. */
+  readonly areaId?: AreaId;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -47,6 +51,8 @@ export interface VaultOptions extends VaultReaderOptions {
   /** Threads that check and seal blocks, started when they are needed; 0 unless told: all work is done in the caller's thread. */
   readonly blockThreads?: number;
 }
+
+const packBytesDefault = 64 << 20;
 
 type BeginOptions = Parameters<Vault["beginPoint"]>[0];
 
@@ -64,59 +70,56 @@ class OpenReader implements VaultReader {
   protected readonly store: Store;
   protected readonly secret: VaultSecret;
   protected readonly catalogue: PointCatalogue;
-  readonly #options: VaultReaderOptions;
+  protected readonly entries: Entries;
   readonly #cache: ContentCache;
-  readonly #machines = new Map<MachineId, MachineEntries>();
 
   constructor(options: VaultReaderOptions) {
-    assert(options.key.length === vaultKeyBytes, "a vault key has 32 bytes");
-    this.#options = options;
+    const { entriesMax } = options;
     this.store = options.store;
-    this.secret = { vaultId: options.vaultId, key: Uint8Array.from(options.key) };
+    this.secret = toVaultSecret(options.vaultId, options.key);
+    this.entries = new Entries({ store: options.store, secret: this.secret, ...(entriesMax === undefined ? {} : { entriesMax }) });
     this.catalogue = new PointCatalogue(options.store, this.secret);
     this.#cache = new ContentCache(options.blockCacheBytesMax ?? 64 << 20);
   }
 
-  listPoints(machineId?: MachineId): AsyncIterable<RecoveryPoint> {
-    return this.catalogue.list(machineId);
+  async *listPoints(machineId?: MachineId): AsyncGenerator<RecoveryPoint, void, undefined> {
+    for await (const { point } of this.catalogue.list(machineId)) yield point;
   }
 
   async point(pointId: PointId): Promise<RecoveryPoint | undefined> {
-    return await this.catalogue.find(pointId);
+    return (await this.catalogue.find(pointId))?.point;
+  }
+
+  async holdPoint(pointId: PointId, holdId: string): Promise<boolean> {
+    const stored = await this.catalogue.find(pointId);
+    return stored !== undefined && (await placeHold({ store: this.store, machineId: stored.point.machineId, pointId }, holdId));
+  }
+
+  async releasePoint(pointId: PointId, holdId: string): Promise<void> {
+    const stored = await this.catalogue.find(pointId);
+    if (stored !== undefined) await releaseHold({ store: this.store, machineId: stored.point.machineId, pointId }, holdId);
   }
 
   async openDisk(pointId: PointId, diskId: DiskId): Promise<Disk> {
-    const point = await this.point(pointId);
-    const disk = point?.disks.find((each) => each.diskId === diskId);
-    if (point === undefined || disk === undefined)
-      throw new Fault("NotFound", `could not open a disk: the vault has no such ${point === undefined ? "recovery point" : "disk in it"}`, {
-        evidence: { pointId, diskId },
-      });
-    return new VaultDisk(this.entriesOf(point.machineId), disk);
+    const stored = await this.catalogue.find(pointId);
+    const disk = stored?.point.disks.find((each) => each.diskId === diskId);
+    if (stored === undefined || disk === undefined)
+      throw new Fault(
+        "NotFound",
+        `could not open a disk: the vault has no such ${stored === undefined ? "recovery point" : "disk in it"}`,
+        {
+          evidence: { pointId, diskId },
+        },
+      );
+    return new VaultDisk(this.readerOf(stored.areaIds), disk);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // What is open is memory only.
   }
 
-  protected entriesOf(machineId: MachineId): MachineEntries {
-    let entries = this.#machines.get(machineId);
-    if (entries === undefined) {
-      const { entriesMax } = this.#options;
-      entries = new MachineEntries({
-        store: this.store,
-        secret: this.secret,
-        machineId,
-        cache: this.#cache,
-        ...(entriesMax === undefined ? {} : { entriesMax }),
-      });
-      this.#machines.set(machineId, entries);
-    }
-    return entries;
-  }
-
-  protected forget(machineId: MachineId): void {
-    this.#machines.delete(machineId);
+  protected readerOf(areaIds: readonly AreaId[]): EntryReader {
+    return new EntryReader({ entries: this.entries, cache: this.#cache, areaIds });
   }
 }
 
@@ -124,6 +127,8 @@ class OpenVault extends OpenReader implements Vault {
   readonly #options: VaultOptions;
   readonly #queue: PackQueue;
   readonly #blockPool: BlockPool;
+  readonly #areaId: AreaId;
+  readonly #maintenance: Maintenance;
   /** Machines with a point under way, or that are being removed. */
   readonly #busy = new Map<MachineId, PointWriter | "removing" | "beginning">();
 
@@ -131,31 +136,30 @@ class OpenVault extends OpenReader implements Vault {
     super(options);
     this.#options = options;
     this.#queue = queue;
+    this.#areaId = options.areaId ?? parseAreaId(options.vaultId);
     this.#blockPool = new BlockPool(options.blockThreads ?? 0);
+    const { store, secret, entries, catalogue } = this;
+    const { clock, log, random, packBytes = packBytesDefault } = options;
+    const maker = { packBytes, random, secret, generation: secret.current };
+    const readerOf = (areaIds: readonly AreaId[]): EntryReader => this.readerOf(areaIds);
+    this.#maintenance = new Maintenance({ store, areaId: this.#areaId, entries, catalogue, clock, log, maker, readerOf });
   }
 
   async beginPoint(options: BeginOptions): Promise<PointWriter> {
-    const { machineId } = options;
+    const { machineId, parentPointId } = options;
     this.#occupy(machineId, "beginning");
+    using undone = new DisposableStack();
+    if (parentPointId !== undefined) undone.use(await this.#maintenance.holdParent(parentPointId));
     try {
       if ((await this.catalogue.get(machineId, options.pointId)) !== undefined)
         throw new Fault("StateConflict", "could not begin a recovery point: it is sealed already", {
           evidence: { pointId: options.pointId },
           retry: "never",
         });
-      const disks = await this.#startDisks(options);
-      const entries = this.entriesOf(machineId);
-      await entries.prepare();
-      const { random, packBytes = 64 << 20 } = this.#options;
-      const [queue, blockPool] = [this.#queue, this.#blockPool];
-      const entryWriter = new EntryWriter({ entries, queue, secret: this.secret, random, packBytes, blockPool });
-      const writer = new VaultPointWriter({
-        entries,
-        writer: entryWriter,
-        disks,
-        seal: async (sealedDisks, facts) => await this.#seal(options, sealedDisks, facts, entryWriter.packIds),
-        onClose: () => this.#busy.delete(machineId),
-      });
+      const parent = parentPointId === undefined ? undefined : await this.catalogue.get(machineId, parentPointId);
+      const disks = startDisks(options, parent?.point);
+      await this.entries.prepare([this.#areaId]);
+      const writer = this.#createWriter(options, { disks, parent, held: undone.move() });
       this.#busy.set(machineId, writer);
       return writer;
     } catch (error) {
@@ -164,21 +168,60 @@ class OpenVault extends OpenReader implements Vault {
     }
   }
 
+  #createWriter(
+    options: BeginOptions,
+    start: { readonly disks: readonly WriterDisk[]; readonly parent: StoredPoint | undefined; readonly held: Disposable },
+  ): PointWriter {
+    const { disks, parent, held } = start;
+    const { machineId, pointId, parentPointId } = options;
+    const { random, clock, packBytes = packBytesDefault } = this.#options;
+    const [areaId, entries, queue, blockPool] = [this.#areaId, this.entries, this.#queue, this.#blockPool];
+    const areaIds = [...new Set([areaId, ...(parent?.areaIds ?? [])])];
+    const reader = this.readerOf(areaIds);
+    const claims = new PointClaims({ entries, areaId, machineId });
+    this.#maintenance.beginClaims(claims);
+    const writer = new EntryWriter({ entries, reader, claims, queue, clock, secret: this.secret, random, packBytes, blockPool });
+    const basis = parentPointId === undefined ? {} : { parentPointId };
+    return new VaultPointWriter({
+      reader,
+      claims,
+      writer,
+      disks,
+      compose: (sealed, facts) => {
+        const point: RecoveryPoint = { pointId: parsePointId(pointId), machineId, ...facts, ...basis, disks: sealed };
+        const sealedAtMs = clock.nowMs();
+        return (packIds) => ({ point, packIds, areaIds, sealedAtMs });
+      },
+      seal: async (stored) => {
+        const bytes = encodePoint(this.secret, random, stored);
+        await this.store.put(pointKeyOf(machineId, pointId), bytes);
+        this.catalogue.add({ ...stored, generation: this.secret.current });
+        this.#maintenance.noteSealed(stored);
+        return bytes.length;
+      },
+      onClose: () => {
+        this.#maintenance.endClaims(claims);
+        held[Symbol.dispose]();
+        this.#busy.delete(machineId);
+      },
+    });
+  }
+
   async removeMachine(machineId: MachineId): Promise<{ readonly freedBytes: number }> {
     this.#occupy(machineId, "removing");
     try {
-      let freedBytes = 0;
-      for (const prefix of [`points/${machineId}/`, packPrefixOf(machineId)])
-        for await (const { key, sizeBytes } of this.store.list(prefix)) {
-          await this.store.remove(key);
-          freedBytes += sizeBytes;
-        }
-      this.catalogue.forget(machineId);
-      this.forget(machineId);
-      return { freedBytes };
+      return await this.#maintenance.removeMachine(machineId);
     } finally {
       this.#busy.delete(machineId);
     }
+  }
+
+  async removePoint(machineId: MachineId, pointId: PointId): Promise<"removed" | "held"> {
+    return await this.#maintenance.removePoint(machineId, pointId);
+  }
+
+  async collect(options: CollectionOptions = {}): Promise<CollectionReport> {
+    return await this.#maintenance.collect(options);
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {
@@ -198,48 +241,23 @@ class OpenVault extends OpenReader implements Vault {
       );
     this.#busy.set(machineId, purpose);
   }
+}
 
-  /** The disks with the trees that they start from. */
-  async #startDisks({ disks, parentPointId, machineId }: BeginOptions): Promise<WriterDisk[]> {
-    const parent = parentPointId === undefined ? undefined : await this.catalogue.get(machineId, parentPointId);
-    if (parentPointId !== undefined && parent === undefined)
-      throw new Fault("NotFound", "could not begin a recovery point: the machine has no such earlier point", {
-        evidence: { parentPointId, machineId },
-      });
-    if (new Set(disks.map(({ diskId }) => diskId)).size !== disks.length)
-      throw new Fault("InputInvalid", "could not begin a recovery point: a disk is named twice", { evidence: { machineId } });
-    return disks.map((disk) => {
-      const before = parent?.disks.find(({ diskId }) => diskId === disk.diskId);
-      if (!(disk.sizeBytes > 0 && disk.sizeBytes <= diskBytesMax) || (before !== undefined && before.sizeBytes > disk.sizeBytes))
-        throw new Fault(
-          "InputInvalid",
-          "could not begin a recovery point: a disk is empty, too large, or smaller than in the point before",
-          {
-            evidence: { diskId: disk.diskId, sizeBytes: disk.sizeBytes, diskBytesMax, sizeBytesBefore: before?.sizeBytes ?? 0 },
-            action: "begin without an earlier point, that is with a full copy",
-          },
-        );
-      return { ...disk, parent: { root: before?.root ?? toHex(zeroId), sizeBytes: before?.sizeBytes ?? disk.sizeBytes } };
+/** The disks with the trees that they start from. */
+function startDisks({ disks, parentPointId, machineId }: BeginOptions, parent: RecoveryPoint | undefined): WriterDisk[] {
+  if (parentPointId !== undefined && parent === undefined)
+    throw new Fault("NotFound", "could not begin a recovery point: the machine has no such earlier point", {
+      evidence: { parentPointId, machineId },
     });
-  }
-
-  async #seal(
-    begun: BeginOptions,
-    disks: readonly PointDisk[],
-    facts: Pick<RecoveryPoint, "timeMs" | "consistency">,
-    packIds: readonly PackId[],
-  ): Promise<{ point: RecoveryPoint; storedBytes: number }> {
-    const { pointId, machineId, parentPointId } = begun;
-    const point: RecoveryPoint = {
-      pointId: parsePointId(pointId),
-      machineId,
-      ...facts,
-      ...(parentPointId === undefined ? {} : { parentPointId }),
-      disks,
-    };
-    const bytes = encodePoint(this.secret, this.#options.random, { point, packIds });
-    await this.store.put(pointKeyOf(machineId, pointId), bytes);
-    this.catalogue.add(point);
-    return { point, storedBytes: bytes.length };
-  }
+  if (new Set(disks.map(({ diskId }) => diskId)).size !== disks.length)
+    throw new Fault("InputInvalid", "could not begin a recovery point: a disk is named twice", { evidence: { machineId } });
+  return disks.map((disk) => {
+    const before = parent?.disks.find(({ diskId }) => diskId === disk.diskId);
+    if (!(disk.sizeBytes > 0 && disk.sizeBytes <= diskBytesMax) || (before !== undefined && before.sizeBytes > disk.sizeBytes))
+      throw new Fault("InputInvalid", "could not begin a recovery point: a disk is empty, too large, or smaller than in the point before", {
+        evidence: { diskId: disk.diskId, sizeBytes: disk.sizeBytes, diskBytesMax, sizeBytesBefore: before?.sizeBytes ?? 0 },
+        action: "begin without an earlier point, that is with a full copy",
+      });
+    return { ...disk, parent: { root: before?.root ?? toHex(zeroId), sizeBytes: before?.sizeBytes ?? disk.sizeBytes } };
+  });
 }

@@ -3,14 +3,17 @@
 import { assert } from "../base/assert.ts";
 import type { StoreKey } from "../store/store.ts";
 import { asBuffer } from "../disk/digest.ts";
-import { encodeIndex, indexBytesOf, packBytesMax, packEntriesMax, trailerBytes, writeTrailer, type PackRow } from "./pack-format.ts";
-import { tagBytes, type ObjectSealer } from "./sealing.ts";
+import type { MachineId } from "../contract/ids.ts";
+import { encodeIndex, packBytesMax, packEntriesMax, trailerBytes, writeTrailer, type PackRow } from "./pack-format.ts";
+import { tagBytes, type ObjectSealer, type SealHead } from "./sealing.ts";
 
 const firstBytes = 1 << 20;
 
 export interface PackTarget {
   readonly key: StoreKey;
-  readonly salt: Uint8Array;
+  readonly ownerId: MachineId;
+  readonly writtenAtMs: number;
+  readonly sealHead: SealHead;
   readonly sealer: ObjectSealer;
   /** Entries are taken while their sum stays within this. */
   readonly entryBytesMax: number;
@@ -39,6 +42,11 @@ export class PackBuilder {
 
   get isEmpty(): boolean {
     return this.#rows.length === 0;
+  }
+
+  /** Sealed bytes of the entries that were appended; not to be asked after finish. */
+  get entryBytes(): number {
+    return this.#used;
   }
 
   hasRoom(plainBytes: number): boolean {
@@ -77,14 +85,15 @@ export class PackBuilder {
     return Uint8Array.prototype.slice.call(this.#bytes, offset, offset + length);
   }
 
-  /** Closes the pack and gives its bytes; nothing may be appended after. */
-  async finish(): Promise<Uint8Array> {
+  /** Closes the pack and gives its bytes; nothing may be appended after. `pointsText` names points that were sealed with it. */
+  async finish(pointsText: string): Promise<Uint8Array> {
     await Promise.all(this.#filling);
-    const index = encodeIndex(this.#rows);
-    this.#reserve(indexBytesOf(this.#rows.length) + tagBytes + trailerBytes);
+    const { ownerId, writtenAtMs, sealHead } = this.#target;
+    const index = encodeIndex({ rows: this.#rows, ownerId, writtenAtMs, pointsText });
+    this.#reserve(index.length + tagBytes + trailerBytes);
     const indexOffset = this.#used;
     const indexLength = this.#target.sealer.seal("index", index, this.#bytes, indexOffset);
-    writeTrailer({ indexOffset, indexLength, salt: this.#target.salt }, asBuffer(this.#bytes), indexOffset + indexLength);
+    writeTrailer({ indexOffset, indexLength, sealHead }, asBuffer(this.#bytes), indexOffset + indexLength);
     this.#used = indexOffset + indexLength + trailerBytes;
     assert(this.#used <= packBytesMax, "a pack fits its maximum");
     return this.#bytes.subarray(0, this.#used);

@@ -2,23 +2,22 @@
 
 import { parseMachineId, parsePointId, type MachineId, type PointId } from "../contract/ids.ts";
 import type { Store } from "../store/store.ts";
-import { parsePoint, pointKeyOf } from "./point-format.ts";
+import { parsePoint, pointKeyOf, type StoredPoint } from "./point-format.ts";
 import type { VaultSecret } from "./sealing.ts";
-import type { RecoveryPoint } from "./vault.ts";
 
 const rememberedMax = 4096;
 
 export class PointCatalogue {
   readonly #store: Store;
   readonly #secret: VaultSecret;
-  readonly #points = new Map<PointId, RecoveryPoint>();
+  readonly #points = new Map<PointId, StoredPoint>();
 
   constructor(store: Store, secret: VaultSecret) {
     this.#store = store;
     this.#secret = secret;
   }
 
-  async *list(machineId?: MachineId): AsyncGenerator<RecoveryPoint, void, undefined> {
+  async *list(machineId?: MachineId): AsyncGenerator<StoredPoint, void, undefined> {
     for await (const { key } of this.#store.list(machineId === undefined ? "points/" : `points/${machineId}/`)) {
       const [, , pointText] = key.split("/");
       const point = this.#points.get(parsePointId(pointText ?? "")) ?? (await this.#open(key));
@@ -27,16 +26,16 @@ export class PointCatalogue {
   }
 
   /** A point of a machine that is known; costs one call, not a listing. */
-  async get(machineId: MachineId, pointId: PointId): Promise<RecoveryPoint | undefined> {
+  async get(machineId: MachineId, pointId: PointId): Promise<StoredPoint | undefined> {
     const key = pointKeyOf(machineId, pointId);
     const known = this.#points.get(pointId);
-    if (known === undefined || known.machineId !== machineId) return await this.#open(key);
+    if (known === undefined || known.point.machineId !== machineId) return await this.#open(key);
     return (await this.#store.head(key)) === undefined ? undefined : known;
   }
 
-  async find(pointId: PointId): Promise<RecoveryPoint | undefined> {
+  async find(pointId: PointId): Promise<StoredPoint | undefined> {
     const known = this.#points.get(pointId);
-    if (known !== undefined) return await this.get(known.machineId, pointId);
+    if (known !== undefined) return await this.get(known.point.machineId, pointId);
     for await (const { key } of this.#store.list("points/")) {
       const [, machineText, pointText] = key.split("/");
       if (pointText === pointId) return await this.#open(pointKeyOf(parseMachineId(machineText ?? ""), pointId));
@@ -44,8 +43,8 @@ export class PointCatalogue {
     return undefined;
   }
 
-  add(point: RecoveryPoint): void {
-    this.#points.set(point.pointId, point);
+  add(stored: StoredPoint): void {
+    this.#points.set(stored.point.pointId, stored);
     for (const oldest of this.#points.keys()) {
       if (this.#points.size <= rememberedMax) return;
       this.#points.delete(oldest);
@@ -53,15 +52,19 @@ export class PointCatalogue {
   }
 
   forget(machineId: MachineId): void {
-    for (const [pointId, point] of this.#points) if (point.machineId === machineId) this.#points.delete(pointId);
+    for (const [pointId, { point }] of this.#points) if (point.machineId === machineId) this.#points.delete(pointId);
+  }
+
+  forgetPoint(pointId: PointId): void {
+    this.#points.delete(pointId);
   }
 
   /** Undefined when it was removed since it was listed. */
-  async #open(key: string): Promise<RecoveryPoint | undefined> {
+  async #open(key: string): Promise<StoredPoint | undefined> {
     const object = await this.#store.get(key);
     if (object === undefined) return undefined;
-    const { point } = parsePoint(this.#secret, key, object);
-    this.add(point);
-    return point;
+    const stored = parsePoint(this.#secret, key, object);
+    this.add(stored);
+    return stored;
   }
 }

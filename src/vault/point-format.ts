@@ -5,20 +5,18 @@ import type { Random } from "../base/random.ts";
 import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
 import { byteRangeShape } from "../contract/agent-control.ts";
-import { parsePackId, type MachineId, type PackId, type PointId } from "../contract/ids.ts";
+import { parseAreaId, parsePackId, type AreaId, type MachineId, type PackId, type PointId } from "../contract/ids.ts";
 import { countShape, digestShape, diskIdShape, machineIdShape, pointIdShape } from "../contract/shapes.ts";
 import { asBuffer } from "../disk/digest.ts";
 import type { StoreKey } from "../store/store.ts";
-import { createObjectSealer, saltBytes, tagBytes, type VaultSecret } from "./sealing.ts";
+import { createNewSealer, createObjectSealer, newSealHead, saltBytes, tagBytes, type VaultSecret } from "./sealing.ts";
 import type { RecoveryPoint } from "./vault.ts";
 
 const headerBytes = 48;
 const textBytesMax = 4 << 20;
-const formatVersion = 1;
 const magic = Buffer.from("WTRPOIN\0", "latin1");
 
-const pointShape = z.strictObject({
-  format: z.literal(1),
+const pointFields = {
   pointId: pointIdShape,
   machineId: machineIdShape,
   timeMs: countShape,
@@ -34,27 +32,68 @@ const pointShape = z.strictObject({
     }),
   ),
   packIds: z.array(z.string().transform((text) => parsePackId(text))),
-});
+};
+const pointShape = z.discriminatedUnion("format", [
+  z.strictObject({ format: z.literal(1), ...pointFields }),
+  z.strictObject({
+    format: z.literal(2),
+    ...pointFields,
+    areaIds: z.array(z.string().transform((text) => parseAreaId(text))).max(256),
+    sealedAtMs: countShape,
+  }),
+]);
 
-/** A point with the packs that were written for it. */
+/** A point with what the vault itself needs to know of it. */
 export interface StoredPoint {
   readonly point: RecoveryPoint;
+  /** Packs that were written for it. */
   readonly packIds: readonly PackId[];
+  /** Where its content stands, that of its writer first. */
+  readonly areaIds: readonly AreaId[];
+  /** By its writer's clock; 0 in version 1. */
+  readonly sealedAtMs: number;
+  /** Key generation that the object is sealed with. */
+  readonly generation: number;
 }
 
 export function pointKeyOf(machineId: MachineId, pointId: PointId): StoreKey {
   return `points/${machineId}/${pointId}`;
 }
 
-export function encodePoint(secret: VaultSecret, random: Random, { point, packIds }: StoredPoint): Buffer {
-  const plain = Buffer.from(JSON.stringify({ format: 1, ...point, packIds }), "utf8");
+/** The point as JSON on one line. */
+export function toPointText({ point, packIds, areaIds, sealedAtMs }: Omit<StoredPoint, "generation">): string {
+  return JSON.stringify({ format: 2, ...point, packIds, areaIds, sealedAtMs });
+}
+
+/** Undefined when the text is no point. */
+export function parsePointText(text: string): Omit<StoredPoint, "generation"> | undefined {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const parsed = pointShape.safeParse(json);
+  if (!parsed.success) return undefined;
+  if (parsed.data.format === 1) {
+    const { format: _, packIds, ...point } = parsed.data;
+    return { point, packIds, areaIds: [parseAreaId(point.machineId)], sealedAtMs: 0 };
+  }
+  const { format: _, packIds, areaIds, sealedAtMs, ...point } = parsed.data;
+  return { point, packIds, areaIds, sealedAtMs };
+}
+
+export function encodePoint(secret: VaultSecret, random: Random, stored: Omit<StoredPoint, "generation">): Buffer {
+  const { machineId, pointId } = stored.point;
+  const plain = Buffer.from(toPointText(stored), "utf8");
   assert(plain.length <= textBytesMax, "a recovery point's text fits its maximum");
   const bytes = Buffer.alloc(headerBytes + plain.length + tagBytes);
-  const salt = random.bytes(saltBytes);
+  const head = newSealHead(secret, random.bytes(saltBytes));
   bytes.set(magic);
-  bytes.writeUInt16BE(formatVersion, 8);
-  bytes.set(salt, 16);
-  createObjectSealer(secret, pointKeyOf(point.machineId, point.pointId), salt).seal("point", plain, bytes, headerBytes);
+  bytes.writeUInt16BE(head.version, 8);
+  bytes.writeUInt32BE(head.generation, 10);
+  bytes.set(head.salt, 16);
+  createNewSealer(secret, pointKeyOf(machineId, pointId), head).seal("point", plain, bytes, headerBytes);
   return bytes;
 }
 
@@ -64,16 +103,19 @@ export function parsePoint(secret: VaultSecret, key: StoreKey, object: Uint8Arra
   if (bytes.length < headerBytes + tagBytes || bytes.length > headerBytes + textBytesMax + tagBytes)
     throw damagedPoint(key, "it has a wrong size");
   if (!bytes.subarray(0, 8).equals(magic)) throw damagedPoint(key, "it does not begin as one");
-  if (bytes.readUInt16BE(8) !== formatVersion) throw damagedPoint(key, "it has a version that this program does not know");
-  if (!bytes.subarray(10, 16).equals(Buffer.alloc(6))) throw damagedPoint(key, "its header has unknown content");
-  const salt = bytes.subarray(16, headerBytes);
-  const plain = createObjectSealer(secret, key, salt).open("point", bytes.subarray(headerBytes), headerBytes);
+  const version = bytes.readUInt16BE(8);
+  if (version !== 1 && version !== 2) throw damagedPoint(key, "it has a version that this program does not know");
+  const told = bytes.readUInt32BE(10);
+  if (bytes.readUInt16BE(14) !== 0 || (version === 1 ? told !== 0 : told === 0)) throw damagedPoint(key, "its header has unknown content");
+  const generation = version === 1 ? 1 : told;
+  const sealer = createObjectSealer(secret, key, { version, generation, salt: bytes.subarray(16, headerBytes) });
+  if (sealer === undefined) throw damagedPoint(key, `it is sealed with key generation ${generation}, which is not at hand`);
+  const plain = sealer.open("point", bytes.subarray(headerBytes), headerBytes);
   if (plain === undefined) throw damagedPoint(key, "its seal is broken");
-  const parsed = pointShape.safeParse(JSON.parse(plain.toString("utf8")));
-  if (!parsed.success) throw damagedPoint(key, "its content has an unknown form");
-  const { format: _, packIds, ...point } = parsed.data;
-  if (pointKeyOf(point.machineId, point.pointId) !== key) throw damagedPoint(key, "it names another point");
-  return { point, packIds };
+  const stored = parsePointText(plain.toString("utf8"));
+  if (stored === undefined) throw damagedPoint(key, "its content has an unknown form");
+  if (pointKeyOf(stored.point.machineId, stored.point.pointId) !== key) throw damagedPoint(key, "it names another point");
+  return { ...stored, generation };
 }
 
 function damagedPoint(key: StoreKey, finding: string): Fault {

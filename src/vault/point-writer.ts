@@ -2,15 +2,17 @@
 
 import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
-import type { DiskId } from "../contract/ids.ts";
+import type { DiskId, PackId } from "../contract/ids.ts";
 import { equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/digest.ts";
 import { blockBytes, blockCountOf, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
 import { ChangedIds } from "./changed-ids.ts";
 import type { EntryWriter } from "./entry-writer.ts";
-import type { MachineEntries } from "./machine-entries.ts";
+import type { EntryReader } from "./entry-reader.ts";
+import type { PointClaims } from "./point-claims.ts";
 import { changedGranules, type ChangedGranule } from "./patch.ts";
 import { applyChanges } from "./patch-work.ts";
+import { toPointText, type StoredPoint } from "./point-format.ts";
 import { paysPacked, viewFrame } from "./zstd.ts";
 import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome, SentBlock } from "./vault.ts";
 
@@ -20,16 +22,21 @@ export interface WriterDisk extends Omit<PointDisk, "root"> {
 }
 
 export interface PointWriterOptions {
-  readonly entries: MachineEntries;
+  readonly reader: EntryReader;
+  readonly claims: PointClaims;
   readonly writer: EntryWriter;
   readonly disks: readonly WriterDisk[];
-  /** Puts the point object; answers its stored size. */
-  readonly seal: (
+  /** The point as it will be sealed, given its packs. */
+  readonly compose: (
     disks: readonly PointDisk[],
     facts: Pick<RecoveryPoint, "timeMs" | "consistency">,
-  ) => Promise<{ point: RecoveryPoint; storedBytes: number }>;
+  ) => (packIds: readonly PackId[]) => SealingPoint;
+  /** Puts the point object; answers its stored size. */
+  readonly seal: (point: SealingPoint) => Promise<number>;
   readonly onClose: () => void;
 }
+
+type SealingPoint = Omit<StoredPoint, "generation">;
 
 interface DiskState {
   readonly disk: WriterDisk;
@@ -37,6 +44,8 @@ interface DiskState {
   readonly changed: ChangedIds;
   /** Blocks whose content is on its way. */
   readonly chains: Map<number, BlockChain>;
+  /** Blocks whose present id need() was asked about and answered "have it" for that reason alone. */
+  readonly unchanged: Set<number>;
 }
 
 /** Writes to one block, one after the other: a patch stands on the result of the write before it. */
@@ -58,20 +67,23 @@ export class VaultPointWriter implements PointWriter {
     this.#disks = new Map(
       options.disks.map((disk) => [
         disk.diskId,
-        { disk, blockCount: blockCountOf(disk.sizeBytes), changed: new ChangedIds(), chains: new Map<number, BlockChain>() },
+        { disk, blockCount: blockCountOf(disk.sizeBytes), changed: new ChangedIds(), chains: new Map(), unchanged: new Set() },
       ]),
     );
   }
 
   async need(diskId: DiskId, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
-    this.#stateOf(diskId, firstBlock);
     if (ids.length > 0) this.#stateOf(diskId, firstBlock + ids.length - 1);
-    return ids.map((id) => !this.#isHere(id));
+    const state = this.#stateOf(diskId, firstBlock);
+    const need: boolean[] = [];
+    for (const [index, id] of ids.entries()) need.push(!this.#isOwn(id) && !(await this.#isUnchanged(state, firstBlock + index, id)));
+    return need;
   }
 
   setBlock(diskId: DiskId, block: number, id: BlockId): void {
     const state = this.#stateOf(diskId, block);
-    if (!this.#isHere(id))
+    const wasUnchanged = state.unchanged.delete(block);
+    if (!wasUnchanged && !this.#isOwn(id))
       throw new Fault("InputInvalid", "could not set a block: the vault does not have this content", {
         evidence: { diskId, block, id: toHex(id) },
       });
@@ -84,8 +96,8 @@ export class VaultPointWriter implements PointWriter {
     const content = packing === "raw" ? bytes : viewFrame(bytes, blockBytes);
     if (content?.length !== blockBytes || !equalBytes(idOf(content), id)) throw damagedBlock(diskId, { block, id, bytes, packing });
     voidChain(state, block);
-    if (this.#isHere(id)) return state.changed.set(block, id);
     const { writer } = this.#options;
+    if (isZeroId(id) || writer.isStored("block", id)) return state.changed.set(block, id);
     const isFrame = packing === "zstd" && paysPacked(bytes.length, blockBytes);
     const kept = isFrame || packing === "raw" ? bytes : Uint8Array.from(content);
     await runInChain(state, block, async () => {
@@ -124,16 +136,18 @@ export class VaultPointWriter implements PointWriter {
     assert(this.#phase === "open", "a point is sealed once");
     for (const { chains } of this.#disks.values()) assert(chains.size === 0, "a point is sealed when its blocks are taken");
     this.#phase = "sealing";
-    const { writer, seal } = this.#options;
+    const { writer, compose, seal } = this.#options;
     const disks: PointDisk[] = [];
     for (const state of this.#disks.values()) {
       const { parent: _, ...disk } = state.disk;
       disks.push({ ...disk, root: toHex(await this.#storePages(state)) });
     }
     refuseOtherRoots(disks, expectedRoots);
-    await writer.finish();
-    const { point, storedBytes } = await seal(disks, { timeMs, consistency });
-    return { point, storedBytes: writer.storedBytes + storedBytes };
+    const pointOf = compose(disks, { timeMs, consistency });
+    await writer.finish((packIds) => toPointText(pointOf(packIds)));
+    const stored = pointOf(writer.packIds);
+    const storedBytes = writer.storedBytes + (await seal(stored));
+    return { point: stored.point, storedBytes, sharedBytes: writer.sharedBytes };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -156,24 +170,33 @@ export class VaultPointWriter implements PointWriter {
     return state;
   }
 
-  #isHere(id: BlockId): boolean {
-    return isZeroId(id) || this.#options.entries.find("block", id) !== undefined;
+  /** Whether this machine may be told that the vault has the content. */
+  #isOwn(id: BlockId): boolean {
+    return isZeroId(id) || this.#options.claims.claimOwn("block", id);
+  }
+
+  /** Whether the block has this id already, in this point or the one before. */
+  async #isUnchanged(state: DiskState, block: number, id: BlockId): Promise<boolean> {
+    if (isZeroId(idFromHex(state.disk.parent.root)) || !equalBytes(await this.#currentId(state, block), id)) return false;
+    state.unchanged.add(block);
+    return true;
   }
 
   async #applyGranules(state: DiskState, block: number, granules: readonly ChangedGranule[]): Promise<Uint8Array> {
-    const { entries, writer } = this.#options;
+    const { reader, writer } = this.#options;
     const baseId = await this.#currentId(state, block);
-    if (!isZeroId(baseId) && !entries.isAtHand("block", baseId)) {
-      const base = await entries.loadStored(baseId);
+    if (!isZeroId(baseId) && !reader.isAtHand("block", baseId)) {
+      const base = await reader.loadStored(baseId);
       const id = base === undefined ? undefined : await writer.change(base, granules);
       if (id !== undefined) return id;
     }
-    const content = isZeroId(baseId) ? Buffer.alloc(blockBytes) : await entries.loadOwn("block", baseId);
+    const content = isZeroId(baseId) ? Buffer.alloc(blockBytes) : await reader.loadOwn("block", baseId);
     const changed = applyChanges(content, granules);
     if (changed.length === 0) return baseId;
     const id = idOf(content);
-    if (!this.#isHere(id)) await writer.store("block", id, content, isZeroId(baseId) ? undefined : { id: baseId, changed });
-    if (!isZeroId(id)) entries.remember("block", id, content); // What changed now is likely to change again.
+    if (!isZeroId(id) && !writer.isStored("block", id))
+      await writer.store("block", id, content, isZeroId(baseId) ? undefined : { id: baseId, changed });
+    if (!isZeroId(id)) reader.remember("block", id, content); // What changed now is likely to change again.
     return id;
   }
 
@@ -189,7 +212,7 @@ export class VaultPointWriter implements PointWriter {
   }
 
   async #storePages(state: DiskState): Promise<Uint8Array> {
-    const { entries, writer } = this.#options;
+    const { writer } = this.#options;
     return await updateTree({
       root: idFromHex(state.disk.parent.root),
       blockCountBefore: blockCountOf(state.disk.parent.sizeBytes),
@@ -197,7 +220,7 @@ export class VaultPointWriter implements PointWriter {
       changes: state.changed,
       loadPage: this.#loadPage,
       emitPage: async ({ id, page }, replaced) => {
-        if (entries.find("page", id) !== undefined) return;
+        if (writer.isStored("page", id)) return;
         await writer.store(
           "page",
           id,
@@ -208,7 +231,7 @@ export class VaultPointWriter implements PointWriter {
     });
   }
 
-  readonly #loadPage = async (id: Uint8Array): Promise<Uint8Array> => await this.#options.entries.load("page", id);
+  readonly #loadPage = async (id: Uint8Array): Promise<Uint8Array> => await this.#options.reader.load("page", id);
 }
 
 /** In order of index; of two for one place the later counts. */

@@ -7,7 +7,8 @@ import type { StoreKey } from "../store/store.ts";
 
 export const tagBytes = 16;
 export const saltBytes = 32;
-export const vaultKeyBytes = 32;
+const vaultKeyBytes = 32;
+const generationMax = 0xffff_ffff;
 
 /** What a sealed part is; a part never opens as another kind. */
 export type PartKind = "entry" | "index" | "point";
@@ -25,15 +26,46 @@ export interface ObjectSealer {
   open(kind: PartKind, sealed: Uint8Array, offset: number): Buffer | undefined;
 }
 
-export interface VaultSecret {
-  readonly vaultId: VaultId;
-  readonly key: Uint8Array;
+/** The keys of a vault by generation; new objects are sealed with the current one. Secret. */
+export interface VaultKeys {
+  /** From 1 on. */
+  readonly current: number;
+  readonly keys: ReadonlyMap<number, Uint8Array>;
 }
 
-export function createObjectSealer(secret: VaultSecret, objectKey: StoreKey, salt: Uint8Array): ObjectSealer {
-  assert(secret.key.length === vaultKeyBytes, "a vault key has 32 bytes");
-  assert(salt.length === saltBytes, "a salt has 32 bytes");
-  const key = Buffer.from(hkdfSync("sha256", secret.key, salt, `watari vault 1 ${secret.vaultId} ${objectKey}`, 32));
+export interface VaultSecret extends VaultKeys {
+  readonly vaultId: VaultId;
+}
+
+/** What an object says of its own sealing. */
+export interface SealHead {
+  readonly version: 1 | 2;
+  readonly generation: number;
+  readonly salt: Uint8Array;
+}
+
+/** A lone key is generation 1. */
+export function toVaultSecret(vaultId: VaultId, given: Uint8Array | VaultKeys): VaultSecret {
+  const { current, keys } = given instanceof Uint8Array ? { current: 1, keys: new Map([[1, given]]) } : given;
+  for (const [generation, key] of keys) {
+    assert(Number.isInteger(generation) && generation >= 1 && generation <= generationMax, "a key generation is a number from 1 on");
+    assert(key.length === vaultKeyBytes, "a vault key has 32 bytes");
+  }
+  assert(keys.has(current), "the current generation has its key");
+  return { vaultId, current, keys: new Map([...keys].map(([generation, key]) => [generation, Uint8Array.from(key)])) };
+}
+
+/** The head of an object that is written now. */
+export function newSealHead(secret: VaultSecret, salt: Uint8Array): SealHead {
+  return { version: 2, generation: secret.current, salt };
+}
+
+/** Undefined when the generation's key is not at hand. */
+export function createObjectSealer(secret: VaultSecret, objectKey: StoreKey, head: SealHead): ObjectSealer | undefined {
+  assert(head.salt.length === saltBytes, "a salt has 32 bytes");
+  const vaultKey = secret.keys.get(head.generation);
+  if (vaultKey === undefined) return undefined;
+  const key = Buffer.from(hkdfSync("sha256", vaultKey, head.salt, `watari vault ${head.version} ${secret.vaultId} ${objectKey}`, 32));
   const nonce = Buffer.alloc(12);
   const setNonce = (offset: number): Buffer => {
     nonce.writeBigUInt64BE(BigInt(offset), 4);
@@ -62,4 +94,11 @@ export function createObjectSealer(secret: VaultSecret, objectKey: StoreKey, sal
       }
     },
   };
+}
+
+/** As createObjectSealer for a new object: the current key is always at hand. */
+export function createNewSealer(secret: VaultSecret, objectKey: StoreKey, head: SealHead): ObjectSealer {
+  const sealer = createObjectSealer(secret, objectKey, head);
+  assert(sealer !== undefined, "the current generation has its key");
+  return sealer;
 }

@@ -7,7 +7,7 @@ import { clipExtents, pushExtent } from "../disk/extents.ts";
 import { blockBytes, blockCountOf, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt } from "../disk/page-tree.ts";
 import { assertInside } from "../disk/range.ts";
-import type { MachineEntries } from "./machine-entries.ts";
+import type { EntryReader } from "./entry-reader.ts";
 
 /** Blocks that one call reads together. */
 const batchBlocks = 64;
@@ -16,12 +16,12 @@ const readAheadBlocks = 32;
 
 export class VaultDisk implements Disk {
   readonly sizeBytes: number;
-  readonly #entries: MachineEntries;
+  readonly #entries: EntryReader;
   readonly #tree: Parameters<typeof findLeafPage>[0];
   #nextOffset = -1;
   #ahead: { readonly fromBlock: number; readonly done: Promise<void> } | undefined;
 
-  constructor(entries: MachineEntries, disk: { readonly sizeBytes: number; readonly root: string }) {
+  constructor(entries: EntryReader, disk: { readonly sizeBytes: number; readonly root: string }) {
     this.sizeBytes = disk.sizeBytes;
     this.#entries = entries;
     this.#tree = {

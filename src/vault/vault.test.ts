@@ -231,19 +231,42 @@ describe("Vault", () => {
     await assertContent(vault, await sealWhole(vault, machineId, content), content);
   });
 
-  it("removes a machine and leaves the others", async () => {
+  it("stores a block once for all machines, tells none of the others, and keeps what one still needs", async () => {
     const store = new MemoryStore();
     await using vault = await openTestVault(store);
     const [one, other] = [newMachine(), newMachine()];
-    const content = randomBytes(blockBytes);
-    const gone = await sealWhole(vault, one, content);
-    const kept = await sealWhole(vault, other, content);
+    const shared = randomBytes(20 * blockBytes);
+    const own = randomBytes(blockBytes);
+    const gone = await sealWhole(vault, one, Buffer.concat([shared, own]));
+    const pointId = newPoint();
+    const disks = [{ diskId, sizeBytes: shared.length, isBoot: true, excluded: [] }];
+    {
+      await using writer = await vault.beginPoint({ pointId, machineId: other, disks });
+      assert.equal(await sendAll(writer, shared), 20, "the appliance asks for what this machine did not send");
+      assert.equal(await sendAll(writer, shared), 0, "and then no more");
+      const { storedBytes, sharedBytes } = await writer.seal(sealFacts);
+      assert.ok(storedBytes < blockBytes, `${storedBytes} bytes stored`);
+      assert.ok(sharedBytes >= shared.length, `${sharedBytes} bytes shared`);
+    }
     const { freedBytes } = await vault.removeMachine(one);
-    assert.ok(freedBytes > blockBytes);
+    assert.ok(freedBytes < blockBytes, "what the other needs is most of the pack");
+    await vault.collect({ liveShareMin: 1 });
     assert.deepEqual(await vault.removeMachine(one), { freedBytes: 0 });
     assert.equal(await vault.point(gone), undefined);
-    await assertContent(vault, kept, content);
-    await assertContent(vault, await sealWhole(vault, one, content), content);
+    await assertContent(vault, pointId, shared);
+    await using reader = await openVaultReader({ store, vaultId, key: testKey });
+    await assertContent(reader, pointId, shared);
+    await assertContent(vault, await sealWhole(vault, one, shared), shared);
+  });
+
+  it("refuses bytes of another digest also where another machine stored the content", async () => {
+    await using vault = await openTestVault(new MemoryStore());
+    const content = randomBytes(blockBytes);
+    await sealWhole(vault, newMachine(), content);
+    const disks = [{ diskId, sizeBytes: blockBytes, isBoot: true, excluded: [] }];
+    await using writer = await vault.beginPoint({ pointId: newPoint(), machineId: newMachine(), disks });
+    const wrong = { block: 0, id: idOf(content), bytes: randomBytes(blockBytes), packing: "raw" } as const;
+    await assert.rejects(writer.putBlocks(diskId, [wrong]), { code: "DataDamaged" });
   });
 
   it("refuses a smaller disk, an unknown parent and a sealed point", async () => {

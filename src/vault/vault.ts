@@ -30,6 +30,13 @@ export interface RecoveryPoint {
 export interface VaultReader extends AsyncDisposable {
   listPoints(machineId?: MachineId): AsyncIterable<RecoveryPoint>;
   point(pointId: PointId): Promise<RecoveryPoint | undefined>;
+  /**
+   * Keeps a point from being removed until it is released, also over crashes. False when the point is not there, or being removed.
+   * `holdId`, [a-z0-9-]{1,64}, is the holder's: the same hold twice is one.
+   */
+  holdPoint(pointId: PointId, holdId: string): Promise<boolean>;
+  /** Twice is fine. */
+  releasePoint(pointId: PointId, holdId: string): Promise<void>;
   /** The disk as it was at the point; every byte is checked against its digest before it is given. */
   openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
 }
@@ -44,7 +51,10 @@ export interface SentBlock {
 
 /** One recovery point in the making. Nothing is visible to readers until seal() has returned. */
 export interface PointWriter extends AsyncDisposable {
-  /** Which of these blocks the vault lacks, among those this machine may ask about. Result[i] true = send it. */
+  /**
+   * Which of these blocks are to be sent. False only for content that this very machine has stored or sent before, so that the answer
+   * tells nothing of other machines. Result[i] true = send it.
+   */
   need(diskId: DiskId, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]>;
   /** Sets a block to an id that is zero or was answered "have it" by need(). */
   setBlock(diskId: DiskId, block: number, id: BlockId): void;
@@ -78,6 +88,8 @@ export interface SealOutcome {
   readonly point: RecoveryPoint;
   /** Bytes that this point added to the store. */
   readonly storedBytes: number;
+  /** Bytes that were sent and not stored, because other machines had stored them. Not to be told to an agent: only the sum with storedBytes is. */
+  readonly sharedBytes: number;
 }
 
 /** Writing side; only the appliance of the machine writes. */
@@ -89,6 +101,51 @@ export interface Vault extends VaultReader {
     readonly parentPointId?: PointId;
     readonly disks: readonly Omit<PointDisk, "root">[];
   }): Promise<PointWriter>;
-  /** Removes every point of a machine, then what no other point refers to. Answers the bytes given back. */
+  /** Removes every point of a machine, held or not, then what no other point refers to. Answers the bytes given back. */
   removeMachine(machineId: MachineId): Promise<{ readonly freedBytes: number }>;
+  /**
+   * Removes one point; what it alone referred to goes with a later collection. held: somebody reads it, or a point that stands on it is
+   * under way or hardly sealed; it stays. A point that is not there is removed.
+   */
+  removePoint(machineId: MachineId, pointId: PointId): Promise<"removed" | "held">;
+  /**
+   * Removes what no point needs from what this process writes, and rewrites packs that are mostly garbage. Runs beside writers and
+   * readers; a second call waits for the first. Throws DataDamaged when a point cannot be followed: then nothing was removed.
+   */
+  collect(options?: CollectionOptions): Promise<CollectionReport>;
+}
+
+export interface CollectionOptions {
+  /** Says what would be done, from the same look at all points. */
+  readonly isDryRun?: boolean;
+  /** Packs without a point stay this long, because a copy that was cut asks for them; 2 hours unless told. */
+  readonly orphanGraceMs?: number;
+  /** Packs of which less than this part lives are rewritten; 0.5 unless told. */
+  readonly liveShareMin?: number;
+  /** Live bytes that one call rewrites at most; 4 GiB unless told. The next call goes on. */
+  readonly moveBytesMax?: number;
+  /** Machines whose packs need no grace. */
+  readonly goneMachineIds?: readonly MachineId[];
+  readonly onProgress?: (progress: { readonly step: "mark" | "remove"; readonly doneCount: number; readonly totalCount: number }) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** What a collection saw and did; of a dry run, what it would do. */
+export interface CollectionReport {
+  readonly pointCount: number;
+  readonly packCount: number;
+  readonly packBytes: number;
+  /** Bytes of entries that some point needs. */
+  readonly liveBytes: number;
+  readonly removedPackCount: number;
+  readonly rewrittenPackCount: number;
+  /** Of removed and of rewritten packs. */
+  readonly removedBytes: number;
+  /** Written anew, of rewritten packs. */
+  readonly movedBytes: number;
+  /** Packs that points under way rely on; they were left alone. */
+  readonly pinnedPackCount: number;
+  /** Keys of packs that were to be rewritten and could not be read; they stay. */
+  readonly damagedPacks: readonly string[];
+  readonly tookMs: number;
 }

@@ -227,7 +227,8 @@ class IngestConnection {
     const sealed: SealedPoint = {
       pointId: begin.pointId,
       roots: report.disks.map(({ diskId, root }) => ({ diskId, root })),
-      storedBytes: report.storedBytes,
+      // What other machines had stored is not to be told to this one.
+      storedBytes: outcome.storedBytes + outcome.sharedBytes,
     };
     return encodeJsonFrame(frameTypes.sealed, sealed);
   }

@@ -19,7 +19,7 @@ export interface PointLedger {
   /** Notes a point that is about to be sealed. */
   prepare(draft: PointDraft): void;
   /** The vault has sealed the point; from now on it is told to the hub. */
-  complete(outcome: SealOutcome): SealedPointReport;
+  complete(outcome: Pick<SealOutcome, "point" | "storedBytes">): SealedPointReport;
   /** The seal failed. */
   drop(pointId: PointId): void;
   /** Boot during which the point was made; undefined when this appliance did not take it in. */
@@ -40,7 +40,7 @@ export function createPointLedger({ database, clock }: { readonly database: Stat
   const bell = new Bell();
   const rowOf = (pointId: PointId): Row | undefined => database.one("SELECT * FROM point WHERE id = ?", pointId);
   const drop = (pointId: PointId): void => database.run("DELETE FROM point WHERE id = ? AND is_sealed = 0", pointId);
-  const complete = ({ point, storedBytes }: SealOutcome): SealedPointReport => {
+  const complete = ({ point, storedBytes }: Pick<SealOutcome, "point" | "storedBytes">): SealedPointReport => {
     const row = rowOf(point.pointId);
     if (row === undefined) throw new Error(`assertion failed: point ${point.pointId} was prepared`);
     const draft = readJson(sealedPointReportShape, row, "report");

@@ -1,18 +1,18 @@
-// Everything that is stored of one machine: which entries there are, and their checked content.
+// Reads entries of some areas of a vault: their checked content, wherever it stands by now.
 
 import { assert } from "../base/assert.ts";
 import { forEachParallel } from "../base/semaphore.ts";
 import { Fault } from "../contract/errors.ts";
-import { parsePackId, type MachineId } from "../contract/ids.ts";
+import type { AreaId } from "../contract/ids.ts";
 import { equalBytes, idOf, isZeroId, toHex } from "../disk/digest.ts";
-import type { Store } from "../store/store.ts";
 import type { ContentCache } from "./content-cache.ts";
-import { EntryIndex, type EntryPlace } from "./entry-index.ts";
-import { openStoredPack, packPrefixOf, type Pack } from "./pack.ts";
+import type { Entries } from "./entries.ts";
+import type { EntryPlace } from "./entry-index.ts";
+import type { Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
 import type { StoredBlock } from "./patch-work.ts";
 import { applyPatch, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
-import { tagBytes, type VaultSecret } from "./sealing.ts";
+import { tagBytes } from "./sealing.ts";
 import { decompressEntry } from "./zstd.ts";
 
 /** Reads under way at once for one call. */
@@ -21,94 +21,48 @@ const readsMax = 8;
 const gapBytesMax = 32 << 10;
 /** … up to this much. */
 const readBytesMax = 4 << 20;
-const indexLoadsMax = 8;
-
-export interface MachineEntriesOptions {
-  readonly store: Store;
-  readonly secret: VaultSecret;
-  readonly machineId: MachineId;
-  readonly cache: ContentCache;
-  readonly entriesMax?: number;
-}
+/** A pack that is gone was rewritten elsewhere; one entry may meet this so often before it is damage. */
+const movesMax = 4;
+/** A chain may have to be read anew as often. */
+const noDepth = Number.POSITIVE_INFINITY;
+const roundsMax = depthMax * movesMax;
 
 interface LoadJob {
   readonly position: number;
   readonly id: Uint8Array;
   /** What to read next: the id itself, then the bases of its patches. */
   nextId: Uint8Array;
+  /** Depth of what was read last: a base has less. */
+  depthBelow: number;
   readonly patches: Uint8Array[];
 }
 
-export class MachineEntries {
-  readonly machineId: MachineId;
-  readonly #options: MachineEntriesOptions;
-  readonly #index: EntryIndex;
-  readonly #packs: Pack[] = [];
-  readonly #knownKeys = new Set<string>();
-  #refreshing: Promise<void> | undefined;
-  #isPrepared = false;
+interface PlacedJob {
+  readonly job: LoadJob;
+  readonly place: EntryPlace;
+}
 
-  constructor(options: MachineEntriesOptions) {
-    this.machineId = options.machineId;
-    this.#options = options;
-    this.#index = new EntryIndex(options.entriesMax === undefined ? {} : { entriesMax: options.entriesMax });
-  }
+export interface EntryReaderOptions {
+  readonly entries: Entries;
+  readonly cache: ContentCache;
+  /** Where content may stand. */
+  readonly areaIds: readonly AreaId[];
+}
 
-  /** Knows what the store has from before; the machine's only writer needs it once. */
-  async prepare(): Promise<void> {
-    if (!this.#isPrepared) await this.refresh();
-  }
+export class EntryReader {
+  readonly #entries: Entries;
+  readonly #cache: ContentCache;
+  readonly #areaIds: readonly AreaId[];
 
-  /** Takes in the packs that the store has and this process does not know. Calls at the same time share one listing. */
-  async refresh(): Promise<void> {
-    this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = undefined));
-    await this.#refreshing;
-  }
-
-  async #refresh(): Promise<void> {
-    const prefix = packPrefixOf(this.machineId);
-    const found: { packId: ReturnType<typeof parsePackId>; key: string; sizeBytes: number }[] = [];
-    for await (const { key, sizeBytes } of this.#options.store.list(prefix))
-      if (!this.#knownKeys.has(key)) found.push({ packId: parsePackId(key.slice(prefix.length)), key, sizeBytes });
-    await forEachParallel(found, indexLoadsMax, async (blob) => {
-      const { pack, rows } = await openStoredPack(this.#options, blob);
-      if (this.#knownKeys.has(pack.key)) return;
-      const packNumber = this.addPack(pack);
-      for (const row of rows) if (this.find(row.kind, row.id) === undefined) this.setPlace(row.id, { ...row, packNumber });
-    });
-    this.#isPrepared = true;
-  }
-
-  /** Registers a pack of this process; its number goes into places. */
-  addPack(pack: Pack): number {
-    this.#knownKeys.add(pack.key);
-    return this.#packs.push(pack) - 1;
-  }
-
-  /** Forgets that the store may hold this pack, so that a refresh can find it. */
-  dropPack(pack: Pack): void {
-    pack.state = "dropped";
-    this.#isPrepared = false; // The upload may have come through although its answer did not.
-    this.#knownKeys.delete(pack.key);
-  }
-
-  setPlace(id: Uint8Array, place: EntryPlace): void {
-    this.#index.set(id, place);
-  }
-
-  /** Place of an entry that is durable or belongs to the point under way. */
-  find(kind: EntryKind, id: Uint8Array): EntryPlace | undefined {
-    const place = this.#index.find(kind, id);
-    return place === undefined || this.#packOf(place).state === "dropped" ? undefined : place;
-  }
-
-  isDurable(place: EntryPlace): boolean {
-    return this.#packOf(place).state === "stored";
+  constructor({ entries, cache, areaIds }: EntryReaderOptions) {
+    this.#entries = entries;
+    this.#cache = cache;
+    this.#areaIds = areaIds;
   }
 
   /** Checked content of one block or page; not of the zero id. Never changed by anyone. */
   async load(kind: EntryKind, id: Uint8Array): Promise<Buffer> {
-    const cached = this.#options.cache.get(kind, id);
+    const cached = this.#cache.get(kind, id);
     if (cached !== undefined) return cached;
     const [content] = await this.loadMany(kind, [id]);
     assert(content !== undefined, "one id gives one content");
@@ -117,7 +71,7 @@ export class MachineEntries {
 
   /** As load, in memory that is the caller's alone to change. */
   async loadOwn(kind: EntryKind, id: Uint8Array): Promise<Buffer> {
-    const cached = this.#options.cache.get(kind, id);
+    const cached = this.#cache.get(kind, id);
     if (cached !== undefined) return Buffer.from(cached);
     const [content] = await this.loadMany(kind, [id], "forget");
     assert(content !== undefined, "one id gives one content");
@@ -126,23 +80,24 @@ export class MachineEntries {
 
   /** A block as it is stored, opened but neither unpacked nor checked; undefined when its content is at hand already. */
   async loadStored(id: Uint8Array): Promise<StoredBlock | undefined> {
-    const job: LoadJob = { position: 0, id, nextId: id, patches: [] };
-    for (let depth = 0; depth <= depthMax; depth++) {
-      if (this.#options.cache.get("block", job.nextId) !== undefined) return undefined;
-      if (this.find("block", job.nextId) === undefined) await this.refresh();
-      const place = this.find("block", job.nextId);
-      if (place === undefined) throw this.#damaged("block", job.nextId, "it is missing");
-      const pack = this.#packOf(place);
-      const plain = openSeal(pack, place, await pack.read(place.offset, place.length));
+    const job: LoadJob = { position: 0, id, nextId: id, depthBelow: noDepth, patches: [] };
+    for (let depth = 0; depth <= roundsMax; depth++) {
+      if (this.#cache.get("block", job.nextId) !== undefined) return undefined;
+      const found = await this.#readOne("block", job);
+      if (found === undefined && this.#placeAgain("block", job) !== undefined) continue;
+      if (found === undefined) throw this.#damaged("block", id, "it is missing");
+      const { place, bytes } = found;
+      const pack = this.#entries.packOf(place);
+      const plain = openSeal(pack, place, bytes);
       if (place.form === "full") return { id, full: plain, method: place.method, patches: job.patches };
-      this.#stackPatch("block", job, unpack(pack, place, plain));
+      this.#stackPatch(job, place, unpack(pack, place, plain));
     }
     throw this.#damaged("block", id, "its chain of patches is too long");
   }
 
   /** Whether content is kept in memory. */
   isAtHand(kind: EntryKind, id: Uint8Array): boolean {
-    return this.#options.cache.get(kind, id) !== undefined;
+    return this.#cache.get(kind, id) !== undefined;
   }
 
   /** The fault of a block whose stored bytes do not give its content. */
@@ -152,7 +107,7 @@ export class MachineEntries {
 
   /** Keeps content that was checked in memory for later loads; the caller changes it no more. */
   remember(kind: EntryKind, id: Uint8Array, content: Buffer): void {
-    this.#options.cache.set(kind, id, content);
+    this.#cache.set(kind, id, content);
   }
 
   /** Checked content of several, read in as few pieces as their places allow. */
@@ -161,12 +116,12 @@ export class MachineEntries {
     let jobs: LoadJob[] = [];
     for (const [position, id] of ids.entries()) {
       assert(!isZeroId(id), "the zero id has no stored content");
-      const cached = this.#options.cache.get(kind, id);
-      if (cached === undefined) jobs.push({ position, id, nextId: id, patches: [] });
+      const cached = this.#cache.get(kind, id);
+      if (cached === undefined) jobs.push({ position, id, nextId: id, depthBelow: noDepth, patches: [] });
       else contents[position] = cached;
     }
     for (let depth = 0; jobs.length > 0; depth++) {
-      if (depth > depthMax) throw this.#damaged(kind, jobs[0]?.id, "its chain of patches is too long");
+      if (depth > roundsMax) throw this.#damaged(kind, jobs[0]?.id, "its chain of patches is too long");
       jobs = await this.#advance(kind, jobs, contents);
     }
     if (then === "remember")
@@ -185,24 +140,65 @@ export class MachineEntries {
       contents[job.position] = this.#finish(kind, job, base);
     };
     for (const job of jobs) {
-      const base = job.nextId === job.id ? undefined : this.#options.cache.get(kind, job.nextId);
+      const base = job.nextId === job.id ? undefined : this.#cache.get(kind, job.nextId);
       if (base === undefined) uncached.push(job);
       else finish(job, Buffer.from(base));
     }
-    if (uncached.some((job) => this.find(kind, job.nextId) === undefined)) await this.refresh();
-    await this.#readEntries(kind, uncached, (job, place, plain) => {
-      if (place.form === "full") return finish(job, plain);
-      this.#stackPatch(kind, job, plain);
-      open.push(job);
-    });
+    let wanted = uncached;
+    for (let moves = 0; wanted.length > 0; moves++) {
+      if (moves > movesMax) throw this.#damaged(kind, wanted[0]?.nextId, "its pack is gone");
+      const moved: LoadJob[] = [];
+      await this.#readEntries(await this.#placesOf(kind, wanted), {
+        take: (job, place, plain) => {
+          if (place.form === "full") return finish(job, plain);
+          this.#stackPatch(job, place, plain);
+          open.push(job);
+        },
+        moved: (job) => moved.push(job),
+      });
+      wanted = moved;
+    }
     return open;
   }
 
-  #stackPatch(kind: EntryKind, job: LoadJob, patch: Uint8Array): void {
+  async #placesOf(kind: EntryKind, jobs: readonly LoadJob[]): Promise<PlacedJob[]> {
+    const placeOf = (job: LoadJob): EntryPlace | undefined => this.#entries.find(kind, job.nextId, job.depthBelow);
+    if (jobs.some((job) => placeOf(job) === undefined)) await this.#entries.refresh(this.#areaIds);
+    return jobs.map((job) => {
+      const place = placeOf(job) ?? this.#placeAgain(kind, job);
+      if (place === undefined) throw this.#damaged(kind, job.nextId, "it is missing");
+      return { job, place };
+    });
+  }
+
+  /** What a patch stands on went while it was read: no point needs that patch, and the content is elsewhere. */
+  #placeAgain(kind: EntryKind, job: LoadJob): EntryPlace | undefined {
+    job.nextId = job.id;
+    job.depthBelow = noDepth;
+    job.patches.splice(0);
+    return this.#entries.find(kind, job.id);
+  }
+
+  /** One sealed entry and where it stands; undefined when it is not there. */
+  async #readOne(kind: EntryKind, job: LoadJob): Promise<{ readonly place: EntryPlace; readonly bytes: Uint8Array } | undefined> {
+    for (let moves = 0; moves <= movesMax; moves++) {
+      if (this.#entries.find(kind, job.nextId, job.depthBelow) === undefined) await this.#entries.refresh(this.#areaIds);
+      const place = this.#entries.find(kind, job.nextId, job.depthBelow);
+      if (place === undefined) return undefined;
+      const pack = this.#entries.packOf(place);
+      const bytes = await pack.read(place.offset, place.length);
+      if (bytes !== undefined) return { place, bytes };
+      this.#entries.dropPack(pack);
+    }
+    throw this.#damaged(kind, job.nextId, "its pack is gone");
+  }
+
+  #stackPatch(job: LoadJob, { kind, depth }: EntryPlace, patch: Uint8Array): void {
     const baseId = patchBaseId(kind, patch);
     if (baseId === undefined) throw this.#damaged(kind, job.id, "a patch of it has a wrong form");
     job.patches.push(patch);
     job.nextId = baseId;
+    job.depthBelow = depth;
   }
 
   /** Applies the patches, last read first, to `base`, which is the job's own memory, and checks the result. */
@@ -214,37 +210,34 @@ export class MachineEntries {
   }
 
   async #readEntries(
-    kind: EntryKind,
-    jobs: readonly LoadJob[],
-    take: (job: LoadJob, place: EntryPlace, plain: Buffer) => void,
+    wanted: PlacedJob[],
+    on: {
+      readonly take: (job: LoadJob, place: EntryPlace, plain: Buffer) => void;
+      /** The pack was removed since it was indexed. */
+      readonly moved: (job: LoadJob) => void;
+    },
   ): Promise<void> {
-    const wanted = jobs.map((job) => {
-      const place = this.find(kind, job.nextId);
-      if (place === undefined) throw this.#damaged(kind, job.nextId, "it is missing");
-      return { job, place };
-    });
     wanted.sort((a, b) => a.place.packNumber - b.place.packNumber || a.place.offset - b.place.offset);
     await forEachParallel(groupReads(wanted), readsMax, async (group) => {
       const [first, last] = [group[0]?.place, group.at(-1)?.place];
       assert(first !== undefined && last !== undefined, "a group has a first and a last");
-      const pack = this.#packOf(first);
+      const pack = this.#entries.packOf(first);
       const bytes = await pack.read(first.offset, last.offset + last.length - first.offset);
+      if (bytes === undefined) {
+        this.#entries.dropPack(pack);
+        for (const { job } of group) on.moved(job);
+        return;
+      }
       for (const { job, place } of group) {
         const at = place.offset - first.offset;
-        take(job, place, openEntry(pack, place, bytes.subarray(at, at + place.length)));
+        on.take(job, place, openEntry(pack, place, bytes.subarray(at, at + place.length)));
       }
     });
   }
 
-  #packOf(place: EntryPlace): Pack {
-    const pack = this.#packs[place.packNumber];
-    assert(pack !== undefined, "a place names a known pack");
-    return pack;
-  }
-
   #damaged(kind: EntryKind, id: Uint8Array | undefined, finding: string): Fault {
     return new Fault("DataDamaged", `could not read a ${kind}: ${finding}`, {
-      evidence: { machineId: this.machineId, id: id === undefined ? "" : toHex(id) },
+      evidence: { areaIds: this.#areaIds.join(" "), id: id === undefined ? "" : toHex(id) },
     });
   }
 }
@@ -253,7 +246,7 @@ function openEntry(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
   return unpack(pack, place, openSeal(pack, place, sealed));
 }
 
-function openSeal(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
+export function openSeal(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
   const plain = pack.sealer.open("entry", sealed, place.offset);
   if (plain === undefined) throw damagedPack(pack.key, `the seal of the entry at ${place.offset} is broken`);
   return plain;
@@ -267,7 +260,7 @@ function unpack(pack: Pack, place: EntryPlace, plain: Buffer): Buffer {
 }
 
 /** Joins neighbours; `wanted` is in order of pack and offset. */
-function groupReads<T extends { readonly place: EntryPlace }>(wanted: readonly T[]): T[][] {
+export function groupReads<T extends { readonly place: EntryPlace }>(wanted: readonly T[]): T[][] {
   const groups: T[][] = [];
   for (const item of wanted) {
     const group = groups.at(-1);
