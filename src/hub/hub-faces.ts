@@ -24,7 +24,7 @@ import { makeWholeDocument } from "./openapi/documents.ts";
 import { answerFault, type HttpHandler } from "./private-link/door.ts";
 import type { PrivateLink } from "./private-link/private-link.ts";
 import type { PublicNames } from "./private-link/public-door.ts";
-import { operationsOf } from "./resources/provider-operations.ts";
+import { tenantReads } from "./resources/providers.ts";
 import type { HubServices } from "./services.ts";
 
 export interface Faces {
@@ -80,7 +80,7 @@ export async function openFaces(wanted: {
   const subscriptions = async (caller: Caller): Promise<readonly JsonObject[]> => await readableSubscriptions(wanted, caller);
   const management = createManagementApi({
     ...{ router: platform.router, authenticate, subscriptions, limits, signedReads: services.signedReads, ...counted("management") },
-    operationsOf: (namespace) => operationsOf(platform.types, namespace),
+    ...tenantReads(platform.types, tenantId),
     health: async () => await healthOf(wanted),
     document: documented(platform),
   });

@@ -13,13 +13,15 @@ import { auditEntryType } from "./resources/audit-entries.ts";
 import { authorizationTypes } from "./resources/authorization.ts";
 import { createDnsSettings } from "./resources/dns-settings.ts";
 import { dnsTypes } from "./resources/dns-zones.ts";
-import { groupTypes } from "./resources/groups.ts";
+import { groupTypes, type GroupDependencies } from "./resources/groups.ts";
 import { groupType } from "./resources/identity-groups.ts";
 import { personType } from "./resources/identity-people.ts";
 import { networkTypes } from "./resources/networks.ts";
 import { endpointTypes } from "./resources/private-endpoints.ts";
 import { projectTypes } from "./resources/projects.ts";
 import { operationListType } from "./resources/provider-operations.ts";
+import { providerTypes } from "./resources/providers.ts";
+import { resourceListTypes } from "./resources/resource-lists.ts";
 import { createRegistrationKeyMaker } from "./resources/registration-key.ts";
 import { servicePrincipalType } from "./resources/service-principals.ts";
 import { storageTypes } from "./resources/storage-accounts.ts";
@@ -48,6 +50,8 @@ export function createPlatform(wanted: {
   readonly blobs: BlobFiles;
   readonly accountsChanged: () => Promise<void>;
   readonly extraTypes: readonly ResourceType[];
+  /** Begins jobs, where there are any. */
+  readonly submit: GroupDependencies["submit"];
 }): Platform {
   const { config, services, stores, authority, names, privateLink, blobs, accountsChanged } = wanted;
   const { resources, secrets, random, clock, vaults, appliances } = services;
@@ -64,7 +68,9 @@ export function createPlatform(wanted: {
     random,
   });
   const types: TypeTable = createTypeTable([
-    ...groupTypes({ db: stores.database.db, resources }),
+    ...groupTypes({ db: stores.database.db, resources, submit: wanted.submit }),
+    ...resourceListTypes({ db: stores.database.db, resources, types: () => types }),
+    ...providerTypes({ db: stores.database.db, types: () => types }),
     ...authorizationTypes(stores),
     auditEntryType(stores.database.db),
     servicePrincipalType({ ...stores, random, clock }),

@@ -22,7 +22,8 @@ import { openPrivateLink, type PrivateLink } from "./private-link/private-link.t
 import { createPublicDoor, publicNamesOf } from "./private-link/public-door.ts";
 import { storageAccountType, vaultType } from "./private-link/link-target.ts";
 import type { Resource } from "./db/resources.ts";
-import { createPlatform } from "./hub-platform.ts";
+import { createPlatform, type Platform } from "./hub-platform.ts";
+import { createRemover } from "./resources/resource-remover.ts";
 import { createVaultAccess } from "./resources/vault-access.ts";
 import { openBlobAccounts } from "./resources/blob-accounts.ts";
 import type { PrivateService } from "../contract/appliance-protocol.ts";
@@ -60,12 +61,13 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const stores = opening.use(await openStores(config, environment));
   const authority = await openSharedAuthority(stores, config, environment);
   const names = publicNamesOf(config.domain);
-  const later = openLater<PrivateLink>("private link");
-  const privateLinkNow = later.get;
+  const { get: privateLinkNow, set: setPrivateLink } = openLater<PrivateLink>("private link");
   const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
   const traces = config.traces === undefined ? noTraces : await openConfiguredTraces(config.traces, environment, opening);
   const signedReads = createSignedReads({ ...stores, clock, random });
-  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads, traces };
+  const { get: platformNow, set: setPlatform } = openLater<Platform>("the platform");
+  const remover = createRemover(() => ({ ...stores, types: platformNow().types }), environment);
+  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads, traces, remover };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
   const accounts = opening.use(openBlobAccounts({ ...stores, random, clock }));
@@ -76,23 +78,19 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     if (target.id.type.toLowerCase() === storageAccountType.toLowerCase()) return answerBlobs;
     return (request, response) => faces.projectHandlerOf(target)(request, response);
   };
-  const privateLink = opening.use(
-    openPrivateLink({ ...config, resources: stores.resources, authority, faceOf, ...landing(config, environment), clock, log }),
-  );
-  later.set(privateLink);
+  const linked = { ...config, resources: stores.resources, authority, faceOf, ...landing(config, environment), clock, log };
+  const privateLink = setPrivateLink(opening.use(openPrivateLink(linked)));
   const extensions = [];
   for (const open of environment.extensions) extensions.push(opening.use(await open(services, config)));
-  const platform = createPlatform({
-    config,
-    services,
-    stores,
-    authority,
-    names,
+  const wanted = {
+    ...{ config, services, stores, authority, names },
     privateLink: () => telling(privateLinkNow(), stores.database.db),
     blobs,
     accountsChanged: accounts.changed,
     extraTypes: extensions.flatMap((extension) => extension.types),
-  });
+    submit: extensions.find(({ submit }) => submit !== undefined)?.submit,
+  };
+  const platform = setPlatform(createPlatform(wanted));
   const routeOf = createRouteNames(platform.types.types.map(({ type }) => type));
   const metrics = config.metrics && createMetrics({ database: stores.database, clock, routeOf });
   const faces = await openFaces({
@@ -124,7 +122,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
 }
 
 /** For parts that need each other: one is opened later than the other is given it. */
-function openLater<Part>(what: string): { readonly get: () => Part; readonly set: (part: Part) => void } {
+function openLater<Part>(what: string): { readonly get: () => Part; readonly set: (part: Part) => Part } {
   let opened: { readonly part: Part } | undefined;
   return {
     get: () => {
@@ -133,6 +131,7 @@ function openLater<Part>(what: string): { readonly get: () => Part; readonly set
     },
     set: (part) => {
       opened = { part };
+      return part;
     },
   };
 }
@@ -164,9 +163,12 @@ async function openSharedAuthority(stores: HubStores, config: HubConfig, { clock
   return (await share("pki/ca.pem")) === "kept" ? authority : await openAuthority({ folder, clock, random });
 }
 
+/** What people gave it, its tags, stays. */
 async function saveSubscription({ resources, subscriptionId, tenantId }: HubStores): Promise<void> {
-  const envelope = { subscriptionId, tenantId, displayName: "Watari", state: "Enabled" };
-  await resources.save({ id: parseResourceId(`/subscriptions/${subscriptionId}`), properties: {}, envelope });
+  const id = parseResourceId(`/subscriptions/${subscriptionId}`);
+  const tags = (await resources.find(id))?.envelope["tags"];
+  const envelope = { subscriptionId, tenantId, displayName: "Watari", state: "Enabled", ...(tags === undefined ? {} : { tags }) };
+  await resources.save({ id, properties: {}, envelope });
 }
 
 async function createOperator(wanted: {

@@ -16,6 +16,9 @@ import type { PointCatalogue } from "./db/points.ts";
 import type { ResourceStore } from "./db/resources.ts";
 import type { SecretStore } from "./db/secrets.ts";
 import type { Traces } from "./telemetry/traces.ts";
+import type { JobOrder } from "./jobs/job-engine.ts";
+import type { Queryable } from "./jobs/job.ts";
+import type { ResourceRemover } from "./resources/group-removal.ts";
 import type { VaultAccess } from "./resources/vault-access.ts";
 
 export interface HubServices {
@@ -42,6 +45,8 @@ export interface HubServices {
   readonly traces: Traces;
   /** Addresses of texts that are read without a token. */
   readonly signedReads: SignedReads;
+  /** Deletes a resource as a call would; for jobs that remove what holds others. */
+  readonly remover: ResourceRemover;
 }
 
 /** A part of the hub that adds resource types and work of its own. */
@@ -50,6 +55,8 @@ export interface HubExtension extends AsyncDisposable {
   readonly types: readonly ResourceType[];
   /** Kinds of the jobs that it runs, once started. */
   readonly jobKinds?: () => readonly string[];
+  /** Begins one of them, once started. */
+  readonly submit?: (order: JobOrder, db: Queryable) => Promise<string>;
   /** Called once, after every type is known and before the first request. Takes up what a killed hub left. */
   start(): Promise<void>;
 }

@@ -74,6 +74,10 @@ export function createManagementApi(dependencies: {
   readonly subscriptions: (caller: Caller) => Promise<readonly JsonObject[]>;
   /** What may be asked of a namespace; undefined when the hub has nothing of it. */
   readonly operationsOf: (namespace: string) => readonly JsonObject[] | undefined;
+  /** Outside subscriptions: the providers of the hub, and its tenant. */
+  readonly namespaces: () => readonly string[];
+  readonly providerOf: (namespace: string) => JsonObject | undefined;
+  readonly tenant: JsonObject;
   readonly health: () => Promise<Readonly<Record<string, unknown>>>;
   readonly limits: CallLimits;
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
@@ -106,16 +110,7 @@ export function createManagementApi(dependencies: {
     const caller = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });
   });
-  // The one list of a provider that lives outside subscriptions. Names of operations are no secret, but callers are known.
-  face.get("/providers/:namespace/operations", async (request, reply) => {
-    await authenticate(request, reply);
-    const { path, query } = readUrl(request.url);
-    requireApiVersion(query["api-version"]);
-    const namespace = path.split("/")[2] ?? "";
-    const value = dependencies.operationsOf(namespace);
-    if (value === undefined) throw unknownType(`${namespace}/operations`);
-    return await reply.send({ value });
-  });
+  readTenant(face, dependencies, async (request, reply) => await authenticate(request, reply));
   face.all("/subscriptions/*", async (request, reply) => {
     const caller = await authenticate(request, reply);
     const gone = new AbortController();
@@ -139,6 +134,42 @@ export function createManagementApi(dependencies: {
     return await reply.code(answer.status).send(answer.body);
   });
   return face;
+}
+
+/** What any known caller may read: nothing in it is anyone's. */
+function readTenant(
+  face: FastifyInstance,
+  hub: Pick<Parameters<typeof createManagementApi>[0], "namespaces" | "providerOf" | "operationsOf" | "tenant">,
+  authenticate: (request: FastifyRequest, reply: FastifyReply) => Promise<Caller>,
+): void {
+  const query = (request: FastifyRequest): void => void requireApiVersion(readUrl(request.url).query["api-version"]);
+  face.get("/tenants", async (request, reply) => {
+    await authenticate(request, reply);
+    query(request);
+    return await reply.send({ value: [hub.tenant] });
+  });
+  face.get("/providers", async (request, reply) => {
+    await authenticate(request, reply);
+    query(request);
+    const all = hub.namespaces().map(hub.providerOf);
+    return await reply.send({ value: all.filter((provider) => provider !== undefined) });
+  });
+  face.get("/providers/:namespace", async (request, reply) => {
+    await authenticate(request, reply);
+    query(request);
+    const namespace = readUrl(request.url).path.split("/")[2] ?? "";
+    const provider = hub.providerOf(namespace);
+    if (provider === undefined) throw unknownType(namespace);
+    return await reply.send(provider);
+  });
+  face.get("/providers/:namespace/operations", async (request, reply) => {
+    await authenticate(request, reply);
+    query(request);
+    const namespace = readUrl(request.url).path.split("/")[2] ?? "";
+    const value = hub.operationsOf(namespace);
+    if (value === undefined) throw unknownType(`${namespace}/operations`);
+    return await reply.send({ value });
+  });
 }
 
 /** Clients of every language send JSON under several names, and an empty body with a content type too. */

@@ -13,11 +13,12 @@ import {
   type ArmRequest,
   type ArmRouterDependencies,
 } from "./arm-call.ts";
-import { parseInput } from "./arm-errors.ts";
+import { ArmFault, parseInput } from "./arm-errors.ts";
 import { operationHeaders } from "./arm-operations.ts";
 import { isComputed, requireConditions } from "./etags.ts";
 import { mergeEnvelope, mergePatch } from "./merge-patch.ts";
 import type { ArmCall, DeleteOutcome, Desired, ResourceType, WriteOutcome } from "./resource-type.ts";
+import { resourceGroupType } from "./resource-id.ts";
 import { dialectOf } from "./type-dialect.ts";
 
 /** How often a PATCH without If-Match is made again when another write came between its read and its write. */
@@ -75,7 +76,7 @@ export async function put(hub: ArmRouterDependencies, call: ArmCall, type: Resou
   const body = readBody(request, "the resource");
   const existing = await findPresent(hub, call, type);
   if (existing === undefined) {
-    const fault = await missingAbove(hub, call);
+    const fault = (await missingAbove(hub, call)) ?? (await groupGoing(hub, call));
     if (fault !== undefined) throw fault;
   }
   requireConditions(request, request.path, existing?.etag);
@@ -128,6 +129,19 @@ export async function remove(hub: ArmRouterDependencies, call: ArmCall, type: Re
   await hub.resources.remove(call.id);
   await type.onChanged?.(call);
   return shown === undefined ? { status: deleted === "resource" ? 200 : deleted } : { status: 200, body: shown };
+}
+
+/** Nothing new comes into a group that is being deleted. */
+async function groupGoing(hub: ArmRouterDependencies, { id }: ArmCall): Promise<ArmFault | undefined> {
+  if (id.resourceGroup === undefined || id.type === resourceGroupType) return undefined;
+  const groupId = `/subscriptions/${id.subscriptionId}/resourceGroups/${id.resourceGroup}`;
+  if ((await hub.resources.find(groupId))?.provisioningState !== "Deleting") return undefined;
+  return new ArmFault("StateConflict", "ResourceGroupBeingDeleted", `could not create ${id.text}: its resource group is being deleted`, {
+    evidence: { resourceGroup: id.resourceGroup },
+    action: "use another resource group, or wait until this one is gone",
+    retry: "never",
+    target: groupId,
+  });
 }
 
 /** Between the look at the tag and the removal, with all that the type removes before it, no other write may come. */

@@ -84,6 +84,7 @@ const reasons: Readonly<Record<string, string>> = {
   "Microsoft.Resources/resourceGroups/exportTemplate": noTemplates,
   "Microsoft.Resources/resourceGroups/moveResources": "a resource stays in the group that it was made in",
   "Microsoft.Resources/resourceGroups/validateMoveResources": "a resource stays in the group that it was made in",
+  "Microsoft.Resources/subscriptions/tagNames/tagValues": "a tag comes and goes with the resources that have it",
   "Microsoft.Resources/deployments": noTemplates,
   "Microsoft.Resources/deploymentScripts": noTemplates,
   "Microsoft.Resources/templateSpecs": noTemplates,

@@ -30,6 +30,10 @@ const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 const providerPattern = /^[A-Za-z][A-Za-z0-9]*(\.[A-Za-z][A-Za-z0-9]*)+$/;
 const typePattern = /^[A-Za-z][A-Za-z0-9]{0,79}$/;
 
+const ownSegments = ["providers", "tagNames"] as const;
+/** Told from types of the provider, which come in the same place. */
+const providerActions = ["register", "unregister", "resourceTypes", "providerPermissions"];
+
 export const subscriptionType = "Microsoft.Resources/subscriptions";
 export const resourceGroupType = "Microsoft.Resources/resourceGroups";
 
@@ -56,7 +60,35 @@ export function parseArmPath(text: string): ArmPath {
     if (group === undefined) return { kind: "tail", scope: id, provider: undefined, segment: "resourceGroups" };
     id = make({ parent: id, prefix: "resourceGroups", name: checkName(group, text), type: resourceGroupType, names: [], subscriptionId });
   }
-  return readProviders(id, reader, text);
+  return readOfSubscription(id, segments.slice(reader.position), text) ?? readProviders(id, reader, text);
+}
+
+/** What a subscription has that stands behind no provider: the providers themselves, and the names of tags. */
+function readOfSubscription(id: ResourceId, segments: readonly string[], text: string): ArmPath | undefined {
+  const [first, name, action] = segments;
+  const segment = ownSegments.find((own) => isWord(first, own));
+  if (id.type !== subscriptionType || segment === undefined) return undefined;
+  if (name === undefined) return { kind: "tail", scope: id, provider: undefined, segment };
+  const isAction = segment === "tagNames" || providerActions.some((each) => isWord(action, each));
+  if (segments.length > (isAction ? 3 : 2) && (segment === "providers" || segments.length > 4)) return undefined;
+  if (segment === "providers" && !providerPattern.test(name)) refuse(text, "the provider is not a name like Microsoft.Network");
+  const { subscriptionId } = id;
+  const own = make({
+    parent: id,
+    prefix: segment,
+    name: checkName(name, text),
+    type: `${subscriptionType}/${segment}`,
+    names: [],
+    subscriptionId,
+  });
+  if (action === undefined) return { kind: "resource", id: own };
+  const value = segments[3];
+  if (value === undefined) return { kind: "tail", scope: own, provider: undefined, segment: checkType(action, text) };
+  const type = `${own.type}/${checkType(action, text)}`;
+  return {
+    kind: "resource",
+    id: make({ parent: own, prefix: action, name: checkName(value, text), type, names: own.names, subscriptionId }),
+  };
 }
 
 /** The id of a resource below `parent`: "replicationFabrics", "site1". */

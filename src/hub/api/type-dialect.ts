@@ -119,6 +119,11 @@ export function dialectOf(type: string): TypeDialect {
   return findDialect(type) ?? { ...usual, apiVersions: [houseVersion] };
 }
 
+/** What a program that goes with this hub calls the type with. */
+export function newestVersionOf(type: string): string {
+  return dialectOf(type).apiVersions.at(-1) ?? houseVersion;
+}
+
 /** Every call names its version; the form is judged before the type is known. */
 export function requireApiVersion(version: string | undefined): string {
   if (version !== undefined && versionPattern.test(version)) return version;

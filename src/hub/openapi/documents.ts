@@ -173,6 +173,11 @@ const reference202: Json = {
 function pathOf(type: ResourceType): string {
   if (type.type === subscriptionType) return "/subscriptions/{subscriptionId}";
   if (type.type === resourceGroupType) return "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}";
+  for (const container of [subscriptionType, resourceGroupType])
+    if (type.type.startsWith(`${container}/`)) {
+      const rest = type.type.slice(container.length + 1);
+      return `${container === subscriptionType ? "/subscriptions/{subscriptionId}" : groupPath}/${rest}/{${parameterName(rest)}}`;
+    }
   const [provider = "", ...segments] = type.type.split("/");
   const home = { resourceGroup: groupPath, parent: groupPath, subscription: "/subscriptions/{subscriptionId}", anything: "/{scope}" }[
     type.within

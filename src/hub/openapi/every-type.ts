@@ -21,6 +21,7 @@ export async function everyType(): Promise<TypeTable> {
     blobs: hollow("blobs"),
     accountsChanged: () => hollow("accountsChanged"),
     extraTypes: extensions.flatMap(({ types }) => types),
+    submit: hollow("submit"),
   }).types;
 }
 

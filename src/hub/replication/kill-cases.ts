@@ -34,6 +34,8 @@ const applyOldest = async (trial: TrialSite): Promise<string> => {
   });
 };
 
+const goingGroup = simGroup.replace(/[^/]+$/, "going");
+
 const planPath = `${simVault}/replicationRecoveryPlans/plan`;
 const planDetails = { failoverDirection: "PrimaryToRecovery", providerSpecificDetails: [{ ...details, probe }] };
 const planBodies = { testFailover: { properties: planDetails }, unplannedFailover: { properties: planDetails } };
@@ -244,6 +246,14 @@ export const killCases: readonly KillCase[] = [
       await trial.begin("POST", `${trial.site.container}/discoverProtectableItem`, {
         properties: { friendlyName: "metal", ipAddress: "10.10.9.9", osType: "Linux" },
       }),
+  },
+  {
+    ...{ kind: "ResourceGroupRemoval", name: "empties", ends: "succeeded" },
+    prepare: async (trial) => {
+      await trial.call("PUT", goingGroup, { location: "sim" });
+      for (const name of ["a", "b", "c"]) await trial.call("PUT", `${goingGroup}/providers/Microsoft.Watari/simThings/${name}`, {});
+    },
+    begin: async (trial) => await trial.begin("DELETE", goingGroup),
   },
   {
     ...{ kind: "RefreshProvider", name: "looks", ends: "succeeded" },

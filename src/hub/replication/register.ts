@@ -2,6 +2,7 @@
 
 import type { OpenExtension, HubExtension, HubServices } from "../services.ts";
 import { Collector } from "../collector/collector.ts";
+import { defineGroupRemoval } from "../resources/group-removal.ts";
 import { startCollecting } from "../collector/collector-loop.ts";
 import type { HealthLimits } from "../health/health-rules.ts";
 import { startHealth } from "../health/reconciler.ts";
@@ -54,9 +55,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     const landings = new Landings(world);
     const { target, openReader, images, place } = world;
     const replication: Replication = {
-      services,
-      target,
-      openReader,
+      ...{ services, target, openReader },
       landings,
       limits,
       ...(images === undefined ? {} : { images }),
@@ -89,6 +88,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         ...machineParts(front),
       ],
       jobKinds: () => running().kinds,
+      submit: async (order, db) => await running().submit(order, db),
       start: async () => {
         offerBootLogs(front);
         await reattachLanded(replication);
@@ -120,6 +120,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
 
 function replicationJobs(world: Replication): readonly JobKind[] {
   return [
+    defineGroupRemoval(world.services),
     defineEnableProtection(world),
     defineTestFailover(world),
     defineTestFailoverCleanup(world),

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { systemClock, type Clock } from "../../../base/clock.ts";
 import { silentLog, type Log } from "../../../base/log.ts";
 import { systemRandom } from "../../../base/random.ts";
+import { z } from "zod";
 import { Fault } from "../../../contract/errors.ts";
 import { parseVaultId } from "../../../contract/ids.ts";
 import { openDirectoryStore } from "../../../store/directory-store.ts";
@@ -15,7 +16,7 @@ import type { ArmAnswer } from "../../api/arm-call.ts";
 import { createArmRouter } from "../../api/arm-router.ts";
 import { parseResourceId } from "../../api/resource-id.ts";
 import { createSignedReads } from "../../api/signed-reads.ts";
-import { createTypeTable } from "../../api/resource-type.ts";
+import { createTypeTable, defineResource } from "../../api/resource-type.ts";
 import { openApplianceCatalogue } from "../../db/appliances.ts";
 import { auditHeadFile, openAuditTrail, type AuditTrail } from "../../db/audit.ts";
 import type { Database } from "../../db/database.ts";
@@ -26,6 +27,9 @@ import { openPointCatalogue } from "../../db/points.ts";
 import { openResourceStore } from "../../db/resources.ts";
 import { createSealer, openSecretStore } from "../../db/secrets.ts";
 import { noTraces } from "../../telemetry/traces.ts";
+import type { ResourceRemover } from "../../resources/group-removal.ts";
+import { groupTypes } from "../../resources/groups.ts";
+import { createRemover } from "../../resources/resource-remover.ts";
 import type { HubServices } from "../../services.ts";
 import { registerReplication } from "../register.ts";
 import type { ImageFolder, ReplicationLimits } from "../world.ts";
@@ -35,6 +39,9 @@ import { Journal } from "./journal.ts";
 export const simGroup = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg";
 export const simVault = `${simGroup}/providers/Microsoft.RecoveryServices/vaults/v1`;
 export const simVaultSecret = { vaultId: parseVaultId("00000000-0000-0000-0000-0000000000f1"), key: new Uint8Array(32).fill(7) };
+
+/** Something that groups can hold and that needs nothing of the world. */
+const simThing = defineResource({ type: "Microsoft.Watari/simThings", within: "resourceGroup", properties: z.looseObject({}) });
 
 export interface SimHub extends AsyncDisposable {
   readonly services: HubServices;
@@ -72,7 +79,9 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   const log = options.log ?? silentLog;
   const headFile = auditHeadFile(folder);
   const audit = openAuditTrail({ address: database.address, headFile, clock: systemClock, random: systemRandom, log });
-  const services = createServices(options, audit);
+  let types = createTypeTable([]);
+  const remover = createRemover(() => ({ types, ...services, audit }), { log, random: systemRandom });
+  const services: HubServices = createServices(options, audit, remover);
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
   let opened: { readonly store: Store; readonly reader: VaultReader } | undefined;
   const openReader = async (): Promise<VaultReader> => {
@@ -97,8 +106,11 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   const extension = await open(services, { domain: "watari.test" });
   await saveParents(services);
   await extension.start();
+  const { db } = database;
+  const submit = extension.submit;
+  types = createTypeTable([...extension.types, simThing, ...groupTypes({ db, resources: services.resources, submit })]);
   const router = createArmRouter({
-    types: createTypeTable(extension.types),
+    types,
     resources: services.resources,
     operations: services.operations,
     audit,
@@ -135,7 +147,7 @@ export function vaultFolder(folder: string): string {
   return join(folder, "vault");
 }
 
-function createServices(options: SimHubOptions, audit: AuditTrail): HubServices {
+function createServices(options: SimHubOptions, audit: AuditTrail, remover: ResourceRemover): HubServices {
   const { database, folder, onCall, hasStorageRole } = options;
   const { db, notifications } = database;
   const clock = options.clock ?? systemClock;
@@ -153,6 +165,7 @@ function createServices(options: SimHubOptions, audit: AuditTrail): HubServices 
     operations: openOperationStore({ db, clock, random }),
     audit,
     secrets,
+    remover,
     signedReads: createSignedReads({ secrets, clock, random }),
     orders: {
       ...orders,
@@ -177,5 +190,6 @@ function createServices(options: SimHubOptions, audit: AuditTrail): HubServices 
 }
 
 async function saveParents(services: HubServices): Promise<void> {
-  for (const id of [simGroup, simVault]) await services.resources.save({ id: parseResourceId(id), properties: {} });
+  for (const id of [simGroup.replace(/\/resourceGroups\/.*/, ""), simGroup, simVault])
+    await services.resources.save({ id: parseResourceId(id), properties: {} });
 }
