@@ -83,6 +83,8 @@ export const hubConfigShape = z
         signIns: rateShape({ perSecond: 1, burst: 60 }),
       })
       .prefault({}),
+    /** file: the first start makes a program that is Owner and writes its secret to operator.json; none: use the local account. */
+    operator: z.enum(["file", "none"]).default("file"),
     /** How people sign in: their identity provider, and how long a sign-in lasts. */
     signIn: signInConfigShape,
     /** Serves Prometheus' form at http://address:port/metrics, without a sign-in; absent: nowhere. */

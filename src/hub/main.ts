@@ -179,6 +179,7 @@ async function createOperator(wanted: {
   readonly caPem: string;
 }): Promise<void> {
   const { stores, environment, config, urls, caPem } = wanted;
+  if (config.operator === "none") return;
   const { tenantId, subscriptionId, principals, resources } = stores;
   const facts = { ...urls, tenantId, subscriptionId, caPem };
   const file = await bootstrapOperator({ principals, resources, random: environment.random, stateDir: config.stateDir, facts });

@@ -28,7 +28,7 @@ export async function bootstrapOperator(dependencies: {
   readonly facts: OperatorFile;
 }): Promise<string | undefined> {
   const { principals, resources, random, stateDir, facts } = dependencies;
-  if (await principals.hasOperator()) return undefined;
+  if (await principals.hadOperator()) return undefined;
   const [principalId, clientId] = [random.uuid(), random.uuid()];
   const clientSecret = Buffer.from(random.bytes(secretBytes)).toString("base64url");
   const path = join(stateDir, "operator.json");
@@ -44,5 +44,6 @@ export async function bootstrapOperator(dependencies: {
     },
   });
   await principals.add({ principalId, clientId, kind: "operator", name: "operator" }, clientSecret);
+  await principals.hadOperator(); // Remembered before anyone can remove it.
   return path;
 }

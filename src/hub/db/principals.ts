@@ -3,6 +3,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Kysely } from "kysely";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
+import { findSetting, settingOf } from "./settings.ts";
 import type { Tables } from "./tables.ts";
 
 export interface Principal {
@@ -12,15 +13,18 @@ export interface Principal {
   readonly name: string;
 }
 
+const operatorSetting = "operatorMade";
+
 export interface Principals {
   add(principal: Principal, secret: string | undefined): Promise<void>;
   find(principalId: string): Promise<Principal | undefined>;
   /** undefined when the client is unknown, has no secret, or another one. */
   signIn(clientId: string, secret: string): Promise<Principal | undefined>;
   findClient(clientId: string): Promise<Principal | undefined>;
-  /** Service principals in the order of their ids, after this one. */
+  /** Service principals, the first operator among them, in the order of their ids, after this one. */
   listServices(after: string | undefined, countMax: number): Promise<readonly Principal[]>;
-  hasOperator(): Promise<boolean>;
+  /** Whether the first operator was ever made: one that was removed does not come back. */
+  hadOperator(): Promise<boolean>;
   remove(principalId: string): Promise<void>;
 }
 
@@ -58,12 +62,22 @@ export function openPrincipals({ db, clock }: { readonly db: Kysely<Tables>; rea
       return row === undefined ? undefined : { principalId: row.principal_id, clientId, kind: row.kind, name: row.name };
     },
     listServices: async (after, countMax) => {
-      const query = db.selectFrom("principals").selectAll().where("kind", "=", "servicePrincipal").orderBy("principal_id").limit(countMax);
+      const query = db
+        .selectFrom("principals")
+        .selectAll()
+        .where("kind", "in", ["servicePrincipal", "operator"])
+        .orderBy("principal_id")
+        .limit(countMax);
       const rows = await (after === undefined ? query : query.where("principal_id", ">", after)).execute();
       return rows.map((row) => ({ principalId: row.principal_id, clientId: row.client_id, kind: row.kind, name: row.name }));
     },
-    hasOperator: async () =>
-      (await db.selectFrom("principals").select("principal_id").where("kind", "=", "operator").executeTakeFirst()) !== undefined,
+    hadOperator: async () => {
+      if ((await findSetting(db, operatorSetting)) !== undefined) return true;
+      const operator = await db.selectFrom("principals").select("principal_id").where("kind", "=", "operator").executeTakeFirst();
+      if (operator === undefined) return false;
+      await settingOf(db, operatorSetting, () => toTimestamp(clock.nowMs()));
+      return true;
+    },
     remove: async (principalId) => {
       await db.deleteFrom("principals").where("principal_id", "=", principalId).execute();
     },

@@ -36,7 +36,7 @@ export function servicePrincipalType(dependencies: Dependencies): ResourceType {
   const { principals, credentials, random } = dependencies;
   const find = async (call: ArmCall): Promise<Principal | undefined> => {
     const found = z.uuid().safeParse(call.id.name).success ? await principals.find(call.id.name.toLowerCase()) : undefined;
-    return found?.kind === "servicePrincipal" ? found : undefined;
+    return found?.kind === "servicePrincipal" || found?.kind === "operator" ? found : undefined;
   };
   const show = async (scope: string, principal: Principal): Promise<JsonObject> =>
     toBody(scope, principal, await credentials.of(principal.principalId));
