@@ -18,6 +18,8 @@ export interface LoadWish {
   readonly seconds: number;
   /** Of the look for a leak. */
   readonly leakRequests: number;
+  /** Further sections of the hub's configuration. */
+  readonly sections?: Readonly<Record<string, unknown>>;
 }
 
 export interface KindFigures {
@@ -65,7 +67,7 @@ export async function measureLoad(wish: LoadWish): Promise<LoadFigures> {
   await chmod(stateDir, 0o711);
   try {
     const vaultId = await fillHub({ stateDir, itemCount: wish.itemCount, eventCount: wish.eventCount });
-    const config = { managementPort: await findFreePort() };
+    const config = { ...wish.sections, managementPort: await findFreePort() };
     await using hub = await startHubProgram({ folder: stateDir, config, dataFolder: join(stateDir, "pg", "data"), isInspected: true });
     say(`started in ${hub.startSeconds.toFixed(2)} s`);
     const walks: WalkFigures[] = [];

@@ -109,6 +109,11 @@ const nouns: readonly Noun[] = [
   },
   { name: "job", summary: "jobs of the hub: list, show, cancel", load: async () => (await import("./cli/job.ts")).registerJobCommand },
   {
+    name: "alert",
+    summary: "alerts by mail and webhook: show, set, test, deliveries",
+    load: async () => (await import("./cli/alert.ts")).registerAlertCommand,
+  },
+  {
     name: "hub",
     summary: "the hub program: run, or --ephemeral to try programs against one",
     load: async () => {

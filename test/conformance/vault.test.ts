@@ -46,6 +46,22 @@ describe("a vault", () => {
     assert.equal(await check("second"), true);
   });
 
+  it("has an alert setting: nobody at first, then who was named", async () => {
+    const unset = await client.replicationAlertSettings.get(...vault, "defaultAlertSetting");
+    assert.deepEqual([unset.name, unset.properties?.customEmailAddresses], ["defaultAlertSetting", []]);
+    const properties = { sendToOwners: "DoNotSend", customEmailAddresses: ["night@example.test"], locale: "ja-JP" };
+    const saved = await client.replicationAlertSettings.create(...vault, "defaultAlertSetting", { properties });
+    assert.deepEqual([saved.type, saved.properties], ["Microsoft.RecoveryServices/vaults/replicationAlertSettings", properties]);
+    assert.deepEqual(
+      (await collect(client.replicationAlertSettings.list(...vault))).map((setting) => [setting.name, setting.properties]),
+      [["defaultAlertSetting", properties]],
+    );
+    await assert.rejects(client.replicationAlertSettings.create(...vault, "other", { properties }), isRefused(400));
+    const injected = { ...properties, customEmailAddresses: ["night@example.test\r\nBcc: all@example.test"] };
+    await assert.rejects(client.replicationAlertSettings.create(...vault, "defaultAlertSetting", { properties: injected }), isRefused(400));
+    await assert.rejects(client.replicationAlertSettings.get(...vault, "other"), isRefused(404));
+  });
+
   it("tells what is used of it", async () => {
     const at = [rig.resourceGroup, rig.vault] as const;
     const usages = await collect(vaults.usages.listByVaults(...at));

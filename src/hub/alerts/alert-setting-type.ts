@@ -3,7 +3,7 @@
 import { Fault } from "../../contract/errors.ts";
 import { childId, parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
-import { presentResource, type JsonObject } from "../db/resources.ts";
+import type { JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
 import { alertSettingShape } from "./alert-shapes.ts";
 
@@ -14,16 +14,20 @@ const settingName = "defaultAlertSetting";
 export function alertSettingResource({ resources }: Pick<HubServices, "resources">): ResourceType {
   const show = async (id: ResourceId): Promise<JsonObject | undefined> => {
     const stored = await resources.find(id);
-    if (stored !== undefined) return presentResource(stored, alertSettingType, stored.properties);
+    if (stored !== undefined) return presentSetting(stored.id, stored.properties);
     const isThere = id.name.toLowerCase() === settingName.toLowerCase() && (await resources.find(id.parentText)) !== undefined;
-    return isThere ? presentUnset(id) : undefined;
+    // Until somebody sets it, nobody is told.
+    return isThere ? presentSetting(childId(parseResourceId(id.parentText), "replicationAlertSettings", settingName), unset) : undefined;
   };
   return defineResource({
     type: alertSettingType,
     within: "parent",
     properties: alertSettingShape,
     onPut: async (call, { properties }) => {
-      if (call.id.name.toLowerCase() === settingName.toLowerCase()) return { kind: "done", properties };
+      if (call.id.name.toLowerCase() === settingName.toLowerCase()) {
+        const { resource } = await resources.save({ id: call.id, properties });
+        return { kind: "answered", body: presentSetting(resource.id, resource.properties) };
+      }
       throw new Fault("InputInvalid", `could not save the alert setting ${call.id.name}: a vault has one, named ${settingName}`, {
         evidence: { name: call.id.name, expected: settingName },
       });
@@ -39,8 +43,9 @@ export function alertSettingResource({ resources }: Pick<HubServices, "resources
   });
 }
 
-/** Until somebody sets it, nobody is told. */
-function presentUnset(id: ResourceId): JsonObject {
-  const named = parseResourceId(`${id.parentText}/replicationAlertSettings/${settingName}`);
-  return { id: named.text, name: settingName, type: alertSettingType, properties: alertSettingShape.parse({}) };
+const unset = alertSettingShape.parse({});
+
+/** Azure's setting has these three properties and no other. */
+function presentSetting(id: ResourceId, properties: JsonObject): JsonObject {
+  return { id: id.text, name: id.name, type: alertSettingType, properties };
 }

@@ -1,7 +1,6 @@
 // The words of alert mails in English.
 
 import { toTimestamp } from "../../base/clock.ts";
-import { healthCodes, type HealthCode } from "../health/health-codes.ts";
 import type { MailWords } from "./mail-words.ts";
 
 export const englishWords: MailWords = {
@@ -20,7 +19,7 @@ export const englishWords: MailWords = {
   },
   subjectOfMany: (count, vault, codes) => `${count} alerts in ${vault}: ${codes}`,
   headOfMany: (count, vault) => `${count} alerts in the vault ${vault}`,
-  more: (count) => `… and ${count} more. The vault's events show them all: watari alert deliveries, or replicationEvents.`,
+  more: (count) => `… and ${count} more. The vault's replicationEvents show them all.`,
   leftOut: (count) => `${count} more came while too many waited. They are not in this mail; the vault's events show them.`,
   foot: (vault) => [
     `You get this mail because the alert setting of the vault ${vault} names your address.`,
@@ -28,10 +27,7 @@ export const englishWords: MailWords = {
   ],
   testSubject: "Test alert",
   test: ["This is a test. Nothing is wrong.", "The hub reaches this mailbox: alerts will come here."],
-  health: (code) => {
-    const { summary, causes, action }: HealthCode = healthCodes[code];
-    return { summary, causes, action };
-  },
+  health: () => undefined, // What events and health codes say is English.
   cleared: (summary) => `No more: ${summary}`,
   endedJob: ({ title, name, state }) => `${state}: ${title} (${name})`,
   times: (atMs) => `${toTimestamp(atMs).slice(0, 19).replace("T", " ")} UTC`,

@@ -98,7 +98,7 @@ export const japaneseWords: MailWords = {
   },
   subjectOfMany: (count, vault, codes) => `${vault} のアラート ${count} 件: ${codes}`,
   headOfMany: (count, vault) => `コンテナー ${vault} のアラート ${count} 件`,
-  more: (count) => `… ほか ${count} 件。すべてはコンテナーのイベントで確認できます: watari alert deliveries または replicationEvents`,
+  more: (count) => `… ほか ${count} 件。すべてはコンテナーの replicationEvents で確認できます`,
   leftOut: (count) =>
     `このほか ${count} 件は、待ち行列がいっぱいだったためこのメールに含まれていません。コンテナーのイベントで確認できます。`,
   foot: (vault) => [

@@ -22,6 +22,12 @@ export interface HubFigures {
   readonly healthErrors: readonly Figure[];
   /** Events of the last hour, by severity. */
   readonly events: readonly Figure[];
+  /** Alerts that wait to become a message, by channel. */
+  readonly alertsQueued: readonly Figure[];
+  /** Messages of alerts that wait, or ended within a day, by channel and state. */
+  readonly alertMessages: readonly Figure[];
+  /** Age of the oldest message or alert that waits, by channel. */
+  readonly alertAgeSeconds: readonly Figure[];
 }
 
 export interface FigureLimits {
@@ -49,6 +55,18 @@ export async function readFigures(db: Kysely<Tables>, limits: FigureLimits): Pro
     events: await counted(
       db,
       sql`select severity, count(*) as value from events where at > ${limits.now}::timestamptz - interval '1 hour' group by severity`,
+    ),
+    alertsQueued: await counted(db, sql`select channel, count(*) as value from alert_items where message_id is null group by channel`),
+    alertMessages: await counted(
+      db,
+      sql`select channel, state, count(*) as value from alert_messages
+        where state = 'waiting' or ended_at > ${limits.now}::timestamptz - interval '1 day' group by channel, state`,
+    ),
+    alertAgeSeconds: await counted(
+      db,
+      sql`select channel, extract(epoch from clock_timestamp() - min(since)) as value from (
+        select channel, made_at as since from alert_messages where state = 'waiting'
+        union all select channel, queued_at from alert_items where message_id is null) waiting group by channel`,
     ),
   };
 }

@@ -75,7 +75,16 @@ test("figures of the database are counted by set and kept for a while", async ()
     values (${jobId}, 'launch', 't', 1, now() - interval '4 seconds', now())`.execute(database.db);
   await sql`insert into orders (order_id, appliance_id, kind, body, state, percent, progress_text, created_at)
     values (${systemRandom.uuid()}, ${appliance}, 'point', '{}', 'queued', 0, '', now())`.execute(database.db);
+  await sql`insert into alert_messages (message_id, target_key, target_id, channel, vault_key, state, ended_at)
+    values (${systemRandom.uuid()}, 'a', 'a', 'webhook', ${vault}, 'dead', now())`.execute(database.db);
+  await sql`insert into alert_items values ('b', 'b', 'email', ${vault}, ${systemRandom.uuid()}, now() - interval '90 seconds')`.execute(
+    database.db,
+  );
   const text = await metrics.text();
+  assert.deepEqual(await readLines(text, "watari_alerts_queued"), ['watari_alerts_queued{channel="email"} 1']);
+  assert.deepEqual(await readLines(text, "watari_alert_messages"), ['watari_alert_messages{channel="webhook",state="dead"} 1']);
+  const [age = ""] = await readLines(text, "watari_alert_age_seconds");
+  assert.ok(Number(age.split(" ").at(-1)) >= 90, age);
   assert.deepEqual(await readLines(text, "watari_protected_items"), ['watari_protected_items{state="Protected",health="Critical"} 1']);
   assert.deepEqual(await readLines(text, "watari_health_errors"), ['watari_health_errors{code="AgentSilent"} 1']);
   assert.deepEqual(await readLines(text, "watari_jobs"), ['watari_jobs{kind="TestFailover",state="succeeded"} 1']);

@@ -78,6 +78,14 @@ function addFigures(registry: Registry, figures: () => Promise<HubFigures>): voi
   add("watari_lag_seconds", "Age of the newest recovery point", ["vault", "quantile"], ({ lagSeconds }) => lagSeconds);
   add("watari_health_errors", "Health errors that are raised", ["code"], ({ healthErrors }) => healthErrors);
   add("watari_events_last_hour", "Events of the last hour", ["severity"], ({ events }) => events);
+  add("watari_alerts_queued", "Alerts that wait to become a message", ["channel"], ({ alertsQueued }) => alertsQueued);
+  add(
+    "watari_alert_messages",
+    "Messages of alerts that wait or ended within a day",
+    ["channel", "state"],
+    ({ alertMessages }) => alertMessages,
+  );
+  add("watari_alert_age_seconds", "Age of the oldest alert that waits", ["channel"], ({ alertAgeSeconds }) => alertAgeSeconds);
 }
 
 /** One look for all who ask while it is fresh; one that failed is not kept. */
