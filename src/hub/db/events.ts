@@ -77,6 +77,8 @@ export interface EventStore {
 
 export interface EventLimits {
   readonly ageDaysMax: number;
+  /** Of events of severity Info: they are most, and tell least. */
+  readonly infoAgeDaysMax: number;
   readonly perVaultMax: number;
   /** Events looked at for one page with a wish. */
   readonly scanMax: number;
@@ -84,7 +86,7 @@ export interface EventLimits {
   readonly pruneBatch: number;
 }
 
-const limitsDefault: EventLimits = { ageDaysMax: 180, perVaultMax: 2_000_000, scanMax: 10_000, pruneBatch: 1000 };
+const limitsDefault: EventLimits = { ageDaysMax: 180, infoAgeDaysMax: 60, perVaultMax: 2_000_000, scanMax: 10_000, pruneBatch: 1000 };
 
 interface Dependencies {
   readonly db: Kysely<Tables>;
@@ -167,7 +169,9 @@ async function prune(
   { limits, nowMs, signal }: { readonly limits: EventLimits; readonly nowMs: number; readonly signal: AbortSignal | undefined },
 ): Promise<number> {
   const oldest = toTimestamp(nowMs - limits.ageDaysMax * 24 * 3600_000);
+  const oldestInfo = toTimestamp(nowMs - limits.infoAgeDaysMax * 24 * 3600_000);
   let removed = await removeAll(db, sql`at < ${oldest}::timestamptz`, limits, signal);
+  removed += await removeAll(db, sql`severity = 'Info' and at < ${oldestInfo}::timestamptz`, limits, signal);
   // One step of the index a vault, not one of each event.
   const vaults = await sql<{ key: string }>`with recursive vaults(key) as (
       (select vault_key from events order by vault_key limit 1)

@@ -182,6 +182,14 @@ const migrations: readonly Migration[] = [
   },
   { number: 18, name: "alerts", statements: alertStatements },
   { number: 19, name: "traces of jobs", statements: jobTraceStatements },
+  {
+    number: 20,
+    name: "ended operations and events that tell little, by age",
+    statements: [
+      `create index operations_by_end on operations (ended_at) where ended_at is not null`,
+      `create index events_info_by_age on events (at) where severity = 'Info'`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -18,7 +18,7 @@ import { defineUpdateAgent } from "./update-agent.ts";
 import { defineApplyPoint } from "./apply-point.ts";
 import { defineRepairReplication } from "./repair-replication.ts";
 import { itemResource } from "./item-type.ts";
-import { startEventRetention } from "./event-retention.ts";
+import { startRetention } from "./record-retention.ts";
 import { eventResource } from "./event-type.ts";
 import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
@@ -100,7 +100,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
             if (event !== undefined) await services.events.record(event, db);
           },
         });
-        retention = startEventRetention(services);
+        retention = startRetention(services);
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
         collecting = startCollecting({ collector: new Collector(seen), database, clock, log });
         health = startHealth({ services, landedNames: async () => await target.list(), place, limits: dependencies.health ?? {} });
