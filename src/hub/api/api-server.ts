@@ -1,6 +1,8 @@
 // The management API over HTTP: fastify parses, the token names the caller, the ARM router answers, Faults become envelopes.
 
+import type { IncomingMessage } from "node:http";
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { systemClock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
@@ -16,6 +18,8 @@ import type { Caller } from "./resource-type.ts";
 import { requireApiVersion } from "./type-dialect.ts";
 
 const bodyBytesMax = 4 << 20;
+/** Of a whole body: who sends it byte by byte must not keep a connection for long. A door lets requests of other kinds take longer. */
+const bodyMsDefault = 60_000;
 
 /** For counting; `route` is the face's template, never a client's text. */
 export interface AnsweredRequest {
@@ -34,8 +38,9 @@ export function createHttpFace(dependencies: {
   readonly toBody?: (fault: Fault) => unknown;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
   readonly tracing?: FaceTracing | undefined;
+  readonly bodyMsMax?: number;
 }): FastifyInstance {
-  const { log, random, toBody = toErrorBody } = dependencies;
+  const { log, random, toBody = toErrorBody, bodyMsMax = bodyMsDefault } = dependencies;
   const face = Fastify({
     bodyLimit: bodyBytesMax,
     requestTimeout: 120_000,
@@ -48,6 +53,9 @@ export function createHttpFace(dependencies: {
     void reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
     const clientId = request.headers["x-ms-client-request-id"];
     if (typeof clientId === "string" && /^[\w-]{1,64}$/.test(clientId)) void reply.header("x-ms-client-request-id", clientId);
+  });
+  face.addHook("preParsing", async ({ raw }) => {
+    if (!raw.complete) endWhenLate(raw, bodyMsMax);
   });
   face.addHook("onResponse", async (request, reply) => {
     const path = request.url.split("?", 1)[0] ?? "";
@@ -64,6 +72,16 @@ export function createHttpFace(dependencies: {
     answerFault(request, reply, { fault: toFault(error), toBody, log });
   });
   return face;
+}
+
+/** Cuts the connection unless the body has come in time. */
+function endWhenLate(request: IncomingMessage, waitMs: number): void {
+  const come = new AbortController();
+  for (const end of ["end", "close"] as const) request.once(end, () => come.abort());
+  systemClock.sleep(waitMs, come.signal).then(
+    () => void (request.complete || request.destroy()),
+    () => undefined, // It came.
+  );
 }
 
 export function createManagementApi(dependencies: {

@@ -28,7 +28,8 @@ export interface Door extends AsyncDisposable {
   readonly port: number;
 }
 
-const connectionsMax = 2000;
+/** A thousand appliances keep one for their long poll and a few for what they tell. */
+const connectionsMax = 8000;
 const handshakeMsMax = 10_000;
 const headersMsMax = 20_000;
 const requestMsMax = 15 * 60_000;
