@@ -56,15 +56,43 @@ export function toErrorBody(fault: Fault): { readonly error: ArmError } {
 
 const issuesMax = 20;
 
-/** Parses a body or query; what is wrong becomes evidence. */
-export function parseInput<Shape extends z.ZodType>(shape: Shape, value: unknown, what: string): z.infer<Shape> {
+/** Parses a body or query; what is wrong becomes evidence, by its path in the whole body. `at`: the path of `value` in it. */
+export function parseInput<Shape extends z.ZodType>(shape: Shape, value: unknown, what: string, at = ""): z.infer<Shape> {
   const parsed = shape.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.slice(0, issuesMax);
-  const evidence: Evidence = { problems: issues.map((issue) => `${issue.path.join(".") || "(whole)"}: ${issue.message}`) };
-  const first = issues[0]?.path.join(".");
-  throw new ArmFault("InputInvalid", "InvalidRequestContent", `could not read ${what}: a value is missing or has the wrong form`, {
+  const problems = parsed.error.issues.flatMap((issue) => problemsOf(issue, at === "" ? [] : [at])).slice(0, issuesMax);
+  const evidence: Evidence = { problems: problems.map(({ path, message }) => `${path || "(whole)"}: ${message}`) };
+  const first = problems[0]?.path;
+  throw new ArmFault("InputInvalid", "InvalidRequestContent", `could not read ${what}: ${problems[0]?.text ?? "it has the wrong form"}`, {
     evidence,
     ...(first === undefined || first === "" ? {} : { target: first }),
   });
+}
+
+interface Problem {
+  readonly path: string;
+  readonly message: string;
+  /** For the first line of the answer. */
+  readonly text: string;
+}
+
+const pathCharactersMax = 200;
+
+/** An unknown member is told by its own path, not by that of the object which has it. */
+function problemsOf(issue: z.core.$ZodIssue, above: readonly PropertyKey[]): readonly Problem[] {
+  const path = [...above, ...issue.path];
+  if (issue.code !== "unrecognized_keys") {
+    const text = toPath(path);
+    return [
+      { path: text, message: issue.message, text: text === "" ? "it has the wrong form" : `${text} is missing or has the wrong form` },
+    ];
+  }
+  return issue.keys.map((key) => {
+    const text = toPath([...path, key]);
+    return { path: text, message: "this member is not known here", text: `${text} is not known here` };
+  });
+}
+
+function toPath(path: readonly PropertyKey[]): string {
+  return path.map(String).join(".").slice(0, pathCharactersMax);
 }

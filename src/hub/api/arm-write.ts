@@ -73,7 +73,7 @@ export function methodsOf(type: ResourceType): readonly string[] {
 
 export async function put(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
   if (type.onPut === "refuse") throw notSupported(request, methodsOf(type));
-  const body = readBody(request, "the resource");
+  const body = readBody(type, request, "the resource");
   const existing = await findPresent(hub, call, type);
   if (existing === undefined) {
     const fault = (await missingAbove(hub, call)) ?? (await groupGoing(hub, call));
@@ -83,21 +83,21 @@ export async function put(hub: ArmRouterDependencies, call: ArmCall, type: Resou
   const desired: Desired<JsonObject> = {
     location: body.location ?? existing?.location,
     envelope: body.envelope,
-    properties: parseInput(type.properties, body.properties, "the resource's properties"),
+    properties: parseInput(type.properties, body.properties, "the resource's properties", "properties"),
     existing,
   };
   return await write(hub, call, type, request, desired, type.onPut);
 }
 
 export async function patch(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType, request: ArmRequest): Promise<ArmAnswer> {
-  const body = readBody(request, "the change");
+  const body = readBody(type, request, "the change");
   for (let attempt = 1; ; attempt += 1) {
     const existing = (await findPresent(hub, call, type)) ?? (await refuseMissing(hub, call));
     requireConditions(request, request.path, existing.etag);
     const desired: Desired<JsonObject> = {
       location: body.location ?? existing.location,
       envelope: mergeEnvelope(existing.envelope, body.change),
-      properties: parseInput(type.properties, mergePatch(existing.properties, body.properties), "the changed properties"),
+      properties: parseInput(type.properties, mergePatch(existing.properties, body.properties), "the changed properties", "properties"),
       existing,
     };
     const { onPatch, onPut } = type;
@@ -215,16 +215,31 @@ async function findPresent(hub: ArmRouterDependencies, call: ArmCall, type: Reso
 }
 
 /** Ids, names and stamps are the hub's: clients send back what they read. null is the same as nothing in a PUT, and "take it away" in a PATCH. */
-function readBody(request: ArmRequest, what: string): Body {
+function readBody(type: ResourceType, request: ArmRequest, what: string): Body {
   const parsed = parseInput(envelopeShape, request.body ?? {}, what);
   const { location, properties, id: _id, name: _name, type: _type, etag: _etag, systemData: _systemData, ...change } = parsed;
   const given = Object.entries(change).filter(([, value]) => value !== undefined);
+  if (type.isBare === true) refuseBeside(what, [...given, ["location", location ?? null] as const]);
   return {
     location: location ?? undefined,
     envelope: Object.fromEntries(given.filter(([, value]) => value !== null)),
     change: Object.fromEntries(given),
-    properties: properties ?? {},
+    properties: withoutStamp(properties ?? {}),
   };
+}
+
+/** Every answer has it beside the properties that were sent. */
+function withoutStamp({ provisioningState: _state, ...properties }: JsonObject): JsonObject {
+  return properties;
+}
+
+function refuseBeside(what: string, members: readonly (readonly [string, unknown])[]): void {
+  const member = members.find(([, value]) => value !== null)?.[0];
+  if (member === undefined) return;
+  throw new ArmFault("InputInvalid", "InvalidRequestContent", `could not read ${what}: ${member} is not known here, only properties are`, {
+    evidence: { member },
+    target: member,
+  });
 }
 
 async function refuseMissing(hub: ArmRouterDependencies, call: ArmCall): Promise<Resource> {

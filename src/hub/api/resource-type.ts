@@ -1,6 +1,6 @@
 // How a resource type is told to the ARM router: its schema, its hooks, its actions. The table of types is the table of routes.
 
-import type { z } from "zod";
+import { z } from "zod";
 import type { Log } from "../../base/log.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import type { Filter, FilterGrammar } from "./filter.ts";
@@ -61,12 +61,17 @@ interface ActionTraits {
   readonly isGet?: boolean | "also";
   /** Body of the answer (of the operation's result, for a long one), for the documents. */
   readonly answer?: z.ZodType;
+  /** Every call is refused, whatever its body. */
+  readonly isRefused?: boolean;
   /** May answer 202. Documented as long-running. */
   readonly isLong?: boolean;
 }
 
+/** Of an action that takes nothing: no body, or an empty one. */
+export const noBody = z.strictObject({});
+
 export interface ActionDefinition extends ActionTraits {
-  /** Unknown members: z.looseObject takes them, z.strictObject refuses them; z.object would drop them: do not use it. */
+  /** Strict at every level: an action stores nothing, so what it does not know it would drop. z.unknown() only where `isRefused`. */
   readonly body: z.ZodType;
   readonly run: (call: ArmCall, body: unknown, resource: Resource) => Promise<ActionOutcome>;
 }
@@ -106,6 +111,10 @@ export interface ResourceType {
    * z.strictObject refuses them. z.object would drop them silently: do not use it.
    */
   readonly properties: z.ZodType<JsonObject>;
+  /** What PUT and PATCH take as `properties`, where hooks parse them themselves because it is not what is stored. Strict at every level. */
+  readonly inputs?: { readonly put?: z.ZodType; readonly patch?: z.ZodType };
+  /** It has nothing beside its properties: location, tags, sku, kind and identity are refused, because nothing would store them. */
+  readonly isBare?: boolean;
   /** `properties` as answered, for the documents. */
   readonly answer?: z.ZodType;
   /** What `$filter` of a list may name; without it every filter is InvalidFilter. */

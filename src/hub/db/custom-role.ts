@@ -14,12 +14,12 @@ const patternsShape = z
   .max(patternsMax)
   .default([]);
 
-export const storedRoleShape = z.object({
+export const storedRoleShape = z.strictObject({
   roleName: z.string().min(1).max(512),
   description: z.string().max(2048).default(""),
   type: z.string().max(64).optional(),
   permissions: z
-    .array(z.object({ actions: patternsShape, notActions: patternsShape, dataActions: patternsShape, notDataActions: patternsShape }))
+    .array(z.strictObject({ actions: patternsShape, notActions: patternsShape, dataActions: patternsShape, notDataActions: patternsShape }))
     .max(20),
   assignableScopes: z.array(z.string().max(2048)).min(1).max(100),
 });

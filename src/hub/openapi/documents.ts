@@ -34,7 +34,8 @@ function makeDocument(table: TypeTable, title: string, types: readonly ResourceT
   const actions = new Set(listRoutes(table).map((route) => `${route.method} ${route.action}`));
   for (const type of types) {
     for (const { path, method, operation } of operationsOf(type, actions)) (paths[path] ??= parametersOf(path))[method] = operation;
-    schemas[`${schemaName(type)}Properties`] = toSchema(type.properties, "input");
+    schemas[`${schemaName(type)}Properties`] = toSchema(type.inputs?.put ?? type.properties, "input");
+    if (type.inputs?.patch !== undefined) schemas[`${schemaName(type)}Change`] = toSchema(type.inputs.patch, "input");
     if (type.answer !== undefined) schemas[`${schemaName(type)}Answer`] = toSchema(type.answer, "output");
   }
   const info = { title: `${title} as Watari answers it`, version: types.map(newestVersion).toSorted().at(-1) ?? "" };
@@ -67,7 +68,12 @@ function operationsOf(type: ResourceType, actions: ReadonlySet<string>): readonl
   const write = (method: "PUT" | "PATCH" | "DELETE", verb: string, right: string): readonly Operation[] => {
     if (!actions.has(`${method} ${type.type}/${right}`)) return [];
     const isLong = type.longWrites?.includes(method) === true;
-    const body = { requestBody: bodyOf(envelopeSchema(`${name}Properties`, true), method === "PUT") };
+    const body = {
+      requestBody: bodyOf(
+        envelopeSchema(`${name}${method === "PATCH" && type.inputs?.patch !== undefined ? "Change" : "Properties"}`, true),
+        method === "PUT",
+      ),
+    };
     const details = {
       parameters: [reference("parameters", "IfMatch"), ...(method === "PUT" ? [reference("parameters", "IfNoneMatch")] : [])],
       ...(method === "DELETE" ? {} : body),

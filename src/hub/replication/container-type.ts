@@ -6,6 +6,7 @@ import { defineAction, defineResource, type ResourceType } from "../api/resource
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { requireSame } from "../resources/same-as-present.ts";
 import type { HubServices } from "../services.ts";
 import { beginDiscovery, discoverBody } from "./discover-machine.ts";
 import { containerId, containerName, containerType } from "./names.ts";
@@ -22,12 +23,14 @@ export function containerResource(front: ReplicationFront): ResourceType {
   const ofFabric = "a fabric has one container, which comes and goes with it";
   return defineResource({
     type: containerType,
+    isBare: true,
     within: "parent",
     isListedUnderAncestors: true,
     properties: z.record(z.string(), z.unknown()),
     source,
-    onPut: async (call) => {
+    onPut: async (call, { properties }) => {
       const present = await source.get(call);
+      if (present !== undefined) requireSame("the container", properties, present["properties"]);
       if (present !== undefined) return { kind: "answered", body: present };
       throw new Fault("OperationNotSupported", `could not create the container ${call.id.name}: ${ofFabric}`, {
         action: "use the container that the fabric lists",

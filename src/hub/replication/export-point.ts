@@ -15,7 +15,7 @@ import { toLandedName, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
 import type { ImageFolder, Replication } from "./world.ts";
 
-export const exportDetailsShape = z.looseObject({
+export const exportDetailsShape = z.strictObject({
   recoveryPointId: z.string().max(2048).optional(),
   format: z.enum(["raw", "qcow2"]),
   isHydrated: z.boolean().default(true),

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import {
   defineAction,
+  noBody,
   defineResource,
   type ActionDefinition,
   type ArmCall,
@@ -15,6 +16,7 @@ import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { openHealthErrors } from "../db/health-errors.ts";
 import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
+import { requireSame } from "../resources/same-as-present.ts";
 import type { HubServices } from "../services.ts";
 import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
 import { beginRefresh } from "./refresh-provider.ts";
@@ -23,9 +25,6 @@ import { beginRenewal, renewBody } from "./renew-certificate.ts";
 import { countItems, healthOf, isSilent, refusedAction, sourceOf } from "./site-appliances.ts";
 import type { ReplicationFront } from "./world.ts";
 
-const fabricShape = z.looseObject({
-  customDetails: z.looseObject({ instanceType: z.string().max(40), name: z.string().max(255).optional() }).optional(),
-});
 const namesMax = 20;
 
 export function fabricResource(front: ReplicationFront): ResourceType {
@@ -37,10 +36,11 @@ export function fabricResource(front: ReplicationFront): ResourceType {
   );
   return defineResource({
     type: fabricType,
+    isBare: true,
     within: "parent",
-    properties: fabricShape,
+    properties: z.record(z.string(), z.unknown()),
     source,
-    onPut: async (call) => answerPresent(call, await source.get(call)),
+    onPut: async (call, { properties }) => answerPresent(call, properties, await source.get(call)),
     onDelete: async (call) => {
       await unregister(services, call.id);
       return { kind: "done" };
@@ -55,7 +55,7 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
   return {
     remove: removeAction(services),
     checkConsistency: defineAction({
-      body: z.unknown(),
+      body: noBody,
       isLong: true,
       run: async (call) => await beginRefresh(front, call, async () => await findShown(services, call.id)),
     }),
@@ -77,7 +77,7 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
 /** Of fabrics and providers: a removal by POST. */
 export function removeAction(services: HubServices): ActionDefinition {
   return defineAction({
-    body: z.unknown(),
+    body: noBody,
     run: async ({ id }) => {
       await unregister(services, id);
       return { kind: "done" };
@@ -85,7 +85,8 @@ export function removeAction(services: HubServices): ActionDefinition {
   });
 }
 
-function answerPresent({ id }: ArmCall, present: JsonObject | undefined): WriteOutcome {
+function answerPresent({ id }: ArmCall, wanted: JsonObject, present: JsonObject | undefined): WriteOutcome {
+  if (present !== undefined) requireSame("the fabric", wanted, present["properties"]);
   if (present !== undefined) return { kind: "answered", body: present };
   throw new Fault(
     "OperationNotSupported",

@@ -4,7 +4,7 @@ import { Fault } from "../../contract/errors.ts";
 import { requireExcludable } from "../../contract/disk-choice.ts";
 import { parseApplianceId, parseDiskId, parseMachineId, type PointId } from "../../contract/ids.ts";
 import { z } from "zod";
-import { defineAction, type ActionDefinition, type ActionOutcome } from "../api/resource-type.ts";
+import { defineAction, noBody, type ActionDefinition, type ActionOutcome } from "../api/resource-type.ts";
 import type { Resource } from "../db/resources.ts";
 import { newestPoint, requirePointOf, toPointId, type RecoveryPointType } from "./choose-point.ts";
 import { requireExportable } from "./export-point.ts";
@@ -57,11 +57,11 @@ function migrationActions(front: ReplicationFront): Readonly<Record<string, Acti
       run: async (call, body, resource) => await applyPoint(front, call, body.properties, resource),
     }),
     failoverCommit: defineAction({
-      body: z.unknown(),
+      body: noBody,
       run: async (call, _body, resource) => await finish(front, call, resource, ends.Commit),
     }),
     failoverCancel: defineAction({
-      body: z.unknown(),
+      body: noBody,
       run: async (call, _body, resource) => await finish(front, call, resource, ends.CancelFailover),
     }),
   };
@@ -70,7 +70,7 @@ function migrationActions(front: ReplicationFront): Readonly<Record<string, Acti
 function replicationActions(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
   return {
     repairReplication: defineAction({
-      body: z.unknown(),
+      body: noBody,
       run: async (call, _body, resource) => {
         const item = parseItem(resource.properties);
         requireOperation(item, "RepairReplication", "resynchronize");
@@ -181,6 +181,7 @@ const refusedActions: Readonly<Record<string, ActionDefinition>> = {
 
 function refused(doing: string, { reason, action }: { readonly reason: string; readonly action: string }): ActionDefinition {
   return defineAction({
+    isRefused: true,
     body: z.unknown(),
     run: async (_call, _body, resource) => {
       const { machineName } = parseItem(resource.properties);

@@ -19,35 +19,35 @@ const pointWish = {
   recoveryPointType: z.enum(recoveryPointTypes).optional(),
 };
 
-export const testBody = z.object({
-  properties: z.looseObject({
+export const testBody = z.strictObject({
+  properties: z.strictObject({
     failoverDirection: direction,
     networkType: z.enum(["NoNetworkAttachAsInput", "VmNetworkAsInput"]).optional(),
     networkId: idText.optional(),
     providerSpecificDetails: z
-      .looseObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
+      .strictObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
       .optional(),
   }),
 });
 export type TestBody = z.infer<typeof testBody>["properties"];
 
-export const cleanupBody = z.object({ properties: z.looseObject({ comments: z.string().max(1000).optional() }).optional() });
+export const cleanupBody = z.strictObject({ properties: z.strictObject({ comments: z.string().max(1000).optional() }).optional() });
 
-export const failoverBody = z.object({
-  properties: z.looseObject({
+export const failoverBody = z.strictObject({
+  properties: z.strictObject({
     failoverDirection: direction,
     sourceSiteOperations: z.enum(["Required", "NotRequired"]).default("Required"),
     providerSpecificDetails: z
-      .looseObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
+      .strictObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
       .default({ instanceType: provider }),
   }),
 });
 export type FailoverBody = z.infer<typeof failoverBody>["properties"];
 
-export const applyBody = z.object({
-  properties: z.looseObject({
+export const applyBody = z.strictObject({
+  properties: z.strictObject({
     recoveryPointId: idText.optional(),
-    providerSpecificDetails: z.looseObject({
+    providerSpecificDetails: z.strictObject({
       instanceType,
       recoveryPointType: pointWish.recoveryPointType,
       probe: landingExtension.probe,
@@ -56,29 +56,40 @@ export const applyBody = z.object({
 });
 export type ApplyBody = z.infer<typeof applyBody>["properties"];
 
-export const updateAgentBody = z.object({ properties: z.looseObject({ runAsAccountId: z.string().max(64).optional() }).optional() });
+export const updateAgentBody = z.strictObject({ properties: z.strictObject({ runAsAccountId: z.string().max(64).optional() }).optional() });
 
 const diskList = z.array(z.string().max(255)).max(64);
 /**
  * The documented inputs are those of other providers, and an SDK sends no others: the disks of A2A are taken as well as `disksToInclude`
  * and `disksToRemove`, which follow the provider's enable input.
  */
-const diskId = z.looseObject({ diskId: z.string().max(255) });
-export const addDisksBody = z.object({
-  properties: z.looseObject({
-    providerSpecificDetails: z.looseObject({
+const diskId = z.strictObject({ diskId: z.string().max(255) });
+/** Where A2A would put copies: its client demands some of these, and here there is no such place, so only nothing can be asked for. */
+const nothing = z.literal("", "disks go where the machine's others are; send an empty text").optional();
+const a2aDisk = diskId.extend({
+  primaryStagingAzureStorageAccountId: nothing,
+  recoveryResourceGroupId: nothing,
+  recoveryReplicaDiskAccountType: nothing,
+  recoveryTargetDiskAccountType: nothing,
+  recoveryDiskEncryptionSetId: nothing,
+});
+export const addDisksBody = z.strictObject({
+  properties: z.strictObject({
+    providerSpecificDetails: z.strictObject({
       instanceType: diskProvider(),
       disksToInclude: z.array(diskId).max(64).default([]),
-      vmManagedDisks: z.array(diskId).max(64).default([]),
+      vmManagedDisks: z.array(a2aDisk).max(64).default([]),
+      vmDisks: z.array(z.unknown()).max(0, "disks of storage accounts do not exist here; use vmManagedDisks").optional(),
     }),
   }),
 });
-export const removeDisksBody = z.object({
-  properties: z.looseObject({
-    providerSpecificDetails: z.looseObject({
+export const removeDisksBody = z.strictObject({
+  properties: z.strictObject({
+    providerSpecificDetails: z.strictObject({
       instanceType: diskProvider(),
       disksToRemove: z.array(diskId).max(64).default([]),
       vmManagedDisksIds: diskList.default([]),
+      vmDisksUris: z.array(z.unknown()).max(0, "disks of storage accounts do not exist here; use vmManagedDisksIds").optional(),
     }),
   }),
 });
@@ -87,26 +98,26 @@ function diskProvider(): z.ZodEnum<{ InMageAzureV2: "InMageAzureV2"; A2A: "A2A" 
   return z.enum([provider, "A2A"], `the provider must be ${provider}, or A2A for clients that have no other words for disks`);
 }
 
-export const resolveBody = z.object({
-  properties: z.looseObject({
+export const resolveBody = z.strictObject({
+  properties: z.strictObject({
     healthErrors: z
-      .array(z.looseObject({ healthErrorId: z.string().max(200) }))
+      .array(z.strictObject({ healthErrorId: z.string().max(200) }))
       .max(100)
       .default([]),
   }),
 });
 
 /** Ours: ARM has no word for disks as files. */
-export const exportBody = z.object({
-  properties: z.looseObject({ providerSpecificDetails: exportDetailsShape.extend({ instanceType }) }),
+export const exportBody = z.strictObject({
+  properties: z.strictObject({ providerSpecificDetails: exportDetailsShape.extend({ instanceType }) }),
 });
 
-export const removeBody = z.object({
+export const removeBody = z.strictObject({
   properties: z
-    .looseObject({
+    .strictObject({
       disableProtectionReason: z.enum(["NotSpecified", "MigrationComplete"]).default("NotSpecified"),
-      /** Documented for InMage alone, where it tells what becomes of a replica machine; there is none here. */
-      replicationProviderInput: z.looseObject({ instanceType: z.string().max(100) }).optional(),
+      /** Documented for InMage and A2A alone, where it tells what becomes of replicas: here they go with their points. */
+      replicationProviderInput: z.strictObject({ instanceType: z.string().max(100) }).optional(),
     })
     .optional(),
 });

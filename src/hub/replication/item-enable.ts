@@ -1,5 +1,6 @@
 // PUT of a protected item: begins its protection, once, however often it is called.
 
+import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
@@ -11,33 +12,27 @@ import { lockKey } from "../db/locks.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { checkMachine, refuseProtected } from "./enable-protection.ts";
-import { idText, instanceType } from "./item-bodies.ts";
+import { idText } from "./item-bodies.ts";
+import { enableDetailsShape, settingsOfEnable } from "./item-settings.ts";
 import { answerAtOnce, jobTarget } from "./item-start.ts";
 import { parseItem, type Item } from "./item.ts";
 import { applianceOf, itemType, vaultOf } from "./names.ts";
 import { agentPolicyOf } from "./policy.ts";
 import type { ReplicationFront } from "./world.ts";
 
-const enableShape = z.looseObject({
+export const enableShape = z.strictObject({
   policyId: idText.optional(),
   protectableItemId: idText,
-  providerSpecificDetails: z.looseObject({
-    instanceType,
-    runAsAccountId: z.string().max(64),
-    address: z.string().max(253).optional(),
-    targetAzureVmName: z.string().max(60).optional(),
-    targetVmSize: z.string().max(100).optional(),
-    targetAzureNetworkId: idText.optional(),
-    targetAzureV2ResourceGroupId: idText.optional(),
-  }),
+  providerSpecificDetails: enableDetailsShape,
 });
 
 export async function enable(front: ReplicationFront, call: ArmCall, desired: Desired<JsonObject>): Promise<WriteOutcome> {
   const { services, engine } = front;
-  const wish = parseInput(enableShape, desired.properties, "what to protect");
+  const wish = parseInput(enableShape, desired.properties, "what to protect", "properties");
   const infrastructureId = parseResourceId(wish.protectableItemId).name;
+  const wishDigest = createHash("sha256").update(JSON.stringify(wish)).digest("hex");
   if (desired.existing !== undefined) {
-    const present = await answerPresent(front, desired.existing, infrastructureId);
+    const present = await answerPresent(front, desired.existing, { infrastructureId, wishDigest });
     if (present !== undefined) return present;
   }
   const details = wish.providerSpecificDetails;
@@ -47,6 +42,13 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
   const policy = await agentPolicyOf(services, policyId);
   const startTime = toTimestamp(services.clock.nowMs());
   const machine = await checkMachine(front, { itemId: call.id.text, infrastructureId, runAsAccountId });
+  const settings = settingsOfEnable(details, {
+    applianceId: applianceOf(call.id),
+    groupId: vault.parentText,
+    diskIds: machine.disks.map((disk) => disk.uuid ?? disk.label),
+    nicIds: [],
+  });
+  await requireSubnet(front, { networkId: details.targetAzureNetworkId, subnetName: settings.subnetName, vault });
   const jobId = await services.database.db.transaction().execute(async (db) => {
     await lockKey(db, `machine:${infrastructureId}`);
     if (machine.smbiosUuid !== "") await lockKey(db, `smbios:${machine.smbiosUuid}`);
@@ -75,7 +77,8 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
         networkId: details.targetAzureNetworkId,
         resourceGroupId: details.targetAzureV2ResourceGroupId,
       },
-      providerInput: details,
+      settings,
+      wishDigest,
       excludedDiskIds: [],
       faults: [],
       scenario: { scenarioName: "EnableProtection", jobId: id, startTime },
@@ -87,9 +90,15 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
 }
 
 /** The same PUT again: the job that the first one began, or what it made; undefined when the first one failed and shall begin anew. */
-async function answerPresent(front: ReplicationFront, existing: Resource, infrastructureId: string): Promise<WriteOutcome | undefined> {
+async function answerPresent(
+  front: ReplicationFront,
+  existing: Resource,
+  { infrastructureId, wishDigest }: { readonly infrastructureId: string; readonly wishDigest: string },
+): Promise<WriteOutcome | undefined> {
   const item = parseItem(existing.properties);
   if (item.infrastructureId !== infrastructureId) refuseSecond(existing, item);
+  const isOther = item.wishDigest !== undefined && item.wishDigest !== wishDigest;
+  if (isOther && item.protectionState !== "EnablingFailed") refuseOther(existing, item);
   if (item.protectionState === "EnablingFailed") {
     if (item.machineId !== undefined) refuseSecond(existing, item); // What it put on the machine could not be taken back.
     return undefined;
@@ -97,6 +106,31 @@ async function answerPresent(front: ReplicationFront, existing: Resource, infras
   const { scenario } = item;
   if (scenario?.scenarioName === "EnableProtection") return { kind: "accepted", operationId: scenario.jobId };
   return await answerAtOnce(front, existing, "EnableProtection");
+}
+
+/** A second PUT with other settings would change nothing of them. */
+function refuseOther(existing: Resource, item: Item): never {
+  throw new Fault("AlreadyProtected", `could not enable replication of ${item.machineName} with other settings: it is protected already`, {
+    evidence: { protectedItemId: existing.id.text, protectionState: item.protectionState },
+    action: "change how it lands by PATCH of the item; the call that enabled it may be repeated as it was",
+  });
+}
+
+/** A landing network is one segment; a subnet that its virtual network does not name would be another. */
+export async function requireSubnet(
+  { services }: ReplicationFront,
+  wish: { readonly networkId: string | undefined; readonly subnetName: string | undefined; readonly vault: ResourceId },
+): Promise<void> {
+  const { networkId, subnetName, vault } = wish;
+  if (networkId === undefined || networkId === "" || subnetName === undefined || subnetName === "") return;
+  const id = networkId.startsWith("/") ? networkId : `${vault.parentText}/providers/Microsoft.Network/virtualNetworks/${networkId}`;
+  const network = await services.resources.find(id);
+  const subnets = z.array(z.looseObject({ name: z.string() })).safeParse(network?.properties["subnets"]);
+  if (network === undefined || !subnets.success) return; // A landing network that no resource stands for has no subnets to name.
+  if (subnets.data.some(({ name }) => name.toLowerCase() === subnetName.toLowerCase())) return;
+  throw new Fault("InputInvalid", `could not choose the subnet ${subnetName}: the network ${network.id.name} does not have it`, {
+    evidence: { network: network.id.text, subnets: subnets.data.map(({ name }) => name) },
+  });
 }
 
 function refuseSecond(existing: Resource, item: Item): never {

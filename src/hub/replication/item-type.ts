@@ -3,7 +3,8 @@
 import { z } from "zod";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
 import { actionsOf, disable } from "./item-actions.ts";
-import { enable } from "./item-enable.ts";
+import { enable, enableShape } from "./item-enable.ts";
+import { changeShape } from "./item-settings.ts";
 import { update } from "./item-update.ts";
 import { itemType } from "./names.ts";
 import { presentItem, presentItems } from "./present-item.ts";
@@ -15,10 +16,12 @@ const storedOrEnable = z.record(z.string(), z.unknown());
 export function itemResource(front: ReplicationFront): ResourceType {
   return defineResource({
     type: itemType,
+    isBare: true,
     within: "parent",
     isListedUnderAncestors: true,
     canPatch: true,
     properties: storedOrEnable,
+    inputs: { put: enableShape, patch: changeShape },
     onPut: async (call, desired) => await enable(front, call, desired),
     onPatch: async (call, desired, patch) => await update(front, call, desired, patch),
     onDelete: async (call, resource) => await disable(front, call, resource, { reason: "NotSpecified", isPurge: true }),

@@ -1,23 +1,17 @@
 // PATCH of a protected item: how the machine lands, until its migration begins.
 
-import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { ArmCall, Desired, WriteOutcome } from "../api/resource-type.ts";
 import { lockKey } from "../db/locks.ts";
 import type { JsonObject } from "../db/resources.ts";
-import { idText } from "./item-bodies.ts";
+import { changeSettings, changeShape } from "./item-settings.ts";
 import { answerAtOnce } from "./item-start.ts";
-import { patchItem, readItem, type ProtectionState } from "./item.ts";
+import { requireSubnet } from "./item-enable.ts";
+import { parseItem, patchItem, readItem, type ProtectionState } from "./item.ts";
+import { vaultOf } from "./names.ts";
+import { requireNames } from "./part-names.ts";
 import type { ReplicationFront } from "./world.ts";
-
-/** Of UpdateReplicationProtectedItemInput, what has an effect here. */
-const patchShape = z.looseObject({
-  recoveryAzureVMName: z.string().max(60).optional(),
-  recoveryAzureVMSize: z.string().max(100).optional(),
-  selectedRecoveryAzureNetworkId: idText.optional(),
-  selectedTfoAzureNetworkId: idText.optional(),
-});
 
 /** Everything about the landing can be edited until the cut-over begins. Only that part is written: a job may change the rest meanwhile. */
 export async function update(
@@ -28,7 +22,18 @@ export async function update(
 ): Promise<WriteOutcome> {
   const { existing } = desired;
   if (existing === undefined) throw new Error("assertion failed: PATCH finds the item");
-  const change = parseInput(patchShape, patch, "how the machine lands");
+  const change = parseInput(changeShape, patch, "how the machine lands", "properties");
+  const subnetNames = (change.vmNics ?? [])
+    .flatMap((nic) => nic.ipConfigs ?? [])
+    .map(({ recoverySubnetName, tfoSubnetName }) => ({ recoverySubnetName, tfoSubnetName }));
+  const vault = vaultOf(call.id);
+  const { target: before } = parseItem(existing.properties);
+  for (const { recoverySubnetName, tfoSubnetName } of subnetNames) {
+    const networkId = change.selectedRecoveryAzureNetworkId ?? before.networkId;
+    await requireSubnet(front, { networkId, subnetName: recoverySubnetName, vault });
+    const testNetworkId = change.selectedTfoAzureNetworkId ?? before.testNetworkId;
+    await requireSubnet(front, { networkId: testNetworkId, subnetName: tfoSubnetName, vault });
+  }
   await front.services.database.db.transaction().execute(async (db) => {
     await lockKey(db, `item:${call.id.key}`);
     const item = await readItem(db, call.id);
@@ -38,11 +43,20 @@ export async function update(
         evidence: { protectionState },
         retry: "never",
       });
+    const settings = changeSettings(item.settings, change, {
+      applianceId: item.applianceId,
+      groupId: vault.parentText,
+      diskIds: (item.facts?.disks ?? []).map(({ diskId }) => diskId),
+      nicIds: (item.facts?.nics ?? []).map(({ name }) => name),
+    });
+    await requireNames(db, call.id, settings);
     await patchItem(db, call.id, {
+      settings,
       target: {
         ...target,
         name: change.recoveryAzureVMName ?? target.name,
         size: change.recoveryAzureVMSize ?? target.size,
+        resourceGroupId: change.providerSpecificDetails?.recoveryAzureV2ResourceGroupId ?? target.resourceGroupId,
         networkId: change.selectedRecoveryAzureNetworkId ?? target.networkId,
         testNetworkId: change.selectedTfoAzureNetworkId ?? target.testNetworkId,
       },

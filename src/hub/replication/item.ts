@@ -8,6 +8,7 @@ import { diskIdShape, faultReportShape, machineIdShape, pointIdShape } from "../
 import type { ResourceId } from "../api/resource-id.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { JobOutcome, Queryable } from "../jobs/job.ts";
+import { settingsShape } from "./item-settings.ts";
 import { itemType } from "./names.ts";
 
 /** The documented protectionState strings that this hub uses. */
@@ -68,8 +69,9 @@ export const itemShape = z.object({
       resourceGroupId: z.string().optional(),
     })
     .default({}),
-  /** What the client gave beside, answered as given. */
-  providerInput: z.record(z.string(), z.unknown()).default({}),
+  settings: settingsShape.prefault({}),
+  /** Tells the same enable call again from another one. */
+  wishDigest: z.string().optional(),
   test: landingShape.optional(),
   failover: landingShape.optional(),
   lastSuccessfulTestFailoverTime: z.string().optional(),

@@ -2,7 +2,15 @@
 
 import { z } from "zod";
 import type { Filter } from "../api/filter.ts";
-import { defineAction, defineCall, defineResource, type ActionOutcome, type ArmCall, type ResourceType } from "../api/resource-type.ts";
+import {
+  defineAction,
+  defineCall,
+  defineResource,
+  noBody,
+  type ActionOutcome,
+  type ArmCall,
+  type ResourceType,
+} from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { readHolds } from "../jobs/job-control.ts";
 import type { JobEngine } from "../jobs/job-engine.ts";
@@ -20,7 +28,7 @@ const commentsCharactersMax = 4000;
 const resumeBody = z.strictObject({
   properties: z.strictObject({ comments: z.string().max(commentsCharactersMax).nullish() }).nullish(),
 });
-const nothing = z.unknown();
+const nothing = noBody;
 
 export function jobResource(services: JobServices, engine: () => JobEngine): ResourceType {
   const { db } = services.database;

@@ -11,6 +11,8 @@ import type { ResourceId } from "../api/resource-id.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { machineType } from "./names.ts";
 
+const tagsShape = z.record(z.string(), z.string()).optional();
+
 /** All that is needed to launch the machine again, apart from the bytes of its disks. */
 export const landedShape = z.object({
   purpose: z.enum(["test", "migrated"]),
@@ -21,6 +23,8 @@ export const landedShape = z.object({
   /** vmId of the ARM shape; given once. */
   vmId: z.string(),
   pointId: pointIdShape,
+  /** Of the machine when it is first shown, of its disks, of its cards. */
+  tags: z.object({ machine: tagsShape, disks: tagsShape, nics: tagsShape }).optional(),
   /** Switched off for good until it is started: ARM tells this from a machine that is merely off. */
   isDeallocated: z.boolean().optional(),
   launch: z.object({
@@ -28,8 +32,9 @@ export const landedShape = z.object({
     cpuCount: z.number(),
     memoryBytes: z.number(),
     firmware: z.enum(["bios", "efi"]),
-    disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: z.number() })),
-    nics: z.array(z.object({ mac: z.string(), guestName: z.string(), address: z.string().optional() })),
+    /** `name` of a disk or a card: as a client chose it; made from the machine's unless told. */
+    disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: z.number(), name: z.string().optional() })),
+    nics: z.array(z.object({ mac: z.string(), guestName: z.string(), address: z.string().optional(), name: z.string().optional() })),
     network: z.discriminatedUnion("kind", [
       z.object({ kind: z.literal("isolated") }),
       z.object({ kind: z.literal("named"), name: z.string() }),
@@ -47,7 +52,7 @@ export async function saveLanded(
 ): Promise<void> {
   await sql`insert into resources (key, id, type, name, parent_key, location, envelope, properties, provisioning_state, etag, created_at, updated_at)
     values (${id.key}, ${id.text}, ${machineType.toLowerCase()}, ${id.name}, ${id.parentKey},
-      (select location from resources where key = ${landed.vaultId.toLowerCase()}), '{}', ${JSON.stringify(landed)}::jsonb,
+      (select location from resources where key = ${landed.vaultId.toLowerCase()}), ${JSON.stringify({ tags: landed.tags?.machine })}::jsonb, ${JSON.stringify(landed)}::jsonb,
       ${provisioningState}, '"' || gen_random_uuid() || '"', clock_timestamp(), clock_timestamp())
     on conflict (key) do update set properties = excluded.properties, provisioning_state = excluded.provisioning_state,
       etag = excluded.etag, updated_at = excluded.updated_at`.execute(db);
@@ -111,7 +116,11 @@ export class Landings implements AsyncDisposable {
     const { name } = landed.launch;
     const held = this.#held.get(name);
     const disks = held ?? (await this.#openDisks(landed));
-    const nics = landed.launch.nics.map(({ address, ...nic }) => (address === undefined ? nic : { ...nic, address }));
+    const nics = landed.launch.nics.map(({ mac, guestName, address }) => ({
+      mac,
+      guestName,
+      ...(address === undefined ? {} : { address }),
+    }));
     const spec: LaunchSpec = { ...landed.launch, nics, disks };
     try {
       const { hydration } = await this.#target.under(authority).launch(spec, signal);

@@ -12,11 +12,13 @@ import { parseResourceId } from "../api/resource-id.ts";
 import { stored, type StepContext } from "../jobs/job.ts";
 import { bindToPlace } from "../jobs/job-store.ts";
 import type { Item } from "./item.ts";
+import type { ItemSettings } from "./item-settings.ts";
 import { authorityOf, removeLandedRow, saveLanded, type Landed } from "./landed.ts";
 import { landedId, vaultOf } from "./names.ts";
+import { nicNamesOf } from "./part-names.ts";
 import type { Replication } from "./world.ts";
 
-export const probeShape = z.object({
+export const probeShape = z.strictObject({
   port: z.number().int().min(1).max(65_535),
   path: z.string().startsWith("/").max(500).default("/"),
   timeoutSeconds: z.number().min(1).max(7200).optional(),
@@ -68,7 +70,7 @@ export async function launchFromPoint<State extends LaunchState>(
   const { services, landings } = world;
   const vault = vaultOf(parseResourceId(wish.itemId));
   const point = await openPoint(world, vault.text, wish.pointId);
-  const facts = wish.item.facts;
+  const { facts, settings } = wish.item;
   if (facts === undefined) throw new Error("assertion failed: a protected machine has facts");
   const vmId = context.state.vmId ?? services.random.uuid();
   const landed: Landed = {
@@ -78,13 +80,14 @@ export async function launchFromPoint<State extends LaunchState>(
     vmId,
     pointId: wish.pointId,
     ...(world.place === undefined ? {} : { place: world.place }),
+    tags: { machine: settings.vmTags, disks: settings.diskTags, nics: settings.nicTags },
     launch: {
       name: wish.name,
       cpuCount: facts.cpuCount,
       memoryBytes: facts.memoryBytes,
       firmware: facts.firmware,
-      disks: point.disks.map(({ diskId, isBoot, sizeBytes }) => ({ diskId, isBoot, sizeBytes })),
-      nics: nicsOf(facts),
+      disks: point.disks.map(({ diskId, isBoot, sizeBytes }) => ({ diskId, isBoot, sizeBytes, ...diskNameOf(wish, diskId) })),
+      nics: chosenNics(facts, wish),
       network: wish.network,
     },
   };
@@ -99,6 +102,24 @@ export async function launchFromPoint<State extends LaunchState>(
   const hydration = await landings.launch(authorityOf(context), landed, context.signal);
   await context.write(async (db) => await saveLanded(db, id, landed, "Succeeded"));
   return hydration;
+}
+
+/** A copy for a test lands beside the machine itself, so it does not take the names of its disks. */
+function diskNameOf({ item, purpose }: LaunchWish, diskId: string): { readonly name?: string } {
+  const name = purpose === "migrated" ? item.settings.diskNames[diskId] : undefined;
+  return name === undefined ? {} : { name };
+}
+
+/** The cards that were not left out, the one that was made the first at the front, with the names that were chosen. */
+function chosenNics(facts: MachineFacts, { item: { settings }, purpose }: LaunchWish): Landed["launch"]["nics"] {
+  const wishOf = (guestName: string): ItemSettings["nics"][number] | undefined => settings.nics.find(({ nicId }) => nicId === guestName);
+  const kept = nicsOf(facts).filter(({ guestName }) => wishOf(guestName)?.selectionType !== "NotSelected");
+  const first = kept.filter(({ guestName }) => guestName === settings.sourceNicId);
+  return [...first, ...kept.filter((nic) => !first.includes(nic))].map((nic) => {
+    const wish = wishOf(nic.guestName);
+    const name = wish === undefined ? undefined : nicNamesOf(wish)[purpose === "migrated" ? "landed" : "test"];
+    return name === undefined ? nic : { ...nic, name };
+  });
 }
 
 /** Facts do not say which address is which card's: only with one card is it known. */

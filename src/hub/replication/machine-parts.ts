@@ -26,6 +26,7 @@ import {
 } from "./machine-view.ts";
 import { emptyType, fixedList, locationType } from "../resources/plain-types.ts";
 import { machineType } from "./names.ts";
+import { findMachineWithPart } from "./part-names.ts";
 import type { ReplicationFront } from "./world.ts";
 
 const mebibyte = 2 ** 20;
@@ -63,7 +64,8 @@ function diskResource(front: ReplicationFront): ResourceType {
       action: "delete the machine to delete its disks; export a recovery point to get their contents",
     });
   };
-  const refused = (doing: string): ActionDefinition => defineAction({ body: z.unknown(), run: async (call) => fixed(call, doing) });
+  const refused = (doing: string): ActionDefinition =>
+    defineAction({ isRefused: true, body: z.unknown(), run: async (call) => fixed(call, doing) });
   return defineResource({
     type: diskType,
     within: "resourceGroup",
@@ -140,7 +142,10 @@ function partSource(front: ReplicationFront, show: (seen: SeenMachine) => Promis
 
 async function findMachine(front: ReplicationFront, part: ResourceId): Promise<SeenMachine | undefined> {
   const id = machineIdOf(part, machineType);
-  const resource = id === undefined ? undefined : await front.services.resources.find(id);
+  const { resources, database } = front.services;
+  const byName = id === undefined ? undefined : await resources.find(id);
+  const chosen = byName === undefined ? await findMachineWithPart(database.db, part) : undefined;
+  const resource = chosen === undefined ? byName : await resources.find(chosen);
   return resource === undefined ? undefined : await seeMachine(front, resource);
 }
 

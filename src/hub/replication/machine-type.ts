@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
-import { defineAction, defineResource, type ActionDefinition, type ArmCall, type ResourceType } from "../api/resource-type.ts";
+import { defineAction, defineResource, noBody, type ActionDefinition, type ArmCall, type ResourceType } from "../api/resource-type.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { presentResource, type Resource } from "../db/resources.ts";
 import { landedShape, requireHere } from "./landed.ts";
@@ -46,7 +46,7 @@ export function offerBootLogs(front: ReplicationFront): void {
 export function machineResource(front: ReplicationFront): ResourceType {
   const power = (wish: PowerWish | ((call: ArmCall) => PowerWish)): ActionDefinition =>
     defineAction({
-      body: z.unknown(),
+      body: noBody,
       isLong: true,
       run: async (call, _body, resource) => {
         const chosen = typeof wish === "string" ? wish : wish(call);
@@ -82,7 +82,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
     present: async (resource) => showMachine(await seeMachine(front, resource)),
     actions: {
       instanceView: defineAction({
-        body: z.unknown(),
+        body: noBody,
         isRead: true,
         isGet: true,
         run: async (_call, _body, resource) => ({ kind: "done", body: showInstance(await seeMachine(front, resource)) }),
@@ -138,6 +138,7 @@ function refuseChanges(call: ArmCall, patch: object, envelope: object): void {
 
 function refusal(name: string, reason: string): ActionDefinition {
   return defineAction({
+    isRefused: true,
     body: z.unknown(),
     run: async (call) => {
       throw new Fault("OperationNotSupported", `could not call ${name} on the machine ${call.id.name}: ${reason}`, {
@@ -150,7 +151,7 @@ function refusal(name: string, reason: string): ActionDefinition {
 /** Azure gives addresses of blobs; here it is one of the hub itself, signed and good for as long as was asked. */
 function bootLogAction({ services }: ReplicationFront): ActionDefinition {
   return defineAction({
-    body: z.unknown(),
+    body: noBody,
     run: async (call, _body, resource) => {
       const minutes = Number(call.query["sasuriexpirationtimeinminutes"] ?? logMinutes.usual);
       if (!Number.isInteger(minutes) || minutes < logMinutes.least || minutes > logMinutes.most)

@@ -28,12 +28,12 @@ export async function seeMachine(
 }
 
 /** Machine names have no dot, so the name before it is the machine's. */
-function diskName(machine: string, diskId: string): string {
-  return `${machine}.${diskId}`;
+function diskName(machine: string, disk: Landed["launch"]["disks"][number]): string {
+  return disk.name ?? `${machine}.${disk.diskId}`;
 }
 
-function interfaceName(machine: string, index: number): string {
-  return `${machine}.nic-${index}`;
+function interfaceName({ name, nics }: Landed["launch"], index: number): string {
+  return nics[index]?.name ?? `${name}.nic-${index}`;
 }
 
 function siblingId(machine: ResourceId, type: string, name: string): string {
@@ -43,12 +43,12 @@ function siblingId(machine: ResourceId, type: string, name: string): string {
 export function showMachine(seen: SeenMachine): JsonObject {
   const { landed, status, resource } = seen;
   const { launch } = landed;
-  const disk = (diskId: string, sizeBytes: number): JsonObject => ({
-    name: diskName(launch.name, diskId),
+  const disk = (each: Landed["launch"]["disks"][number]): JsonObject => ({
+    name: diskName(launch.name, each),
     createOption: "Attach",
     deleteOption: "Delete",
-    diskSizeGB: Math.ceil(sizeBytes / gibibyte),
-    managedDisk: { id: siblingId(resource.id, diskType, diskName(launch.name, diskId)) },
+    diskSizeGB: Math.ceil(each.sizeBytes / gibibyte),
+    managedDisk: { id: siblingId(resource.id, diskType, diskName(launch.name, each)) },
   });
   const boot = launch.disks.find((each) => each.isBoot);
   return {
@@ -56,13 +56,13 @@ export function showMachine(seen: SeenMachine): JsonObject {
     timeCreated: resource.createdAt,
     hardwareProfile: { vmSize: sizeName, vmSizeProperties: { vCPUsAvailable: launch.cpuCount } },
     storageProfile: {
-      ...(boot === undefined ? {} : { osDisk: { ...disk(boot.diskId, boot.sizeBytes), osType: "Linux" } }),
-      dataDisks: launch.disks.filter((each) => !each.isBoot).map(({ diskId, sizeBytes }, lun) => ({ lun, ...disk(diskId, sizeBytes) })),
+      ...(boot === undefined ? {} : { osDisk: { ...disk(boot), osType: "Linux" } }),
+      dataDisks: launch.disks.filter((each) => !each.isBoot).map((each, lun) => ({ lun, ...disk(each) })),
     },
     osProfile: { computerName: launch.name },
     networkProfile: {
       networkInterfaces: launch.nics.map((_nic, index) => ({
-        id: siblingId(resource.id, interfaceType, interfaceName(launch.name, index)),
+        id: siblingId(resource.id, interfaceType, interfaceName(launch, index)),
         properties: { primary: index === 0 },
       })),
     },
@@ -89,7 +89,7 @@ export function showInstance({ landed, status, resource }: SeenMachine): JsonObj
   return {
     computerName: landed.launch.name,
     hyperVGeneration: landed.launch.firmware === "efi" ? "V2" : "V1",
-    disks: landed.launch.disks.map(({ diskId }) => ({ name: diskName(landed.launch.name, diskId), statuses: [] })),
+    disks: landed.launch.disks.map((disk) => ({ name: diskName(landed.launch.name, disk), statuses: [] })),
     bootDiagnostics: {},
     statuses: [
       { code: `PowerState/${power}`, level: "Info", displayStatus: `VM ${power}` },
@@ -99,14 +99,16 @@ export function showInstance({ landed, status, resource }: SeenMachine): JsonObj
 }
 
 export function showDisks({ resource, landed }: SeenMachine): readonly JsonObject[] {
-  return landed.launch.disks.map(({ diskId, sizeBytes, isBoot }) => {
-    const name = diskName(landed.launch.name, diskId);
+  return landed.launch.disks.map((disk) => {
+    const { diskId, sizeBytes, isBoot } = disk;
+    const name = diskName(landed.launch.name, disk);
     return {
       id: siblingId(resource.id, diskType, name),
       name,
       type: diskType,
       location: resource.location ?? "",
       managedBy: resource.id.text,
+      ...(landed.tags?.disks === undefined ? {} : { tags: landed.tags.disks }),
       properties: {
         ...(isBoot ? { osType: "Linux", hyperVGeneration: landed.launch.firmware === "efi" ? "V2" : "V1" } : {}),
         creationData: { createOption: "Restore", sourceUniqueId: landed.pointId },
@@ -129,7 +131,7 @@ export async function showInterfaces(resources: ResourceStore, { resource, lande
   const networkId = network.kind === "named" ? siblingId(resource.id, networkType, network.name) : undefined;
   const isNetworkKnown = networkId !== undefined && (await resources.find(networkId)) !== undefined;
   return nics.map(({ mac, address }, index) => {
-    const name = interfaceName(landed.launch.name, index);
+    const name = interfaceName(landed.launch, index);
     const id = siblingId(resource.id, interfaceType, name);
     const own = address === undefined ? [] : [address.replace(/\/\d+$/, "")];
     const addresses = nics.length === 1 && status.addresses.length > 0 ? status.addresses : own;
@@ -138,6 +140,7 @@ export async function showInterfaces(resources: ResourceStore, { resource, lande
       name,
       type: interfaceType,
       location: resource.location ?? "",
+      ...(landed.tags?.nics === undefined ? {} : { tags: landed.tags.nics }),
       properties: {
         macAddress: mac.toUpperCase().replaceAll(":", "-"),
         primary: index === 0,

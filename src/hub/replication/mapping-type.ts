@@ -11,27 +11,33 @@ import { azureTarget, mappingsOf, storedMappingShape } from "./mapping.ts";
 import { applianceOf, containerName, mappingType, policyType, provider, vaultOf } from "./names.ts";
 import { itemsUnder, settingsOfPolicy } from "./policy.ts";
 
-const inputShape = z.looseObject({ instanceType: z.literal(provider, `the provider must be ${provider}`) });
-const createShape = z.looseObject({
+const inputShape = z.strictObject({ instanceType: z.literal(provider, `the provider must be ${provider}`) });
+const createShape = z.strictObject({
   policyId: z.string().max(2048),
   targetProtectionContainerId: z.string().max(2048).default(azureTarget),
   providerSpecificInput: inputShape.optional(),
 });
 const changeShape = z.strictObject({ providerSpecificInput: inputShape.strict().optional() });
-const removeBody = z.looseObject({ properties: z.looseObject({ providerSpecificInput: z.looseObject({}).optional() }).optional() });
+const removeBody = z.strictObject({
+  properties: z
+    .strictObject({ providerSpecificInput: z.strictObject({ instanceType: z.string().max(64).optional() }).optional() })
+    .optional(),
+});
 const namesMax = 20;
 
 export function mappingResource(services: HubServices): ResourceType {
   return defineResource({
     type: mappingType,
+    isBare: true,
     within: "parent",
     isListedUnderAncestors: true,
     canPatch: true,
     properties: z.record(z.string(), z.unknown()),
+    inputs: { put: createShape, patch: changeShape },
     onPut: async (call, desired) => await create(services, call, desired),
     // A mapping of this provider has nothing that can be changed: what is empty is answered, anything else is refused.
     onPatch: async (_call, desired, patch) => {
-      parseInput(changeShape, patch, "the change of the mapping");
+      parseInput(changeShape, patch, "the change of the mapping", "properties");
       return { kind: "done", properties: desired.existing?.properties ?? {} };
     },
     onDelete: async () => ({ kind: "done" }), // A purge: replication goes on, because each machine has its policy itself.
@@ -50,7 +56,7 @@ export function mappingResource(services: HubServices): ResourceType {
 }
 
 async function create(services: HubServices, call: ArmCall, desired: Desired<JsonObject>): Promise<WriteOutcome> {
-  const wish = parseInput(createShape, desired.properties, "the mapping");
+  const wish = parseInput(createShape, desired.properties, "the mapping", "properties");
   const policyId = parseResourceId(wish.policyId);
   if (policyId.type.toLowerCase() !== policyType.toLowerCase() || vaultOf(policyId).key !== vaultOf(call.id).key)
     throw new Fault("InputInvalid", "could not associate the policy: it is not a replication policy of this vault", {

@@ -9,6 +9,7 @@ import type { ResourceId } from "../api/resource-id.ts";
 import {
   defineAction,
   defineResource,
+  noBody,
   type ActionOutcome,
   type ArmCall,
   type ResourceType,
@@ -39,7 +40,7 @@ import {
 import { planJobKinds, type PlanRun } from "./plan-run.ts";
 import type { ReplicationFront } from "./world.ts";
 
-const createShape = z.looseObject({
+const createShape = z.strictObject({
   primaryFabricId: z.string().max(2048),
   recoveryFabricId: z.string().min(1).max(2048),
   failoverDeploymentModel: z.enum(["NotApplicable", "ResourceManager"]).default("ResourceManager"),
@@ -61,7 +62,7 @@ const details = z
   )
   .max(1)
   .default([]);
-const testBody = z.object({
+const testBody = z.strictObject({
   properties: z.strictObject({
     failoverDirection: direction,
     networkType: z.enum(["NoNetworkAttachAsInput", "VmNetworkAsInput"]).optional(),
@@ -69,8 +70,8 @@ const testBody = z.object({
     providerSpecificDetails: details,
   }),
 });
-const cleanupBody = z.object({ properties: z.strictObject({ comments: z.string().max(1000).optional() }).default({}) });
-const failoverBody = z.object({
+const cleanupBody = z.strictObject({ properties: z.strictObject({ comments: z.string().max(1000).optional() }).default({}) });
+const failoverBody = z.strictObject({
   properties: z.strictObject({
     failoverDirection: direction,
     sourceSiteOperations: z.enum(["Required", "NotRequired"]).default("Required"),
@@ -82,19 +83,22 @@ export function planResource(front: ReplicationFront): ResourceType {
   const { services } = front;
   return defineResource({
     type: planType,
+    isBare: true,
     within: "parent",
     canPatch: true,
     properties: z.record(z.string(), z.unknown()),
+    inputs: { put: createShape, patch: updateShape },
     onPut: async (call, desired) => {
       const { primaryFabricId, recoveryFabricId, failoverDeploymentModel, groups } = parseInput(
         createShape,
         desired.properties,
         "the recovery plan",
+        "properties",
       );
       return await store(front, call, { primaryFabricId, recoveryFabricId, failoverDeploymentModel, groups });
     },
     onPatch: async (call, _desired, patch) => {
-      const { groups } = parseInput(updateShape, patch, "the change of the recovery plan");
+      const { groups } = parseInput(updateShape, patch, "the change of the recovery plan", "properties");
       return await store(front, call, groups === undefined ? {} : { groups });
     },
     onDelete: async (call) => {
@@ -126,13 +130,15 @@ export function planResource(front: ReplicationFront): ResourceType {
           return await begin(front, call, "UnplannedFailover", { sourceSiteOperations, ...landingOf(providerSpecificDetails) });
         },
       }),
-      failoverCommit: defineAction({ body: z.unknown(), run: async (call) => await begin(front, call, "Commit", {}) }),
-      failoverCancel: defineAction({ body: z.unknown(), run: async (call) => await begin(front, call, "CancelFailover", {}) }),
+      failoverCommit: defineAction({ body: noBody, run: async (call) => await begin(front, call, "Commit", {}) }),
+      failoverCancel: defineAction({ body: noBody, run: async (call) => await begin(front, call, "CancelFailover", {}) }),
       plannedFailover: defineAction({
+        isRefused: true,
         body: z.unknown(),
         run: async (call) => refuse(call, "a planned failover", "call unplannedFailover: it makes a final point and loses no write"),
       }),
       reProtect: defineAction({
+        isRefused: true,
         body: z.unknown(),
         run: async (call) => refuse(call, "a re-protection", "a migration goes one way; before the commit failoverCancel goes back"),
       }),

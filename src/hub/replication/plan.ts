@@ -24,7 +24,7 @@ const actionShape = z.strictObject({
   actionName: z.string().min(1).max(100),
   failoverTypes: z.array(z.string().max(64)).max(20),
   failoverDirections: z.array(z.enum(["PrimaryToRecovery", "RecoveryToPrimary"])).max(2),
-  customDetails: z.looseObject({ instanceType: z.string().max(64), description: z.string().max(4000).optional() }),
+  customDetails: z.strictObject({ instanceType: z.string().max(64), description: z.string().max(4000).optional() }),
 });
 export type PlanAction = z.infer<typeof actionShape>;
 

@@ -19,6 +19,7 @@ import {
   presentPolicy,
   settingsOf,
   settingsOfPolicy,
+  settingsChangeShape,
   settingsShape,
   shownProperties,
   type Settings,
@@ -27,23 +28,28 @@ import { isReplicating, refuseUndecided } from "./update-policy.ts";
 import type { ReplicationFront } from "./world.ts";
 
 /** A PUT brings providerSpecificInput, a PATCH replicationProviderSettings. */
-const policyShape = z.looseObject({ providerSpecificInput: settingsShape.optional() });
-const changeShape = z.looseObject({ replicationProviderSettings: z.record(z.string(), z.unknown()).optional() });
+const policyShape = z.strictObject({ providerSpecificInput: settingsShape.optional() });
+const changeShape = z.strictObject({ replicationProviderSettings: settingsChangeShape.optional() });
 const namesMax = 20;
 
 export function policyResource(front: ReplicationFront): ResourceType {
   const { services } = front;
   return defineResource({
     type: policyType,
+    isBare: true,
     within: "parent",
     canPatch: true,
     longWrites: ["PUT", "PATCH"],
-    properties: policyShape,
-    onPut: async (call, { properties }) => await change(front, call, settingsShape.parse(properties.providerSpecificInput ?? {})),
+    properties: z.record(z.string(), z.unknown()),
+    inputs: { put: policyShape, patch: changeShape },
+    onPut: async (call, { properties }) => {
+      const { providerSpecificInput } = parseInput(policyShape, properties, "the policy", "properties");
+      return await change(front, call, settingsShape.parse(providerSpecificInput ?? {}));
+    },
     onPatch: async (call, _desired, patch) => {
-      const { replicationProviderSettings } = parseInput(changeShape, patch, "the change of the policy");
+      const { replicationProviderSettings } = parseInput(changeShape, patch, "the change of the policy", "properties");
       const wanted = changeSettings(await settingsOfPolicy(services, call.id), replicationProviderSettings ?? {});
-      return await change(front, call, parseInput(settingsShape, wanted, "the changed policy"));
+      return await change(front, call, parseInput(settingsShape, wanted, "the changed policy", "properties.replicationProviderSettings"));
     },
     onDelete: async (call) => await refuseWhileUsed(services, call),
     present: async (resource) => shownProperties(resource.id, settingsOf(resource)),

@@ -13,18 +13,32 @@ import { itemType, policyType, provider, vaultOf } from "./names.ts";
 
 export const defaultPolicyName = "default";
 
-export const settingsShape = z.looseObject({
+export const settingsShape = z.strictObject({
   instanceType: z.literal(provider, `the provider must be ${provider}`).default(provider),
   recoveryPointThresholdInMinutes: z.number().int().min(1).max(1440).default(15),
   recoveryPointHistory: z.number().int().min(1).max(21_600).default(1440),
   crashConsistentFrequencyInMinutes: z.number().min(0.01).max(1440).optional(),
+  /** Answered as given: every point is made with the guest's file systems frozen, and none runs scripts of applications. */
   appConsistentFrequencyInMinutes: z.number().min(0).max(1440).default(0),
-  multiVmSyncStatus: z.string().max(20).default("Disable"),
+  /** Of groups of machines that make their points together: there are none, and an item's multiVmGroupName is refused. */
+  multiVmSyncStatus: z.enum(["Enable", "Disable"]).default("Disable"),
   /** Ours: seconds between points, finer than Azure's minutes; it wins when both are given. */
   pointIntervalSeconds: z.number().min(1).max(86_400).optional(),
   freezeMsMax: z.number().int().min(50).max(10_000).default(2000),
 });
 export type Settings = z.infer<typeof settingsShape>;
+
+/** Of a PATCH: only what it names changes, and the whole is judged again. */
+export const settingsChangeShape = z.strictObject({
+  instanceType: settingsShape.shape.instanceType.unwrap().optional(),
+  recoveryPointThresholdInMinutes: z.number().optional(),
+  recoveryPointHistory: z.number().optional(),
+  crashConsistentFrequencyInMinutes: z.number().optional(),
+  appConsistentFrequencyInMinutes: z.number().optional(),
+  multiVmSyncStatus: z.string().optional(),
+  pointIntervalSeconds: z.number().optional(),
+  freezeMsMax: z.number().optional(),
+});
 
 const intervalSecondsDefault = 10;
 

@@ -12,6 +12,7 @@ import { healthOf } from "./item-health.ts";
 import { allowedOperations } from "./item-operations.ts";
 import { parseItem, type Item } from "./item.ts";
 import { containerName, itemType, landedId, protectableType, provider, vaultOf } from "./names.ts";
+import { presentDiskNames, presentManagedDisks, presentNics, presentSettings } from "./present-settings.ts";
 import { parseApplianceId } from "../../contract/ids.ts";
 import type { Replication } from "./world.ts";
 
@@ -89,7 +90,7 @@ function details({ item, facts: { machine, newestPoint: point }, nowMs, resource
   const landed = item.failover ?? item.test;
   const vault = vaultOf(resource.id);
   return {
-    ...item.providerInput,
+    ...presentSettings(item),
     instanceType: provider,
     infrastructureVmId: item.infrastructureId,
     vCenterInfrastructureId: item.infrastructureId,
@@ -108,7 +109,6 @@ function details({ item, facts: { machine, newestPoint: point }, nowMs, resource
     osVersion: facts?.osName ?? "",
     firmwareType: facts?.firmware === "efi" ? "UEFI" : "BIOS",
     discoveryType: "vCenter",
-    useManagedDisks: "true",
     totalDataTransferred: state?.sentBytes ?? 0,
     totalProgressHealth: state?.phase === "initial" ? "InProgress" : "None",
     recoveryAzureVMName: item.target.name ?? item.machineName,
@@ -116,7 +116,9 @@ function details({ item, facts: { machine, newestPoint: point }, nowMs, resource
     selectedRecoveryAzureNetworkId: item.target.networkId ?? "",
     selectedTfoAzureNetworkId: item.target.testNetworkId ?? "",
     ...(landed === undefined ? {} : { targetVmId: landedId(vault, landed.landedName).text }),
-    vmNics: (facts?.nics ?? []).map((nic) => ({ nicId: nic.name, macAddress: nic.mac })),
+    vmNics: presentNics(item, facts),
+    azureVMDiskDetails: presentDiskNames(item, facts),
+    protectedManagedDisks: presentManagedDisks(item, state?.disks ?? []),
     protectedDisks: disksOf(state, lagSeconds),
     validationErrors: [],
     watari: extension({ item, machine, point, state, lagSeconds }),

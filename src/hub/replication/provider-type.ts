@@ -2,10 +2,11 @@
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
-import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
+import { defineAction, defineResource, noBody, type ResourceType } from "../api/resource-type.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { requireSame } from "../resources/same-as-present.ts";
 import type { HubServices } from "../services.ts";
 import { removeAction, unregister } from "./fabric-type.ts";
 import { fabricId, providerType } from "./names.ts";
@@ -22,12 +23,14 @@ export function providerResource(front: ReplicationFront): ResourceType {
   );
   return defineResource({
     type: providerType,
+    isBare: true,
     within: "parent",
     isListedUnderAncestors: true,
     properties: z.record(z.string(), z.unknown()),
     source,
-    onPut: async (call) => {
+    onPut: async (call, { properties }) => {
       const present = await source.get(call);
+      if (present !== undefined) requireSame("the provider", properties, present["properties"]);
       if (present !== undefined) return { kind: "answered", body: present };
       throw new Fault("OperationNotSupported", `could not create the provider ${call.id.name}: it comes with an appliance's registration`, {
         action: "make a registration key (POST registrationKeys on the vault) and register the appliance with it",
@@ -40,7 +43,7 @@ export function providerResource(front: ReplicationFront): ResourceType {
     actions: {
       remove: removeAction(services),
       refreshProvider: defineAction({
-        body: z.unknown(),
+        body: noBody,
         isLong: true,
         run: async (call) => await beginRefresh(front, call, async () => await source.get(call)),
       }),

@@ -82,6 +82,7 @@ export async function countItems({ database }: HubServices, vault: ResourceId, {
 /** An action of Azure that has no meaning here: refused with the way that there is. */
 export function refusedAction(doing: string, reason: string, action: string): ActionDefinition {
   return defineAction({
+    isRefused: true,
     body: z.unknown(),
     run: async () => {
       throw new Fault("OperationNotSupported", `could not ${doing}: ${reason}`, { action });

@@ -1,7 +1,7 @@
 // The health of a vault, counted anew at each call: its machines, its appliances and what is wrong with them.
 
 import { z } from "zod";
-import { defineAction, defineResource, type ResourceType } from "../api/resource-type.ts";
+import { defineAction, defineResource, noBody, type ResourceType } from "../api/resource-type.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { openHealthErrors } from "../db/health-errors.ts";
@@ -34,7 +34,7 @@ export function vaultHealthResource(services: HubServices): ResourceType {
       whole: async ({ id }) => await show(id),
     },
     actions: {
-      refresh: defineAction({ body: z.unknown(), isRead: true, run: async ({ id }) => ({ kind: "done", body: await show(id) }) }),
+      refresh: defineAction({ body: noBody, isRead: true, run: async ({ id }) => ({ kind: "done", body: await show(id) }) }),
     },
   });
 }

@@ -34,6 +34,7 @@ function settingResource({ resources }: HubServices): ResourceType {
   };
   return defineResource({
     type: settingType,
+    isBare: true,
     within: "parent",
     properties: settingShape,
     onPut: async ({ id }, { properties }) => {

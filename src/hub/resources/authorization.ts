@@ -20,7 +20,17 @@ interface Dependencies {
   readonly assignments: RoleAssignments;
 }
 
-const assignmentShape = z.looseObject({
+/** The hub's own: clients send back what they read of them, and it is not looked at. */
+const stamps = {
+  scope: z.string().max(2048).optional(),
+  createdOn: z.string().max(64).optional(),
+  updatedOn: z.string().max(64).optional(),
+  createdBy: z.string().max(64).nullish(),
+  updatedBy: z.string().max(64).nullish(),
+  provisioningState: z.string().max(64).optional(),
+};
+
+const assignmentShape = z.strictObject({
   principalId: z.uuid().transform((id) => id.toLowerCase()),
   roleDefinitionId: z.string().max(2048),
   principalType: z.enum(["User", "Group", "ServicePrincipal", "ForeignGroup", "Device"]).optional(),
@@ -28,6 +38,7 @@ const assignmentShape = z.looseObject({
   condition: z.string().max(10_000).nullish(),
   conditionVersion: z.string().max(10).nullish(),
   delegatedManagedIdentityResourceId: z.string().max(2048).nullish(),
+  ...stamps,
 });
 type Assignment = z.infer<typeof assignmentShape>;
 

@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { childId, parseResourceId, type ResourceId } from "../api/resource-id.ts";
-import { defineAction, defineResource, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
+import { defineAction, defineResource, noBody, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
 import type { PrivateAddresses, TakenAddress } from "../db/private-addresses.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import { containsRange, endpointAddressCount, endpointAddresses, isEndpointAddress, type NetworkConfig } from "../hub-config.ts";
@@ -100,7 +100,7 @@ function networkResource(dependencies: NetworkDependencies): ResourceType {
     },
     actions: {
       checkIPAddressAvailability: defineAction({
-        body: z.unknown(),
+        body: noBody,
         isRead: true,
         isGet: true,
         run: async (call, _body, network) => ({
@@ -109,7 +109,7 @@ function networkResource(dependencies: NetworkDependencies): ResourceType {
         }),
       }),
       usages: defineAction({
-        body: z.unknown(),
+        body: noBody,
         isRead: true,
         isGet: true,
         run: async (_call, _body, network) => ({ kind: "done", body: { value: await usagesOf(dependencies, network) } }),

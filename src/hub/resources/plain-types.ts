@@ -46,7 +46,7 @@ export function absentType(type: string, absent: Absence, actions: readonly stri
     properties: anything,
     absent,
     source: { get: none, list: async () => ({ items: [], next: undefined }) },
-    actions: Object.fromEntries(actions.map((name) => [name, defineAction({ body: z.unknown(), run })])),
+    actions: Object.fromEntries(actions.map((name) => [name, defineAction({ isRefused: true, body: z.unknown(), run })])),
   });
 }
 

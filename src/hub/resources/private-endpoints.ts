@@ -3,7 +3,15 @@
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import { childId, parseResourceId } from "../api/resource-id.ts";
-import { defineAction, defineResource, type ArmCall, type Desired, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
+import {
+  defineAction,
+  defineResource,
+  noBody,
+  type ArmCall,
+  type Desired,
+  type ResourceType,
+  type WriteOutcome,
+} from "../api/resource-type.ts";
 import type { PrivateAddresses } from "../db/private-addresses.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import { endpointAddresses, type NetworkConfig } from "../hub-config.ts";
@@ -98,7 +106,7 @@ export function endpointTypes(dependencies: EndpointDependencies): readonly Reso
       onChanged,
       actions: {
         dnsSettings: defineAction({
-          body: z.looseObject({}),
+          body: noBody,
           isRead: true,
           run: async (_call, _body, endpoint) => {
             const names = await dependencies.dnsSettings.ofEndpoint(endpoint);

@@ -21,6 +21,7 @@ export function roleDefinitionTypeOf(dependencies: Dependencies): ResourceType {
   const { resources, assignments } = dependencies;
   return defineResource({
     type: roleDefinitionType,
+    isBare: true,
     within: "anything",
     properties: storedRoleShape,
     onPut: async (call, desired) => await putRole(dependencies, call, desired),

@@ -9,13 +9,13 @@ import { absentType } from "./plain-types.ts";
 
 const locationType = "Microsoft.RecoveryServices/locations";
 const namePattern = /^[A-Za-z][A-Za-z0-9-]{1,49}$/;
-const nameBody = z.looseObject({ type: z.string().max(200), name: z.string().max(260) });
-const capabilitiesBody = z.looseObject({
+const nameBody = z.strictObject({ type: z.string().max(200), name: z.string().max(260) });
+const capabilitiesBody = z.strictObject({
   type: z.string().max(200),
   properties: z
-    .looseObject({
+    .strictObject({
       dnsZones: z
-        .array(z.looseObject({ subResource: z.string().max(100) }))
+        .array(z.strictObject({ subResource: z.string().max(100) }))
         .max(20)
         .optional(),
     })

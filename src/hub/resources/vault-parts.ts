@@ -7,6 +7,7 @@ import { defineResource, type ArmCall, type ResourceType } from "../api/resource
 import type { JsonObject, ResourceStore } from "../db/resources.ts";
 import type { SecretStore } from "../db/secrets.ts";
 import { vaultType } from "../private-link/link-target.ts";
+import { requireSame } from "./same-as-present.ts";
 import { presentConnections } from "./connections.ts";
 
 export function vaultPartTypes(stores: { readonly resources: ResourceStore; readonly secrets: SecretStore }): readonly ResourceType[] {
@@ -14,7 +15,13 @@ export function vaultPartTypes(stores: { readonly resources: ResourceStore; read
 }
 
 const connectionShape = z.looseObject({
-  privateLinkServiceConnectionState: z.looseObject({ status: z.string().max(40) }).optional(),
+  privateLinkServiceConnectionState: z
+    .strictObject({
+      status: z.string().max(40),
+      description: z.string().max(500).optional(),
+      actionsRequired: z.string().max(200).optional(),
+    })
+    .optional(),
 });
 
 /** A connection is its endpoint's: approved with it, gone with it. */
@@ -30,6 +37,7 @@ function connectionResource(resources: ResourceStore): ResourceType {
   };
   return defineResource({
     type: `${vaultType}/privateEndpointConnections`,
+    isBare: true,
     within: "parent",
     properties: connectionShape,
     source: { get, list: async ({ id }) => ({ items: await listOf(id.text), next: undefined }) },
@@ -37,6 +45,8 @@ function connectionResource(resources: ResourceStore): ResourceType {
       const present = await get(call);
       if (present === undefined)
         throw new Fault("NotFound", `could not find the connection ${call.id.name}`, { evidence: { resourceId: call.id.text } });
+      const { privateLinkServiceConnectionState: _state, ...others } = properties;
+      requireSame("the connection", others, present["properties"]);
       const status = properties.privateLinkServiceConnectionState?.status ?? "Approved";
       return status.toLowerCase() === "approved" ? { kind: "answered", body: present } : refuse("reject");
     },
@@ -76,6 +86,7 @@ function extendedResource(secrets: SecretStore): ResourceType {
   };
   return defineResource({
     type: extendedType,
+    isBare: true,
     within: "parent",
     canPatch: true,
     properties: extendedShape,

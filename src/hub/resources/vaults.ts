@@ -4,7 +4,15 @@ import { z } from "zod";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseVaultId } from "../../contract/ids.ts";
-import { defineAction, defineResource, type ArmCall, type Desired, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
+import {
+  defineAction,
+  defineResource,
+  noBody,
+  type ArmCall,
+  type Desired,
+  type ResourceType,
+  type WriteOutcome,
+} from "../api/resource-type.ts";
 import type { Principals } from "../db/principals.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import type { SecretStore } from "../db/secrets.ts";
@@ -41,7 +49,7 @@ const vaultShape = z.looseObject({
 /** Longest life of a registration key. */
 export const keySecondsMax = 5 * 24 * 3600;
 /** Body of the action that makes a registration key. */
-const keyWishShape = z.looseObject({ validSeconds: z.number().int().min(1).max(keySecondsMax).optional() });
+const keyWishShape = z.strictObject({ validSeconds: z.number().int().min(1).max(keySecondsMax).optional() });
 export type KeyWish = z.infer<typeof keyWishShape>;
 
 /** What the hub knows of a stored vault. */
@@ -78,7 +86,7 @@ export function vaultTypes(dependencies: VaultDependencies): readonly ResourceTy
           run: async (_call, wish, vault) => ({ kind: "done", body: await dependencies.registrationKeys.make(vault, wish) }),
         }),
         dnsSettings: defineAction({
-          body: z.looseObject({}),
+          body: noBody,
           isRead: true,
           run: async (_call, _body, vault) => ({ kind: "done", body: presentDnsSettings(await dnsSettings.ofVault(vault)) }),
         }),
