@@ -61,6 +61,12 @@ export const journeySteps: readonly JourneyStep[] = [
     "recoveryservices/vaultExtendedInfo.get": {},
     "recoveryservices/vaultExtendedInfo.update": { resourceResourceExtendedInfoDetails: { properties: { algorithm: "None" } } },
     "siterecovery/operations.list": {},
+    "siterecovery/replicationAlertSettings.create": {
+      alertSettingName: "defaultAlertSetting",
+      request: { properties: { sendToOwners: "DoNotSend", customEmailAddresses: [], locale: "en-US" } },
+    },
+    "siterecovery/replicationAlertSettings.get": { alertSettingName: "defaultAlertSetting" },
+    "siterecovery/replicationAlertSettings.list": {},
     "siterecovery/replicationAppliances.list": {},
     "siterecovery/replicationVaultHealth.get": {},
     "siterecovery/replicationVaultHealth.refresh": {},

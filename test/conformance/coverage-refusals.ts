@@ -110,7 +110,6 @@ export const refusalArguments: Readonly<Record<string, Arguments>> = {
   "siterecovery/replicationvCenters.update": { updateVCenterRequest: { properties: { friendlyName: "new" } } },
   "siterecovery/replicationFabrics.reassociateGateway": { failoverProcessServerRequest: { properties: {} } },
   "siterecovery/replicationFabrics.renewCertificate": { renewCertificate: { properties: { renewCertificateType: "Cloud" } } },
-  "siterecovery/replicationAlertSettings.create": { request: { properties: { sendToOwners: "DoNotSend" } } },
   "recoveryservices/vaultCertificates.create": { certificateRequest: { properties: { authType: "AzureActiveDirectory" } } },
   "recoveryservices/deletedVaults.undelete": { body: { properties: { recoveryResourceGroupId: "/subscriptions/x/resourceGroups/y" } } },
 };

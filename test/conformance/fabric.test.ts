@@ -143,7 +143,7 @@ describe("vCenters and machines without one", () => {
   it("become protectable items by their address", async () => {
     const containers = client.replicationProtectionContainers;
     const input = { properties: { friendlyName: "metal", ipAddress: "10.99.0.1", osType: "Linux" } };
-    const answer = await containers.beginDiscoverProtectableItemAndWait(...container, input);
+    const answer = await client.replicationProtectionContainers.beginDiscoverProtectableItemAndWait(...container, input);
     assert.equal(answer.name, container[3]);
     const machines = await collect(client.replicationProtectableItems.listByReplicationProtectionContainers(...container));
     assert.ok(machines.some(({ properties }) => properties?.friendlyName === "metal"));

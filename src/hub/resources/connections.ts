@@ -6,6 +6,7 @@ import { defineResource, type ArmCall, type ResourceType } from "../api/resource
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import { connectionStateOf, endpointType, type ConnectionState } from "../private-link/endpoint-plan.ts";
 import type { PrivateLink } from "../private-link/private-link.ts";
+import { requireSame } from "./same-as-present.ts";
 
 async function endpointsOf(resources: ResourceStore, target: Resource): Promise<readonly Resource[]> {
   return await resources.having({ type: endpointType, property: "linkedTo", value: target.id.key });
@@ -35,9 +36,10 @@ export async function refuseWhileConnected(resources: ResourceStore, target: Res
 }
 
 const wishShape = z.looseObject({
-  privateLinkServiceConnectionState: z.looseObject({
+  privateLinkServiceConnectionState: z.strictObject({
     status: z.enum(["Approved", "Rejected", "Pending", "Disconnected"]),
     description: z.string().max(400).optional(),
+    actionsRequired: z.enum(["None", ""]).optional(),
   }),
 });
 
@@ -81,7 +83,9 @@ export function connectionResource(wanted: {
     properties: wishShape,
     source: { get, list: async ({ id }) => ({ items: await listOf(id.text), next: undefined }) },
     onPut: async (call, { properties }) => {
-      const { status, description } = properties.privateLinkServiceConnectionState;
+      const { privateLinkServiceConnectionState, ...others } = properties;
+      requireSame("the connection", others, (await get(call))?.["properties"]);
+      const { status, description } = privateLinkServiceConnectionState;
       if (status === "Pending" || status === "Disconnected")
         throw new Fault("InputInvalid", `could not change the connection ${call.id.name}: it can be approved or rejected`, {
           evidence: { status, allowed: ["Approved", "Rejected"] },

@@ -6,6 +6,7 @@ import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import {
   defineAction,
+  noBody,
   defineResource,
   type ActionDefinition,
   type ArmCall,
@@ -171,7 +172,7 @@ function keyActions(dependencies: StorageDependencies): Readonly<Record<string, 
   };
   return {
     listKeys: defineAction({
-      body: z.looseObject({}),
+      body: noBody,
       run: async (_call, _body, account) => ({ kind: "done", body: await show(account) }),
     }),
     regenerateKey: defineAction({

@@ -10,6 +10,7 @@ import { containerPattern } from "../blob/blob-listener.ts";
 import type { JsonObject, ResourceStore } from "../db/resources.ts";
 import { storageAccountType, vaultType } from "../private-link/link-target.ts";
 import { refuseFields } from "./refused-fields.ts";
+import { requireSame } from "./same-as-present.ts";
 
 const serviceType = `${storageAccountType}/blobServices`;
 const containerType = `${serviceType}/containers`;
@@ -124,6 +125,9 @@ function containerResource(dependencies: Dependencies): ResourceType {
           evidence: { name },
         });
       refuseFields(`the container ${name}`, properties, refusedOfContainers);
+      const { metadata: _metadata, ...others } = properties;
+      const present = z.record(z.string(), z.unknown()).parse((await get(call))?.["properties"] ?? {});
+      requireSame(`the container ${name}`, others, { publicAccess: "None", ...present });
       const made = await blobs.createContainer(call.id.names[0] ?? "", name);
       await resources.save({ id: call.id, properties: { metadata: properties.metadata ?? {} } });
       return { kind: "answered", isNew: made === "created", body: (await get(call)) ?? {} };

@@ -37,7 +37,7 @@ export function storageSubscriptionTypes({ resources }: { readonly resources: Re
       onDelete: "refuse",
       source: { get: async () => undefined, list: async () => ({ items: [], next: undefined }) },
       onCall: defineCall({
-        body: z.looseObject({ name: z.string().max(260), type: z.string().max(200).optional() }),
+        body: z.strictObject({ name: z.string().max(260), type: z.string().max(200).optional() }),
         isRead: true,
         run: async (_call, { name }) => ({ kind: "done", body: await answerName(resources, name) }),
       }),
