@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { RecoveryServicesClient } from "@azure/arm-recoveryservices";
-import { SiteRecoveryManagementClient, type VMwareDetails } from "@azure/arm-recoveryservices-siterecovery";
+import { SiteRecoveryManagementClient, type ProtectableItem, type VMwareDetails } from "@azure/arm-recoveryservices-siterecovery";
 import { collect } from "./journey/wait-until.ts";
 import type { Rig } from "./rig.ts";
 import { operationsOf, type SdkOperation } from "./sdk-operations.ts";
@@ -17,7 +17,7 @@ export interface CoverageWorld {
   readonly containerId: string;
   readonly fabricId: string;
   readonly accountId: string;
-  /** Names and ids of the site's machines. */
+  /** Names and ids of the site's machines, the one with the most disks first. */
   readonly machines: readonly { readonly name: string; readonly id: string }[];
   readonly operations: ReadonlyMap<string, SdkOperation>;
   /** Names of the operations that were answered, not refused. */
@@ -61,7 +61,7 @@ export async function openWorld(rig: Rig): Promise<CoverageWorld> {
     fabricId: site?.id ?? "",
     containerId: `${site?.id ?? ""}/replicationProtectionContainers/${container}`,
     accountId: runAsAccounts?.find(({ accountName }) => accountName === "root")?.accountId ?? "",
-    machines: found.map(({ name = "", id = "" }) => ({ name, id })),
+    machines: found.toSorted((left, right) => disksOf(right) - disksOf(left)).map(({ name = "", id = "" }) => ({ name, id })),
     operations,
     answered,
     call: async (name, given = {}) => {
@@ -72,4 +72,9 @@ export async function openWorld(rig: Rig): Promise<CoverageWorld> {
       return answer;
     },
   };
+}
+
+function disksOf({ properties }: ProtectableItem): number {
+  const details = properties?.customDetails;
+  return details !== undefined && "diskDetails" in details && Array.isArray(details.diskDetails) ? details.diskDetails.length : 0;
 }

@@ -141,7 +141,6 @@ describe("vCenters and machines without one", () => {
   });
 
   it("become protectable items by their address", async () => {
-    const containers = client.replicationProtectionContainers;
     const input = { properties: { friendlyName: "metal", ipAddress: "10.99.0.1", osType: "Linux" } };
     const answer = await client.replicationProtectionContainers.beginDiscoverProtectableItemAndWait(...container, input);
     assert.equal(answer.name, container[3]);

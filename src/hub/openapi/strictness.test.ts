@@ -74,7 +74,7 @@ function bodiesOf(type: ResourceType): readonly (readonly [string, z.ZodType])[]
   const actions = [...Object.entries(type.actions ?? {}), ...Object.entries(type.collectionActions ?? {})];
   return [
     ...actions.flatMap(([name, action]) =>
-      "isRefused" in action && action.isRefused === true ? [] : [[`${type.type}/${name}`, action.body] as const],
+      "isRefused" in action && action.isRefused ? [] : [[`${type.type}/${name}`, action.body] as const],
     ),
     ...(type.onCall === undefined ? [] : [[`${type.type} (call)`, type.onCall.body] as const]),
     ...(type.inputs?.put === undefined ? [] : [[`${type.type} (PUT)`, type.inputs.put] as const]),

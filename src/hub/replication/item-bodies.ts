@@ -8,7 +8,7 @@ import { probeShape } from "./launch-steps.ts";
 import { provider } from "./names.ts";
 
 export const idText = z.string().max(2048);
-export const instanceType = z.literal(provider, `the provider must be ${provider}`);
+const instanceType = z.literal(provider, `the provider must be ${provider}`);
 const direction = z.string().max(100).optional();
 
 /** Ours: where the machine lands and how it is probed, for one call. */
