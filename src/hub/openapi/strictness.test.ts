@@ -40,6 +40,7 @@ const heldAgainstPresent: ReadonlySet<string> = new Set([
   "Microsoft.Storage/storageAccounts/privateEndpointConnections",
   "Microsoft.Storage/storageAccounts/blobServices/containers",
   "Microsoft.RecoveryServices/vaults/certificates",
+  "Microsoft.Resources/subscriptions/tagNames",
   "Microsoft.Compute/virtualMachines",
   "Microsoft.Compute/disks",
   "Microsoft.Compute/availabilitySets",

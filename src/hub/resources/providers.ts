@@ -4,7 +4,7 @@ import { sql, type Kysely } from "kysely";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import { resourceGroupType, subscriptionType } from "../api/resource-id.ts";
-import { defineAction, defineResource, type ResourceType, type TypeTable } from "../api/resource-type.ts";
+import { defineAction, defineResource, noBody, type ResourceType, type TypeTable } from "../api/resource-type.ts";
 import { dialectOf } from "../api/type-dialect.ts";
 import { operationsOf } from "./provider-operations.ts";
 import type { JsonObject } from "../db/resources.ts";
@@ -17,6 +17,10 @@ interface Dependencies {
   readonly types: () => TypeTable;
 }
 
+/** Every provider is the hub's own, so no consent to a third party is ever needed. */
+const registerBody = z.strictObject({
+  thirdPartyProviderConsent: z.strictObject({ consentToAuthorization: z.boolean().optional() }).optional(),
+});
 export function providerTypes({ db, types }: Dependencies): readonly ResourceType[] {
   const show = (subscription: string, namespace: string): JsonObject | undefined => {
     const provider = showProvider(types(), namespace);
@@ -38,8 +42,9 @@ export function providerTypes({ db, types }: Dependencies): readonly ResourceTyp
         },
       },
       actions: {
-        register: defineAction({ body: z.unknown(), run: async (call) => ({ kind: "done", body: await get(call) }) }),
+        register: defineAction({ body: registerBody, run: async (call) => ({ kind: "done", body: await get(call) }) }),
         unregister: defineAction({
+          isRefused: true,
           body: z.unknown(),
           run: async ({ id }) => {
             throw new Fault("OperationNotSupported", `could not unregister ${id.name}: every provider of the hub is always there`, {
@@ -48,13 +53,13 @@ export function providerTypes({ db, types }: Dependencies): readonly ResourceTyp
           },
         }),
         resourceTypes: defineAction({
-          body: z.unknown(),
+          body: noBody,
           isRead: true,
           isGet: true,
           run: async (call) => ({ kind: "done", body: { value: (await get(call))?.["resourceTypes"] ?? [] } }),
         }),
         providerPermissions: defineAction({
-          body: z.unknown(),
+          body: noBody,
           isRead: true,
           isGet: true,
           run: async () => ({ kind: "done", body: { value: [] } }),
