@@ -203,6 +203,19 @@ it("refuses what the operator did not allow, and what could begin a header", asy
   assert.equal(await put({ locale: "ja\r\nBcc: b" }, setting), "InputInvalid");
 });
 
+it("forgets the mail server's password when it would go to another place", async () => {
+  const server = `/subscriptions/${test.operator.subscriptionId}/providers/Watari.Alerts/mailServers/default`;
+  const hasPassword = async (change: object): Promise<boolean> => {
+    const answer = await test.arm("PATCH", server, { properties: change });
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+    return z.object({ properties: z.object({ hasPassword: z.boolean() }) }).parse(answer.body).properties.hasPassword;
+  };
+  assert.equal(await hasPassword({ from: "other@example.test" }), true);
+  assert.equal(await hasPassword({ port: post.port }), false);
+  assert.equal(await hasPassword({ port: mail.port }), false);
+  assert.equal(await hasPassword({ password }), true);
+});
+
 it("a message that was given up is shown with its reason, and sent again when asked to", async () => {
   post.answer = 400;
   post.posts.length = 0;

@@ -235,3 +235,29 @@ test("a running reconciler judges at once when an appliance comes back", async (
   await sql`update appliances set last_seen_at = ${bench.nowText()}`.execute(database.db);
   assert.equal(await changed.promise, "ApplianceSilentCleared");
 });
+
+test("alerts that do not arrive are an error of their vault, until they do", async () => {
+  await using database = await cluster.openFreshDatabase();
+  const bench = createBench(database);
+  await put(database, vault, "Microsoft.RecoveryServices/vaults", {});
+  const change = async (state: string, attempts: number, endedAt: string | null): Promise<void> => {
+    await sql`delete from alert_messages`.execute(database.db);
+    await sql`insert into alert_messages (message_id, target_key, target_id, channel, vault_key, state, attempt_count, outcome, ended_at)
+      values (${systemRandom.uuid()}, 't', ${`${vault}/providers/Watari.Alerts/webhooks/desk`}, 'webhook', ${vault.toLowerCase()}, ${state},
+        ${attempts}, '{}', ${endedAt}::timestamptz)`.execute(database.db);
+    await reconcileHealth(bench);
+  };
+  const now = toTimestamp(systemClock.nowMs());
+  const old = toTimestamp(systemClock.nowMs() - 25 * 60 * minuteMs);
+  for (const [state, attempts, endedAt, isWrong] of [
+    ["waiting", 2, null, false],
+    ["waiting", 3, null, true],
+    ["sent", 4, now, false],
+    ["dead", 1, now, true],
+    ["dead", 1, old, false],
+  ] as const) {
+    await change(state, attempts, endedAt);
+    assert.deepEqual(await codes(bench, vault), isWrong ? ["AlertNotDelivered"] : [], `${state} ${attempts}`);
+  }
+  assert.match((await told(bench)).join(), /AlertNotDelivered v.*AlertNotDeliveredCleared v/i);
+});
