@@ -5,9 +5,11 @@ config=/etc/watari/hub.yaml
 export WATARI_PROFILE=/tmp/profile.json HOME=/root
 here=/mnt
 step() {
-  local name=$1 out
+  local name=$1 out status
   shift
-  if out=$(set -e; "$@" 2>&1); then echo "STEP ok $name"; else echo "STEP FAIL $name: $(echo "$out" | tail -n 8 | tr '\n' '|' | cut -c1-1500)"; fi
+  out=$(set -e; "$@" 2>&1) # No condition around it: there bash would not heed -e.
+  status=$?
+  if [ "$status" = 0 ]; then echo "STEP ok $name"; else echo "STEP FAIL $name ($status): $(echo "$out" | tail -n 8 | tr '\n' '|' | cut -c1-1500)"; fi
 }
 main_pid() { systemctl show -p MainPID --value watari-hub; }
 is_healthy() { watari hub health --config "$config" --timeout 60; }
@@ -20,7 +22,7 @@ until_healthy_as_another() {
     [ "$(systemctl show -p NRestarts --value watari-hub)" -gt $((restarts + 2)) ] && break
     sleep 1
   done
-  journalctl -u watari-hub --no-pager -o cat | tail -n 8 | cut -c1-300
+  journalctl -u watari-hub --no-pager -o cat | grep -E "^(watari:| {2}[a-z])|ended|exited|FATAL" | tail -n 8 | cut -c1-300
   return 1
 }
 has_vault() { watari vault list --json | grep -q '"vault1"'; }
@@ -121,7 +123,7 @@ remove() {
   [ -z "$(pgrep -u watari-hub)" ]
   test -s /var/lib/watari/hub/master.key
   test -s "$config"
-  ! systemctl cat watari-hub
+  if systemctl cat watari-hub; then return 1; fi
 }
 reinstall() {
   dpkg -i "$here"/watari-hub_1.0.1_amd64.deb
@@ -132,12 +134,12 @@ reinstall() {
 purge() {
   dpkg -P watari-hub
   [ -z "$(pgrep -f /usr/lib/watari-hub)" ]
-  ! id watari-hub
+  if id watari-hub; then return 1; fi
   local left
   left=$(find / -xdev \( -name '*watari*' -o -user 64999 \) -not -path '/proc/*' -not -path '/mnt/*' -not -path '/sys/*' -not -path '/tmp/systemd-private-*' -not -path '/var/tmp/systemd-private-*' -not -path '/var/lib/systemd/*stamp*')
   echo "left: $left"
   [ -z "$left" ]
-  find / -xdev -nouser -not -path '/proc/*' | head | { ! grep .; }
+  [ -z "$(find / -xdev -nouser -not -path '/proc/*' | head)" ]
 }
 
 step "the package installs" install_first
