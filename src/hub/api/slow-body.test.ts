@@ -14,7 +14,7 @@ const slowCallers = 50;
 
 test("a face cuts off bodies that never end, and answers others meanwhile", async () => {
   const face = createHttpFace({ log: silentLog, random: systemRandom, bodyMsMax });
-  face.post("/", async (request) => ({ got: request.body }));
+  face.post("/", (request, reply) => void reply.send({ got: request.body }));
   await face.listen({ host: "127.0.0.1", port: 0 });
   try {
     const { port } = face.server.address() as AddressInfo; // A listening TCP server's address has this form.
