@@ -157,12 +157,29 @@ async function askHub(options: LoginOptions): Promise<HubFacts> {
   await using connection = openHubConnection({ caPem, ...placeOf(options) });
   const url = new URL("/hub.json", given);
   url.hostname = url.hostname.replace(/^management\./, "download.");
-  const response = await connection.send(url, { method: "GET" });
+  const response = await connection.send(url, { method: "GET" }).catch((error: unknown) => {
+    throw caPem === undefined && isUntrusted(error) ? untrusted(url, error) : error;
+  });
   const facts = hubFactsShape.safeParse(response.body);
   if (facts.success) return { ...facts.data, ...(caPem === undefined ? {} : { caPem }) };
   throw new Fault("HubUnreachable", "could not sign in: what answers there is no hub", {
     evidence: { url: url.href, status: response.status },
     action: "give the hub's management address, https://management.<domain>",
+  });
+}
+
+/** OpenSSL's words for a chain that ends at an authority that this system does not know. */
+function isUntrusted(error: unknown): boolean {
+  return error instanceof Fault && /self-signed|unable to (verify|get).*certificate/.test(String(error.evidence["reason"]));
+}
+
+function untrusted(url: URL, cause: unknown): Fault {
+  return new Fault("HubUnreachable", "could not sign in: this system does not know the authority of the hub's certificate", {
+    evidence: { url: url.href },
+    causes: ["the hub has an authority of its own, as hubs do", "something between here and the hub answers in its place"],
+    action: "get the hub's ca.pem from who runs it, by a way that you trust, and call again with --ca-file ca.pem",
+    retry: "never",
+    cause,
   });
 }
 

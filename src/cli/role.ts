@@ -96,7 +96,7 @@ async function list(options: RoleOptions): Promise<void> {
   const assignments = z.array(assignmentShape).parse(await arm.list(path));
   const shown = assignments.map(({ properties: { principalId, principalType, roleDefinitionId, scope } }) => ({
     role: roles.find((role) => role.name === roleDefinitionId.split("/").at(-1))?.properties.roleName ?? roleDefinitionId,
-    name: all.find((each) => each.principalId === principalId)?.name ?? "",
+    name: all.find((each) => each.principalId === principalId)?.name ?? nameless(principalType),
     ...{ principalType, principalId, scope },
   }));
   printAnswer(session.style, shown, () =>
@@ -105,6 +105,11 @@ async function list(options: RoleOptions): Promise<void> {
       shown.map((each) => [each.role, each.name, each.principalType, each.principalId, each.scope]),
     ),
   );
+}
+
+/** Identities of vaults and the local account are in no list of principals. */
+function nameless(principalType: string): string {
+  return principalType === "ServicePrincipal" ? "(a vault's identity, or removed)" : "(the local account, or removed)";
 }
 
 async function remove(roleName: string, options: RoleOptions): Promise<void> {

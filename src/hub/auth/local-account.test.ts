@@ -13,9 +13,9 @@ import { tryCommand } from "../../base/run-command.ts";
 import { localAccountGrant } from "../../contract/sign-in.ts";
 import { pageOfAudit } from "../db/audit-entries.ts";
 import { openLocalAccounts } from "../db/local-account.ts";
-import { findFreePort, loopbackNetwork, openTestHub, testDomain, type Answer } from "../test-client.ts";
+import { callTarget, findFreePort, loopbackNetwork, openTestHub, testDomain, type Answer } from "../test-client.ts";
 import { hashLocalSecret, makeLocalSecret } from "./local-account.ts";
-import { errorOf, openSignInTrial, type SignInTrial } from "./test-sign-in.ts";
+import { clientId, errorOf, openSignInTrial, type SignInTrial } from "./test-sign-in.ts";
 
 const mainFile = join(import.meta.dirname, "../../main.ts");
 const owner = "/providers/Microsoft.Authorization/roleDefinitions/8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
@@ -143,9 +143,20 @@ test("guessing is slowed by address, for the right secret too, and the trail tel
 
 test("the first operator is a program like others: it can be removed, and no start makes it anew", async () => {
   const stateDir = await mkdtemp(join(tmpdir(), "watari-operator-"));
-  const options = { stateDir, cidr: loopbackNetwork(), endpointPort: await findFreePort() };
+  const limits = { signIns: { perSecond: 0.001, burst: 2 } };
+  const options = { stateDir, cidr: loopbackNetwork(), endpointPort: await findFreePort(), limits };
   try {
     const hub = await openTestHub(options);
+    const beginDevice = async () =>
+      await callTarget(hub.target(`login.${testDomain}`), {
+        method: "POST",
+        path: `/${hub.operator.tenantId}/oauth2/v2.0/devicecode`,
+        body: new URLSearchParams({ client_id: clientId, scope: trial.audience }).toString(),
+        headers: { "content-type": "application/x-www-form-urlencoded" },
+      });
+    assert.equal(errorOf(await beginDevice()), "access_denied", "nobody waits for what cannot be");
+    await beginDevice();
+    assert.equal((await beginDevice()).status, 429, "sign-ins that are begun are limited by address");
     const path = `/subscriptions/${hub.operator.subscriptionId}/providers/Watari.Identity/servicePrincipals`;
     const listed = z.object({ value: z.array(z.object({ name: z.string(), properties: z.object({ displayName: z.string() }) })) });
     const [operator] = listed.parse((await hub.arm("GET", path)).body).value;

@@ -6,7 +6,7 @@ import { localAccountGrant } from "../../contract/sign-in.ts";
 import type { Session } from "../db/sessions.ts";
 import { admitLocal, type PeopleParts } from "./admission.ts";
 import { findClient } from "./clients.ts";
-import { checkLocalAccount } from "./local-account.ts";
+import { awaitsLocalSecret, checkLocalAccount } from "./local-account.ts";
 import { refuse, type OAuthOutcome } from "./oauth.ts";
 
 const formShape = z.object({
@@ -58,6 +58,8 @@ export async function beginDevice(parts: PeopleParts, body: unknown, address: st
   const { client_id: clientId, scope } = form.data;
   if (findClient(parts.config, clientId) === undefined) return refuse(400, "unauthorized_client", "the client is not known here");
   if (!parts.isForManagement(scope)) return refuse(400, "invalid_scope", "the scope names another audience than this hub");
+  if (parts.provider === undefined && !(await awaitsLocalSecret(parts.localAccounts, parts.clock)))
+    return refuse(400, "access_denied", "nobody can sign in here: the hub has no identity provider, and no local account waits");
   const { deviceCode, userCode, expiresInSeconds, intervalSeconds } = await parts.signIns.askDevice({
     clientId,
     scope,
