@@ -302,6 +302,7 @@ export class Appliance implements AsyncDisposable {
         prepareFence: async (machineId, signal) => await this.guests.prepareFence(machineId, signal),
         install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
         updateAgent: async (order, onStep, signal) => await this.guests.updateAgent(order, onStep, signal),
+        adopt: async (order, onStep, signal) => await this.guests.adopt(order, onStep, signal),
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
         renewCertificate: async (signal) => await identity.renew(signal),
         changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),

@@ -20,7 +20,7 @@ import {
  * Raised by one for each change of this protocol. 1: the first. 2: disks are chosen (setDisks, and with protect), agents are updated
  * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported. 3: vCenters are added, changed and
  * removed by order (putVcenter, removeVcenter), machines that no vCenter shows are added (addMachine), and certificates are renewed (the route
- * certificate, the order renewCertificate), telemetry tells of the appliance's machine.
+ * certificate, the order renewCertificate), machines go from one appliance to another (adopt, forget), telemetry tells of the appliance's machine.
  */
 export const applianceProtocolVersion = 3;
 
@@ -262,6 +262,22 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
     address: z.string().min(1).max(253),
     runAsAccountId: z.string().max(64).optional(),
   }),
+  /**
+   * Takes a machine over from another appliance of the vault: its agent is told this appliance over SSH, is registered here under the
+   * machine's id, and keeps what it knows of changes; its first point compares with the vault what this appliance cannot be sure of.
+   * On a fault the agent stays with the appliance before. Also for one that was taken over already. Since version 3.
+   */
+  z.object({
+    kind: z.literal("adopt"),
+    ...orderHead,
+    machineId: machineIdShape,
+    infrastructureId: z.string().max(64),
+    runAsAccountId: z.string().max(64),
+    address: z.string().max(253).optional(),
+    policy: replicationPolicyShape,
+  }),
+  /** The machine is another appliance's from now on: it is forgotten here, and nothing is done on it. Unknown is no fault. Since version 3. */
+  z.object({ kind: z.literal("forget"), ...orderHead, machineId: machineIdShape }),
   /** Done when the new certificate was used. Result: certificateEndsAt. Since version 3. */
   z.object({ kind: z.literal("renewCertificate"), ...orderHead }),
 ]);

@@ -19,6 +19,8 @@ const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = {
   removeVcenter: 3,
   addMachine: 3,
   renewCertificate: 3,
+  adopt: 3,
+  forget: 3,
 };
 
 /** What a hub whose own version is `newest` offers. */

@@ -51,6 +51,8 @@ export interface MachineRegistry {
   findByFacts(facts: Pick<MachineFacts, "smbiosUuid" | "osMachineId">): Machine | undefined;
   /** The id under which a registering machine goes on: its own of before, or a fresh one. Throws AgentCloned for a copy. */
   identify(facts: MachineFacts): MachineId;
+  /** The id under which these will be known when they register: a machine that was another appliance's. Kept until they have. */
+  expect(machineId: MachineId, facts: Pick<MachineFacts, "smbiosUuid" | "osMachineId">): void;
   /** Stores the certificate that is valid for the machine from now on. */
   register(machineId: MachineId, appearance: Appearance, agentVersion: string): void;
   /** Takes note of a sign of life. Throws AgentNotRegistered or AgentCloned. */
@@ -134,9 +136,25 @@ class SqliteMachineRegistry implements MachineRegistry {
 
   identify(facts: MachineFacts): MachineId {
     const known = this.findByFacts(facts);
-    if (known === undefined) return parseMachineId(this.#random.uuid());
+    if (known === undefined) return this.#expected(facts) ?? parseMachineId(this.#random.uuid());
     this.#judge(known, facts.smbiosUuid, facts.bootId);
     return known.machineId;
+  }
+
+  expect(machineId: MachineId, { smbiosUuid, osMachineId }: Pick<MachineFacts, "smbiosUuid" | "osMachineId">): void {
+    this.#database.run(
+      `INSERT INTO expected_machine (smbios_uuid, os_machine_id, machine_id) VALUES (?, ?, ?)
+       ON CONFLICT (smbios_uuid, os_machine_id) DO UPDATE SET machine_id = excluded.machine_id`,
+      smbiosUuid,
+      osMachineId,
+      machineId,
+    );
+  }
+
+  #expected({ smbiosUuid, osMachineId }: Pick<MachineFacts, "smbiosUuid" | "osMachineId">): MachineId | undefined {
+    const query = "SELECT machine_id FROM expected_machine WHERE smbios_uuid = ? AND os_machine_id = ?";
+    const row = this.#database.one(query, smbiosUuid, osMachineId);
+    return row === undefined ? undefined : parseMachineId(readText(row, "machine_id"));
   }
 
   register(machineId: MachineId, { certificateDigest, facts }: Appearance, agentVersion: string): void {
@@ -154,6 +172,7 @@ class SqliteMachineRegistry implements MachineRegistry {
       agentVersion,
       this.#clock.nowMs(),
     );
+    this.#database.run("DELETE FROM expected_machine WHERE machine_id = ?", machineId);
     this.#log.info("agent registered", { machineId, hostname: facts.hostname });
   }
 

@@ -42,6 +42,12 @@ export interface OrderRunnerParts {
     onStep: (percent: number, text: string) => void,
     signal: AbortSignal,
   ) => Promise<{ readonly agentVersion: string }>;
+  /** Takes the machine's agent over from another appliance. */
+  readonly adopt: (
+    order: Extract<ApplianceOrder, { kind: "adopt" }>,
+    onStep: (percent: number, text: string) => void,
+    signal: AbortSignal,
+  ) => Promise<{ readonly address: string }>;
   /** Removes the agent over SSH. */
   readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
   readonly disconnect: (machineId: MachineId) => Promise<void>;
@@ -173,6 +179,12 @@ class Runner implements OrderRunner {
       case "removeVcenter":
       case "addMachine":
         return { outcome: "done", orderId, ...(await this.#parts.changeSite(order, signal)) };
+      case "adopt":
+        return await this.#protections.run(async () => await this.#adopt(order, signal));
+      case "forget":
+        await this.#parts.disconnect(order.machineId);
+        registry.remove(order.machineId);
+        return { outcome: "done", orderId, machineId: order.machineId };
       case "renewCertificate":
         return { outcome: "done", orderId, ...(await this.#parts.renewCertificate(signal)) };
       case "setDisks":
@@ -216,6 +228,21 @@ class Runner implements OrderRunner {
       registry.remove(machineId);
       throw error;
     }
+  }
+
+  /** The agent replicates by the policy that it knows; the order to do so again makes it this appliance's to change. */
+  async #adopt(order: Extract<ApplianceOrder, { kind: "adopt" }>, signal: AbortSignal): Promise<Done> {
+    const { registry, adopt } = this.#parts;
+    const { orderId, machineId, infrastructureId, policy, runAsAccountId } = order;
+    const onStep = (percent: number, text: string): void => void this.#progress.set(orderId, { percent, text });
+    if (registry.find(machineId)?.protectedBy !== orderId) {
+      const { address } = await adopt(order, onStep, signal);
+      registry.protect(machineId, { infrastructureId, orderId, policy, address, credentialId: runAsAccountId });
+    }
+    onStep(90, "going on with the replication");
+    const deadline = AbortSignal.timeout(startReplicationMsMax);
+    const done = await this.#askWithin(machineId, { kind: "replicate", orderId, policy }, { signal, deadline });
+    return { ...done, facts: registry.get(machineId).facts };
   }
 
   async #setDisks(order: Extract<ApplianceOrder, { kind: "setDisks" }>, signal: AbortSignal): Promise<Done> {

@@ -16,7 +16,9 @@ import type { SiteAuthority } from "../identity/site-authority.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
 import { prepareAgentArchive, type AgentFiles } from "./agent-archive.ts";
 import type { HostKeys } from "./host-keys.ts";
+import { adoptAgent } from "./adopt.ts";
 import { installAgent, removeAgent } from "./install.ts";
+import { isSameUuid } from "./prerequisites.ts";
 import { updateAgent } from "./update.ts";
 import { openSshSession, type SshSession } from "./ssh-session.ts";
 
@@ -121,6 +123,31 @@ export class Guests implements AsyncDisposable {
       { session, host: machine.address, machineId, archivePath, unitText: files.unitText, registry, clock, log, onStep },
       signal,
     );
+  }
+
+  /** Takes the machine over from another appliance; its agent keeps its id and its log of changes. */
+  async adopt(
+    order: Extract<ApplianceOrder, { kind: "adopt" }>,
+    onStep: (percent: number, text: string) => void,
+    signal: AbortSignal,
+  ): Promise<{ readonly address: string }> {
+    const { authority, registry, clock, log, appliance } = this.#parts;
+    const { machineId, infrastructureId, runAsAccountId } = order;
+    const shown = await this.#findMachine(infrastructureId, signal);
+    const addresses = order.address === undefined ? preferIpv4(shown.addresses) : [order.address];
+    onStep(5, `logging in to ${shown.name}`);
+    const { session, address } = await this.#openAny(addresses, runAsAccountId, signal);
+    await using owned = session;
+    const guest = await readGuestIdentity(owned);
+    if (shown.smbiosUuid !== "" && guest.smbiosUuid !== "" && !isSameUuid(shown.smbiosUuid, guest.smbiosUuid))
+      throw new Fault("GuestMismatch", `the machine that answers at ${address} is not the one that was chosen`, {
+        evidence: { host: address, expectedUuid: shown.smbiosUuid, foundUuid: guest.smbiosUuid },
+      });
+    registry.expect(machineId, guest);
+    const { caPem: authorityPem, passphrase } = authority;
+    const own = { session: owned, host: address, machineId, appliance: appliance(), authorityPem, passphrase };
+    await adoptAgent({ ...own, registry, clock, log, onStep }, signal);
+    return { address };
   }
 
   async uninstall(machineId: MachineId, signal: AbortSignal): Promise<void> {
@@ -284,7 +311,8 @@ export class Guests implements AsyncDisposable {
         failed = error;
       }
     }
-    throw failed;
+    if (failed !== undefined) throw failed;
+    throw new Fault("GuestUnreachable", "no address of the machine is known", { action: "start the guest's tools, or give its address" });
   }
 
   async #openFor(machineId: MachineId, signal: AbortSignal): Promise<SshSession> {
@@ -304,6 +332,16 @@ export class Guests implements AsyncDisposable {
 function preferIpv4(addresses: readonly string[]): readonly string[] {
   const usable = addresses.filter((address) => !address.startsWith("fe80:") && !address.startsWith("169.254."));
   return usable.toSorted((left, right) => isIP(left) - isIP(right));
+}
+
+/** By which the registry will know the machine when its agent registers. */
+async function readGuestIdentity(session: SshSession): Promise<{ readonly smbiosUuid: string; readonly osMachineId: string }> {
+  const text = await session.requireAsRoot(
+    "look at the machine",
+    'echo "$(cat /sys/class/dmi/id/product_uuid 2>/dev/null)"; cat /etc/machine-id',
+  );
+  const [smbiosUuid = "", osMachineId = ""] = text.split("\n").map((line) => line.trim());
+  return { smbiosUuid: smbiosUuid.toLowerCase(), osMachineId };
 }
 
 const lookScript = `export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin

@@ -68,6 +68,7 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
     over: {
       readonly agentFiles?: AgentFiles;
       readonly dataPort?: number;
+      readonly controlPort?: number;
       readonly site?: TestSite;
       readonly credentials?: CredentialStore;
     } = {},
@@ -88,7 +89,11 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
       // One cache for all tests of this file: packing Node takes seconds.
       stateFolder: folder,
       sshPort: guest.port,
-      appliance: () => ({ address: "127.0.0.1", controlPort: site.controlPort, dataPort: over.dataPort ?? site.dataPort }),
+      appliance: () => ({
+        address: "127.0.0.1",
+        controlPort: over.controlPort ?? site.controlPort,
+        dataPort: over.dataPort ?? site.dataPort,
+      }),
       discover: async () => await Promise.resolve(),
       clock,
       random: systemRandom,
@@ -190,6 +195,39 @@ describe("push install", { skip: "missing" in server ? server.missing : false },
     assert.equal(registry.get(machineId).agentVersion, "0.0.2");
     assert.equal(await guest.inside("ls -d /opt/.watari-agent.* 2>/dev/null || true"), "");
     await bench.guests.uninstall(machineId, signal);
+    assert.equal(await guest.inside(installedPaths), "");
+  });
+
+  test("an agent is taken over by another appliance with its id and its log of changes, and given back when that fails", async () => {
+    await using first = await openBench();
+    await using second = await openBench();
+    await using third = await openBench({ controlPort: 1 });
+    const { signal } = new AbortController();
+    const credentialId = first.addCredential();
+    const shown = await first.guests.addByHand("127.0.0.1", credentialId);
+    const { machineId } = await protect(first, credentialId, shown.infrastructureId);
+    await guest.inside("echo kept > /var/lib/watari-agent/replication.json");
+    const adopt = async (bench: Bench): Promise<unknown> => {
+      const runAsAccountId = bench.addCredential();
+      const { infrastructureId } = await bench.guests.addByHand("127.0.0.1", runAsAccountId);
+      const order = { kind: "adopt" as const, orderId: parseOrderId(randomUUID()), policy: testPolicy };
+      return await bench.guests.adopt({ ...order, machineId, infrastructureId, runAsAccountId }, () => undefined, signal);
+    };
+    // Twice, as after a kill of the appliance whose answer was lost.
+    for (let turn = 1; turn <= 2; turn++) {
+      await adopt(second);
+      assert.equal((await guest.inside("cat /var/lib/watari-agent/replication.json")).trim(), "kept");
+    }
+    assert.notEqual(second.site.registry.get(machineId).certificateDigest, first.site.registry.get(machineId).certificateDigest);
+    const before = second.site.registry.get(machineId).seenAtMs;
+    assert.equal((await faultOf(adopt(third))).code, "GuestCommandFailed");
+    while (second.site.registry.get(machineId).seenAtMs === before) await systemClock.sleep(50);
+    assert.equal(await guest.inside("ls -A /var/lib/watari-agent"), "appliance-authority.pem\nidentity.json\nreplication.json\n");
+    second.site.registry.protect(machineId, {
+      ...{ infrastructureId: shown.infrastructureId, orderId: randomUUID(), policy: testPolicy, address: "127.0.0.1" },
+      credentialId: second.addCredential(),
+    });
+    await second.guests.uninstall(machineId, signal);
     assert.equal(await guest.inside(installedPaths), "");
   });
 

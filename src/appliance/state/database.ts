@@ -32,6 +32,8 @@ const migrations = [
    CREATE INDEX point_untold ON point (is_sealed, is_told, place);
    CREATE TABLE host_key (host TEXT PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT;`,
   `CREATE TABLE hub_fence (machine TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;`,
+  `CREATE TABLE expected_machine (smbios_uuid TEXT NOT NULL, os_machine_id TEXT NOT NULL, machine_id TEXT NOT NULL,
+     PRIMARY KEY (smbios_uuid, os_machine_id)) STRICT;`,
 ] as const;
 
 /** Thin and synchronous; a call has committed when it returns. */

@@ -127,7 +127,8 @@ const systemctlDouble = `#!/bin/sh
 pid=/run/watari-agent.pid
 unit=/etc/systemd/system/watari-agent.service
 case "$1 $2" in
-  "enable --now") $(sed -n 's/^ExecStart=//p' $unit) >/run/agent.log 2>&1 </dev/null & echo $! > $pid ;;
+  "enable --now" | "start watari-agent") $(sed -n 's/^ExecStart=//p' $unit) >/run/agent.log 2>&1 </dev/null & echo $! > $pid ;;
+  "stop watari-agent") test ! -e $pid || kill $(cat $pid); rm -f $pid ;;
   "disable --now") test -e $pid && kill $(cat $pid); rm -f $pid; test -e $unit ;;
   "is-active watari-agent") test -e $pid && kill -0 $(cat $pid) 2>/dev/null && echo active || { echo inactive; exit 3; } ;;
 esac

@@ -165,7 +165,13 @@ function machineStates({ db }: { readonly db: Kysely<Tables> }): Pick<ApplianceC
           await transaction
             .insertInto("machine_states")
             .values({ vault_key: vaultId.toLowerCase(), machine_id: report.machineId, ...values })
-            .onConflict((conflict) => conflict.columns(["vault_key", "machine_id"]).doUpdateSet(values))
+            .onConflict((conflict) =>
+              // An appliance that gave the machine away may still tell what it heard last.
+              conflict
+                .columns(["vault_key", "machine_id"])
+                .doUpdateSet(values)
+                .where("machine_states.last_seen_at", "<=", report.lastSeenAt),
+            )
             .execute();
         }
       });

@@ -18,11 +18,13 @@ import { openHealthErrors } from "../db/health-errors.ts";
 import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
 import { requireSame } from "../resources/same-as-present.ts";
 import type { HubServices } from "../services.ts";
+import { itemsServedBy } from "./item.ts";
 import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
 import { beginRefresh } from "./refresh-provider.ts";
 import { loadOf, showProcessServer } from "./process-server.ts";
 import { beginRenewal, renewBody } from "./renew-certificate.ts";
 import { countItems, healthOf, isSilent, refusedAction, sourceOf } from "./site-appliances.ts";
+import { beginReassociation, reassociateBody } from "./switch-begin.ts";
 import type { ReplicationFront } from "./world.ts";
 
 const namesMax = 20;
@@ -59,11 +61,12 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
       isLong: true,
       run: async (call) => await beginRefresh(front, call, async () => await findShown(services, call.id)),
     }),
-    reassociateGateway: refusedAction(
-      "move machines to another process server",
-      "an appliance is its own and only process server",
-      "stop their replication, then enable them at the other appliance",
-    ),
+    reassociateGateway: defineAction({
+      body: reassociateBody,
+      isLong: true,
+      run: async (call, { properties }) =>
+        await beginReassociation(front, call, properties, async () => await findShown(services, call.id)),
+    }),
     renewCertificate: defineAction({
       body: renewBody,
       isLong: true,
@@ -105,9 +108,10 @@ export async function unregister(services: HubServices, id: ResourceId): Promise
   const applianceId = applianceOf(id);
   const fabric = fabricId(vaultOf(id), applianceId);
   const items = await services.resources.list({ under: fabric.text, isDeep: true, type: itemType, countMax: namesMax });
-  if (items.length > 0)
+  const held = [...new Set([...items.map((item) => item.id.text), ...(await itemsServedBy(services.database.db, applianceId, namesMax))])];
+  if (held.length > 0)
     throw new Fault("StateConflict", `could not remove the fabric ${fabric.name}: machines of it are protected`, {
-      evidence: { protectedItems: items.map((item) => item.id.text) },
+      evidence: { protectedItems: held },
       action: "complete or stop the replication of the machines that are named first",
       retry: "never",
     });

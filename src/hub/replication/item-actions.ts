@@ -32,6 +32,7 @@ import { requireOperation, requireReplicating, type ItemOperation } from "./item
 import { answerAtOnce, machineOf, startJob, type Accepted, type ItemCall } from "./item-start.ts";
 import { parseItem, type Item, type ProtectionState } from "./item.ts";
 import { defaultLandedName } from "./unplanned-failover.ts";
+import { beginApplianceUpdate, updateApplianceBody } from "./switch-begin.ts";
 import type { ReplicationFront } from "./world.ts";
 
 export function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
@@ -95,6 +96,11 @@ function replicationActions(front: ReplicationFront): Readonly<Record<string, Ac
         const diskIds = [...details.disksToRemove.map((disk) => disk.diskId), ...details.vmManagedDisksIds];
         return await changeDisks(front, call, resource, { kind: "RemoveDisks", diskIds });
       },
+    }),
+    updateAppliance: defineAction({
+      body: updateApplianceBody,
+      isLong: true,
+      run: async (call, { properties }, resource) => await beginApplianceUpdate(front, call, properties, resource),
     }),
     resolveHealthErrors: defineAction({
       body: resolveBody,
@@ -172,10 +178,6 @@ const refusedActions: Readonly<Record<string, ActionDefinition>> = {
   switchProvider: refused("switch the provider of", {
     reason: "InMageAzureV2 is the one provider here",
     action: "keep the provider",
-  }),
-  updateAppliance: refused("give another appliance to", {
-    reason: "a machine belongs to the appliance that discovered it",
-    action: "remove the item and enable it in the other appliance's fabric",
   }),
 };
 

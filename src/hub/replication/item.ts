@@ -126,6 +126,13 @@ export async function findItemWithLanded(db: Queryable, id: string): Promise<Ite
   return found.rows[0] === undefined ? undefined : parseItem(found.rows[0].properties);
 }
 
+/** Ids of items whose machine replicates through the appliance, whatever fabric they are in. */
+export async function itemsServedBy(db: Queryable, applianceId: string, countMax: number): Promise<readonly string[]> {
+  const found = await sql<{ id: string }>`select id from resources
+    where type = ${itemType.toLowerCase()} and properties->>'applianceId' = ${applianceId} limit ${countMax}`.execute(db);
+  return found.rows.map(({ id }) => id);
+}
+
 /** What a job's end means for the item's health: the faults of a failure, none after a success. */
 export function faultsOf(outcome: JobOutcome): FaultReport[] {
   return outcome.kind === "succeeded" ? [] : [outcome.fault, ...outcome.undoFaults];

@@ -240,6 +240,14 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) => await trial.begin("POST", `${fabricOf(trial)}/renewCertificate`, {}),
   },
   {
+    ...{ kind: "SwitchProcessServer", name: "goes over", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => {
+      const targetProcessServerId = await trial.site.addNeighbour();
+      return await trial.begin("POST", `${fabricOf(trial)}/reassociateGateway`, { properties: { targetProcessServerId } });
+    },
+  },
+  {
     ...{ kind: "DiscoverProtectableItem", name: "adds", ends: "succeeded" },
     prepare: enable,
     begin: async (trial) =>

@@ -32,6 +32,7 @@ import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
 import { defineRenewCertificate } from "./renew-certificate.ts";
 import { siteTypes } from "./site-types.ts";
+import { defineSwitchProcessServer } from "./switch-process-server.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
 import { defineUnplannedFailover } from "./unplanned-failover.ts";
 import { defineUpdatePolicy } from "./update-policy.ts";
@@ -135,6 +136,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineRemoveVcenter(world),
     defineDiscoverMachine(world),
     defineRenewCertificate(world),
+    defineSwitchProcessServer(world),
     defineRefreshProvider(world),
     defineRepairReplication(world),
     defineUpdateAgent(world),

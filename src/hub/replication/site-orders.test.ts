@@ -160,6 +160,66 @@ describe("a vCenter whose machines are protected", () => {
   });
 });
 
+describe("the process server of a machine", () => {
+  const item = (): string => `${site.container}/replicationProtectedItems/web`;
+  const serverOf = async (): Promise<unknown> => {
+    const { providerSpecificDetails } = await propertiesAt(item());
+    return Reflect.get(providerSpecificDetails ?? {}, "processServerId");
+  };
+  const pointsOf = async (): Promise<readonly string[]> => await namesAt(`${item()}/recoveryPoints`);
+  const makePoint = async (): Promise<void> => assert.equal((await run("POST", `${item()}/repairReplication`)).state, "succeeded");
+
+  it("is switched by the fabric and back by the item; points stay, and new ones are made by the one that has the machine", async () => {
+    const own = applianceOf(parseResourceId(fabric()));
+    const targetProcessServerId = await site.addNeighbour();
+    const before = await pointsOf();
+    // A machine of its own that the other does not see keeps all from going.
+    const all = { properties: { targetProcessServerId, updateType: "SystemLevel" } };
+    await assert.rejects(hub.call("POST", `${fabric()}/reassociateGateway`, all), isRefused("MachineNotDiscovered"));
+    const properties = { targetProcessServerId, updateType: "ServerLevel", vmsToMigrate: ["web"] };
+    const job = await run("POST", `${fabric()}/reassociateGateway`, { properties });
+    assert.deepEqual([job.kind, job.state], ["SwitchProcessServer", "succeeded"]);
+    assert.equal(await serverOf(), targetProcessServerId);
+    await makePoint();
+    assert.deepEqual((await pointsOf()).slice(1), before, "a new point upon those of before");
+    await assert.rejects(hub.call("DELETE", `${simVault}/replicationFabrics/${targetProcessServerId}`), isRefused("StateConflict"));
+    const back = { targetApplianceId: own, providerSpecificDetails: { instanceType: "InMageRcm" } };
+    assert.equal((await run("POST", `${item()}/updateAppliance`, { properties: back })).state, "succeeded");
+    assert.equal(await serverOf(), own);
+    await makePoint();
+  });
+
+  it("is not switched to one that is none, that is the same, or for a machine that it does not serve", async () => {
+    const own = applianceOf(parseResourceId(fabric()));
+    const neighbour = await site.addNeighbour();
+    for (const properties of [
+      { targetProcessServerId: "none" },
+      { targetProcessServerId: own },
+      { targetProcessServerId: neighbour, vmsToMigrate: ["nobody"] },
+      { targetProcessServerId: neighbour, sourceProcessServerId: neighbour },
+      { targetProcessServerId: neighbour, updateType: "other" },
+      { targetProcessServerId: neighbour, containerName: "other" },
+    ])
+      await assert.rejects(
+        hub.call("POST", `${fabric()}/reassociateGateway`, { properties }),
+        isRefused("InputInvalid"),
+        JSON.stringify(properties),
+      );
+  });
+
+  it("stays when the new one cannot take the machine over", async () => {
+    const own = applianceOf(parseResourceId(fabric()));
+    const targetProcessServerId = await site.addNeighbour();
+    const [source] = site.sources;
+    if (source !== undefined) source.isOn = false;
+    const job = await run("POST", `${fabric()}/reassociateGateway`, { properties: { targetProcessServerId, vmsToMigrate: ["web"] } });
+    if (source !== undefined) source.isOn = true;
+    assert.deepEqual([job.state, job.fault?.id], ["failed", "GuestUnreachable"]);
+    assert.equal(await serverOf(), own);
+    await makePoint();
+  });
+});
+
 describe("an appliance of the versions before", () => {
   it("is not given what it does not know: the call says what to update, up to four versions behind", async () => {
     const applianceId = parseApplianceId(applianceOf(parseResourceId(fabric())));

@@ -93,7 +93,9 @@ export class SimAppliance implements AsyncDisposable {
     const { voice, isAlive, clock } = this.#options;
     const { signal } = this.#stopping;
     const machines = (): readonly MachineProgress[] =>
-      [...this.#sources.values()].flatMap((source) => (source.isOn && source.hasAgent ? (source.progress(clock.nowMs()) ?? []) : []));
+      [...this.#sources.values()].flatMap((source) =>
+        source.isOn && source.hasAgent && source.appliance === this ? (source.progress(clock.nowMs()) ?? []) : [],
+      );
     const living = isAlive === true ? this.#live(signal) : undefined;
     await voice.serve({ obey: async (order) => await this.#obey(order), machines }, signal);
     await living;
@@ -106,7 +108,8 @@ export class SimAppliance implements AsyncDisposable {
       for (const source of this.#sources.values()) {
         if (source.machineId !== undefined) source.write(clock.nowMs(), tick);
         // A point that fails is due again at the next tick; the hub sees the machine's lag meanwhile.
-        if (!signal.aborted && source.isPointDue(clock.nowMs())) await this.#makePoint(source, "crash").catch(() => undefined);
+        if (!signal.aborted && source.appliance === this && source.isPointDue(clock.nowMs()))
+          await this.#makePoint(source, "crash").catch(() => undefined);
       }
       await clock.sleep(lifeTickMs, signal).catch(() => undefined); // Only closing aborts; the loop's head sees it.
     }
@@ -145,6 +148,18 @@ export class SimAppliance implements AsyncDisposable {
       case "discover":
         await this.#tellInventory();
         return {};
+      case "adopt": {
+        const source = this.#sources.get(order.infrastructureId);
+        if (source === undefined || source.machineId !== order.machineId)
+          throw new Fault("NotFound", `there is no machine ${order.machineId}`);
+        if (!source.isOn) throw new Fault("GuestUnreachable", "the source is off");
+        source.appliance = this;
+        source.policy = order.policy;
+        await this.#tellProgress(source, "delta", 1);
+        return { machineId: order.machineId, facts: factsOf(source) };
+      }
+      case "forget":
+        return { machineId: order.machineId };
       case "renewCertificate":
         return await this.#options.voice.renewCertificate();
       case "putVcenter":
@@ -206,6 +221,7 @@ export class SimAppliance implements AsyncDisposable {
     const source = this.#sources.get(infrastructureId);
     if (source === undefined) throw new Fault("NotFound", `there is no machine ${infrastructureId}`);
     source.machineId ??= parseMachineId(this.#options.random.uuid());
+    source.appliance = this;
     source.policy = policy;
     const { disks } = factsOf(source);
     const excludedDiskIds = findDisks(excludedDisks ?? [], disks);
@@ -324,7 +340,8 @@ export class SimAppliance implements AsyncDisposable {
 
   #machine(machineId: MachineId): SimSource {
     const source = [...this.#sources.values()].find((each) => each.machineId === machineId);
-    if (source === undefined) throw new Fault("NotFound", `there is no machine ${machineId}`);
+    if (source === undefined || source.appliance !== this)
+      throw new Fault("NotFound", `there is no machine ${machineId} on this appliance`);
     return source;
   }
 

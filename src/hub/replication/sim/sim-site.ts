@@ -14,6 +14,8 @@ export interface SimSite extends AsyncDisposable {
   readonly sources: readonly SimSource[];
   /** Path of the appliance's protection container. */
   readonly container: string;
+  /** Another appliance of the vault that sees the same machines; answers its id. Closed with the site. */
+  addNeighbour(): Promise<string>;
 }
 
 export async function openSimSite(hub: SimHub, folder: string, machineNames: readonly string[]): Promise<SimSite> {
@@ -28,11 +30,25 @@ export async function openSimSite(hub: SimHub, folder: string, machineNames: rea
   const appliance = new SimAppliance({ voice, vault, clock, random, journal: hub.journal });
   const sources = machineNames.map((name) => new SimSource(simDiscovered(name, random), `hello from ${name}`));
   await appliance.discover(sources);
+  const neighbours = new AsyncDisposableStack();
+  const addNeighbour = async (): Promise<string> => {
+    const id = parseApplianceId(random.uuid());
+    await hub.services.appliances.add({
+      ...registration,
+      ...{ applianceId: id, name: "neighbour", certificateDigest: random.uuid(), usingKey: async () => undefined },
+    });
+    const own = neighbours.use(await openVault({ store, ...simVaultSecret, clock, random, log: silentLog }));
+    const ownVoice = createServicesVoice({ services: hub.services, applianceId: id, vaultKey });
+    const neighbour = neighbours.use(new SimAppliance({ voice: ownVoice, vault: own, clock, random, journal: hub.journal }));
+    await neighbour.discover(sources);
+    return id;
+  };
   const container = `${simVault}/replicationFabrics/${applianceId}/replicationProtectionContainers/cloud_${applianceId}`;
   const close = async (): Promise<void> => {
+    await neighbours.disposeAsync();
     await appliance[Symbol.asyncDispose]();
     await vault[Symbol.asyncDispose]();
     await store[Symbol.asyncDispose]();
   };
-  return { appliance, sources, container, [Symbol.asyncDispose]: close };
+  return { appliance, sources, container, addNeighbour, [Symbol.asyncDispose]: close };
 }

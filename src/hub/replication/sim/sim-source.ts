@@ -29,6 +29,8 @@ export class SimSource {
   policy: ReplicationPolicy | undefined;
   isOn = true;
   hasAgent = false;
+  /** The appliance that its agent works for; undefined before the first. */
+  appliance: object | undefined;
   frozenUntilMs: number | undefined;
   newestPoint: PointId | undefined;
   pointCount = 0;
