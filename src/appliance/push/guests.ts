@@ -302,7 +302,9 @@ export class Guests implements AsyncDisposable {
     credentialId: string,
     signal: AbortSignal,
   ): Promise<{ readonly session: SshSession; readonly address: string }> {
-    let failed: unknown;
+    let failed = new Fault("GuestUnreachable", "no address of the machine is known", {
+      action: "start the guest's tools, or give its address",
+    });
     for (const address of addresses.slice(0, addressesTriedMax)) {
       try {
         return { session: await this.#open(address, credentialId, signal), address };
@@ -311,8 +313,7 @@ export class Guests implements AsyncDisposable {
         failed = error;
       }
     }
-    if (failed !== undefined) throw failed;
-    throw new Fault("GuestUnreachable", "no address of the machine is known", { action: "start the guest's tools, or give its address" });
+    throw failed;
   }
 
   async #openFor(machineId: MachineId, signal: AbortSignal): Promise<SshSession> {

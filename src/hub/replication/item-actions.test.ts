@@ -185,7 +185,7 @@ describe("a protected item refuses", { concurrency: 4 }, () => {
   it("what the provider does not have, saying what to call", async () => {
     await using stage = await openSimStage(cluster);
     await stage.protect();
-    for (const action of ["plannedFailover", "reProtect", "switchProvider", "updateAppliance"])
+    for (const action of ["plannedFailover", "reProtect", "switchProvider"])
       await assert.rejects(stage.hub.call("POST", `${stage.item}/${action}`, { properties: {} }), isFault("OperationNotSupported"), action);
     const refused = [
       ["testFailover", { failoverDirection: "RecoveryToPrimary" }, {}, "OperationNotSupported"],

@@ -148,16 +148,8 @@ export class SimAppliance implements AsyncDisposable {
       case "discover":
         await this.#tellInventory();
         return {};
-      case "adopt": {
-        const source = this.#sources.get(order.infrastructureId);
-        if (source === undefined || source.machineId !== order.machineId)
-          throw new Fault("NotFound", `there is no machine ${order.machineId}`);
-        if (!source.isOn) throw new Fault("GuestUnreachable", "the source is off");
-        source.appliance = this;
-        source.policy = order.policy;
-        await this.#tellProgress(source, "delta", 1);
-        return { machineId: order.machineId, facts: factsOf(source) };
-      }
+      case "adopt":
+        return await this.#adopt(order);
       case "forget":
         return { machineId: order.machineId };
       case "renewCertificate":
@@ -234,6 +226,16 @@ export class SimAppliance implements AsyncDisposable {
     }
     await this.#makePoint(source, "crash");
     return { machineId: source.machineId, facts: factsOf(source) };
+  }
+
+  async #adopt(order: Extract<ApplianceOrder, { kind: "adopt" }>): Promise<object> {
+    const source = this.#sources.get(order.infrastructureId);
+    if (source === undefined || source.machineId !== order.machineId) throw new Fault("NotFound", `there is no machine ${order.machineId}`);
+    if (!source.isOn) throw new Fault("GuestUnreachable", "the source is off");
+    source.appliance = this;
+    source.policy = order.policy;
+    await this.#tellProgress(source, "delta", 1);
+    return { machineId: order.machineId, facts: factsOf(source) };
   }
 
   async #quiesce(source: SimSource, holdSecondsMax: number): Promise<object> {
