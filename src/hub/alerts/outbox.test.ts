@@ -274,15 +274,20 @@ it("what ended long ago and what belongs to removed receivers is forgotten", asy
     await recordEvents(database, [trialEvent()]);
     await waitFor(database, allSent(1));
   }
-  const limits = { sentDays: 7, deadDays: 30, countMax: 100 };
+  const limits = { sentDays: 7, deadDays: 30, perVaultMax: 2, countMax: 100 };
   assert.equal(await pruneMessages(db, limits), 0);
   await sql`update alert_messages set ended_at = ended_at - interval '8 days'`.execute(db);
   assert.equal(await pruneMessages(db, limits), 1);
   assert.equal((await sql`select 1 from alert_items`.execute(db)).rows.length, 0);
+  await sql`insert into alert_messages (message_id, target_key, target_id, channel, vault_key, state, ended_at)
+    select gen_random_uuid(), target_key, target_id, channel, vault_key, 'sent', now() from resources r
+    cross join lateral (select r.key as target_key, r.id as target_id, 'webhook' as channel, r.parent_key as vault_key) t,
+      generate_series(1, 5) where r.type = 'watari.alerts/webhooks'`.execute(db);
+  assert.equal(await pruneMessages(db, limits), 3);
   await recordEvents(database, [trialEvent()]);
   await makeMessages(db, { random: systemRandom, grouping: trialLimits.grouping });
   const [message] = await listMessages(db, trialVault.toLowerCase(), { countMax: 1 });
   assert.equal((await alertsOfMessage(db, message?.messageId ?? "")).length, 1);
   await sql`delete from resources where type = 'watari.alerts/webhooks'`.execute(db);
-  assert.equal(await pruneMessages(db, limits), 1);
+  assert.equal(await pruneMessages(db, limits), 3);
 });

@@ -37,6 +37,8 @@ export interface OutboxLimits {
   readonly waitMsMax: number;
   readonly sentDays: number;
   readonly deadDays: number;
+  /** Messages kept of a vault. */
+  readonly perVaultMax: number;
 }
 
 /** Twenty attempts take about twelve hours. */
@@ -54,6 +56,7 @@ export const outboxLimits: OutboxLimits = {
   waitMsMax: 3600_000,
   sentDays: 7,
   deadDays: 30,
+  perVaultMax: 20_000,
 };
 
 export type SendMessage = (message: AlertMessage, alerts: readonly HubEvent[], signal: AbortSignal) => Promise<Delivery>;
@@ -100,7 +103,8 @@ export function startOutbox(dependencies: OutboxDependencies): AsyncDisposable {
     }
     if (clock.monotonicMs() - prunedAtMs < pruneIntervalMs) return;
     prunedAtMs = clock.monotonicMs();
-    await pruneMessages(database.db, { ...limits, countMax: prunedMax });
+    const wish = { ...limits, countMax: prunedMax };
+    while (!closing.signal.aborted && (await pruneMessages(database.db, wish)) === prunedMax);
   };
   const running = (async () => {
     while (!closing.signal.aborted) {

@@ -117,14 +117,17 @@ export type MessageEnd =
   | { readonly state: "sent" | "dead"; readonly outcome: JsonObject }
   | { readonly state: "waiting"; readonly outcome: JsonObject; readonly waitMs: number };
 
-/** Stores what came of an attempt; false when another hub has the message by now. */
+/** Stores what came of an attempt; false when another hub has the message by now. What a message told of is kept until it is sent. */
 export async function settleMessage(db: Kysely<Tables>, lease: MessageLease, end: MessageEnd): Promise<boolean> {
   const waitMs = end.state === "waiting" ? end.waitMs : 0;
-  const settled = await sql`update alert_messages set state = ${end.state}, outcome = ${JSON.stringify(end.outcome)}::jsonb, owner = null,
-      lease_until = null, next_at = clock_timestamp() + ${waitMs} * interval '1 ms',
-      ended_at = ${end.state === "waiting" ? sql`null` : sql`clock_timestamp()`}
-    where message_id = ${lease.messageId}::uuid and owner = ${lease.owner}::uuid and attempt_count = ${lease.attemptCount}
-      and state = 'waiting' returning 1`.execute(db);
+  const settled =
+    await sql`with settled as (update alert_messages set state = ${end.state}, outcome = ${JSON.stringify(end.outcome)}::jsonb,
+        owner = null, lease_until = null, next_at = clock_timestamp() + ${waitMs} * interval '1 ms',
+        ended_at = ${end.state === "waiting" ? sql`null` : sql`clock_timestamp()`}
+      where message_id = ${lease.messageId}::uuid and owner = ${lease.owner}::uuid and attempt_count = ${lease.attemptCount}
+        and state = 'waiting' returning message_id, state),
+    forgotten as (delete from alert_items i using settled s where i.message_id = s.message_id and s.state = 'sent')
+    select 1 from settled`.execute(db);
   return settled.rows.length === 1;
 }
 
@@ -170,10 +173,13 @@ const uniqueViolation = "23505";
 /** Forgets what ended long ago, and everything of receivers that are gone, a bounded number at a time. */
 export async function pruneMessages(
   db: Kysely<Tables>,
-  { sentDays, deadDays, countMax }: { readonly sentDays: number; readonly deadDays: number; readonly countMax: number },
+  limits: { readonly sentDays: number; readonly deadDays: number; readonly perVaultMax: number; readonly countMax: number },
 ): Promise<number> {
-  const removed = await sql`delete from alert_messages where message_id in (select m.message_id from alert_messages m
+  const { sentDays, deadDays, perVaultMax, countMax } = limits;
+  const removed = await sql`delete from alert_messages where message_id in (select m.message_id
+    from (select *, row_number() over (partition by vault_key order by made_at desc, message_id) as place from alert_messages) m
     where m.ended_at < clock_timestamp() - (case m.state when 'dead' then ${deadDays}::int else ${sentDays}::int end) * interval '1 day'
+      or (m.ended_at is not null and m.place > ${perVaultMax})
       or not exists (select 1 from resources r where r.key = m.target_key) limit ${countMax}) returning 1`.execute(db);
   await sql`delete from alert_items i where i.message_id is null and not exists (select 1 from resources r where r.key = i.target_key)`.execute(
     db,
