@@ -47,13 +47,13 @@ export function createHttpFace(dependencies: {
     genReqId: () => random.uuid(),
     routerOptions: { maxParamLength: 2048, caseSensitive: false, ignoreDuplicateSlashes: true },
     logger: false,
+    // Paths that the server itself cannot read come past every hook.
+    frameworkErrors: (error, request, reply) => {
+      stamp(request, reply);
+      answerFault(request, reply, { fault: toFault(error), toBody, log });
+    },
   });
-  face.addHook("onRequest", async (request, reply) => {
-    void reply.header("x-ms-request-id", request.id).header("x-ms-correlation-request-id", toCorrelationId(request));
-    void reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
-    const clientId = request.headers["x-ms-client-request-id"];
-    if (typeof clientId === "string" && /^[\w-]{1,64}$/.test(clientId)) void reply.header("x-ms-client-request-id", clientId);
-  });
+  face.addHook("onRequest", async (request, reply) => stamp(request, reply));
   face.addHook("preParsing", async ({ raw }) => {
     if (!raw.complete) endWhenLate(raw, bodyMsMax);
   });
@@ -82,6 +82,14 @@ function endWhenLate(request: IncomingMessage, waitMs: number): void {
     () => void (request.complete || request.destroy()),
     () => undefined, // It came.
   );
+}
+
+/** What every answer carries. */
+function stamp(request: FastifyRequest, reply: FastifyReply): void {
+  void reply.header("x-ms-request-id", request.id).header("x-ms-correlation-request-id", toCorrelationId(request));
+  void reply.header("cache-control", "no-store").header("x-content-type-options", "nosniff");
+  const clientId = request.headers["x-ms-client-request-id"];
+  if (typeof clientId === "string" && /^[\w-]{1,64}$/.test(clientId)) void reply.header("x-ms-client-request-id", clientId);
 }
 
 export function createManagementApi(dependencies: {
