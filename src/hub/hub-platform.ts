@@ -16,6 +16,7 @@ import { dnsTypes } from "./resources/dns-zones.ts";
 import { groupTypes, type GroupDependencies } from "./resources/groups.ts";
 import { groupType } from "./resources/identity-groups.ts";
 import { personType } from "./resources/identity-people.ts";
+import { networkLocationTypes } from "./resources/network-locations.ts";
 import { networkTypes } from "./resources/networks.ts";
 import { endpointTypes } from "./resources/private-endpoints.ts";
 import { projectTypes } from "./resources/projects.ts";
@@ -80,7 +81,8 @@ export function createPlatform(wanted: {
     ...dnsTypes({ resources, privateLink }),
     ...endpointTypes({ resources, addresses: stores.addresses, networks, domain, privateLink, dnsSettings }),
     ...storageTypes({ resources, secrets, random, clock, domain, privateLink, blobs, accountsChanged }),
-    ...projectTypes({ resources }),
+    ...projectTypes({ resources, privateLink, domain }),
+    ...networkLocationTypes({ resources }),
     ...vaultTypes({
       ...stores,
       random,

@@ -59,6 +59,7 @@ const reasons: Readonly<Record<string, string>> = {
     "private endpoints lead to vaults, storage accounts and projects of this hub only",
   "Microsoft.Network/locations/checkPrivateLinkServiceVisibility":
     "private endpoints lead to vaults, storage accounts and projects of this hub only",
+  "Microsoft.Network/locations/serviceTags": notRouted,
   "Microsoft.Network/networkSecurityGroups": notRouted,
   "Microsoft.Network/routeTables": notRouted,
   "Microsoft.Network/natGateways": notRouted,
@@ -91,6 +92,10 @@ const reasons: Readonly<Record<string, string>> = {
   "Microsoft.Authorization/locks": "the hub has no locks; what is in use is not deleted",
   "Microsoft.Authorization/policyAssignments": "the hub has no policies",
   "Microsoft.Authorization/policyDefinitions": "the hub has no policies",
+  "Microsoft.Migrate/migrateProjects/solutions": "the hub is the one tool of a project; it has nothing to be set as a solution",
+  "Microsoft.Migrate/migrateProjects/databases": "the hub moves machines; databases move within them",
+  "Microsoft.Migrate/migrateProjects/databaseInstances": "the hub moves machines; databases move within them",
+  "Microsoft.Migrate/migrateProjects/migrateEvents": "events are with the vault: replicationEvents",
   "Microsoft.Migrate/assessmentProjects": "the hub moves machines and does not judge sizes and costs",
 };
 

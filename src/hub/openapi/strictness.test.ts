@@ -38,6 +38,7 @@ const heldAgainstPresent: ReadonlySet<string> = new Set([
   "Microsoft.RecoveryServices/vaults/replicationFabrics/replicationvCenters",
   "Microsoft.RecoveryServices/vaults/privateEndpointConnections",
   "Microsoft.Storage/storageAccounts/privateEndpointConnections",
+  "Microsoft.Migrate/migrateProjects/privateEndpointConnections",
   "Microsoft.Storage/storageAccounts/blobServices/containers",
   "Microsoft.RecoveryServices/vaults/certificates",
   "Microsoft.Resources/subscriptions/tagNames",

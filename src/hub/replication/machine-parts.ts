@@ -11,7 +11,7 @@ import {
   type ResourceSource,
   type ResourceType,
 } from "../api/resource-type.ts";
-import type { ResourceId } from "../api/resource-id.ts";
+import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { presentResource, type JsonObject } from "../db/resources.ts";
 import {
   diskType,
@@ -35,7 +35,7 @@ const anything = z.looseObject({});
 export function machineParts(front: ReplicationFront): readonly ResourceType[] {
   return [
     diskResource(front),
-    interfaceResource(front),
+    ...interfaceResources(front),
     locationType("Microsoft.Compute"),
     fixedList("Microsoft.Compute/locations/vmSizes", async () => sizes()),
     fixedList(`${machineType}/vmSizes`, async () => sizes()),
@@ -84,7 +84,7 @@ function diskResource(front: ReplicationFront): ResourceType {
 }
 
 /** Those of private endpoints are rows; those of landed machines are what the machines have. Rows come first in lists. */
-function interfaceResource(front: ReplicationFront): ResourceType {
+function interfaceResources(front: ReplicationFront): readonly ResourceType[] {
   const { resources } = front.services;
   const parts = partSource(front, async (seen) => await showInterfaces(resources, seen));
   const machinesMark = "machines ";
@@ -112,13 +112,44 @@ function interfaceResource(front: ReplicationFront): ResourceType {
       action: "create or delete the private endpoint or the landed machine that it belongs to",
     });
   };
-  return defineResource({
+  const resource = defineResource({
     type: interfaceType,
     within: "resourceGroup",
     properties: anything,
     source,
+    canPatch: true,
     onPut: async (call) => fixed(call),
+    // Tags alone, and of those interfaces that are rows: a landed machine's are made anew at each look.
+    onPatch: async (call, { envelope }, patch) => {
+      const others = Object.keys(envelope).filter((name) => name !== "tags");
+      if (Object.keys(patch).length > 0 || others.length > 0) return fixed(call);
+      const changed = await resources.update(call.id, (row) => ({ envelope: { ...row.envelope, tags: envelope["tags"] ?? {} } }));
+      return changed === undefined ? fixed(call) : { kind: "answered", body: presentResource(changed, interfaceType) };
+    },
     onDelete: async (call) => fixed(call),
+  });
+  return [resource, configurationResource(source)];
+}
+
+const configuredShape = z.looseObject({ ipConfigurations: z.array(z.looseObject({ name: z.string() })).default([]) });
+
+/** The addresses of an interface, one by one. */
+function configurationResource(source: ResourceSource): ResourceType {
+  const type = `${interfaceType}/ipConfigurations`;
+  const listOf = async (call: ArmCall): Promise<readonly JsonObject[]> => {
+    const shown = await source.get(call);
+    return shown === undefined ? [] : configuredShape.parse(shown["properties"]).ipConfigurations.map((each) => ({ ...each, type }));
+  };
+  return defineResource({
+    ...readOnly,
+    type,
+    source: {
+      get: async (call) => {
+        const all = await listOf({ ...call, id: parseResourceId(call.id.parentText) });
+        return all.find(({ name }) => String(name).toLowerCase() === call.id.name.toLowerCase());
+      },
+      list: async (call) => ({ items: await listOf(call), next: undefined }),
+    },
   });
 }
 
