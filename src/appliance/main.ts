@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { Vault } from "../vault/vault.ts";
+import type { CollectionReport, Vault } from "../vault/vault.ts";
 import { systemClock, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { systemRandom, type Random } from "../base/random.ts";
@@ -40,6 +40,7 @@ import { HubIdentity } from "./identity/hub-identity.ts";
 import { openSiteAuthority, type IssuedIdentity, type SiteAuthority } from "./identity/site-authority.ts";
 import { startIngestListener, type IngestListener } from "./ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
+import { startPointKeeper } from "./ingest/point-keeper.ts";
 import { checkSpool, spoolBytesOf, type Spool } from "./ingest/spool.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
 import { Guests } from "./push/guests.ts";
@@ -382,9 +383,21 @@ export class Appliance implements AsyncDisposable {
       { addresses: config.listenAddresses, port: config.dataPort, identity, caPem: this.authority.caPem },
     );
     openStack.use(ingest);
+    openStack.use(
+      startPointKeeper({
+        ...{ vault, ledger: this.ledger, registry: this.registry, clock, log },
+        onOutcome: (fault) => this.health.set("retention", fault),
+      }),
+    );
     this.#ingest = ingest;
     this.#ports = { ...this.#ports, dataPort: ingest.listening[0]?.port ?? config.dataPort };
     log.info("agents are taken in", { dataPort: this.#ports.dataPort });
+  }
+
+  /** What `watari appliance vault collect` does. */
+  async collectGarbage(options: { readonly isDryRun: boolean }): Promise<CollectionReport> {
+    if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not collect garbage: the vault is not reached yet");
+    return await this.#vault.collect(options);
   }
 
   /** Fails while the vault is not reached: the order is given again, and the points must not be said to be gone. */

@@ -75,6 +75,8 @@ export const replicationPolicyShape = z.object({
   pointIntervalSeconds: z.number().min(1).max(86_400),
   /** Longest time that filesystems may stay frozen for a point, milliseconds. */
   freezeMsMax: z.number().int().min(50).max(10_000),
+  /** For how long points are kept, up to 15 days; 0 keeps the newest alone. Without it none goes. For the appliance; agents have no use for it. */
+  historyMinutes: z.number().int().min(0).max(21_600).optional(),
 });
 export type ReplicationPolicy = z.infer<typeof replicationPolicyShape>;
 

@@ -104,6 +104,24 @@ export const adminRoutes = {
   /** A machine that no vCenter shows: it is looked at over SSH. */
   addMachine: { path: "/v1/machines/add", request: addMachineShape, response: discoveredMachineShape },
   listMachines: { path: "/v1/machines/list", request: nothing, response: z.object({ machines: z.array(applianceMachineShape) }) },
+  /** Removes what no recovery point needs from this appliance's part of the vault. */
+  collectGarbage: {
+    path: "/v1/vault/collect",
+    request: z.object({ isDryRun: z.boolean().default(false) }),
+    response: z.object({
+      pointCount: countShape,
+      packCount: countShape,
+      packBytes: countShape,
+      liveBytes: countShape,
+      removedPackCount: countShape,
+      rewrittenPackCount: countShape,
+      removedBytes: countShape,
+      movedBytes: countShape,
+      pinnedPackCount: countShape,
+      damagedPacks: z.array(z.string()),
+      tookMs: z.number(),
+    }),
+  },
   forgetHostKey: {
     path: "/v1/host-keys/forget",
     request: z.object({ address: z.string().max(300) }),

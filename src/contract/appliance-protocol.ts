@@ -169,7 +169,11 @@ export const sealedPointReportShape = z.object({
 export type SealedPointReport = z.infer<typeof sealedPointReportShape>;
 
 /** Body of a call to `points`. Every route that only takes something in answers 200 and {}; a refusal is its status and one FaultReport. */
-export const sealedPointsShape = z.object({ points: z.array(sealedPointReportShape).max(100) });
+export const sealedPointsShape = z.object({
+  points: z.array(sealedPointReportShape).max(100),
+  /** Points that retention has removed from the vault. */
+  removedPointIds: z.array(pointIdShape).max(1000).optional(),
+});
 
 const orderHead = {
   orderId: orderIdShape,

@@ -48,6 +48,8 @@ export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
         // Points are told as they are sealed; what a broken line kept back goes with the next one or before the next result.
         ledger: {
           untold: (countMax) => [...untold.values()].slice(0, countMax),
+          untoldRemovals: () => [],
+          markRemovalsTold: () => undefined,
           markTold: (pointIds) => pointIds.forEach((pointId) => untold.delete(pointId)),
           waitCompleted: waitForAbort,
         },

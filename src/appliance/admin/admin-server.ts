@@ -105,9 +105,15 @@ function createAccountHandlers(appliance: Appliance): Pick<Handlers, "addCredent
   };
 }
 
-function createMachineHandlers(appliance: Appliance): Pick<Handlers, "discover" | "addMachine" | "listMachines" | "forgetHostKey"> {
+function createMachineHandlers(
+  appliance: Appliance,
+): Pick<Handlers, "collectGarbage" | "discover" | "addMachine" | "listMachines" | "forgetHostKey"> {
   const { vcenters, registry, ledger, guests } = appliance;
   return {
+    collectGarbage: async ({ isDryRun = false }) => {
+      const { damagedPacks, ...report } = await appliance.collectGarbage({ isDryRun });
+      return { ...report, damagedPacks: [...damagedPacks] };
+    },
     discover: async () => {
       await appliance.discover();
       return { machines: [...vcenters.machines()] };

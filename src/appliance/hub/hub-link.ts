@@ -31,6 +31,7 @@ const retryMsMax = 15_000;
 const progressEveryMs = 3_000;
 const telemetryEveryMs = 30_000;
 const pointsPerCallMax = 100;
+const removalsPerCallMax = 1000;
 const resultsPerCallMax = 64;
 const refusalsPerCallMax = 32;
 /** What is beyond is given again by the hub. */
@@ -46,7 +47,7 @@ export interface HubLinkParts {
   // Only what the talk needs, so that a simulated appliance can have it too.
   readonly hubOrders: Pick<HubOrders, "untold" | "markTold">;
   readonly runner: Pick<OrderRunner, "isBusy" | "progress" | "take" | "waitResult">;
-  readonly ledger: Pick<PointLedger, "untold" | "markTold" | "waitCompleted">;
+  readonly ledger: Pick<PointLedger, "untold" | "markTold" | "untoldRemovals" | "markRemovalsTold" | "waitCompleted">;
   readonly registry: {
     list(): readonly Pick<Machine, "machineId" | "infrastructureId" | "seenAtMs" | "agentVersion" | "facts" | "state">[];
   };
@@ -76,9 +77,12 @@ export function startHubLink(parts: HubLinkParts): HubLink {
   const flushPoints = async (abort?: AbortSignal): Promise<void> => {
     for (;;) {
       const points = ledger.untold(pointsPerCallMax);
-      if (points.length === 0) return;
-      await hub.call("points", { points }, emptyAnswer, abort ?? signal);
+      // Only when every point was told: a hub never hears of a removal first.
+      const removedPointIds = points.length === 0 ? ledger.untoldRemovals(removalsPerCallMax) : [];
+      if (points.length === 0 && removedPointIds.length === 0) return;
+      await hub.call("points", { points, removedPointIds }, emptyAnswer, abort ?? signal);
       ledger.markTold(points.map((point) => point.pointId));
+      ledger.markRemovalsTold(removedPointIds);
     }
   };
   const pushInventory = async (abort?: AbortSignal): Promise<void> =>
@@ -88,7 +92,7 @@ export function startHubLink(parts: HubLinkParts): HubLink {
     keepDoing(parts, signal, "poll", async () => await pollOnce(parts, { flushPoints, refused }, signal)),
     keepDoing(parts, signal, "points", async () => {
       await flushPoints();
-      if (ledger.untold(1).length === 0) await ledger.waitCompleted(signal);
+      if (ledger.untold(1).length === 0 && ledger.untoldRemovals(1).length === 0) await ledger.waitCompleted(signal);
     }),
     keepDoing(parts, signal, "inventory", async () => {
       const changed = parts.waitInventoryChange(signal);

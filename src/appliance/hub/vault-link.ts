@@ -10,6 +10,7 @@ import type { Store } from "../../store/store.ts";
 import { withStoreRetry } from "../../store/wrappers.ts";
 import { openVault } from "../../vault/open-vault.ts";
 import type { Vault } from "../../vault/vault.ts";
+import { parseAreaId } from "../../contract/ids.ts";
 import type { StorageGrant } from "../../contract/appliance-protocol.ts";
 import type { HubRegistration } from "../identity/hub-registration.ts";
 import type { Spool } from "../ingest/spool.ts";
@@ -44,6 +45,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     blockThreads: Math.min(blockThreadsMax, availableParallelism()),
     store: withStoreRetry(withPutCount(store, parts.onUploaded), { clock, log }),
     vaultId: registration.vault.vaultId,
+    areaId: parseAreaId(registration.applianceId),
     key: Buffer.from(registration.vault.key, "base64"),
     clock,
     random,

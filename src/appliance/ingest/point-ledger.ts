@@ -27,12 +27,18 @@ export interface PointLedger {
   repairedBlockCountOf(pointId: PointId): number | undefined;
   newestOf(machineId: MachineId): SealedPointReport | undefined;
   countOf(machineId: MachineId): number;
+  /** Sealed points of a machine that the hub knows of. */
+  pointsOf(machineId: MachineId): readonly Pick<SealedPointReport, "pointId" | "timeMs" | "consistency">[];
+  /** The vault has the point no more; from now on this is told to the hub. */
+  remove(pointId: PointId): void;
+  untoldRemovals(countMax: number): readonly PointId[];
+  markRemovalsTold(pointIds: readonly PointId[]): void;
   untold(countMax: number): readonly SealedPointReport[];
   markTold(pointIds: readonly PointId[]): void;
   /** After a start: points that were prepared when the program died are completed if the vault holds them, else dropped. */
   recover(vault: Pick<VaultReader, "point">): Promise<void>;
   forgetMachine(machineId: MachineId): void;
-  /** Resolves when a point was completed, or at the abort. */
+  /** Resolves when a point was completed or removed, or at the abort. */
   waitCompleted(signal: AbortSignal): Promise<void>;
 }
 
@@ -83,6 +89,7 @@ export function createPointLedger({ database, clock }: { readonly database: Stat
     },
     countOf: (machineId) =>
       Number(database.one("SELECT count(*) AS n FROM point WHERE machine_id = ? AND is_sealed = 1", machineId)?.["n"] ?? 0),
+    ...removalsOf(database, bell),
     untold: (countMax) =>
       database
         .all("SELECT report FROM point WHERE is_sealed = 1 AND is_told = 0 ORDER BY place LIMIT ?", countMax)
@@ -101,5 +108,27 @@ export function createPointLedger({ database, clock }: { readonly database: Stat
     },
     forgetMachine: (machineId) => database.run("DELETE FROM point WHERE machine_id = ? AND is_told = 1", machineId),
     waitCompleted: async (signal) => await bell.wait("completed", signal),
+  };
+}
+
+function removalsOf(database: StateDatabase, bell: Bell): Pick<PointLedger, "pointsOf" | "remove" | "untoldRemovals" | "markRemovalsTold"> {
+  return {
+    pointsOf: (machineId) =>
+      database
+        .all("SELECT report FROM point WHERE machine_id = ? AND is_sealed = 1 AND is_told = 1 ORDER BY place", machineId)
+        .map((row) => readJson(sealedPointReportShape, row, "report")),
+    remove: (pointId) => {
+      database.transaction(() => {
+        database.run("DELETE FROM point WHERE id = ?", pointId);
+        database.run("INSERT INTO removed_point (id) VALUES (?) ON CONFLICT DO NOTHING", pointId);
+      });
+      bell.ring("completed");
+    },
+    untoldRemovals: (countMax) =>
+      database.all("SELECT id FROM removed_point ORDER BY id LIMIT ?", countMax).map((row) => parsePointId(readText(row, "id"))),
+    markRemovalsTold: (pointIds) =>
+      database.transaction(() => {
+        for (const pointId of pointIds) database.run("DELETE FROM removed_point WHERE id = ?", pointId);
+      }),
   };
 }

@@ -34,6 +34,7 @@ const migrations = [
   `CREATE TABLE hub_fence (machine TEXT PRIMARY KEY, number INTEGER NOT NULL) STRICT;`,
   `CREATE TABLE expected_machine (smbios_uuid TEXT NOT NULL, os_machine_id TEXT NOT NULL, machine_id TEXT NOT NULL,
      PRIMARY KEY (smbios_uuid, os_machine_id)) STRICT;`,
+  `CREATE TABLE removed_point (id TEXT PRIMARY KEY) STRICT;`,
 ] as const;
 
 /** Thin and synchronous; a call has committed when it returns. */

@@ -139,7 +139,9 @@ export async function startFakeHub(): Promise<FakeHub> {
     },
     inventory: async (body) => await Promise.resolve(void hub.inventories.push(inventoryShape.parse(body))),
     points: async (body) => {
-      for (const point of sealedPointsShape.parse(body).points) hub.points.set(point.pointId, point);
+      const { points, removedPointIds = [] } = sealedPointsShape.parse(body);
+      for (const point of points) hub.points.set(point.pointId, point);
+      for (const pointId of removedPointIds) hub.points.delete(pointId);
       return await Promise.resolve({});
     },
     telemetry: async (body) => await Promise.resolve(void hub.healthErrors.push(telemetryShape.parse(body).healthErrors)),

@@ -144,6 +144,7 @@ function addRoutes(
   );
   route(applianceRoutes.points.path, sealedPointsShape, async (body, _caller, vault) => {
     await points.add(vault.text, body.points);
+    await points.remove(vault.text, body.removedPointIds ?? []);
     return {};
   });
   route(applianceRoutes.telemetry.path, telemetryShape, async (body, caller) => {

@@ -21,6 +21,8 @@ export interface PointCatalogue {
       readonly consistencies?: readonly SealedPointReport["consistency"][];
     },
   ): Promise<readonly SealedPointReport[]>;
+  /** Points that are not known are no fault. */
+  remove(vaultId: string, pointIds: readonly PointId[]): Promise<void>;
   removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
 }
 
@@ -71,6 +73,10 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
         );
       const rows = await query.orderBy("time_ms", "desc").orderBy("point_id", "desc").limit(page.countMax).execute();
       return rows.map((row) => sealedPointReportShape.parse(row.report));
+    },
+    remove: async (vaultId, pointIds) => {
+      if (pointIds.length === 0) return;
+      await db.deleteFrom("points").where("vault_key", "=", vaultId.toLowerCase()).where("point_id", "in", pointIds).execute();
     },
     removeMachine: async (vaultId, machineId) => {
       await db.deleteFrom("points").where("vault_key", "=", vaultId.toLowerCase()).where("machine_id", "=", machineId).execute();

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import type { DiscoveredMachine, Inventory } from "../../contract/appliance-protocol.ts";
 import { parseMachineId, type ApplianceId } from "../../contract/ids.ts";
-import type { MachineFacts, ReplicationPolicy } from "../../contract/agent-control.ts";
+import { replicationPolicyShape, type MachineFacts, type ReplicationPolicy } from "../../contract/agent-control.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type Queryable, type StepContext } from "../jobs/job.ts";
 import { presentAfter } from "./present-item.ts";
@@ -18,7 +18,7 @@ const parametersShape = z.object({
   infrastructureId: z.string(),
   runAsAccountId: z.string(),
   address: z.string().optional(),
-  policy: z.object({ pointIntervalSeconds: z.number(), freezeMsMax: z.number() }),
+  policy: replicationPolicyShape,
 });
 type Parameters = z.infer<typeof parametersShape>;
 

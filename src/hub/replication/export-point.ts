@@ -116,6 +116,13 @@ async function write(world: Replication, context: Context): Promise<State> {
   const point = await openPoint(world, vault.text, pointId);
   const reader = await world.openReader(vault.text);
   await using opened = new AsyncDisposableStack();
+  const holdId = `export-${context.jobId}`;
+  if (!(await reader.holdPoint(pointId, holdId)))
+    throw new Fault("NotFound", `could not export the recovery point ${pointId}: it is gone, or retention removes it`, {
+      evidence: { pointId },
+      action: "choose a newer recovery point",
+    });
+  opened.defer(async () => await reader.releasePoint(pointId, holdId));
   const disks: LandingDisk[] = [];
   for (const { diskId, isBoot } of point.disks) disks.push({ diskId, isBoot, content: opened.use(await reader.openDisk(pointId, diskId)) });
   let told: Promise<void> = Promise.resolve();

@@ -104,7 +104,7 @@ export function authorityOf({ fence }: { readonly fence: number }): Authority {
 export class Landings implements AsyncDisposable {
   readonly #target: Target;
   readonly #openReader: (vaultResourceId: string) => Promise<VaultReader>;
-  readonly #held = new Map<string, readonly LandingDisk[]>();
+  readonly #held = new Map<string, Held>();
 
   constructor(options: { readonly target: Target; readonly openReader: (vaultResourceId: string) => Promise<VaultReader> }) {
     this.#target = options.target;
@@ -114,8 +114,7 @@ export class Landings implements AsyncDisposable {
   /** Launches, or gives a machine that runs already the disks that it still depends on. May be called again. */
   async launch(authority: Authority, landed: Landed, signal: AbortSignal): Promise<HydrationReport> {
     const { name } = landed.launch;
-    const held = this.#held.get(name);
-    const disks = held ?? (await this.#openDisks(landed));
+    const disks = this.#held.get(name)?.disks ?? (await this.#openDisks(landed));
     const nics = landed.launch.nics.map(({ mac, guestName, address }) => ({
       mac,
       guestName,
@@ -124,11 +123,11 @@ export class Landings implements AsyncDisposable {
     const spec: LaunchSpec = { ...landed.launch, nics, disks };
     try {
       const { hydration } = await this.#target.under(authority).launch(spec, signal);
-      this.#held.set(name, disks);
+      this.#held.set(name, { landed, disks });
       return hydration;
     } catch (error) {
-      this.#held.delete(name);
-      await closeAll(disks);
+      this.#held.set(name, { landed, disks });
+      await this.#release(name);
       throw error;
     }
   }
@@ -139,7 +138,7 @@ export class Landings implements AsyncDisposable {
     const { power, bytesToFill } = await this.#target.status(name);
     if (power === "gone" || bytesToFill === 0 || this.#held.has(name)) return;
     const disks = await this.#openDisks(landed);
-    this.#held.set(name, disks);
+    this.#held.set(name, { landed, disks });
     await this.#target.reattach(name, disks);
   }
 
@@ -158,11 +157,18 @@ export class Landings implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const name of this.#held.keys()) await this.#release(name);
+    // The machines go on, and so do the holds on their points.
+    for (const { disks } of this.#held.values()) await closeAll(disks);
+    this.#held.clear();
   }
 
   async #openDisks(landed: Landed): Promise<readonly LandingDisk[]> {
     const reader = await this.#openReader(landed.vaultId);
+    if (!(await reader.holdPoint(landed.pointId, holdIdOf(landed))))
+      throw new Fault("NotFound", `could not open the recovery point ${landed.pointId}: it is gone, or retention removes it`, {
+        evidence: { pointId: landed.pointId },
+        action: "choose a newer recovery point",
+      });
     const opened: LandingDisk[] = [];
     try {
       for (const { diskId, isBoot } of landed.launch.disks)
@@ -175,10 +181,23 @@ export class Landings implements AsyncDisposable {
   }
 
   async #release(name: string): Promise<void> {
-    const disks = this.#held.get(name) ?? [];
-    this.#held.delete(name);
-    await closeAll(disks);
+    const held = this.#held.get(name);
+    if (held === undefined) return;
+    await closeAll(held.disks);
+    const reader = await this.#openReader(held.landed.vaultId);
+    await reader.releasePoint(held.landed.pointId, holdIdOf(held.landed));
+    this.#held.delete(name); // Only now: a release that failed is tried again with the step.
   }
+}
+
+interface Held {
+  readonly landed: Landed;
+  readonly disks: readonly LandingDisk[];
+}
+
+/** One hold a landed machine, the same after a restart. */
+function holdIdOf({ vmId }: Landed): string {
+  return `landed-${vmId}`;
 }
 
 /** Network of an ARM id or a plain name; nothing given is the isolated one. */

@@ -16,7 +16,7 @@ export const defaultPolicyName = "default";
 export const settingsShape = z.strictObject({
   instanceType: z.literal(provider, `the provider must be ${provider}`).default(provider),
   recoveryPointThresholdInMinutes: z.number().int().min(1).max(1440).default(15),
-  recoveryPointHistory: z.number().int().min(1).max(21_600).default(1440),
+  recoveryPointHistory: z.number().int().min(0).max(21_600).default(1440),
   crashConsistentFrequencyInMinutes: z.number().min(0.01).max(1440).optional(),
   /** Answered as given: every point is made with the guest's file systems frozen, and none runs scripts of applications. */
   appConsistentFrequencyInMinutes: z.number().min(0).max(1440).default(0),
@@ -56,7 +56,7 @@ export async function agentPolicyOf(services: Pick<HubServices, "resources">, id
 }
 
 export function toAgentPolicy(settings: Settings): ReplicationPolicy {
-  return { pointIntervalSeconds: intervalOf(settings), freezeMsMax: settings.freezeMsMax };
+  return { pointIntervalSeconds: intervalOf(settings), freezeMsMax: settings.freezeMsMax, historyMinutes: settings.recoveryPointHistory };
 }
 
 /** What a change leaves: minutes given without seconds replace seconds that were given before. */
