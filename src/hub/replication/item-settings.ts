@@ -180,8 +180,12 @@ export interface SettingsPlace {
 export function settingsOfEnable(details: EnableDetails, place: SettingsPlace): ItemSettings {
   refuseFields("how the machine lands", details, enableRefusals, "properties.providerSpecificDetails");
   const disks = details.disksToInclude ?? [];
-  for (const [index, disk] of disks.entries())
-    refuseFields("a disk", disk, { diskEncryptionSetId: notEncrypted }, `properties.providerSpecificDetails.disksToInclude.${index}`);
+  for (const [index, disk] of disks.entries()) {
+    const at = `properties.providerSpecificDetails.disksToInclude.${index}`;
+    refuseFields("a disk", disk, { diskEncryptionSetId: notEncrypted }, at);
+    if (asks(disk.logStorageAccountId) && disk.logStorageAccountId !== details.logStorageAccountId)
+      refuse(`${at}.logStorageAccountId`, "a machine's disks have their log in one place", { given: disk.logStorageAccountId });
+  }
   requireAllDisks(disks, place);
   requireGuestAsItIs(details.enableRdpOnTargetOption, "properties.providerSpecificDetails.enableRdpOnTargetOption");
   requireGroup(details.targetAzureV2ResourceGroupId, place, "properties.providerSpecificDetails.targetAzureV2ResourceGroupId");
