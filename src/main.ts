@@ -103,6 +103,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./cli/machine.ts")).registerMachineCommand,
   },
   {
+    name: "vcenter",
+    summary: "vCenters of a vault's appliances: list, add, remove",
+    load: async () => (await import("./cli/vcenter.ts")).registerVcenterCommand,
+  },
+  {
     name: "landed",
     summary: "landed machines: list, show, start, stop, remove",
     load: async () => (await import("./cli/landed.ts")).registerLandedCommand,

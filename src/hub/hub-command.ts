@@ -34,6 +34,8 @@ export interface EphemeralHub extends AsyncDisposable {
 
 export interface EphemeralWish {
   readonly machineCount: number;
+  /** Appliances that all see these machines; 1 unless told. */
+  readonly applianceCount?: number;
   /** What an order, a boot or a fill takes at the simulated site. */
   readonly paceSeconds: number;
   readonly log: Log;
@@ -51,11 +53,13 @@ export interface HubCommandParts {
 interface EphemeralOptions {
   readonly ephemeral?: boolean;
   readonly simulate: number;
+  readonly appliances: number;
   readonly pace: number;
   readonly logFile?: string;
   readonly stopWithStdin?: boolean;
 }
 
+const applianceCountMax = 8;
 const machineCountMax = 10_000;
 const paceSecondsMax = 3600;
 
@@ -86,6 +90,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
     .description("the hub: run it, look after its state, or try programs against an ephemeral one")
     .option("--ephemeral", "a hub with temporary state on loopback, and a simulated site behind it; leaves nothing when it stops")
     .option("--simulate <count>", "machines of the simulated site", parseCount, 3)
+    .option("--appliances <count>", "appliances of the simulated site; each sees all of its machines", parseApplianceCount, 1)
     .option("--pace <seconds>", "what an order, a boot or a fill takes at the simulated site", parsePace, 0.2)
     .option("--stop-with-stdin", "stop also when stdin ends, as it does when the program that holds it dies")
     .option("--log-file <file>", "append the log to this file; an ephemeral hub keeps none unless told")
@@ -125,7 +130,7 @@ async function runEphemeral(parts: HubCommandParts, options: EphemeralOptions): 
   let isEnding = false;
   const ending = waitForEnd(options.stopWithStdin === true ? process.stdin : undefined).then(() => (isEnding = true));
   const log = options.logFile === undefined ? undefined : openLog({ program: "hub", file: options.logFile });
-  const wish = { machineCount: options.simulate, paceSeconds: options.pace, log: log ?? silentLog };
+  const wish = { machineCount: options.simulate, applianceCount: options.appliances, paceSeconds: options.pace, log: log ?? silentLog };
   await using hub = await parts.startEphemeral(wish);
   if (!isEnding) process.stdout.write(`${JSON.stringify(hub.facts)}\n`);
   await ending;
@@ -145,6 +150,12 @@ function parseCount(text: string): number {
   const count = Number(text);
   if (Number.isInteger(count) && count >= 0 && count <= machineCountMax) return count;
   throw new InvalidArgumentError(`a whole number from 0 to ${machineCountMax}`);
+}
+
+function parseApplianceCount(text: string): number {
+  const count = Number(text);
+  if (Number.isInteger(count) && count >= 1 && count <= applianceCountMax) return count;
+  throw new InvalidArgumentError(`a whole number from 1 to ${applianceCountMax}`);
 }
 
 function parsePace(text: string): number {

@@ -19,6 +19,7 @@ import { registerReplication } from "../hub/replication/register.ts";
 import { VaultReaders } from "../hub/vault-readers.ts";
 import { createLandingZone } from "./landing-zone.ts";
 import { makeTemporaryFolder, removeAbandoned } from "./temporary-folder.ts";
+import { simFleet } from "../hub/replication/sim/sim-source.ts";
 import { openSimulatedSite } from "./simulated-site.ts";
 import { withPace } from "./with-pace.ts";
 
@@ -49,10 +50,14 @@ export async function startEphemeralHub(wish: EphemeralWish): Promise<EphemeralH
     clock: systemClock,
   });
   const zone = await createLandingZone(arm, { names, cidr, random: systemRandom });
-  const key = registrationKeyShape.parse(await arm.change("POST", `${zone.vaultId}/registrationKeys`, {}));
-  const { machineCount, paceSeconds, log } = wish;
-  const site = { key, hosts: zone.names, hubPort: hub.port, name: "simulated-site", machineCount, paceSeconds, log };
-  opening.use(await openSimulatedSite({ ...site, clock: systemClock, random: systemRandom }));
+  const { machineCount, applianceCount = 1, paceSeconds, log } = wish;
+  const sources = simFleet(machineCount, systemRandom);
+  for (let number = 1; number <= applianceCount; number++) {
+    const key = registrationKeyShape.parse(await arm.change("POST", `${zone.vaultId}/registrationKeys`, {}));
+    const name = number === 1 ? "simulated-site" : `simulated-site-${number}`;
+    const site = { key, hosts: zone.names, hubPort: hub.port, name, machineCount, sources, paceSeconds, log };
+    opening.use(await openSimulatedSite({ ...site, clock: systemClock, random: systemRandom }));
+  }
   const { managementUrl: endpoint, loginUrl: authority, tenantId, clientId, clientSecret, subscriptionId } = operator;
   const { vault } = names;
   const facts: EphemeralFacts = { endpoint, authority, caFile, tenantId, clientId, clientSecret, subscriptionId, resourceGroup, vault };

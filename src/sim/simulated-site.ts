@@ -11,7 +11,7 @@ import { createConnector } from "../connectivity/connector.ts";
 import type { RegistrationKey, StorageGrant } from "../contract/appliance-protocol.ts";
 import { Fault } from "../contract/errors.ts";
 import { SimAppliance } from "../hub/replication/sim/sim-appliance.ts";
-import { simFleet } from "../hub/replication/sim/sim-source.ts";
+import { simFleet, type SimSource } from "../hub/replication/sim/sim-source.ts";
 import { openAzureBlobStore } from "../store/azure-blob-store.ts";
 import { withStoreRetry } from "../store/wrappers.ts";
 import { openVault } from "../vault/open-vault.ts";
@@ -25,6 +25,8 @@ export interface SimulatedSiteOptions {
   readonly hubPort: number;
   readonly name: string;
   readonly machineCount: number;
+  /** In the place of machines of its own: those that other appliances see too. */
+  readonly sources?: readonly SimSource[];
   readonly paceSeconds: number;
   /** Keeps the machines of several sites apart. */
   readonly siteNumber?: number;
@@ -79,7 +81,7 @@ export async function openSimulatedSite(options: SimulatedSiteOptions): Promise<
   const journal = { append: () => undefined }; // Both sides of each machine are seen at the hub.
   const appliance = opening.use(new SimAppliance({ voice, vault, clock, random, journal, isAlive: true }));
   appliance.slownessMs = options.paceSeconds * 1000;
-  await appliance.discover(simFleet(options.machineCount, random, options.siteNumber));
+  await appliance.discover(options.sources ?? simFleet(options.machineCount, random, options.siteNumber));
   const closing = opening.move();
   return { [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
 }

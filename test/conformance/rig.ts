@@ -42,6 +42,8 @@ export interface Rig extends AsyncDisposable {
 export interface RigOptions {
   /** Machines of the simulated site; 0 unless told. */
   readonly machines?: number;
+  /** Appliances that all see them; 1 unless told. */
+  readonly appliances?: number;
   /** What an order, a boot or a fill takes there. */
   readonly paceSeconds?: number;
   /** The hub's log is appended here; none unless told. */
@@ -80,7 +82,7 @@ export async function startRig(options: RigOptions = {}): Promise<Rig> {
 }
 
 async function startCommand(options: RigOptions): Promise<{ readonly facts: RigFacts; readonly child: ChildProcess }> {
-  const { machines = 0, paceSeconds, logFile } = options;
+  const { machines = 0, appliances = 1, paceSeconds, logFile } = options;
   const pace = paceSeconds === undefined ? [] : ["--pace", String(paceSeconds)];
   const log = logFile === undefined ? [] : ["--log-file", logFile];
   const flags = [
@@ -90,6 +92,8 @@ async function startCommand(options: RigOptions): Promise<{ readonly facts: RigF
     "--ephemeral",
     "--simulate",
     String(machines),
+    "--appliances",
+    String(appliances),
     ...pace,
     ...log,
   ];

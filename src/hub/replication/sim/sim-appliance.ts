@@ -106,7 +106,7 @@ export class SimAppliance implements AsyncDisposable {
     const { clock } = this.#options;
     for (let tick = 0; !signal.aborted; tick++) {
       for (const source of this.#sources.values()) {
-        if (source.machineId !== undefined) source.write(clock.nowMs(), tick);
+        if (source.machineId !== undefined && source.appliance === this) source.write(clock.nowMs(), tick);
         // A point that fails is due again at the next tick; the hub sees the machine's lag meanwhile.
         if (!signal.aborted && source.appliance === this && source.isPointDue(clock.nowMs()))
           await this.#makePoint(source, "crash").catch(() => undefined);
