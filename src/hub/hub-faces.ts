@@ -32,6 +32,8 @@ export interface Faces {
   readonly own: ReadonlyMap<string, HttpHandler>;
   /** The API as a project's private endpoint serves it: that project and nothing else. */
   projectHandlerOf(project: Resource): HttpHandler;
+  /** "face METHOD /path" of every route; what lies behind /subscriptions is in the table of types. */
+  readonly routes: ReadonlySet<string>;
   /** Links and documents name this port. */
   listenOn(port: number): void;
   urls(): { readonly managementUrl: string; readonly loginUrl: string };
@@ -57,9 +59,11 @@ export async function openFaces(wanted: {
   const { log, random, clock } = services;
   const { tenantId, principals, credentials } = stores;
   const { traces } = services;
+  const routes = new Set<string>();
   const counted = (face: string) => ({
     ...{ log, random, tracing: traces.isOn ? { traces, routeOf: wanted.routeOf, face } : undefined },
     onAnswered: (request: AnsweredRequest) => wanted.onAnswered?.(face, request),
+    onRoute: (route: string) => void routes.add(`${face} ${route.replace(tenantId, ":tenant")}`),
   });
   let port = config.managementPort;
   const toUrl = (name: string): string => `https://${name}${port === httpsPort ? "" : `:${port}`}`;
@@ -101,6 +105,7 @@ export async function openFaces(wanted: {
       if (isOf(project, request.url ?? "")) management.routing(request, response);
       else answerFault(response, otherResource(project, request.url ?? ""));
     },
+    routes,
     listenOn: (bound) => {
       port = bound;
     },

@@ -45,6 +45,8 @@ export interface RunningHub extends AsyncDisposable {
   readonly services: HubServices;
   readonly privateLink: PrivateLink;
   readonly types: readonly ResourceType[];
+  /** As in Faces. */
+  readonly routes: ReadonlySet<string>;
   readonly caPem: string;
 }
 
@@ -116,6 +118,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     services,
     privateLink,
     types: platform.types.types,
+    routes: faces.routes,
     caPem: authority.caPem,
     [Symbol.asyncDispose]: close,
   };

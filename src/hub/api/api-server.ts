@@ -37,6 +37,8 @@ export function createHttpFace(dependencies: {
   /** Body of a refusal; ARM's error envelope unless told. */
   readonly toBody?: (fault: Fault) => unknown;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
+  /** Told of every route: "POST /path". */
+  readonly onRoute?: ((route: string) => void) | undefined;
   readonly tracing?: FaceTracing | undefined;
   readonly bodyMsMax?: number;
 }): FastifyInstance {
@@ -52,6 +54,9 @@ export function createHttpFace(dependencies: {
       stamp(request, reply);
       answerFault(request, reply, { fault: toFault(error), toBody, log });
     },
+  });
+  face.addHook("onRoute", ({ method, url }) => {
+    for (const each of [method].flat()) if (each !== "HEAD") dependencies.onRoute?.(`${each} ${url}`);
   });
   face.addHook("onRequest", async (request, reply) => stamp(request, reply));
   face.addHook("preParsing", async ({ raw }) => {
@@ -109,6 +114,8 @@ export function createManagementApi(dependencies: {
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
   readonly document: () => unknown;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
+  /** Told of every route: "POST /path". */
+  readonly onRoute?: ((route: string) => void) | undefined;
   readonly tracing?: FaceTracing | undefined;
   readonly signedReads: SignedReads;
   readonly log: Log;

@@ -41,6 +41,7 @@ interface LoginDependencies {
   readonly log: Log;
   readonly random: Random;
   readonly onAnswered?: (request: AnsweredRequest) => void;
+  readonly onRoute?: (route: string) => void;
 }
 
 export function createLoginFace(dependencies: LoginDependencies): FastifyInstance {

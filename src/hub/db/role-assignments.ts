@@ -49,10 +49,12 @@ export function openRoleAssignments({ db }: { readonly db: Kysely<Tables> }): Ro
   const definitions = db.selectFrom("resources").where("type", "=", roleDefinitionType.toLowerCase());
   return {
     of: async ({ principalId, groupIds }, scope) => {
-      const added = sql`select group_id::text from group_members where principal_id = ${principalId}`;
+      // One array, made once: the index on principals serves it.
+      const added = sql`array(select group_id::text from group_members where principal_id = ${principalId})`;
+      const own = [principalId, ...groupIds].map((id) => id.toLowerCase());
       const rows = await assignments
         .select([sql<string>`properties->>'roleDefinitionId'`.as("role"), "parent_key"])
-        .where((where) => where.or([holds([principalId, ...groupIds]), sql<SqlBool>`properties->>'principalId' in (${added})`]))
+        .where(sql<SqlBool>`properties->>'principalId' = any(${own}::text[] || ${added})`)
         .execute();
       return rows.filter((row) => scope.key === row.parent_key || scope.key.startsWith(`${row.parent_key}/`)).map((row) => row.role);
     },
