@@ -56,9 +56,8 @@ export async function openFaces(wanted: {
   readonly routeOf: (path: string) => string;
 }): Promise<Faces> {
   const { config, services, stores, platform, authority, names } = wanted;
-  const { log, random, clock } = services;
+  const { log, random, clock, traces } = services;
   const { tenantId, principals, credentials } = stores;
-  const { traces } = services;
   const routes = new Set<string>();
   const counted = (face: string) => ({
     ...{ log, random, tracing: traces.isOn ? { traces, routeOf: wanted.routeOf, face } : undefined },
