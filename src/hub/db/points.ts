@@ -27,7 +27,7 @@ export interface PointCatalogue {
 }
 
 /** Told when a machine got a new point. */
-const pointTopic = (vaultId: string, machineId: string): string => `points:${vaultId.toLowerCase()}:${machineId}`;
+export const pointTopic = (vaultId: string, machineId: string): string => `points:${vaultId.toLowerCase()}:${machineId}`;
 
 export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): PointCatalogue {
   const find = async (vaultId: string, pointId: PointId): Promise<SealedPointReport | undefined> => {

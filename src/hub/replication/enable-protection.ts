@@ -7,8 +7,9 @@ import { parseMachineId, type ApplianceId } from "../../contract/ids.ts";
 import { replicationPolicyShape, type MachineFacts, type ReplicationPolicy } from "../../contract/agent-control.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type Queryable, type StepContext } from "../jobs/job.ts";
+import { pointTopic } from "../db/points.ts";
 import { presentAfter } from "./present-item.ts";
-import { giveOrder, settleOrder } from "./give-order.ts";
+import { giveOrder, looksApart, settleOrder } from "./give-order.ts";
 import { faultsOf, findItemsOf, patchItem } from "./item.ts";
 import { applianceOf, vaultOf } from "./names.ts";
 import type { Replication } from "./world.ts";
@@ -181,8 +182,11 @@ async function waitForFirstPoint(world: Replication, context: Context): Promise<
   const vault = vaultOf(parseResourceId(context.parameters.itemId));
   const endsAtMs = services.clock.monotonicMs() + limits.initialReplicationSeconds * 1000;
   let told = "";
+  let bell = new AbortController();
+  using _subscription = services.database.notifications.subscribe(pointTopic(vault.key, machineId), () => bell.abort());
   for (;;) {
     context.signal.throwIfAborted();
+    bell = new AbortController();
     const [point] = await services.points.list(vault.key, machineId, { countMax: 1 });
     if (point !== undefined) return { firstPointId: point.pointId };
     const state = (await services.appliances.machine(vault.key, machineId))?.report.state;
@@ -199,6 +203,7 @@ async function waitForFirstPoint(world: Replication, context: Context): Promise<
     if (sizeBytes > 0) await context.progress((100 * copiedBytes) / sizeBytes, `${copiedBytes} of ${sizeBytes} bytes copied`);
     if (services.clock.monotonicMs() > endsAtMs)
       throw new Fault("ReplicationNotReady", "the initial replication did not end in time", { evidence: { copiedBytes, sizeBytes } });
-    await services.clock.sleep(limits.pollMs, context.signal);
+    // The point rings. In between only progress and faults are looked for, which may take days.
+    await services.clock.sleep(limits.pollMs * looksApart, AbortSignal.any([context.signal, bell.signal])).catch(() => undefined); // Looked at above.
   }
 }

@@ -27,6 +27,8 @@ export interface OrderWish {
   readonly isRepeated?: boolean;
 }
 
+/** Several hundred jobs may wait at once. What ends a wait rings; what they look for by the clock is progress, for people. */
+export const looksApart = 5;
 const attemptsMax = 3;
 const repeatsMax = 50;
 
@@ -127,7 +129,7 @@ async function waitForResult(
       () => undefined,
       () => undefined, // The order's state is read again above; the signal is looked at below.
     );
-    await Promise.race([answered, clock.sleep(wish.pollMs, context.signal)]);
+    await Promise.race([answered, clock.sleep(wish.pollMs * looksApart, context.signal)]);
     limit.abort();
     context.signal.throwIfAborted();
   }

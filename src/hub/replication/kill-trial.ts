@@ -123,6 +123,7 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   await Promise.race([ended, child.untilMoment(strike.how === "none" ? Number.POSITIVE_INFINITY : strike.at), child.exit]);
   const struckMs = systemClock.monotonicMs();
   const wasStruck = strike.how !== "none" && child.moments.length >= strike.at;
+  if (wasStruck && toChildStrike(strike.how) === "SIGSTOP") await untilStopped(child.pid);
   if (wasStruck && (strike.how === "cut" || strike.how === "server")) {
     await (strike.how === "cut" ? cutSessions(database, child.pid) : killServer(cluster));
     await child.resume();
@@ -165,6 +166,15 @@ function toChildStrike(how: Strike["how"]): ChildOptions["strike"] {
     case "none":
     case "kill":
       return "SIGKILL";
+  }
+}
+
+/** It tells the moment and stops then: who goes on between the two would wake it too early. */
+async function untilStopped(pid: number): Promise<void> {
+  for (;;) {
+    const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+    if (/^[Tt] /.test(stat.slice(stat.lastIndexOf(")") + 2))) return;
+    await systemClock.sleep(5);
   }
 }
 
