@@ -24,6 +24,9 @@ const inputModels = [
   ...["RecoveryPlanGroup", "RecoveryPlanProtectedItem", "RecoveryPlanAction", "RecoveryPlanManualActionDetails"],
   ...["RecoveryPlanTestFailoverInputProperties", "RecoveryPlanUnplannedFailoverInputProperties", "RecoveryPlanInMageAzureV2FailoverInput"],
   ...["RecoveryPlanTestFailoverCleanupInputProperties", "CreateProtectionContainerMappingInputProperties", "ResumeJobParamsProperties"],
+  ...["AddVCenterRequestProperties", "UpdateVCenterRequestProperties", "DiscoverProtectableItemRequestProperties"],
+  ...["FailoverProcessServerRequestProperties", "RenewCertificateInputProperties"],
+  ...["UpdateApplianceForReplicationProtectedItemInputProperties", "InMageRcmUpdateApplianceForReplicationProtectedItemInput"],
 ] as const;
 
 /** "Model.field", as the client writes the field on the wire; sorted. */
