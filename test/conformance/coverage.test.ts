@@ -7,6 +7,7 @@ import { after, before, describe, it } from "node:test";
 import { refusalArguments } from "./coverage-refusals.ts";
 import { journeySteps, removeSite } from "./coverage-journey.ts";
 import { everyOperation, openWorld, type CoverageWorld } from "./coverage-world.ts";
+import { createAnswerPolicy, readDocuments } from "./documented-answers.ts";
 import { startRig, type Rig } from "./rig.ts";
 
 type Verdict =
@@ -35,10 +36,14 @@ async function readTable(): Promise<readonly Verdict[]> {
 }
 
 const table = await readTable();
+/** Answers that are not as docs/api says. */
+const problems = new Set<string>();
 let rig: Rig;
 let world: CoverageWorld;
 before(async () => {
-  rig = await startRig({ machines: 3 });
+  const started = await startRig({ machines: 3 });
+  const additionalPolicies = [createAnswerPolicy(await readDocuments(), problems)];
+  rig = { ...started, clientOptions: { ...started.clientOptions, additionalPolicies } };
   world = await openWorld(rig);
 });
 after(async () => await rig[Symbol.asyncDispose]());
@@ -78,6 +83,10 @@ describe("an operation that works, after all others", () => {
       }
     }
   });
+});
+
+it("every answer to all of these calls is as docs/api says", () => {
+  assert.deepEqual([...problems], []);
 });
 
 async function refusalOf(operation: string): Promise<unknown> {

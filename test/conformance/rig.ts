@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { getCACertificates, setDefaultCACertificates } from "node:tls";
+import type { SiteRecoveryManagementClient } from "@azure/arm-recoveryservices-siterecovery";
 import { ClientSecretCredential } from "@azure/identity";
 import { z } from "zod";
 
@@ -23,6 +24,10 @@ const factsShape = z.strictObject({
 });
 export type RigFacts = z.infer<typeof factsShape>;
 
+type ClientOptions = NonNullable<ConstructorParameters<typeof SiteRecoveryManagementClient>[2]>;
+/** An SDK's own way to look at each of its answers. */
+export type AdditionalPolicies = NonNullable<ClientOptions["additionalPolicies"]>;
+
 export interface Rig extends AsyncDisposable {
   readonly facts: RigFacts;
   readonly endpoint: string;
@@ -32,7 +37,7 @@ export interface Rig extends AsyncDisposable {
   readonly vault: string;
   readonly credential: ClientSecretCredential;
   /** Last argument of every client: `new NetworkManagementClient(rig.credential, rig.subscriptionId, rig.clientOptions)`. */
-  readonly clientOptions: { readonly endpoint: string };
+  readonly clientOptions: { readonly endpoint: string; readonly additionalPolicies?: AdditionalPolicies };
   /** An access token, for what no SDK has. */
   token(): Promise<string>;
   /** Undefined for a hub that was not started here. */

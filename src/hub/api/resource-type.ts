@@ -117,6 +117,8 @@ export interface ResourceType {
   readonly isBare?: boolean;
   /** `properties` as answered, for the documents. */
   readonly answer?: z.ZodType;
+  /** An item of its lists, where that is no resource with an id: a count, for one. */
+  readonly listed?: z.ZodType;
   /** What `$filter` of a list may name; without it every filter is InvalidFilter. */
   readonly filter?: FilterGrammar;
   /** Writes that may go on after their answer. Documented as long-running. */

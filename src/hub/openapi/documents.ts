@@ -31,8 +31,9 @@ export function makeWholeDocument(table: TypeTable): Json {
 function makeDocument(table: TypeTable, title: string, types: readonly ResourceType[]): Json {
   const paths: Record<string, Record<string, Json>> = {};
   const schemas: Record<string, Json> = {};
+  const homes = types.map((type) => withHome(table, type));
   const actions = new Set(listRoutes(table).map((route) => `${route.method} ${route.action}`));
-  for (const type of types) {
+  for (const type of homes) {
     for (const { path, method, operation } of operationsOf(type, actions)) (paths[path] ??= parametersOf(path))[method] = operation;
     schemas[`${schemaName(type)}Properties`] = toSchema(type.inputs?.put ?? type.properties, "input");
     if (type.inputs?.patch !== undefined) schemas[`${schemaName(type)}Change`] = toSchema(type.inputs.patch, "input");
@@ -49,6 +50,13 @@ function makeDocument(table: TypeTable, title: string, types: readonly ResourceT
   };
 }
 
+/** What is inside a type of a subscription or of any scope stands where that stands. */
+function withHome(table: TypeTable, type: ResourceType): ResourceType {
+  if (type.within !== "parent") return type;
+  const within = table.find(type.type.split("/").slice(0, 2).join("/"))?.within;
+  return within === "subscription" || within === "anything" ? { ...type, within } : type;
+}
+
 interface Operation {
   readonly path: string;
   readonly method: string;
@@ -58,7 +66,10 @@ interface Operation {
 function operationsOf(type: ResourceType, actions: ReadonlySet<string>): readonly Operation[] {
   const name = schemaName(type);
   const path = pathOf(type);
-  const resource = envelopeSchema(`${name}${type.answer === undefined ? "" : "Answer"}`, type.answer !== undefined);
+  const resource =
+    type.listed === undefined
+      ? envelopeSchema(`${name}${type.answer === undefined ? "" : "Answer"}`, type.answer !== undefined)
+      : toSchema(type.listed, "output");
   const common = { tags: [type.type], "x-watari-api-versions": dialectOf(type.type).apiVersions };
   const make = (method: string, verb: string, details: Record<string, Json>, at = path): Operation => ({
     path: at,
