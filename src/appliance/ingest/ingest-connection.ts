@@ -184,12 +184,11 @@ class IngestConnection {
     await this.#parts.checkSpace();
     const basePointId = basePointIdOf(begin);
     if (basePointId !== undefined) {
-      checkBase(begin, {
-        machineId,
-        basePoint: await vault.point(basePointId),
-        baseBootId: ledger.bootIdOf(basePointId),
-        newestPointId: ledger.newestOf(machineId)?.pointId,
-      });
+      const basePoint = await vault.point(basePointId);
+      // Of a machine that another appliance had before, only the agent knows the newest point; the vault vouches for it.
+      const vouched = basePoint?.machineId === machineId ? basePointId : undefined;
+      const newestPointId = ledger.newestOf(machineId)?.pointId ?? vouched;
+      checkBase(begin, { machineId, basePoint, baseBootId: ledger.bootIdOf(basePointId), newestPointId });
     }
     const writer = await vault.beginPoint({
       pointId: begin.pointId,

@@ -137,6 +137,29 @@ describe("recovery points over the data port", () => {
     assert.deepEqual(await site.vault.contentOf(begin.pointId, parseDiskId("disk-1")), changed);
   });
 
+  test("a machine that comes from another appliance builds on its point there by comparing, never by its changes alone", async () => {
+    await using before = await startTestSite();
+    const enrolled = await enrol(before);
+    const content = sampleContent();
+    const first = await sealWhole(before, enrolled, content);
+    await using site = await startTestSite({ vault: before.vault.vault });
+    const facts = createFacts({ bootId: enrolled.bootId });
+    site.registry.expect(enrolled.agent.machineId, facts);
+    const agent = await registerAgent(portsOf(site), facts, site.authority.passphrase);
+    assert.equal(agent.machineId, enrolled.agent.machineId, "it keeps its id");
+    site.protect(agent.machineId);
+    const disk = { ...wholeDisk(content.length), basePointId: first.pointId };
+    await using refused = await DataLine.open(portsOf(site), agent);
+    refused.begin(createBegin({ bootId: enrolled.bootId, disks: [{ ...disk, mode: "delta" }] }));
+    assert.equal(await faultOn(refused), "BasePointUnknown");
+    assert.equal(site.outcomes.at(-1)?.evidence["newestPointId"], first.pointId, "and told which one to compare with");
+    await using line = await DataLine.open(portsOf(site), agent);
+    const begin = createBegin({ bootId: enrolled.bootId, disks: [{ ...disk, mode: "checksum" }] });
+    line.begin(begin);
+    assert.deepEqual(new Set(await sendWholeDisk(line, 0, content)), new Set([0]), "nothing is sent twice");
+    await line.end(begin.pointId);
+  });
+
   test("several machines at once each get their own points, and cannot use each other's blocks", async () => {
     await using site = await startTestSite();
     const content = sampleContent();
