@@ -53,6 +53,6 @@ function namesOf(group: object): readonly string[] {
   const prototype: unknown = Object.getPrototypeOf(group);
   const inherited = prototype === Object.prototype || prototype === null ? [] : Object.getOwnPropertyNames(prototype);
   return [...own, ...inherited]
-    .filter((name) => name !== "constructor" && !name.startsWith("_"))
+    .filter((name) => name !== "constructor" && !/^_|Paging(Page|All)$/.test(name))
     .map((name) => name.replace(/AndWait$/, "").replace(/^begin([A-Z])/, (_all, first: string) => first.toLowerCase()));
 }

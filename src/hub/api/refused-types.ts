@@ -9,6 +9,7 @@ const containers = `${account}/blobServices/containers`;
 const notRouted = "the network is the host's own; the hub routes and filters nothing in it";
 const noGuest = "the hub has no hands in the guest";
 const oneHost = "landed machines run on the one host, as their sources did";
+const forGood = "a role is held until its assignment is deleted; there are none for a time";
 const noTemplates = "the hub has no templates; resources are made one by one";
 
 /** By the type or action, and all below it. */
@@ -90,6 +91,16 @@ const reasons: Readonly<Record<string, string>> = {
   "Microsoft.Resources/deploymentScripts": noTemplates,
   "Microsoft.Resources/templateSpecs": noTemplates,
   "Microsoft.Authorization/locks": "the hub has no locks; what is in use is not deleted",
+  "Microsoft.Authorization/classicAdministrators": "rights come from roles alone",
+  ...Object.fromEntries(
+    ["Schedules", "ScheduleInstances", "ScheduleRequests"].flatMap((what) => [
+      [`Microsoft.Authorization/roleAssignment${what}`, forGood],
+      [`Microsoft.Authorization/roleEligibility${what}`, forGood],
+    ]),
+  ),
+  "Microsoft.Authorization/roleManagementPolicies": forGood,
+  "Microsoft.Authorization/roleManagementPolicyAssignments": forGood,
+  "Microsoft.Authorization/eligibleChildResources": forGood,
   "Microsoft.Authorization/policyAssignments": "the hub has no policies",
   "Microsoft.Authorization/policyDefinitions": "the hub has no policies",
   "Microsoft.Migrate/migrateProjects/solutions": "the hub is the one tool of a project; it has nothing to be set as a solution",

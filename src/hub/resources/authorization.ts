@@ -103,8 +103,10 @@ async function putAssignment(dependencies: Dependencies, call: ArmCall, desired:
   const wanted = { roleId: roleIdOf(roleDefinitionId), principalId, scopeKey: call.id.parentKey };
   const same = await assignments.findAssignment(wanted);
   if (isOther || (same !== undefined && same.toLowerCase() !== call.id.key))
-    throw new Fault(
+    throw new ArmFault(
       "StateConflict",
+      // Azure's own words for both, which its clients know.
+      isOther ? "RoleAssignmentUpdateNotPermitted" : "RoleAssignmentExists",
       isOther
         ? "could not change the role assignment: its principal and role are fixed"
         : "could not assign the role: the principal holds it at this scope already",
