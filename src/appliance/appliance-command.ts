@@ -12,6 +12,7 @@ import { Fault } from "../contract/errors.ts";
 import { callAppliance } from "./admin/admin-client.ts";
 import { createStateFolder, defaultStateFolder, loadConfig, parseApplianceConfig, saveConfig } from "./config/config.ts";
 import { startAppliance } from "./main.ts";
+import { addVaultCommands } from "./vault-command.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
 
 export interface ApplianceCommandParts {
@@ -41,7 +42,7 @@ export function registerApplianceCommand(program: Command, parts: ApplianceComma
   addCredentials(verb, noun.command("credential").description("accounts of vCenters and guests, kept encrypted on this machine only"));
   addVcenters(verb, noun.command("vcenter").description("vCenters whose machines can be replicated"));
   addMachines(verb, noun);
-  addVault(verb, noun.command("vault").description("this appliance's part of the vault"));
+  addVaultCommands(verb, noun.command("vault").description("this appliance's part of the vault"));
 }
 
 type Verb = (parent: Command, name: string, description: string) => Command;
@@ -297,25 +298,6 @@ function addMachines(verb: Verb, noun: Command): void {
         answer.wasKnown ? `the key of ${address} is forgotten` : `no key of ${address} was known`,
       );
     });
-}
-
-function addVault(verb: Verb, vault: Command): void {
-  verb(vault, "collect", "remove what no recovery point needs, and rewrite packs that are mostly garbage")
-    .option("--dry-run", "say what would be removed, and remove nothing", false)
-    .action(async (options: Common & { readonly dryRun: boolean }) => {
-      const report = await callAppliance(options.state, "collectGarbage", { isDryRun: options.dryRun });
-      printAnswer({ asJson: options.json }, report, () => collectionText(report, options.dryRun));
-    });
-}
-
-function collectionText(report: AdminResponse<"collectGarbage">, isDryRun: boolean): string {
-  const { pointCount, packCount, packBytes, liveBytes, removedPackCount, rewrittenPackCount, removedBytes, movedBytes } = report;
-  return [
-    `${pointCount} recovery points need ${liveBytes} of ${packBytes} bytes in ${packCount} packs`,
-    `${removedPackCount} packs ${isDryRun ? "would be" : "were"} removed and ${rewrittenPackCount} rewritten: ${removedBytes} bytes`,
-    ...(isDryRun ? [] : [`${movedBytes} bytes were written anew`]),
-    ...report.damagedPacks.map((key) => `pack ${key} could not be read and stays: verify the recovery points`),
-  ].join("\n");
 }
 
 function statusText(status: AdminResponse<"status">): string {

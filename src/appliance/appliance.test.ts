@@ -247,6 +247,12 @@ describe("the appliance", () => {
     assert.ok(!hub.points.has(lost.pointId));
     assert.equal(hub.points.get(next.pointId)?.disks[0]?.root, sealed.roots[0]?.root);
 
+    const verified = await callAppliance(appliance.folder, "verifyPoints", { machineId: agent.machineId });
+    assert.deepEqual([verified.pointCount, verified.damagedCount], [2, 0]);
+    assert.deepEqual(await callAppliance(appliance.folder, "listLostPoints", {}), { points: [], isComplete: true });
+    const { removedPackCount, pointCount } = await callAppliance(appliance.folder, "collectGarbage", { isDryRun: true });
+    assert.deepEqual([removedPackCount, pointCount], [0, 2]);
+
     await using store = openAzureBlobStore({
       accountUrl: hub.accountUrl,
       container: hub.container,

@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { CollectionReport, Vault } from "../vault/vault.ts";
+import type { Vault } from "../vault/vault.ts";
 import { systemClock, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { systemRandom, type Random } from "../base/random.ts";
@@ -394,10 +394,10 @@ export class Appliance implements AsyncDisposable {
     log.info("agents are taken in", { dataPort: this.#ports.dataPort });
   }
 
-  /** What `watari appliance vault collect` does. */
-  async collectGarbage(options: { readonly isDryRun: boolean }): Promise<CollectionReport> {
-    if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not collect garbage: the vault is not reached yet");
-    return await this.#vault.collect(options);
+  /** Throws while the vault is not reached. */
+  vault(): Vault {
+    if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not look into the vault: it is not reached yet");
+    return this.#vault;
   }
 
   /** Fails while the vault is not reached: the order is given again, and the points must not be said to be gone. */

@@ -1,7 +1,7 @@
 // What the command line says to the appliance that runs on the same machine, over a unix socket that only its user can open.
 
 import { z } from "zod";
-import { applianceIdShape, countShape, faultReportShape, machineIdShape, timestampShape } from "./shapes.ts";
+import { applianceIdShape, countShape, diskIdShape, faultReportShape, machineIdShape, pointIdShape, timestampShape } from "./shapes.ts";
 import { discoveredMachineShape, vcenterSummaryShape } from "./appliance-protocol.ts";
 import { agentStateShape } from "./agent-control.ts";
 
@@ -48,6 +48,8 @@ const checkShape = z.object({
   verdict: z.enum(["pass", "fail", "skipped"]),
   repair: z.string(),
 });
+
+const shownPointShape = z.object({ pointId: pointIdShape, machineId: machineIdShape, time: timestampShape, consistency: z.string() });
 
 const addMachineShape = z.object({
   /** Address at which SSH answers. */
@@ -122,6 +124,34 @@ export const adminRoutes = {
       tookMs: z.number(),
     }),
   },
+  /** Reads every byte that points rely on: of all, of a machine, or of one point. */
+  verifyPoints: {
+    path: "/v1/vault/verify",
+    request: z.object({ machineId: machineIdShape.optional(), pointId: pointIdShape.optional() }),
+    response: z.object({
+      pointCount: countShape,
+      readBlocks: countShape,
+      damaged: z.array(
+        z.object({
+          pointId: pointIdShape,
+          diskId: diskIdShape,
+          offset: countShape,
+          length: countShape,
+          finding: z.string(),
+          packKey: z.string().exactOptional(),
+          packOffset: countShape.exactOptional(),
+        }),
+      ),
+      damagedCount: countShape,
+    }),
+  },
+  /** Points whose objects are gone, as far as packs tell of them. */
+  listLostPoints: {
+    path: "/v1/vault/lost",
+    request: nothing,
+    response: z.object({ points: z.array(shownPointShape.extend({ isWhole: z.boolean() })), isComplete: z.boolean() }),
+  },
+  restorePoint: { path: "/v1/vault/restore-point", request: z.object({ pointId: pointIdShape }), response: shownPointShape },
   forgetHostKey: {
     path: "/v1/host-keys/forget",
     request: z.object({ address: z.string().max(300) }),

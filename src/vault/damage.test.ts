@@ -12,7 +12,6 @@ import { MemoryStore } from "../store/memory-store.ts";
 import type { Store } from "../store/store.ts";
 import { openVaultReader } from "./open-vault.ts";
 import { assertContent, diskId, newMachine, newPoint, openTestVault, sealFacts, sealWhole, testKey, vaultId } from "./test-vault.ts";
-import { verifyPoint } from "./verify-point.ts";
 import type { Vault } from "./vault.ts";
 
 async function patchPoint(vault: Vault, machineId: MachineId, parentPointId: PointId, content: Buffer): Promise<PointId> {
@@ -106,23 +105,90 @@ describe("Vault objects", () => {
     assert.ok(await isRefused(moved, points));
   });
 
-  it("that are damaged are named by verifyPoint, block by block, and the rest is read", async () => {
+  it("that are damaged are named by a verification, block by block, and the rest is read", async () => {
     const store = new MemoryStore();
     await using vault = await openTestVault(store);
     const content = randomBytes(20 * blockBytes + 5000);
     const pointId = await sealWhole(vault, newMachine(), content);
-    const whole = await verifyPoint(vault, pointId);
-    assert.deepEqual([whole.damagedCount, whole.readBytes], [0, content.length]);
+    const whole = await vault.verify();
+    assert.deepEqual([whole.damagedCount, whole.readBlocks, whole.pointCount], [0, 21, 1]);
     const [pack] = await Array.fromAsync(store.list("packs/"));
     const key = pack?.key ?? assert.fail("absent");
     const bytes = (await store.get(key)) ?? assert.fail("absent");
     bytes[7 * (blockBytes + 16) + 100] = (bytes[7 * (blockBytes + 16) + 100] ?? 0) ^ 1;
     await using reader = await openVaultReader({ store: await copyWith(store, key, bytes), vaultId, key: testKey });
-    const report = await verifyPoint(reader, pointId);
-    assert.deepEqual(
-      report.damaged.map(({ offset, length }) => [offset, length]),
-      [[7 * blockBytes, blockBytes]],
-    );
+    const report = await reader.verify();
+    const { finding, ...place } = report.damaged[0] ?? assert.fail("absent");
+    assert.equal(report.damagedCount, 1);
+    assert.deepEqual(place, {
+      ...{ pointId, diskId, offset: 7 * blockBytes, length: blockBytes },
+      ...{ packKey: key, packOffset: 7 * (blockBytes + 16) },
+    });
+    assert.match(finding, /seal of the entry/);
+  });
+});
+
+describe("Vault verification", () => {
+  it("reads what points share once, and names every point that damage concerns", async () => {
+    const store = new MemoryStore();
+    await using vault = await openTestVault(store);
+    const content = randomBytes(130 * blockBytes);
+    const machineId = newMachine();
+    const first = await sealWhole(vault, machineId, content);
+    const second = await patchPoint(vault, machineId, first, content);
+    const whole = await vault.verify();
+    assert.deepEqual([whole.damagedCount, whole.readBlocks, whole.pointCount], [0, 131, 2]);
+    const packs = await Array.fromAsync(store.list("packs/"));
+    const { key } = packs.reduce((one, other) => (one.sizeBytes > other.sizeBytes ? one : other));
+    const bytes = (await store.get(key)) ?? assert.fail("absent");
+    // The first block, on which the second point's patch stands, and one that both points have.
+    for (const block of [0, 129]) bytes[block * (blockBytes + 16) + 5] = (bytes[block * (blockBytes + 16) + 5] ?? 0) ^ 8;
+    await using reader = await openVaultReader({ store: await copyWith(store, key, bytes), vaultId, key: testKey });
+    const { damaged } = await reader.verify();
+    const seen = damaged.map(({ pointId, offset }) => [pointId, offset / blockBytes] as const);
+    const expected = [first, second].flatMap((pointId) => [0, 129].map((block) => [pointId, block] as const));
+    assert.deepEqual(seen.toSorted(), expected.toSorted());
+    assert.deepEqual(await reader.verify({ pointId: second }).then((report) => report.damagedCount), 2);
+    const gone = new MemoryStore();
+    for await (const blob of store.list(""))
+      if (blob.key !== key) await gone.put(blob.key, (await store.get(blob.key)) ?? assert.fail("absent"));
+    await using without = await openVaultReader({ store: gone, vaultId, key: testKey });
+    assert.ok((await without.verify()).damagedCount >= 2);
+  });
+});
+
+describe("Lost points", () => {
+  it("are found in packs and restored, the damaged ones not", async () => {
+    const store = new MemoryStore();
+    const machineId = newMachine();
+    const content = randomBytes(5 * blockBytes);
+    const before = Buffer.from(content);
+    const points = await (async () => {
+      await using vault = await openTestVault(store);
+      const first = await sealWhole(vault, machineId, content);
+      const second = await patchPoint(vault, machineId, first, content);
+      const third = await sealWhole(vault, newMachine(), randomBytes(blockBytes));
+      await vault.collect();
+      return { first, second, third };
+    })();
+    for await (const { key } of store.list("points/")) await store.remove(key);
+    await using vault = await openTestVault(store);
+    assert.deepEqual(await Array.fromAsync(vault.listPoints()), []);
+    const lost = await Array.fromAsync(vault.listLostPoints());
+    assert.deepEqual(new Set(lost.map(({ point }) => point.pointId)), new Set(Object.values(points)));
+    assert.ok(lost.every(({ isWhole }) => isWhole));
+    for (const { point } of lost) await vault.restoreLostPoint(point.pointId);
+    await assertContent(vault, points.first, before);
+    await assertContent(vault, points.second, content);
+    assert.deepEqual(await Array.fromAsync(vault.listLostPoints()), []);
+    await assert.rejects(vault.restoreLostPoint(newPoint()), { code: "NotFound" });
+    for await (const { key } of store.list("points/")) await store.remove(key);
+    const packs = await Array.fromAsync(store.list("packs/"));
+    await store.remove(packs.reduce((one, other) => (one.sizeBytes > other.sizeBytes ? one : other)).key);
+    await using poor = await openTestVault(store);
+    const left = await Array.fromAsync(poor.listLostPoints());
+    assert.equal(left.find(({ point }) => point.pointId === points.second)?.isWhole, false);
+    await assert.rejects(poor.restoreLostPoint(points.second), { code: "NotFound" });
   });
 });
 
@@ -150,7 +216,7 @@ describe("Vault after a crash", () => {
         await using reopened = await openTestVault(memory);
         await assertContent(reopened, first, content);
         for await (const point of reopened.listPoints())
-          assert.equal((await verifyPoint(reopened, point.pointId)).damagedCount, 0, "every point that is seen is whole");
+          assert.equal((await reopened.verify({ pointId: point.pointId })).damagedCount, 0, "every point that is seen is whole");
         await assertContent(reopened, await sealWhole(reopened, machineId, next), next);
         // The vault that met the faults goes on too, once the store answers again.
         assert.ok(failAt < 100);
@@ -205,7 +271,7 @@ describe("Vault after a crash", () => {
       const outcome = await vault.removeMachine(machineId).catch((error: unknown) => error);
       if (!wasHit) return;
       assert.ok(outcome instanceof Fault);
-      for await (const point of vault.listPoints()) assert.equal((await verifyPoint(vault, point.pointId)).damagedCount, 0);
+      for await (const point of vault.listPoints()) assert.equal((await vault.verify({ pointId: point.pointId })).damagedCount, 0);
       await vault.removeMachine(machineId);
       assert.deepEqual(await Array.fromAsync(memory.list("")), []);
     }

@@ -20,9 +20,20 @@ import { PointClaims } from "./point-claims.ts";
 import { encodePoint, pointKeyOf, type StoredPoint } from "./point-format.ts";
 import { VaultPointWriter, type WriterDisk } from "./point-writer.ts";
 import { toVaultSecret, type VaultKeys, type VaultSecret } from "./sealing.ts";
+import { findLostPoints, type LostPoint } from "./lost-points.ts";
+import { verify } from "./verify.ts";
 import { Maintenance } from "./maintenance.ts";
 import { placeHold, releaseHold } from "./point-holds.ts";
-import type { CollectionOptions, CollectionReport, PointWriter, RecoveryPoint, Vault, VaultReader } from "./vault.ts";
+import type {
+  CollectionOptions,
+  CollectionReport,
+  PointWriter,
+  RecoveryPoint,
+  Vault,
+  VaultReader,
+  VerificationReport,
+  VerifyOptions,
+} from "./vault.ts";
 import { VaultDisk } from "./vault-disk.ts";
 
 export interface VaultReaderOptions {
@@ -98,6 +109,19 @@ class OpenReader implements VaultReader {
   async releasePoint(pointId: PointId, holdId: string): Promise<void> {
     const stored = await this.catalogue.find(pointId);
     if (stored !== undefined) await releaseHold({ store: this.store, machineId: stored.point.machineId, pointId }, holdId);
+  }
+
+  async verify(options: VerifyOptions = {}): Promise<VerificationReport> {
+    const { machineId, pointId } = options;
+    const points: StoredPoint[] = [];
+    if (pointId === undefined) for await (const stored of this.catalogue.list(machineId)) points.push(stored);
+    else {
+      const stored = await this.catalogue.find(pointId);
+      if (stored === undefined)
+        throw new Fault("NotFound", "could not verify a recovery point: the vault has no such point", { evidence: { pointId } });
+      points.push(stored);
+    }
+    return await verify({ entries: this.entries, readerOf: (areaIds) => this.readerOf(areaIds), points }, options);
   }
 
   async openDisk(pointId: PointId, diskId: DiskId): Promise<Disk> {
@@ -218,6 +242,26 @@ class OpenVault extends OpenReader implements Vault {
 
   async removePoint(machineId: MachineId, pointId: PointId): Promise<"removed" | "held"> {
     return await this.#maintenance.removePoint(machineId, pointId);
+  }
+
+  async *listLostPoints(): AsyncGenerator<{ readonly point: RecoveryPoint; readonly isWhole: boolean }, void, undefined> {
+    for await (const { stored, isWhole } of this.#findLost()) yield { point: stored.point, isWhole };
+  }
+
+  async restoreLostPoint(pointId: PointId): Promise<RecoveryPoint> {
+    for await (const { stored, isWhole } of this.#findLost()) {
+      if (stored.point.pointId !== pointId || !isWhole) continue;
+      await this.store.put(pointKeyOf(stored.point.machineId, pointId), encodePoint(this.secret, this.#options.random, stored));
+      return stored.point;
+    }
+    throw new Fault("NotFound", "could not restore a recovery point: no pack tells of it, or what it relies on is not all there", {
+      evidence: { pointId },
+    });
+  }
+
+  #findLost(): AsyncGenerator<LostPoint, void, undefined> {
+    const { store, secret, entries, catalogue } = this;
+    return findLostPoints({ store, secret, entries, catalogue, readerOf: (areaIds) => this.readerOf(areaIds) });
   }
 
   async collect(options: CollectionOptions = {}): Promise<CollectionReport> {

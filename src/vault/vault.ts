@@ -37,6 +37,8 @@ export interface VaultReader extends AsyncDisposable {
   holdPoint(pointId: PointId, holdId: string): Promise<boolean>;
   /** Twice is fine. */
   releasePoint(pointId: PointId, holdId: string): Promise<void>;
+  /** Reads all that points rely on: every one, those of a machine, or one. A report without damage proves every byte of them. */
+  verify(options?: VerifyOptions): Promise<VerificationReport>;
   /** The disk as it was at the point; every byte is checked against its digest before it is given. */
   openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
 }
@@ -113,6 +115,39 @@ export interface Vault extends VaultReader {
    * readers; a second call waits for the first. Throws DataDamaged when a point cannot be followed: then nothing was removed.
    */
   collect(options?: CollectionOptions): Promise<CollectionReport>;
+  /** Points whose objects are gone, as far as packs tell of them; also points that were removed, until their packs are. */
+  listLostPoints(): AsyncIterable<{ readonly point: RecoveryPoint; readonly isWhole: boolean }>;
+  /** Writes the object of a lost point that is whole anew. Throws NotFound for any other. */
+  restoreLostPoint(pointId: PointId): Promise<RecoveryPoint>;
+}
+
+export interface VerifyOptions {
+  readonly machineId?: MachineId;
+  readonly pointId?: PointId;
+  /** Parts of a disk that are read at once; 4 unless told. */
+  readonly parallelMax?: number;
+  readonly onProgress?: (progress: { readonly donePoints: number; readonly pointCount: number; readonly readBlocks: number }) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface DamagedRange {
+  readonly pointId: PointId;
+  readonly diskId: DiskId;
+  readonly offset: number;
+  readonly length: number;
+  readonly finding: string;
+  /** Where the damaged entry, or one that stands on it, is stored; absent when it is nowhere. */
+  readonly packKey?: string;
+  readonly packOffset?: number;
+}
+
+export interface VerificationReport {
+  readonly pointCount: number;
+  /** Different blocks; each was read once, however many points have it. */
+  readonly readBlocks: number;
+  /** In every point that is concerned; the first 1000. */
+  readonly damaged: readonly DamagedRange[];
+  readonly damagedCount: number;
 }
 
 export interface CollectionOptions {

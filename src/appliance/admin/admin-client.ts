@@ -7,6 +7,8 @@ import { Fault, fromReport } from "../../contract/errors.ts";
 import { faultReportShape } from "../../contract/shapes.ts";
 
 const callTimeoutMs = 600_000;
+/** A whole vault may have to be read. */
+const vaultCallTimeoutMs = 7 * 86_400_000;
 
 /** Throws the appliance's Fault as it was given, or ApplianceNotRunning. */
 export async function callAppliance<Route extends AdminRoute>(
@@ -18,7 +20,8 @@ export async function callAppliance<Route extends AdminRoute>(
   const socketPath = join(stateFolder, adminSocketName);
   const { path, response: shape } = adminRoutes[route];
   await using cleanup = new AsyncDisposableStack();
-  const dispatcher = new Agent({ connect: { socketPath }, headersTimeout: callTimeoutMs, bodyTimeout: callTimeoutMs });
+  const timeoutMs = path.startsWith("/v1/vault/") ? vaultCallTimeoutMs : callTimeoutMs;
+  const dispatcher = new Agent({ connect: { socketPath }, headersTimeout: timeoutMs, bodyTimeout: timeoutMs });
   cleanup.defer(async () => await dispatcher.destroy());
   const options = { method: "POST", dispatcher, headers: { "content-type": "application/json" }, body: JSON.stringify(body) } as const;
   const response = await request(`http://appliance${path}`, { ...options, ...(signal === undefined ? {} : { signal }) }).catch(

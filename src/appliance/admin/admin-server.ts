@@ -12,6 +12,7 @@ import { parseBody } from "../control/json-https.ts";
 import { putVcenter } from "../discovery/discover.ts";
 import { normaliseThumbprint, type VcenterTrust } from "../discovery/vcenter-session.ts";
 import { applianceVersion, parseRegistrationKey } from "../identity/hub-registration.ts";
+import { createVaultHandlers } from "./vault-handlers.ts";
 import { spoolBytesOf } from "../ingest/spool.ts";
 import type { Appliance } from "../main.ts";
 
@@ -56,7 +57,12 @@ export async function startAdminServer(
 }
 
 function createHandlers(appliance: Appliance): Handlers {
-  return { ...createHubHandlers(appliance), ...createAccountHandlers(appliance), ...createMachineHandlers(appliance) };
+  return {
+    ...createHubHandlers(appliance),
+    ...createAccountHandlers(appliance),
+    ...createMachineHandlers(appliance),
+    ...createVaultHandlers(() => appliance.vault()),
+  };
 }
 
 function createHubHandlers(appliance: Appliance): Pick<Handlers, "status" | "check" | "register" | "passphrase"> {
@@ -105,15 +111,9 @@ function createAccountHandlers(appliance: Appliance): Pick<Handlers, "addCredent
   };
 }
 
-function createMachineHandlers(
-  appliance: Appliance,
-): Pick<Handlers, "collectGarbage" | "discover" | "addMachine" | "listMachines" | "forgetHostKey"> {
+function createMachineHandlers(appliance: Appliance): Pick<Handlers, "discover" | "addMachine" | "listMachines" | "forgetHostKey"> {
   const { vcenters, registry, ledger, guests } = appliance;
   return {
-    collectGarbage: async ({ isDryRun = false }) => {
-      const { damagedPacks, ...report } = await appliance.collectGarbage({ isDryRun });
-      return { ...report, damagedPacks: [...damagedPacks] };
-    },
     discover: async () => {
       await appliance.discover();
       return { machines: [...vcenters.machines()] };
