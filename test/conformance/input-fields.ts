@@ -2,7 +2,6 @@
 
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { z } from "zod";
 
 const mapperShape = z.looseObject({
@@ -30,10 +29,10 @@ const inputModels = [
 ] as const;
 
 /** "Model.field", as the client writes the field on the wire; sorted. */
-export async function inputFields(): Promise<readonly string[]> {
-  const entry = createRequire(import.meta.url).resolve("@azure/arm-recoveryservices-siterecovery/package.json");
-  const file = join(dirname(entry), "dist-esm/src/models/mappers.js");
-  const mappers = z.record(z.string(), z.unknown()).parse(await import(pathToFileURL(file).href));
+export function inputFields(): readonly string[] {
+  const require = createRequire(import.meta.url);
+  const entry = require.resolve("@azure/arm-recoveryservices-siterecovery/package.json");
+  const mappers = z.record(z.string(), z.unknown()).parse({ ...require(join(dirname(entry), "dist-esm/src/models/mappers.js")) });
   const fields = inputModels.flatMap((model) => {
     const { modelProperties = {} } = mapperShape.parse(mappers[model]).type;
     return Object.values(modelProperties).map(({ serializedName }) => `${model}.${serializedName}`);
