@@ -145,8 +145,8 @@ describe("Vault verification", () => {
     for (const block of [0, 129]) bytes[block * (blockBytes + 16) + 5] = (bytes[block * (blockBytes + 16) + 5] ?? 0) ^ 8;
     await using reader = await openVaultReader({ store: await copyWith(store, key, bytes), vaultId, key: testKey });
     const { damaged } = await reader.verify();
-    const seen = damaged.map(({ pointId, offset }) => [pointId, offset / blockBytes] as const);
-    const expected = [first, second].flatMap((pointId) => [0, 129].map((block) => [pointId, block] as const));
+    const seen = damaged.map(({ pointId, offset }) => `${pointId} ${offset / blockBytes}`);
+    const expected = [first, second].flatMap((pointId) => [0, 129].map((block) => `${pointId} ${block}`));
     assert.deepEqual(seen.toSorted(), expected.toSorted());
     assert.deepEqual(await reader.verify({ pointId: second }).then((report) => report.damagedCount), 2);
     const gone = new MemoryStore();
