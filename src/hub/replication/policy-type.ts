@@ -9,6 +9,7 @@ import { defineResource, type ArmCall, type DeleteOutcome, type ResourceType, ty
 import type { JsonObject } from "../db/resources.ts";
 import { lockKey } from "../db/locks.ts";
 import type { HubServices } from "../services.ts";
+import { policyAnswer } from "./answers.ts";
 import { mappingsOf } from "./mapping.ts";
 import { policyType, vaultOf } from "./names.ts";
 import {
@@ -36,6 +37,7 @@ export function policyResource(front: ReplicationFront): ResourceType {
   const { services } = front;
   return defineResource({
     type: policyType,
+    answer: policyAnswer,
     isBare: true,
     within: "parent",
     canPatch: true,
