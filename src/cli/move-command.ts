@@ -37,7 +37,7 @@ export function registerMoveCommand(program: Command): void {
     .option("--key <file>", "private key that the machine accepts")
     .option("--password-file <file>", "file with the password")
     .option("--sudo", "become root with sudo (the default for a user other than root)")
-    .option("--to <what>", "start: it runs here; raw or qcow2: its disks become files", "start")
+    .option("--to <what>", "start: it runs here; raw, qcow2, vhd or vmdk: its disks become files", "start")
     .option("--out <dir>", "folder for the files")
     .option("--no-hydrate", "leave drivers and settings in the files as they are on the source")
     .option("--network <how>", "user: own address translation, reached by forwards; bridge=NAME: a bridge of this machine", "user")

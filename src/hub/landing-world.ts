@@ -84,7 +84,7 @@ async function openImageFolder({ stateDir, clock, random }: HubServices, folder:
     folder,
     write: async (wish, signal) => {
       const scratchFolder = join(scratch, random.uuid().slice(0, 8));
-      return await writeImages(wish, { exportDisk, scratchFolder, clock }, signal);
+      return await writeImages(wish, { exportDisk, scratchFolder, clock, random }, signal);
     },
     remove: removeImages,
   };

@@ -33,7 +33,12 @@ export type MoveOutcome =
   /** The machine runs here. */
   | { readonly kind: "start" }
   /** Its disks are files. */
-  | { readonly kind: "files"; readonly format: "raw" | "qcow2"; readonly folder: string | undefined; readonly isHydrated: boolean };
+  | {
+      readonly kind: "files";
+      readonly format: "raw" | "qcow2" | "vhd" | "vmdk";
+      readonly folder: string | undefined;
+      readonly isHydrated: boolean;
+    };
 
 export interface MoveWish {
   readonly source: MoveSource;
@@ -73,9 +78,10 @@ export function parseWish(sourceTextGiven: string, flags: MoveFlags): MoveWish {
 }
 
 function parseOutcome({ to, out, hydrate }: MoveFlags): MoveOutcome {
-  if (to === "raw" || to === "qcow2") return { kind: "files", format: to, folder: out, isHydrated: hydrate };
-  if (to !== "start") throw invalid("--to", `${to} is none of start, raw and qcow2`);
-  if (out !== undefined) throw invalid("--out", "it names the folder of disk files; say also --to raw or --to qcow2");
+  if (to === "raw" || to === "qcow2" || to === "vhd" || to === "vmdk")
+    return { kind: "files", format: to, folder: out, isHydrated: hydrate };
+  if (to !== "start") throw invalid("--to", `${to} is none of start, raw, qcow2, vhd and vmdk`);
+  if (out !== undefined) throw invalid("--out", "it names the folder of disk files; say also --to raw, qcow2, vhd or vmdk");
   return { kind: "start" };
 }
 

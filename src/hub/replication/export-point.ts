@@ -6,6 +6,7 @@ import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
+import { imageFormats } from "../../landing/qemu/write-images.ts";
 import type { LandingDisk } from "../../landing/target.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
@@ -17,7 +18,7 @@ import type { ImageFolder, Replication } from "./world.ts";
 
 export const exportDetailsShape = z.strictObject({
   recoveryPointId: z.string().max(2048).optional(),
-  format: z.enum(["raw", "qcow2"]),
+  format: z.enum(imageFormats),
   isHydrated: z.boolean().default(true),
 });
 
@@ -25,7 +26,7 @@ const parametersShape = z.object({
   itemId: z.string(),
   /** The latest unless given. */
   pointId: pointIdShape.optional(),
-  format: z.enum(["raw", "qcow2"]),
+  format: z.enum(imageFormats),
   isHydrated: z.boolean(),
 });
 type Parameters = z.infer<typeof parametersShape>;

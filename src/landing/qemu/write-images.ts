@@ -6,16 +6,24 @@ import { mkdir, open, rename, rm, rmdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { flushFolder } from "../../base/atomic-file.ts";
 import type { Clock } from "../../base/clock.ts";
+import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, LandingDisk, LandingNic } from "../target.ts";
 import { virtioHardware } from "./machine.ts";
+import { appendVhdFooter } from "./vhd-footer.ts";
+
+/** vhd: fixed, a whole number of MiB, as Azure takes it. vmdk: one sparse file. */
+export const imageFormats = ["raw", "qcow2", "vhd", "vmdk"] as const;
+export type ImageFormat = (typeof imageFormats)[number];
+/** QEMU's name of the format while it is written: a VHD gets its footer at the end. */
+const driverOf: Readonly<Record<ImageFormat, string>> = { raw: "raw", qcow2: "qcow2", vhd: "raw", vmdk: "vmdk" };
 
 export interface ImagesWish {
   /** Gets the files; made when it is not there. Files of an earlier call with the same names are replaced. */
   readonly folder: string;
-  readonly format: "raw" | "qcow2";
+  readonly format: ImageFormat;
   /** Makes the guest ready for virtio hardware, as a landed machine is. */
   readonly isHydrated: boolean;
   readonly disks: readonly LandingDisk[];
@@ -34,6 +42,7 @@ export interface ImagesSurroundings {
   /** An own folder with a short path: sockets lie in it. */
   readonly scratchFolder: string;
   readonly clock: Clock;
+  readonly random: Random;
 }
 
 const fresh = ".part";
@@ -49,11 +58,12 @@ export async function writeImages(wish: ImagesWish, around: ImagesSurroundings, 
   try {
     for (const [index, disk] of disks.entries()) {
       const onProgress = (percent: number): void => wish.onProgress((100 * index + percent) / disks.length);
-      const to = { path: `${paths[index] ?? ""}${fresh}`, format, index };
+      const to = { path: `${paths[index] ?? ""}${fresh}`, format: driverOf[format], index };
       await convert(disk, to, { ...around, onProgress }, signal);
     }
     const changes = wish.isHydrated ? await hydrateFiles(wish, paths, around, signal) : [];
     for (const path of paths) {
+      if (format === "vhd") await appendVhdFooter(`${path}${fresh}`, around);
       await flushFile(`${path}${fresh}`);
       await rename(`${path}${fresh}`, path);
     }
@@ -118,7 +128,7 @@ async function hydrateFiles(
   const graphs = paths.map((path, index) => {
     const file = { driver: "file", filename: `${path}${fresh}`, "node-name": `file${index}`, discard: "unmap" };
     return {
-      nodes: [file, { driver: wish.format, file: `file${index}`, "node-name": `disk${index}`, discard: "unmap" }],
+      nodes: [file, { driver: driverOf[wish.format], file: `file${index}`, "node-name": `disk${index}`, discard: "unmap" }],
       topNode: `disk${index}`,
     };
   });
