@@ -76,7 +76,8 @@ function strikesOf(
   turn: number,
 ): readonly { readonly how: Exclude<How, "fail" | "server" | "full">; readonly at: number }[] {
   const all = moments.map((_, index) => index + 1);
-  const inside = all.filter((at) => isInside(moments[at - 1] ?? ""));
+  const ran = all.filter((at) => isInside(moments[at - 1] ?? ""));
+  const inside = ran.length > 0 ? ran : all; // A job that fails in its first step and has nothing to undo.
   const one = (step: number): readonly number[] => inside.slice((turn + step) % inside.length).slice(0, 1);
   const places = {
     kill: isQuick ? one(0) : all,
