@@ -7,6 +7,7 @@ import type { Random } from "../../base/random.ts";
 import type { Connector } from "../../connectivity/connector.ts";
 import { openAzureBlobStore } from "../../store/azure-blob-store.ts";
 import type { Store } from "../../store/store.ts";
+import { openLocalCopies } from "../../store/local-copies.ts";
 import { withStoreRetry } from "../../store/wrappers.ts";
 import { openVault } from "../../vault/open-vault.ts";
 import type { Vault } from "../../vault/vault.ts";
@@ -17,6 +18,8 @@ import type { Spool } from "../ingest/spool.ts";
 
 /** Threads that check and seal blocks; more than the line to the storage account can use are of no use. */
 const blockThreadsMax = 4;
+/** Copies of packs on this machine, so that changes read what they stand on here. */
+const nearBytesMax = 8 * 2 ** 30;
 
 export interface VaultLinkParts {
   readonly registration: HubRegistration;
@@ -41,9 +44,15 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     agent: connector.httpsAgent,
   });
   cleanup.use(store);
+  const near = await openLocalCopies(withStoreRetry(withPutCount(store, parts.onUploaded), { clock, log }), {
+    folder: `${spool.folder}-near`,
+    bytesMax: Math.min(nearBytesMax, spool.spoolBytesMax / 4),
+    prefix: "packs/",
+  });
+  cleanup.use(near);
   const vault = await openVault({
     blockThreads: Math.min(blockThreadsMax, availableParallelism()),
-    store: withStoreRetry(withPutCount(store, parts.onUploaded), { clock, log }),
+    store: near,
     vaultId: registration.vault.vaultId,
     areaId: parseAreaId(registration.applianceId),
     key: Buffer.from(registration.vault.key, "base64"),
