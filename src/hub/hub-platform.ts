@@ -94,7 +94,7 @@ export function createPlatform(wanted: {
       },
       forget: async (vault) => await appliances.removeVault(vault.id.text),
     }),
-    ...vaultPartTypes({ resources, secrets }),
+    ...vaultPartTypes({ resources, secrets, privateLink }),
     ...vaultLocationTypes({ resources, domain }),
     operationListType(() => types),
     ...wanted.extraTypes,

@@ -7,51 +7,16 @@ import { defineResource, type ArmCall, type ResourceType } from "../api/resource
 import type { JsonObject, ResourceStore } from "../db/resources.ts";
 import type { SecretStore } from "../db/secrets.ts";
 import { vaultType } from "../private-link/link-target.ts";
-import { requireSame } from "./same-as-present.ts";
-import { presentConnections } from "./connections.ts";
+import type { PrivateLink } from "../private-link/private-link.ts";
+import { connectionResource } from "./connections.ts";
 
-export function vaultPartTypes(stores: { readonly resources: ResourceStore; readonly secrets: SecretStore }): readonly ResourceType[] {
-  return [connectionResource(stores.resources), extendedResource(stores.secrets), certificateResource()];
-}
-
-const connectionShape = z.looseObject({
-  privateLinkServiceConnectionState: z
-    .strictObject({
-      status: z.string().max(40),
-      description: z.string().max(500).optional(),
-      actionsRequired: z.string().max(200).optional(),
-    })
-    .optional(),
-});
-
-/** A connection is its endpoint's: approved with it, gone with it. */
-function connectionResource(resources: ResourceStore): ResourceType {
-  const listOf = async (vaultId: string): Promise<readonly JsonObject[]> =>
-    await presentConnections(resources, await resources.get(vaultId));
-  const get = async ({ id }: ArmCall): Promise<JsonObject | undefined> =>
-    (await listOf(id.parentText)).find((connection) => String(connection["name"]).toLowerCase() === id.name.toLowerCase());
-  const refuse = (doing: string): never => {
-    throw new Fault("OperationNotSupported", `could not ${doing} the connection: it lives and ends with its private endpoint`, {
-      action: "delete the private endpoint that it names",
-    });
-  };
-  return defineResource({
-    type: `${vaultType}/privateEndpointConnections`,
-    isBare: true,
-    within: "parent",
-    properties: connectionShape,
-    source: { get, list: async ({ id }) => ({ items: await listOf(id.text), next: undefined }) },
-    onPut: async (call, { properties }) => {
-      const present = await get(call);
-      if (present === undefined)
-        throw new Fault("NotFound", `could not find the connection ${call.id.name}`, { evidence: { resourceId: call.id.text } });
-      const { privateLinkServiceConnectionState: _state, ...others } = properties;
-      requireSame("the connection", others, present["properties"]);
-      const status = properties.privateLinkServiceConnectionState?.status ?? "Approved";
-      return status.toLowerCase() === "approved" ? { kind: "answered", body: present } : refuse("reject");
-    },
-    onDelete: async () => refuse("delete"),
-  });
+export function vaultPartTypes(parts: {
+  readonly resources: ResourceStore;
+  readonly secrets: SecretStore;
+  readonly privateLink: () => PrivateLink;
+}): readonly ResourceType[] {
+  const { resources, secrets, privateLink } = parts;
+  return [connectionResource({ targetType: vaultType, resources, privateLink }), extendedResource(secrets), certificateResource()];
 }
 
 const extendedType = `${vaultType}/extendedInformation`;

@@ -293,7 +293,8 @@ export class SimAppliance implements AsyncDisposable {
     let sentBytes = 0;
     for (const { name, content } of source.replicatedDisks)
       for (let block = 0; block * blockBytes < content.sizeBytes; block++) {
-        const bytes = content.bytes.subarray(block * blockBytes, (block + 1) * blockBytes);
+        // A copy: the guest goes on writing while the block is on its way.
+        const bytes = content.bytes.slice(block * blockBytes, (block + 1) * blockBytes);
         const id = isAllZero(bytes) ? zeroId : idOf(bytes);
         const [isNeeded] = id === zeroId ? [false] : await writer.need(parseDiskId(name), block, [id]);
         if (isNeeded === true) {
