@@ -13,7 +13,7 @@ import { parseDiskId, parseMachineId, parsePointId, parseVaultId, type PointId }
 import { MemoryStore } from "../../store/memory-store.ts";
 import { openVault, openVaultReader } from "../../vault/open-vault.ts";
 import { openStateDatabase } from "../state/database.ts";
-import { removeExpired } from "./point-keeper.ts";
+import { listBrought, removeExpired } from "./point-keeper.ts";
 import { createPointLedger } from "./point-ledger.ts";
 
 const minuteMs = 60_000;
@@ -49,9 +49,10 @@ describe("Retention on an appliance", () => {
       const registry = { list: () => [{ machineId, policy }] as never };
       const parts = { vault, ledger, registry, clock, log: silentLog };
       const { signal } = new AbortController();
-      assert.equal(await removeExpired(parts, signal), 0, "the hub does not know of the points yet");
+      const brought = new Map();
+      assert.equal(await removeExpired(parts, brought, signal), 0, "the hub does not know of the points yet");
       ledger.markTold(points);
-      assert.equal(await removeExpired(parts, signal), 1);
+      assert.equal(await removeExpired(parts, brought, signal), 1);
       assert.deepEqual(await Promise.all(points.map(async (pointId) => (await reader.point(pointId)) !== undefined)), [
         false,
         true,
@@ -62,10 +63,22 @@ describe("Retention on an appliance", () => {
       ledger.markRemovalsTold([expired]);
       await reader.releasePoint(held, "landed-1");
       policy.historyMinutes = 0;
-      assert.equal(await removeExpired(parts, signal), 2);
+      assert.equal(await removeExpired(parts, brought, signal), 2);
       assert.deepEqual(new Set(ledger.untoldRemovals(10)), new Set([held, kept]));
       assert.equal(ledger.newestOf(machineId)?.pointId, newest);
       assert.ok(await reader.point(newest));
+      // A point that another appliance has sealed is found in the vault.
+      const foreign = parsePointId(systemRandom.uuid());
+      {
+        const disks = [{ diskId: parseDiskId("disk-1"), sizeBytes: 65_536, isBoot: true, excluded: [] }];
+        await using writer = await vault.beginPoint({ pointId: foreign, machineId, disks });
+        await writer.seal({ timeMs: nowMs - 90 * minuteMs, consistency: "crash" });
+      }
+      const listed = await listBrought(parts, signal);
+      assert.deepEqual([...(listed.get(machineId)?.keys() ?? [])], [foreign]);
+      assert.equal(await removeExpired(parts, listed, signal), 1);
+      assert.equal(await reader.point(foreign), undefined);
+      assert.equal(listed.get(machineId)?.size, 0);
     } finally {
       await rm(folder, { recursive: true });
     }
