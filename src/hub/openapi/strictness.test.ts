@@ -5,30 +5,9 @@ import { test } from "node:test";
 import { z } from "zod";
 import type { ResourceType } from "../api/resource-type.ts";
 import { everyType } from "./every-type.ts";
+import { storedAsSent } from "./stored-as-sent.ts";
 
 const table = await everyType();
-
-/**
- * Stored and answered as sent: the type's `properties` schema is loose, and what reads get is what was stored. Each is proved by a round trip in
- * test/conformance/strictness.test.ts or in the type's own test.
- */
-const storedAsSent: ReadonlySet<string> = new Set([
-  "Microsoft.Resources/resourceGroups",
-  "Microsoft.Network/virtualNetworks",
-  "Microsoft.Network/virtualNetworks/subnets",
-  "Microsoft.Network/privateDnsZones",
-  "Microsoft.Network/privateDnsZones/virtualNetworkLinks",
-  "Microsoft.Network/privateEndpoints",
-  "Microsoft.Network/privateEndpoints/privateDnsZoneGroups",
-  "Microsoft.Storage/storageAccounts",
-  "Microsoft.Storage/storageAccounts/blobServices",
-  "Microsoft.Migrate/migrateProjects",
-  "Microsoft.RecoveryServices/vaults",
-  "Microsoft.RecoveryServices/vaults/replicationVaultSettings",
-  "Watari.Identity/servicePrincipals",
-  "Watari.Identity/groups",
-  ...["A", "AAAA", "CNAME", "MX", "PTR", "SOA", "SRV", "TXT"].map((record) => `Microsoft.Network/privateDnsZones/${record}`),
-]);
 
 /** The hook compares every member with what is there, or refuses every write. */
 const heldAgainstPresent: ReadonlySet<string> = new Set([

@@ -50,11 +50,24 @@ async function serveZones(privateLink: () => PrivateLink): Promise<void> {
   if (fault !== undefined) throw fault;
 }
 
+const count = z.number().optional();
+/** All of it is told by the hub; clients send back what they read. */
+const zoneShape = z.strictObject({
+  maxNumberOfRecordSets: count,
+  numberOfRecordSets: count,
+  maxNumberOfVirtualNetworkLinks: count,
+  numberOfVirtualNetworkLinks: count,
+  maxNumberOfVirtualNetworkLinksWithRegistration: count,
+  numberOfVirtualNetworkLinksWithRegistration: count,
+  provisioningState: z.string().max(40).optional(),
+  internalId: z.string().max(400).optional(),
+});
+
 function zoneResource({ resources, privateLink }: Dependencies): ResourceType {
   return defineResource({
     type: zoneType,
     within: "resourceGroup",
-    properties: z.looseObject({}),
+    properties: zoneShape,
     canPatch: true,
     onPut: async (call) => {
       requireName(zoneNamePattern, call.id.name);

@@ -39,7 +39,8 @@ function groupResource({ db, resources, submit }: GroupDependencies): ResourceTy
   return defineResource({
     type: resourceGroupType,
     within: "subscription",
-    properties: z.looseObject({}),
+    /** What clients read and send back; the hub alone decides it. */
+    properties: z.strictObject({ provisioningState: z.string().max(40).optional() }),
     canPatch: true,
     longWrites: ["DELETE"],
     filter: tagGrammar(["tagName", "tagValue", "name", "location"]),

@@ -24,7 +24,7 @@ export function groupType({ groups, principals }: Dependencies): ResourceType {
   return defineResource({
     type: typeName,
     within: "subscription",
-    properties: z.looseObject({ displayName: z.string().min(1).max(120), claimValue: z.string().min(1).max(256).optional() }),
+    properties: z.strictObject({ displayName: z.string().min(1).max(120), claimValue: z.string().min(1).max(256).optional() }),
     onPut: async (call, desired) => {
       const groupId = parseInput(groupNameShape, call.id.name.toLowerCase(), "the name of the group");
       if ((await principals.find(groupId)) !== undefined)

@@ -43,7 +43,7 @@ export function servicePrincipalType(dependencies: Dependencies): ResourceType {
   return defineResource({
     type: typeName,
     within: "subscription",
-    properties: z.looseObject({ displayName: z.string().min(1).max(120) }),
+    properties: z.strictObject({ displayName: z.string().min(1).max(120) }),
     onPut: async (call, desired) => {
       const present = await find(call);
       const principalId = parseInput(principalNameShape, call.id.name.toLowerCase(), "the name of the service principal");
