@@ -42,7 +42,7 @@ describe("parseWish", () => {
 
   it("names the flag that is wrong", () => {
     const wrong: readonly (readonly [string, Partial<MoveFlags>])[] = [
-      ["--to", { to: "vhd" }],
+      ["--to", { to: "vdi" }],
       ["--out", { out: "/out" }],
       ["--network", { network: "bridge=" }],
       ["--network", { network: "nat" }],

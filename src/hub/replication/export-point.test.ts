@@ -118,7 +118,7 @@ describe("export of a recovery point", { concurrency: 3 }, () => {
     );
     assert.deepEqual(again.files, files, "the same point goes to the same place");
     await assert.rejects(
-      hub.call("POST", `${item}/export`, wish({ format: "vhd" })),
+      hub.call("POST", `${item}/export`, wish({ format: "vdi" })),
       (error: unknown) => error instanceof Fault && error.code === "InputInvalid",
     );
   });
