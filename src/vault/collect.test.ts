@@ -363,6 +363,23 @@ describe("Collection", () => {
 });
 
 describe("Holds", () => {
+  it("of before outlive a remover that was killed", async () => {
+    const store = new MemoryStore();
+    const machineId = newMachine();
+    await using vault = await openTestVault(store);
+    const pointId = await sealWhole(vault, machineId, contentOf(inCommon));
+    assert.ok(await vault.holdPoint(pointId, "landed-1"));
+    const killed = withFaults(store, ({ number, key }) => (number > 1 && key.startsWith("holds/") ? "before" : undefined));
+    await using broken = await openTestVault(killed);
+    await assert.rejects(broken.removePoint(machineId, pointId), { code: "StoreUnavailable" });
+    assert.equal((await Array.fromAsync(store.list("removals/"))).length, 1);
+    assert.equal(await vault.holdPoint(pointId, "landed-2"), false, "a new holder takes the point for gone");
+    assert.ok(await vault.holdPoint(pointId, "landed-1"));
+    assert.equal(await vault.removePoint(machineId, pointId), "held");
+    assert.deepEqual(await Array.fromAsync(store.list("removals/")), []);
+    assert.ok(await vault.holdPoint(pointId, "landed-2"));
+  });
+
   it("keep a point until they are released, in every order of calls", async () => {
     await fc.assert(
       fc.asyncProperty(fc.scheduler(), async (scheduler) => {

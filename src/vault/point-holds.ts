@@ -22,6 +22,8 @@ export interface PlacedPoint {
 export async function placeHold({ store, machineId, pointId }: PlacedPoint, holdId: string): Promise<boolean> {
   assert(holdPattern.test(holdId), "a hold id has the form of a key's segment");
   const key = holdPrefixOf(machineId, pointId) + holdId;
+  // A hold of before stays, whatever a remover that was killed has left: the next removal sees it and takes its mark back.
+  if ((await store.head(key)) !== undefined) return (await store.head(pointKeyOf(machineId, pointId))) !== undefined;
   await store.put(key, content);
   const isGoing = (await store.head(removalKeyOf(machineId, pointId))) !== undefined;
   if (!isGoing && (await store.head(pointKeyOf(machineId, pointId))) !== undefined) return true;
