@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import * as oidc from "openid-client";
-import { Agent, request } from "undici";
+import { Agent, ProxyAgent, request, type Dispatcher } from "undici";
 import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
@@ -60,7 +60,7 @@ const groupsShape = z.union([
 export async function openIdentityProvider(config: ProviderConfig, { clock }: { readonly clock: Clock }): Promise<IdentityProvider> {
   const secret = config.clientSecretFile === undefined ? undefined : (await readFile(config.clientSecretFile, "utf8")).trim();
   const ca = config.caFile === undefined ? undefined : await readFile(config.caFile, "utf8");
-  const agent = new Agent({ connect: ca === undefined ? {} : { ca }, connectTimeout: callSecondsMax * 1000 });
+  const agent = await openAgent(config, ca);
   const connect = createConnect(config, { secret, agent, clock });
   return {
     name: config.name,
@@ -104,12 +104,22 @@ export async function openIdentityProvider(config: ProviderConfig, { clock }: { 
   };
 }
 
+/** The only way to the provider: directly, or by a tunnel of the proxy that the configuration names. */
+async function openAgent({ proxy }: ProviderConfig, ca: string | undefined): Promise<Dispatcher> {
+  const tls = ca === undefined ? {} : { ca };
+  const connectTimeout = callSecondsMax * 1000;
+  if (proxy === undefined) return new Agent({ connect: tls, connectTimeout });
+  const credentials = proxy.credentialsFile === undefined ? undefined : (await readFile(proxy.credentialsFile, "utf8")).split("\n", 1)[0];
+  const token = credentials === undefined ? {} : { token: `Basic ${Buffer.from(credentials.trim(), "utf8").toString("base64")}` };
+  return new ProxyAgent({ uri: proxy.url, requestTls: tls, connectTimeout, ...token });
+}
+
 type Tokens = oidc.TokenEndpointResponse & oidc.TokenEndpointResponseHelpers;
 
 /** A configuration with a fresh memory of keys, over endpoints that are read anew after a while. */
 function createConnect(
   config: ProviderConfig,
-  { secret, agent, clock }: { readonly secret: string | undefined; readonly agent: Agent; readonly clock: Clock },
+  { secret, agent, clock }: { readonly secret: string | undefined; readonly agent: Dispatcher; readonly clock: Clock },
 ): () => Promise<oidc.Configuration> {
   const metadata = { [oidc.clockTolerance]: config.clockToleranceSeconds };
   const fetchBounded = createFetch(agent);
@@ -154,7 +164,7 @@ function promptOf(config: ProviderConfig, document: oidc.ServerMetadata, wish: s
   return wanted.length === 0 ? {} : { prompt: wanted.join(" ") };
 }
 
-function createFetch(agent: Agent): oidc.CustomFetch {
+function createFetch(agent: Dispatcher): oidc.CustomFetch {
   return async (url, { method, headers, body, signal }) => {
     const sent = typeof body === "string" || body instanceof Uint8Array || body === undefined || body === null ? body : textOf(body);
     const answer = await request(url, { method: toMethod(method), headers, body: sent ?? null, signal: signal ?? null, dispatcher: agent });

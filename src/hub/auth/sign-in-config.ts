@@ -13,6 +13,16 @@ const providerShape = z.strictObject({
   clientSecretFile: z.string().min(1).max(4096).optional(),
   /** Certificate authorities of the provider, PEM; the system's own unless told. */
   caFile: z.string().min(1).max(4096).optional(),
+  /** A forward proxy that leads to the provider, where the hub has no other way out. */
+  proxy: z
+    .strictObject({
+      url: z
+        .url({ protocol: /^https?$/ })
+        .refine((text) => new URL(text).username === "" && new URL(text).password === "", "holds credentials; put them in credentialsFile"),
+      /** File with one line "user:password", readable by the hub only. */
+      credentialsFile: z.string().min(1).max(4096).optional(),
+    })
+    .optional(),
   /** What the sign-in page calls it. */
   name: z.string().min(1).max(60).default("your organisation"),
   /** Add offline_access where the provider wants it for a refresh token. */
