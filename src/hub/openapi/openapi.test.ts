@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { listRoutes } from "../api/arm-router.ts";
 import { makeDocuments, makeWholeDocument } from "./documents.ts";
@@ -62,7 +63,8 @@ test("the committed documents are those of this table of types", async () => {
   );
   for (const { namespace, document } of made) {
     const committed: unknown = JSON.parse(await readFile(join(folder, `${namespace}.json`), "utf8"));
-    assert.deepEqual(committed, JSON.parse(JSON.stringify(document)), `${namespace}: ${renew}`);
+    // A difference is megabytes long, and the command writes what is right.
+    assert.ok(isDeepStrictEqual(committed, JSON.parse(JSON.stringify(document))), `${namespace}: ${renew}`);
   }
 });
 
