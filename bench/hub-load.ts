@@ -6,6 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import autocannon from "autocannon";
+import { Pool } from "undici";
+import { systemClock } from "../src/base/clock.ts";
+import { systemRandom } from "../src/base/random.ts";
 import { findFreePort } from "../src/hub/test-client.ts";
 import { startHubProgram, type HubProgram } from "./hub-program.ts";
 import { fillHub } from "./hub-state.ts";
@@ -57,7 +60,8 @@ export interface LoadFigures {
 }
 
 const apiVersion = "api-version=2025-08-01";
-const connectionsPerKind = 8;
+/** More than are ever under way at once, unless the hub falls behind. */
+const connectionsMax = 64;
 const spreadMax = 200;
 const timesEach = 15;
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -144,34 +148,83 @@ function toOptions({ url, token, operator }: HubProgram, calls: readonly Call[])
   };
 }
 
-/** Calls at a steady rate; times count from when a call was due, not from when it could be sent. */
+/**
+ * Calls that come by themselves, as those of many programs do: independent of each other (a Poisson process) and of how fast the hub answers.
+ * Times count from when a call was due. autocannon offers a rate in bursts, one a second, over connections that all ask for the same thing.
+ */
 async function loadHub(
   hub: HubProgram,
   mix: readonly Mix[],
   { perSecond, seconds }: LoadWish,
 ): Promise<Pick<LoadFigures, "kinds" | "refused" | "hubCpuMsPerRequest" | "databaseCpuMsPerRequest">> {
-  const run = async (duration: number): Promise<readonly autocannon.Result[]> =>
-    await Promise.all(
-      mix.map(async ({ share, calls }) => {
-        const pace = { connections: connectionsPerKind, overallRate: Math.max(1, Math.round(share * perSecond)), duration };
-        return await autocannon({ ...toOptions(hub, calls), ...pace });
-      }),
-    );
   say(`warming up, then ${perSecond} calls a second for ${seconds} s`);
-  await run(Math.min(5, seconds));
+  const pool = new Pool(hub.url, { connections: connectionsMax, connect: { ca: hub.operator.caPem, servername: "localhost" } });
+  const offered = mix.map((each) => ({ ...each, next: 0, times: [] as number[], refused: 0 }));
+  await offerCalls({ pool, hub, offered, perSecond, seconds: Math.min(5, seconds) });
+  for (const each of offered) Object.assign(each, { times: [], refused: 0 });
   const before = await hub.usage();
-  const results = await run(seconds);
+  await offerCalls({ pool, hub, offered, perSecond, seconds });
+  await pool.close();
   const after = await hub.usage();
-  const count = results.reduce((sum, result) => sum + result.requests.total, 0);
+  const count = offered.reduce((sum, { times }) => sum + times.length, 0);
   return {
-    kinds: results.map(({ latency, requests }, index) => ({
-      ...{ kind: mix[index]?.kind ?? "", perSecond: requests.average },
-      ...{ p50Ms: latency.p50, p90Ms: latency.p90, p99Ms: latency.p99, longestMs: latency.max },
-    })),
-    refused: results.reduce((sum, { errors, non2xx, timeouts }) => sum + errors + non2xx + timeouts, 0),
+    kinds: offered.map(({ kind, times }) => {
+      const sorted = times.toSorted((one, other) => one - other);
+      const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+      return { kind, perSecond: times.length / seconds, p50Ms: at(0.5), p90Ms: at(0.9), p99Ms: at(0.99), longestMs: at(1) };
+    }),
+    refused: offered.reduce((sum, { refused }) => sum + refused, 0),
     hubCpuMsPerRequest: (1000 * (after.hubCpuSeconds - before.hubCpuSeconds)) / count,
     databaseCpuMsPerRequest: (1000 * (after.databaseCpuSeconds - before.databaseCpuSeconds)) / count,
   };
+}
+
+interface Offered extends Mix {
+  next: number;
+  times: number[];
+  refused: number;
+}
+
+async function offerCalls(wish: {
+  readonly pool: Pool;
+  readonly hub: HubProgram;
+  readonly offered: readonly Offered[];
+  readonly perSecond: number;
+  readonly seconds: number;
+}): Promise<void> {
+  const { pool, hub, offered, perSecond, seconds } = wish;
+  const headers = { authorization: `Bearer ${hub.token}`, "content-type": "application/json" };
+  const draw = (): number => Buffer.from(systemRandom.bytes(4)).readUInt32BE() / 2 ** 32;
+  const underWay = new Set<Promise<void>>();
+  const startMs = systemClock.monotonicMs();
+  for (let dueMs = 0; dueMs < seconds * 1000; dueMs += (-Math.log(1 - draw()) * 1000) / perSecond) {
+    const waitMs = startMs + dueMs - systemClock.monotonicMs();
+    if (waitMs > 1) await systemClock.sleep(waitMs);
+    const kind = chooseKind(offered, draw());
+    const call = kind.calls[kind.next++ % kind.calls.length];
+    if (call === undefined) continue;
+    const task = (async () => {
+      const { method = "GET", path = "/", body } = call;
+      const answer = await pool.request({ method, path, headers, ...(body === undefined ? {} : { body }) });
+      await answer.body.dump();
+      kind.times.push(systemClock.monotonicMs() - startMs - dueMs);
+      if (answer.statusCode >= 300) kind.refused += 1;
+    })().catch(() => void (kind.refused += 1));
+    underWay.add(task);
+    void task.finally(() => underWay.delete(task));
+  }
+  await Promise.all(underWay);
+}
+
+function chooseKind(offered: readonly Offered[], drawn: number): Offered {
+  let left = drawn;
+  for (const each of offered) {
+    left -= each.share;
+    if (left < 0) return each;
+  }
+  const [first] = offered;
+  assert.ok(first !== undefined);
+  return first;
 }
 
 /** As fast as they are answered, within what a principal may ask. */

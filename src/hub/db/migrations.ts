@@ -190,6 +190,13 @@ const migrations: readonly Migration[] = [
       `create index events_info_by_age on events (at) where severity = 'Info'`,
     ],
   },
+  {
+    number: 21,
+    name: "items by policy",
+    statements: [
+      `create index items_by_policy on resources (type, lower(properties->>'policyName')) where properties->>'policyName' is not null`,
+    ],
+  },
 ];
 
 /** What this program knows. */

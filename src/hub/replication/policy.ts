@@ -93,7 +93,7 @@ export function shownProperties(id: ResourceId, settings: Settings): JsonObject 
 /** The protected items of the vault that follow the policy. */
 export async function itemsUnder(db: Queryable, policyId: ResourceId): Promise<readonly { readonly id: string; readonly item: Item }[]> {
   const found = await sql<{ id: string; properties: JsonObject }>`select id, properties from resources
-    where type = ${itemType.toLowerCase()} and starts_with(key, ${`${vaultOf(policyId).key}/`})
+    where properties->>'policyName' is not null and type = ${itemType.toLowerCase()} and starts_with(key, ${`${vaultOf(policyId).key}/`})
       and lower(properties->>'policyName') = ${policyId.name.toLowerCase()} order by key`.execute(db);
   return found.rows.map(({ id, properties }) => ({ id, item: parseItem(properties) }));
 }
