@@ -72,6 +72,8 @@ async function settle({ db, clock, events, batchMax }: Round, code: HealthErrorC
         for (const row of rows) await events.record(toEvent(code, row, change), transaction);
         return rows.length;
       });
+      // What was planned while the table was small reads all of it, until its rows are counted again.
+      if (changed === batchMax) await sql`analyze health_errors`.execute(db);
     }
 }
 
