@@ -169,8 +169,7 @@ async function loadHub(
   const count = offered.reduce((sum, { times }) => sum + times.length, 0);
   return {
     kinds: offered.map(({ kind, times }) => {
-      const sorted = times.toSorted((one, other) => one - other);
-      const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+      const at = (share: number): number => quantile(times, share);
       return { kind, perSecond: times.length / seconds, p50Ms: at(0.5), p90Ms: at(0.9), p99Ms: at(0.99), longestMs: at(1) };
     }),
     refused: offered.reduce((sum, { refused }) => sum + refused, 0),

@@ -106,7 +106,7 @@ async function readPlan(file: string, profile: PlanProfile | undefined): Promise
   const text = await readFile(file, "utf8").catch((cause: unknown) => {
     throw new Fault("InputInvalid", `could not read the plan ${file}`, {
       cause,
-      action: "give a file that exists, or - for standard input",
+      action: "give a file that exists; `watari net init` prints one to begin with",
     });
   });
   if (text.length > planBytesMax) throw new Fault("InputInvalid", `the plan ${file} is longer than ${planBytesMax} bytes`);

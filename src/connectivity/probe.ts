@@ -73,6 +73,12 @@ const privateRepairs: Readonly<Record<string, string>> = {
     "see whether the private endpoint's connection is approved, then whether a firewall on the line lets port and both directions pass",
 };
 
+/** A public name that is tried directly: in a closed network nothing answers it. */
+const directRepairs: Readonly<Record<string, string>> = {
+  NameUnresolved: "name the proxy that leads out of this zone: nobody here resolves public names",
+  ConnectionFailed: "name the proxy that leads out of this zone: public names are not reached directly here",
+};
+
 interface HopOutcome<T> {
   readonly answer: string;
   readonly value: T;
@@ -87,7 +93,7 @@ class Walk {
   readonly #results: CheckResult[] = [];
   #socket: Socket | undefined;
   #hasAnswered = false;
-  #isPrivate = false;
+  #way: Allowed["kind"] | undefined;
   #dateHeader: string | undefined;
 
   constructor(target: ProbeTarget, opener: PathOpener, options: PathOptions, signal: AbortSignal | undefined) {
@@ -124,7 +130,7 @@ class Walk {
       const by = value.kind === "proxy" ? ` by ${value.proxyUrl}` : "";
       return await Promise.resolve({ answer: `${value.kind}${by}: ${value.because}`, value });
     });
-    this.#isPrivate = decision?.kind === "private";
+    this.#way = decision?.kind;
     if (decision === undefined || !(await this.#openSocket(decision))) return;
     const wanted = this.#wantedHops();
     if (wanted.includes("tls") && !(await this.#secure(decision))) return;
@@ -265,7 +271,7 @@ class Walk {
       return value;
     } catch (error) {
       const fault = toReport(asFault(error, tried));
-      const repair = this.#isPrivate ? (privateRepairs[fault.id] ?? fault.action) : fault.action;
+      const repair = repairsOf(this.#way)[fault.id] ?? fault.action;
       this.#record(hop, "fail", `${fault.id}: ${fault.message}`, tookMs(), { tried, fault, repair });
       return undefined;
     }
@@ -293,6 +299,11 @@ class Walk {
       ...more,
     });
   }
+}
+
+function repairsOf(way: Allowed["kind"] | undefined): Readonly<Record<string, string>> {
+  if (way === "private") return privateRepairs;
+  return way === "public" ? directRepairs : {};
 }
 
 function packetsLost({ host }: HostPort, evidence: Readonly<Record<string, string>>, cause: unknown): Fault {

@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { RegistrationKey } from "../contract/appliance-protocol.ts";
 import { Fault } from "../contract/errors.ts";
 import { parseAddressRanges, type AddressRanges } from "./address-range.ts";
+import { proxyUrlShape, rangeShape } from "./network-shapes.ts";
 
 const hostNamePattern = /^\.?[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*$/;
 
@@ -15,22 +16,8 @@ const namePatternShape = z
   .transform((text) => normaliseHost(text.startsWith("*.") ? text.slice(1) : text))
   .refine((text) => isIP(text) !== 0 || hostNamePattern.test(text), "not a host name, suffix or address");
 
-const rangeShape = z
-  .string()
-  .max(64)
-  .refine((text) => {
-    try {
-      parseAddressRanges([text]);
-      return true;
-    } catch {
-      return false; // The refinement's message tells.
-    }
-  }, "not an address range");
-
 const proxyShape = z.object({
-  url: z
-    .url({ protocol: /^https?$/ })
-    .refine((text) => new URL(text).username === "" && new URL(text).password === "", "holds credentials; put them in credentialsFile"),
+  url: proxyUrlShape,
   /** File with one line "user:password", readable by this program only. */
   credentialsFile: z.string().max(4096).optional(),
 });

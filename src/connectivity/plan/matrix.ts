@@ -88,7 +88,7 @@ function rolesOf(plan: PlanDocument): readonly PlanRole[] {
   ];
 }
 
-/** A resolver is asked only by the zones that name it; nothing connects to itself. */
+/** A resolver is asked only by the zones that name it. */
 function isAsked(plan: PlanDocument, role: PlanRole, endpoint: PlanEndpoint): boolean {
   if (endpoint.id.startsWith("dns/")) return plan.zones[role.zone]?.dnsServers.includes(endpoint.name) ?? false;
   return true;

@@ -2,23 +2,12 @@
 
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
-import { parseAddressRanges } from "../address-range.ts";
+import { proxyUrlShape, rangeShape } from "../network-shapes.ts";
 import { cloudNames } from "./service-names.ts";
 
 const keyShape = z.string().regex(/^[a-z][a-z0-9-]{0,39}$/, "a-z, 0-9 and -, beginning with a letter");
 const addressShape = z.union([z.ipv4(), z.ipv6()]);
 const portShape = z.number().int().min(1).max(65_535);
-const rangeShape = z
-  .string()
-  .max(64)
-  .refine((text) => {
-    try {
-      parseAddressRanges([text]);
-      return true;
-    } catch {
-      return false; // The refinement's message tells.
-    }
-  }, "not an address range such as 10.10.0.0/24");
 const label = "[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?";
 const hostShape = z
   .string()
@@ -56,9 +45,7 @@ const lineShape = z.strictObject({
 });
 
 const proxyShape = z.strictObject({
-  url: z
-    .url({ protocol: /^https?$/ })
-    .refine((text) => new URL(text).username === "" && new URL(text).password === "", "holds credentials; put them in credentialsFile"),
+  url: proxyUrlShape,
   authentication: z.enum(["none", "basic", "negotiate"]).default("none"),
   /** File with one line "user:password" on the machine that uses the proxy. */
   credentialsFile: z.string().max(4096).optional(),

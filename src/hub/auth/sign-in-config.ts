@@ -1,6 +1,7 @@
 // The part of the hub's configuration that says how people sign in.
 
 import { z } from "zod";
+import { proxyUrlShape } from "../../connectivity/network-shapes.ts";
 
 const claimNameShape = z.string().min(1).max(200);
 const issuerShape = z.url({ protocol: /^https$/, error: "an https address" }).max(500);
@@ -16,9 +17,7 @@ const providerShape = z.strictObject({
   /** A forward proxy that leads to the provider, where the hub has no other way out. */
   proxy: z
     .strictObject({
-      url: z
-        .url({ protocol: /^https?$/ })
-        .refine((text) => new URL(text).username === "" && new URL(text).password === "", "holds credentials; put them in credentialsFile"),
+      url: proxyUrlShape,
       /** File with one line "user:password", readable by the hub only. */
       credentialsFile: z.string().min(1).max(4096).optional(),
     })

@@ -7,6 +7,7 @@ import { defineAction, defineResource, type ArmCall, type ResourceType } from ".
 import type { Group, Groups } from "../db/groups.ts";
 import type { Principals } from "../db/principals.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { principalSource } from "./principal-source.ts";
 
 const typeName = "Watari.Identity/groups";
 const groupNameShape = z.uuid("the name of a group is a UUID");
@@ -38,17 +39,12 @@ export function groupType({ groups, principals }: Dependencies): ResourceType {
       await groups.remove(call.id.name.toLowerCase());
       return { kind: "done" };
     },
-    source: {
-      get: async (call) => {
-        const found = await find(call);
-        return found === undefined ? undefined : await show(call.id.parentText, found);
-      },
-      list: async (call, { after, countMax }) => {
-        const page = await groups.list(after, countMax);
-        const next = page.length === countMax ? page.at(-1)?.groupId : undefined;
-        return { items: await Promise.all(page.map(async (each) => await show(call.id.text, each))), next };
-      },
-    },
+    source: principalSource({
+      find,
+      list: async (after, countMax) => await groups.list(after, countMax),
+      idOf: ({ groupId }) => groupId,
+      show,
+    }),
     actions: {
       addMember: defineAction({
         body: memberShape,

@@ -7,6 +7,7 @@ import type { People, Person } from "../db/people.ts";
 import type { Principals } from "../db/principals.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { Sessions } from "../db/sessions.ts";
+import { principalSource } from "./principal-source.ts";
 
 const typeName = "Watari.Identity/people";
 
@@ -35,17 +36,12 @@ export function personType({ people, principals, groups, sessions }: Dependencie
       await principals.remove(call.id.name.toLowerCase());
       return { kind: "done" };
     },
-    source: {
-      get: async (call) => {
-        const found = await find(call);
-        return found === undefined ? undefined : await show(call.id.parentText, found);
-      },
-      list: async (call, { after, countMax }) => {
-        const page = await people.list(after, countMax);
-        const next = page.length === countMax ? page.at(-1)?.principalId : undefined;
-        return { items: await Promise.all(page.map(async (each) => await show(call.id.text, each))), next };
-      },
-    },
+    source: principalSource({
+      find,
+      list: async (after, countMax) => await people.list(after, countMax),
+      idOf: ({ principalId }) => principalId,
+      show,
+    }),
     actions: {
       disable: defineAction({
         body: nothing,

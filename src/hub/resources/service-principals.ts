@@ -10,6 +10,7 @@ import { defineAction, defineResource, type ActionOutcome, type ArmCall, type Re
 import type { Credential, Credentials } from "../db/credentials.ts";
 import type { Principal, Principals } from "../db/principals.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { principalSource } from "./principal-source.ts";
 
 const principalNameShape = z.uuid("the name of a service principal is a UUID");
 const typeName = "Watari.Identity/servicePrincipals";
@@ -64,17 +65,12 @@ export function servicePrincipalType(dependencies: Dependencies): ResourceType {
       await principals.remove(call.id.name.toLowerCase());
       return { kind: "done" };
     },
-    source: {
-      get: async (call) => {
-        const found = await find(call);
-        return found === undefined ? undefined : await show(call.id.parentText, found);
-      },
-      list: async (call, { after, countMax }) => {
-        const page = await principals.listServices(after, countMax);
-        const next = page.length === countMax ? page.at(-1)?.principalId : undefined;
-        return { items: await Promise.all(page.map(async (each) => await show(call.id.text, each))), next };
-      },
-    },
+    source: principalSource({
+      find,
+      list: async (after, countMax) => await principals.listServices(after, countMax),
+      idOf: ({ principalId }) => principalId,
+      show,
+    }),
     actions: {
       addCredential: defineAction({ body: credentialShape, run: async (call, body) => await addCredential(dependencies, call, body) }),
       removeCredential: defineAction({

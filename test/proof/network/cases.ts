@@ -34,7 +34,7 @@ const prefixOf = (site: ProofSite): { readonly prefix: string } => ({ prefix: si
 
 export const networkCases: readonly NetworkCase[] = [
   {
-    ...{ name: "a proxy is needed, and the plan names none", hop: "dns", fault: "NameUnresolved", repairSays: /record or the forwarder/ },
+    ...{ name: "a proxy is needed, and the plan names none", hop: "dns", fault: "NameUnresolved", repairSays: /name the proxy/ },
     breakIt: async (site) => {
       const { onprem, landing } = site.plan.zones;
       const { proxy: _proxy, ...without } = { ...onprem, ranges: onprem?.ranges ?? [] };
@@ -134,7 +134,7 @@ export const networkCases: readonly NetworkCase[] = [
     ...{ name: "a certificate is expired", hop: "tls", fault: "TlsRefused", repairSays: /renew the certificate|dates in the evidence/ },
     breakIt: async (site) => {
       const leaf = await (await createAuthority("old")).issue([site.names.blob], -1);
-      await site.link("up", "landing", impostorAddress);
+      await site.setAddress("landing", impostorAddress, "add");
       const endImpostor = await site.impostor("landing", leaf, `${impostorAddress}:443`);
       const blob = site.addressOf(site.names.blob);
       const open = await site.filter(
@@ -145,7 +145,7 @@ export const networkCases: readonly NetworkCase[] = [
         repair: async () => {
           await open();
           await endImpostor();
-          await site.link("down", "landing", impostorAddress);
+          await site.setAddress("landing", impostorAddress, "del");
         },
       };
     },

@@ -85,39 +85,20 @@ export class ProofSite implements AsyncDisposable {
     return new ProofSite(trial, { plan, vaultId: made.id, accountId: account.id, names });
   }
 
-  /** Runs `watari net plan|check` on a plan from the appliance's zone. `prefixed` comes before the command: faketime. */
-  async #give(verb: "plan" | "check", plan: PlanInput, prefixed: readonly string[]): Promise<CommandResult> {
+  /** Runs `watari net check` on a plan from the appliance's zone. `prefixed` comes before the command: faketime. */
+  async #give(plan: PlanInput, prefixed: readonly string[]): Promise<CommandResult> {
     const file = join(this.trial.stage.folder, "plan.yaml");
     await writeFile(file, stringify(plan));
-    const argv = [
-      ...prefixed,
-      launcher,
-      "net",
-      verb,
-      file,
-      "--role",
-      "appliance",
-      "--json",
-      ...(verb === "check" ? ["--ca", this.#caFile] : []),
-    ];
+    const argv = [...prefixed, launcher, "net", "check", file, "--role", "appliance", "--json", "--ca", this.#caFile];
     const [program = launcher, ...args] = argv;
     return await labExec(this.trial.stage.place, "onprem", [program, ...args], { timeoutMs: commandMsMax });
   }
 
   async check(plan: PlanInput = this.plan, prefixed: readonly string[] = []): Promise<Checked> {
-    const { stdout, stderr, exitCode } = await this.#give("check", plan, prefixed);
+    const { stdout, stderr, exitCode } = await this.#give(plan, prefixed);
     const answer = checkShape.safeParse(parseJson(stdout));
     if (answer.success && (exitCode === 0) === answer.data.passed) return answer.data;
     throw new Error(`net check ended with ${exitCode}: ${stderr.slice(-2000)}`);
-  }
-
-  async findings(plan: PlanInput): Promise<readonly { readonly code: string; readonly text: string; readonly action: string }[]> {
-    const { stdout } = await this.#give("plan", plan, []);
-    const finding = z.looseObject({ code: z.string(), text: z.string(), action: z.string() });
-    const answer = z
-      .looseObject({ cells: z.array(z.looseObject({ findings: z.array(finding) })), findings: z.array(finding) })
-      .parse(JSON.parse(stdout));
-    return [...answer.findings, ...answer.cells.flatMap(({ findings }) => findings)];
   }
 
   /** One call to the hub, from the operator's desk. */
@@ -210,9 +191,10 @@ export class ProofSite implements AsyncDisposable {
     await this.arm("PUT", path, { location: "global", properties: { virtualNetwork: { id: network }, registrationEnabled: false } });
   }
 
-  async link(state: "up" | "down", zone: Zone, address: string): Promise<void> {
+  /** An address of a zone's own, for something that pretends to be there. */
+  async setAddress(zone: Zone, address: string, change: "add" | "del"): Promise<void> {
     const { place } = this.trial.stage;
-    await labExec(place, zone, ["ip", "addr", state === "up" ? "add" : "del", `${address}/32`, "dev", "lo"]);
+    await runCommand("ip", ["netns", "exec", namespaceOf(place, zone), "ip", "addr", change, `${address}/32`, "dev", "lo"]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

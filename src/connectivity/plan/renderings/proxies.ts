@@ -1,6 +1,5 @@
 // Renderings of the proxy and of what goes past it: for shells and services, browsers, Windows, apt.
 
-import { decide } from "../../decision.ts";
 import { renderBypassList, renderNoProxy } from "../../render.ts";
 import { parseTopology } from "../../topology.ts";
 import { topologyOf, type PlanRole } from "../matrix.ts";
@@ -155,10 +154,4 @@ function escapeRegistry(text: string): string {
 /** The topology that this product's own programs read. */
 export function renderTopology(input: RenderInput): Rendered {
   return { files: [textFile("topology.json", [JSON.stringify(topologyOf(input.plan, input.role), undefined, 2)])], omitted: [] };
-}
-
-/** Which way a host goes, as a rendering of the proxy must say it: used to hold renderings against the decision. */
-export function goesDirectly(input: RenderInput, host: string): boolean {
-  const decision = decide(parseTopology(topologyOf(input.plan, input.role)), host);
-  return decision.kind === "private" || decision.kind === "site";
 }

@@ -8,11 +8,13 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import fc from "fast-check";
 import { runCommand, tryCommand } from "../../../base/run-command.ts";
+import { decide } from "../../decision.ts";
 import { freeUdpPort, skipUnless, startProgram, withFreePort } from "../../test-network.ts";
+import { parseTopology } from "../../topology.ts";
+import { topologyOf } from "../matrix.ts";
 import { planSchema } from "../plan-document.ts";
 import { anyPlan, inputOf, wholePlan } from "../test-plans.ts";
 import { findFormat, formats } from "./formats.ts";
-import { goesDirectly } from "./proxies.ts";
 import { placedNames, type RenderInput } from "./rendering.ts";
 
 async function folderFor(context: TestContext): Promise<string> {
@@ -49,6 +51,12 @@ async function answersOf(port: number, names: readonly string[]): Promise<Record
 
 /** Debian's own: its packages are not seen by any other Python that may come first. */
 const debianPython = "/usr/bin/python3";
+
+/** What a rendering of the proxy must say of a host. */
+function goesDirectly({ plan, role }: RenderInput, host: string): boolean {
+  const { kind } = decide(parseTopology(topologyOf(plan, role)), host);
+  return kind === "private" || kind === "site";
+}
 
 const input = inputOf(wholePlan);
 const expected = Object.fromEntries(placedNames(input.matrix.endpoints).map(({ name, address }) => [name, address]));
