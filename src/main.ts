@@ -192,4 +192,12 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
+/** A reader that has seen enough (`| head`) is no fault: the command ends with the code of SIGPIPE, as other programs do. */
+function onStreamError(error: NodeJS.ErrnoException): void {
+  if (error.code !== "EPIPE") throw error;
+  process.once("exit", () => (process.exitCode = 128 + 13));
+}
+process.stdout.on("error", onStreamError);
+process.stderr.on("error", onStreamError);
+
 process.exitCode = await main(process.argv.slice(2));
