@@ -73,7 +73,8 @@ async function post(
     signal?.throwIfAborted();
     if (error instanceof Fault) throw error;
     if (error instanceof Error && error.cause instanceof Fault) throw error.cause;
-    throw new Fault("HubUnreachable", `could not reach the hub at ${new URL(url).host}`, { evidence: { url }, cause: error });
+    const evidence = { url, reason: error instanceof Error ? error.message : String(error) };
+    throw new Fault("HubUnreachable", `could not reach the hub at ${new URL(url).host}`, { evidence, cause: error });
   }
 }
 

@@ -1,6 +1,6 @@
 // The rules of health: which query finds what is wrong, with the limits that the documentation gives.
 
-import { toTimestamp } from "../../base/clock.ts";
+import { toTimestamp, type Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { Findings } from "../db/health-errors.ts";
 import {
@@ -51,35 +51,38 @@ export const healthLimits: HealthLimits = {
 
 export interface HealthRule {
   readonly code: HealthErrorCode;
-  readonly find: (db: Queryable) => Promise<Findings>;
+  /** Read when the rule is settled: its times count from then. */
+  readonly findings: () => Findings;
 }
 
 const vaultsMax = 1000;
 
 /** The rules that any hub can judge. */
-export function healthRules(services: Pick<HubServices, "clock" | "vaults">, limits: HealthLimits): readonly HealthRule[] {
-  const { clock, vaults } = services;
+export function healthRules(
+  { clock, vaultsWithoutRole }: { readonly clock: Clock; readonly vaultsWithoutRole: readonly string[] },
+  limits: HealthLimits,
+): readonly HealthRule[] {
   const ago = (ms: number): string => toTimestamp(clock.nowMs() - ms);
   return [
-    { code: "ApplianceSilent", find: async () => silentAppliances(ago(limits.applianceSilentMs)) },
-    { code: "AgentSilent", find: async () => silentAgents(ago(limits.agentSilentMs)) },
+    { code: "ApplianceSilent", findings: () => silentAppliances(ago(limits.applianceSilentMs)) },
+    { code: "AgentSilent", findings: () => silentAgents(ago(limits.agentSilentMs)) },
     {
       code: "RecoveryPointOverdue",
-      find: async () => overduePoints(clock.nowMs(), { factor: limits.overdueFactor, floorMs: limits.overdueFloorMs }),
+      findings: () => overduePoints(clock.nowMs(), { factor: limits.overdueFactor, floorMs: limits.overdueFloorMs }),
     },
     {
       code: "ApplianceCertificateEnding",
-      find: async () => endingCertificates(ago(-limits.certificateEndsMs), applianceCertificateDays),
+      findings: () => endingCertificates(ago(-limits.certificateEndsMs), applianceCertificateDays),
     },
-    { code: "PrivateEndpointUnapproved", find: async () => unapprovedEndpoints() },
-    { code: "JobStuck", find: async () => stuckJobs(ago(limits.jobStuckMs)) },
-    { code: "AlertNotDelivered", find: async () => undeliveredAlerts() },
-    { code: "StorageRoleMissing", find: async (db) => namedVaults(await vaultsWithoutRole(vaults, db)) },
+    { code: "PrivateEndpointUnapproved", findings: () => unapprovedEndpoints() },
+    { code: "JobStuck", findings: () => stuckJobs(ago(limits.jobStuckMs)) },
+    { code: "AlertNotDelivered", findings: () => undeliveredAlerts() },
+    { code: "StorageRoleMissing", findings: () => namedVaults(vaultsWithoutRole) },
   ];
 }
 
-/** Roles are judged where every use of them is judged, never a second time in SQL. */
-async function vaultsWithoutRole(vaults: HubServices["vaults"], db: Queryable): Promise<readonly string[]> {
+/** Roles are judged where every use of them is judged, never a second time in SQL. Vaults ask the pool: nobody may hold a connection here. */
+export async function findVaultsWithoutRole(vaults: HubServices["vaults"], db: Queryable): Promise<readonly string[]> {
   const found: string[] = [];
   for (const id of await vaultsWithAppliances(db, vaultsMax)) {
     try {

@@ -46,6 +46,7 @@ function createBench(database: Database, startMs = systemClock.nowMs()): Bench {
   const roles = { isGiven: true };
   const events = openEventStore({ db: database.db, clock, random: systemRandom });
   const open = async (): Promise<never> => {
+    await sql`select 1`.execute(database.db); // As real vaults do: they ask the pool for their account.
     throw roles.isGiven ? new Fault("StateConflict", "no matter") : new Fault("StorageRoleMissing", "no role");
   };
   return {

@@ -8,7 +8,7 @@ import { goneMachines, isJudgedAt } from "../db/health-findings.ts";
 import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
 import { healthCodes, type HealthErrorCode } from "./health-codes.ts";
-import { healthLimits, healthRules, type HealthLimits } from "./health-rules.ts";
+import { findVaultsWithoutRole, healthLimits, healthRules, type HealthLimits } from "./health-rules.ts";
 import { healthTopic } from "./schema.ts";
 
 export interface HealthDependencies {
@@ -36,6 +36,7 @@ export async function reconcileHealth(dependencies: HealthDependencies): Promise
     log.warn("landed machines not compared", { reason: String(error) });
     return undefined;
   });
+  const vaultsWithoutRole = await findVaultsWithoutRole(services.vaults, services.database.db);
   return await services.database.db.connection().execute(async (db) => {
     const round: Round = { db, clock, events: services.events, batchMax: limits.batchMax };
     // Only a hub of the place sees its target, so this rule has no leader; the table's key keeps it single.
@@ -43,7 +44,7 @@ export async function reconcileHealth(dependencies: HealthDependencies): Promise
     const got = await sql<{ mine: boolean }>`select pg_try_advisory_lock(${leaderLock}) as mine`.execute(db);
     if (got.rows[0]?.mine !== true) return "otherHub";
     try {
-      for (const rule of healthRules(services, limits)) await settle(round, rule.code, await rule.find(db));
+      for (const rule of healthRules({ clock, vaultsWithoutRole }, limits)) await settle(round, rule.code, rule.findings());
       await forgetHealthErrors(db, toTimestamp(clock.nowMs() - keptMs), forgottenMax);
       return "judged";
     } finally {
