@@ -93,8 +93,11 @@ serveMessages(
         return await makePoint();
       case "write":
         return await write(message.from, message.granules);
+      case "loseTracking":
+        return running().source.loseEvents(diskId);
       case "usage":
         return usage();
+      case "serve":
       case "startAppliance":
       case "protect":
       case "sealed":

@@ -7,16 +7,25 @@ import { systemClock } from "../src/base/clock.ts";
 import { silentLog } from "../src/base/log.ts";
 import { systemRandom } from "../src/base/random.ts";
 import { parseVaultId, type PointId } from "../src/contract/ids.ts";
+import { openNbdServer } from "../src/nbd/server.ts";
 import { openAzureBlobStore } from "../src/store/azure-blob-store.ts";
 import { openDirectoryStore } from "../src/store/directory-store.ts";
 import type { Store } from "../src/store/store.ts";
 import { openVault } from "../src/vault/open-vault.ts";
 import type { Vault } from "../src/vault/vault.ts";
-import { serveMessages, usage, type ApplianceReady, type ApplianceStart, type SealedPoint } from "./data-path-messages.ts";
+import {
+  serveMessages,
+  usage,
+  type ApplianceReady,
+  type ApplianceStart,
+  type SealedPoint,
+  type ServedPoint,
+} from "./data-path-messages.ts";
 
 interface Appliance {
   readonly site: TestSite;
   readonly vault: Vault;
+  readonly folder: string;
 }
 
 const cleanup = new AsyncDisposableStack();
@@ -51,7 +60,7 @@ async function start(options: ApplianceStart): Promise<ApplianceReady> {
     }),
   );
   const site = cleanup.use(await startTestSite({ vault }));
-  appliance = { site, vault };
+  appliance = { site, vault, folder: options.folder };
   return { controlPort: site.controlPort, caPem: site.authority.caPem, passphrase: site.authority.passphrase };
 }
 
@@ -67,6 +76,21 @@ async function sealedPoint(pointId: PointId): Promise<SealedPoint> {
   return { root: point?.disks[0]?.root ?? "no such point", storedBytes: report?.storedBytes ?? 0 };
 }
 
+async function serve(pointId: PointId): Promise<ServedPoint> {
+  const { vault, folder } = running();
+  const point = await vault.point(pointId);
+  const disk = point?.disks[0];
+  if (disk === undefined) throw new Error(`there is no recovery point ${pointId}`);
+  const name = "disk";
+  const server = await openNbdServer({
+    listen: { kind: "unix", path: join(folder, "nbd.sock") },
+    exports: [{ name, access: "read-only", disk: cleanup.use(await vault.openDisk(pointId, disk.diskId)) }],
+    clock: systemClock,
+    log: silentLog,
+  });
+  return { uri: cleanup.use(server).uriOf(name) };
+}
+
 serveMessages(
   async (message) => {
     switch (message.kind) {
@@ -76,8 +100,11 @@ serveMessages(
         return running().site.protect(message.machineId);
       case "sealed":
         return await sealedPoint(message.pointId);
+      case "serve":
+        return await serve(message.pointId);
       case "usage":
         return usage();
+      case "loseTracking":
       case "startAgent":
       case "point":
       case "write":

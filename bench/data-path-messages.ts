@@ -38,6 +38,11 @@ export interface SealedPoint {
   readonly storedBytes: number;
 }
 
+export interface ServedPoint {
+  /** NBD address of the point's disk, read only. */
+  readonly uri: string;
+}
+
 /** A process that answers one message after the other. */
 export class BenchProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
@@ -79,6 +84,8 @@ export type BenchMessage =
   | { readonly kind: "sealed"; readonly pointId: PointId }
   | { readonly kind: "usage" }
   | { readonly kind: "point" }
+  | { readonly kind: "serve"; readonly pointId: PointId }
+  | { readonly kind: "loseTracking" }
   | { readonly kind: "write"; readonly from: string; readonly granules: readonly number[] };
 
 /** The other end: answers in order, ends when the parent is gone. */

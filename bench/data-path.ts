@@ -4,18 +4,13 @@
 // Both ends are the real parts, each in a process of its own; the appliance checks the digest of every block, seals what it stores, and the
 // sealed roots must equal roots that are computed from the images. Rounds are interleaved with the peers.
 
-import { mkdir, mkdtemp, open, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { build } from "esbuild";
 import { runCommand } from "../src/base/run-command.ts";
-import type { MachineId } from "../src/contract/ids.ts";
-import { computeRoot } from "../src/disk/compute-root.ts";
-import { openFileDisk } from "../src/disk/file-disk.ts";
-import { granuleBytes } from "../src/disk/geometry.ts";
 import { startBlobFront } from "./data-path-front.ts";
-import { BenchProcess, type AgentPoint, type ApplianceReady, type SealedPoint, type Usage } from "./data-path-messages.ts";
+import { bundleAgent, copyGranules, DataPathPair, rootOfImage, type AgentFiles } from "./data-path-pair.ts";
 import { missingProgram, peers } from "./data-path-peers.ts";
 import { formatRows, median, type Measured } from "./measured.ts";
 import { changedImage, referenceImage } from "./reference-image.ts";
@@ -43,15 +38,11 @@ interface JobRun extends Measured {
   readonly readBytes?: number;
   readonly sentBytes?: number;
   readonly storedBytes?: number;
-  readonly agentCpuSeconds?: number;
-  readonly applianceCpuSeconds?: number;
   readonly agentResidentMib?: number;
   readonly applianceResidentMib?: number;
 }
 
 const initialJob = "initial copy";
-/** As in the agent's unit, src/agent/unit.ts. */
-const agentLimits = ["--max-old-space-size=64", "--max-semi-space-size=2"];
 const changesJob = "1 % random 4 KiB changes";
 
 const cache = join(process.env["WATARI_CACHE"] ?? "/var/cache/watari", "bench");
@@ -62,32 +53,19 @@ const folder = await mkdtemp(join(cache, "run-"));
 try {
   const work = join(folder, "work.raw");
   await runCommand("cp", ["--sparse=always", image.path, work], { timeoutMs: 600_000 });
-  const [agentFile, threadFile] = [await bundle("data-path-agent-child.ts"), await bundle("../src/agent/main.ts")];
-  const roots = { initial: await rootOf(work), changes: await rootOf(changed.path) };
+  const files = await bundleAgent(folder);
+  const roots = { initial: await rootOfImage(work), changes: await rootOfImage(changed.path) };
   const runs: JobRun[] = [];
   for (let round = 0; round < roundCount; round++) {
     if (!values["no-peers"]) runs.push(...(await measurePeers(work, round)));
-    runs.push(...(await measureOurs({ work, round, roots, agentFile, threadFile })));
-    await restore(work);
+    runs.push(...(await measureOurs({ work, round, roots, files })));
+    await copyGranules(image.path, work, changed.granules);
   }
   print(runs);
   if (values.json !== undefined)
     await writeFile(values.json, runs.map((run) => `${JSON.stringify({ sizeMib, cores, ...run })}\n`).join(""));
 } finally {
   await rm(folder, { recursive: true, force: true });
-}
-
-/** One file, as an agent is shipped: less memory than many files that are read as TypeScript. */
-async function bundle(file: string): Promise<string> {
-  const outfile = join(folder, `${basename(file, ".ts")}.mjs`);
-  const format = { platform: "node", target: "node26", format: "esm" } as const;
-  await build({ entryPoints: [join(import.meta.dirname, file)], bundle: true, outfile, ...format, minify: true, logLevel: "silent" });
-  return outfile;
-}
-
-async function rootOf(path: string): Promise<string> {
-  await using disk = await openFileDisk(path, { access: "read" });
-  return await computeRoot(disk);
 }
 
 async function measurePeers(work: string, round: number): Promise<JobRun[]> {
@@ -105,69 +83,28 @@ async function measurePeers(work: string, round: number): Promise<JobRun[]> {
   return runs;
 }
 
-interface Ours {
-  readonly agent: BenchProcess;
-  readonly appliance: BenchProcess;
-  readonly round: number;
-}
-
 async function measureOurs(options: {
   readonly work: string;
   readonly round: number;
-  readonly agentFile: string;
-  readonly threadFile: string;
+  readonly files: AgentFiles;
   readonly roots: { readonly initial: string; readonly changes: string };
 }): Promise<JobRun[]> {
-  const { work, round, roots, agentFile, threadFile } = options;
+  const { work, round, roots, files } = options;
   const scratch = await mkdtemp(join(folder, "round-"));
   const execArgv = values.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${values.profile}`];
   try {
     await using front = values.blob ? await startBlobFront(scratch) : undefined;
-    await using appliance = new BenchProcess(join(import.meta.dirname, "data-path-appliance-child.ts"), execArgv);
-    const ready = await appliance.ask<ApplianceReady>({
-      kind: "startAppliance",
-      start: { folder: scratch, blockThreads: availableParallelism(), ...(front === undefined ? {} : { blob: front.blob }) },
-    });
-    await using agent = new BenchProcess(agentFile, [...agentLimits, ...execArgv]);
-    const { machineId } = await agent.ask<{ machineId: MachineId }>({
-      kind: "startAgent",
-      start: { ...ready, folder: scratch, image: work, cores, threadFile },
-    });
-    await appliance.ask({ kind: "protect", machineId });
-    const ours = { agent, appliance, round };
-    const initial = await makePoint(ours, initialJob, roots.initial);
-    await agent.ask({ kind: "write", from: changed.path, granules: changed.granules });
-    return [initial, await makePoint(ours, changesJob, roots.changes)];
+    const blob = front === undefined ? {} : { blob: front.blob };
+    await using pair = await DataPathPair.start({ folder: scratch, image: work, files, cores, execArgv, ...blob });
+    const initial = await pair.point(roots.initial);
+    await pair.write(changed.path, changed.granules);
+    const changes = await pair.point(roots.changes);
+    return [
+      { job: initialJob, round, ...initial },
+      { job: changesJob, round, ...changes },
+    ];
   } finally {
     await rm(scratch, { recursive: true });
-  }
-}
-
-async function makePoint({ agent, appliance, round }: Ours, job: string, root: string): Promise<JobRun> {
-  const usages = async (): Promise<readonly Usage[]> => [
-    await agent.ask<Usage>({ kind: "usage" }),
-    await appliance.ask<Usage>({ kind: "usage" }),
-  ];
-  const before = await usages();
-  const { pointId, wallSeconds, readBytes, sentBytes } = await agent.ask<AgentPoint>({ kind: "point" });
-  const after = await usages();
-  const sealed = await appliance.ask<SealedPoint>({ kind: "sealed", pointId });
-  if (sealed.root !== root) throw new Error(`${job}: the sealed root ${sealed.root} is not the image's root ${root}`);
-  const [agentCpuSeconds = 0, applianceCpuSeconds = 0] = after.map((one, index) => one.cpuSeconds - (before[index]?.cpuSeconds ?? 0));
-  const [agentResidentMib = 0, applianceResidentMib = 0] = after.map((one) => Math.round(one.residentBytesMax / 2 ** 20));
-  const cpuSeconds = agentCpuSeconds + applianceCpuSeconds;
-  const bytes = { readBytes, sentBytes, storedBytes: sealed.storedBytes };
-  return { job, round, wallSeconds, cpuSeconds, ...bytes, agentCpuSeconds, applianceCpuSeconds, agentResidentMib, applianceResidentMib };
-}
-
-/** Undoes the changes, so that the next round starts from the same bytes. */
-async function restore(work: string): Promise<void> {
-  await using from = await open(image.path, "r");
-  await using to = await open(work, "r+");
-  const bytes = Buffer.alloc(granuleBytes);
-  for (const granule of changed.granules) {
-    await from.read(bytes, 0, granuleBytes, granule * granuleBytes);
-    await to.write(bytes, 0, granuleBytes, granule * granuleBytes);
   }
 }
 
