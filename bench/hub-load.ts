@@ -1,17 +1,19 @@
 // One hub on its embedded database after years: 10,000 items and 1,000,000 events, called 200 times a second by an operator's programs.
 
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import autocannon from "autocannon";
 import { Pool } from "undici";
+import { z } from "zod";
 import { systemClock } from "../src/base/clock.ts";
 import { systemRandom } from "../src/base/random.ts";
 import { findFreePort } from "../src/hub/test-client.ts";
 import { startHubProgram, type HubProgram } from "./hub-program.ts";
-import { fillHub } from "./hub-state.ts";
+import { fillHub, freshenHub } from "./hub-state.ts";
+import { countStatements, openBesideHub, prepareCounting, type StatementFigures } from "./hub-statements.ts";
 import { quantile } from "./measured.ts";
 
 export interface LoadWish {
@@ -21,6 +23,10 @@ export interface LoadWish {
   readonly seconds: number;
   /** Of the look for a leak. */
   readonly leakRequests: number;
+  /** Keeps the filled state here and takes it from here the next time; absent: made anew and removed. */
+  readonly keptFolder?: string | undefined;
+  /** The hub's profile during the load is written here. */
+  readonly profileFile?: string | undefined;
   /** Further sections of the hub's configuration. */
   readonly sections?: Readonly<Record<string, unknown>>;
 }
@@ -32,6 +38,10 @@ export interface KindFigures {
   readonly p90Ms: number;
   readonly p99Ms: number;
   readonly longestMs: number;
+  /** Asked of the database for one call, with its begins and commits. */
+  readonly statementsPerCall: number;
+  /** Of the database's own clock, for one call when nothing else is asked. */
+  readonly databaseMsPerCall: number;
 }
 
 export interface WalkFigures {
@@ -67,27 +77,94 @@ const timesEach = 15;
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
 export async function measureLoad(wish: LoadWish): Promise<LoadFigures> {
-  const stateDir = await mkdtemp(join(tmpdir(), "wb-load-"));
-  await chmod(stateDir, 0o711);
-  try {
-    const vaultId = await fillHub({ stateDir, itemCount: wish.itemCount, eventCount: wish.eventCount });
-    const config = { ...wish.sections, managementPort: await findFreePort() };
-    await using hub = await startHubProgram({ folder: stateDir, config, dataFolder: join(stateDir, "pg", "data"), isInspected: true });
-    say(`started in ${hub.startSeconds.toFixed(2)} s`);
-    const walks: WalkFigures[] = [];
+  await using state = await openState(wish);
+  const { stateDir, vaultId } = state;
+  const dataFolder = join(stateDir, "pg", "data");
+  await prepareCounting(dataFolder);
+  const config = { ...wish.sections, managementPort: await findFreePort() };
+  await using hub = await startHubProgram({ folder: stateDir, config, dataFolder, isInspected: true });
+  say(`started in ${hub.startSeconds.toFixed(2)} s`);
+  const walks: WalkFigures[] = [];
+  if (wish.leakRequests > 0)
     for (const list of ["replicationProtectedItems", "replicationJobs", "replicationEvents"]) {
       walks.push(await walk(hub, list, `${vaultId}/${list}?${apiVersion}`));
       say(`walked ${list}: ${walks.at(-1)?.pages} pages`);
     }
-    const mix = await chooseCalls(hub, vaultId);
-    const load = await loadHub(hub, mix, wish);
-    const heapMib = await watchHeap(hub, mix, wish.leakRequests);
-    const { hubResidentMib: residentMib } = await hub.usage();
-    const { itemCount, eventCount } = wish;
-    return { itemCount, eventCount, startSeconds: hub.startSeconds, ...load, walks, heapMib, residentMib };
-  } finally {
-    await rm(stateDir, { recursive: true, force: true });
+  const mix = await chooseCalls(hub, vaultId);
+  const counted = await countEach(hub, mix, dataFolder);
+  const load = await loadHub(hub, mix, { ...wish, counted });
+  const heapMib = wish.leakRequests > 0 ? await watchHeap(hub, mix, wish.leakRequests) : [];
+  const { hubResidentMib: residentMib } = await hub.usage();
+  const { itemCount, eventCount } = wish;
+  return { itemCount, eventCount, startSeconds: hub.startSeconds, ...load, walks, heapMib, residentMib };
+}
+
+const keptShape = z.object({ itemCount: z.number(), eventCount: z.number(), vaultId: z.string() });
+
+/** A stopped hub's state, full. */
+async function openState({
+  itemCount,
+  eventCount,
+  keptFolder,
+}: LoadWish): Promise<AsyncDisposable & { readonly stateDir: string; readonly vaultId: string }> {
+  const stateDir = keptFolder ?? (await mkdtemp(join(tmpdir(), "wb-load-")));
+  const remove = async (): Promise<void> => {
+    if (keptFolder === undefined) await rm(stateDir, { recursive: true, force: true });
+  };
+  const markFile = join(stateDir, "bench.json");
+  try {
+    await mkdir(stateDir, { recursive: true });
+    await chmod(stateDir, 0o711);
+    const mark = await readFile(markFile, "utf8").catch(() => undefined); // Absent: the folder is new.
+    if (mark !== undefined) {
+      const kept = keptShape.parse(JSON.parse(mark));
+      assert.deepEqual([kept.itemCount, kept.eventCount], [itemCount, eventCount], `${stateDir} holds a state of another size`);
+      await freshenHub(stateDir);
+      return { stateDir, vaultId: kept.vaultId, [Symbol.asyncDispose]: remove };
+    }
+    const vaultId = await fillHub({ stateDir, itemCount, eventCount });
+    await writeFile(markFile, JSON.stringify({ itemCount, eventCount, vaultId }));
+    return { stateDir, vaultId, [Symbol.asyncDispose]: remove };
+  } catch (error) {
+    await remove();
+    throw error;
   }
+}
+
+const countedCalls = 120;
+
+/** One after the other, so that the figures are of the calls alone. */
+async function countEach(hub: HubProgram, mix: readonly Mix[], dataFolder: string): Promise<ReadonlyMap<string, StatementFigures>> {
+  await using beside = await openBesideHub(dataFolder);
+  await using pool = openPool(hub, 1);
+  const figures = new Map<string, StatementFigures>();
+  for (const { kind, calls } of mix) {
+    const ask = async (): Promise<void> => {
+      for (let index = 0; index < countedCalls; index++) await callOnce(pool, hub, calls[index % calls.length]);
+    };
+    await ask(); // Plans are made, and what is kept in memory is there.
+    const counted = await countStatements(beside.db, countedCalls, ask);
+    figures.set(kind, counted);
+    say(`${kind}: ${counted.statementsPerCall.toFixed(1)} statements a call, ${counted.databaseMsPerCall.toFixed(2)} ms`);
+    for (const { text, timesPerCall, msPerCall } of counted.dearest)
+      say(`  ${msPerCall.toFixed(3)} ms, ${timesPerCall.toFixed(2)} times: ${text}`);
+  }
+  return figures;
+}
+
+function openPool({ url, operator }: HubProgram, connections: number): Pool & AsyncDisposable {
+  const pool = new Pool(url, { connections, connect: { ca: operator.caPem, servername: "localhost" } });
+  return Object.assign(pool, { [Symbol.asyncDispose]: async () => await pool.close() });
+}
+
+/** The answer's status, once it has come whole. */
+async function callOnce(pool: Pool, { token }: HubProgram, call: Call | undefined): Promise<number> {
+  assert.ok(call !== undefined);
+  const { method = "GET", path = "/", body } = call;
+  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
+  const answer = await pool.request({ method, path, headers, ...(body === undefined ? {} : { body }) });
+  await answer.body.dump();
+  return answer.statusCode;
 }
 
 type Call = Pick<autocannon.Request, "method" | "path" | "body">;
@@ -155,22 +232,25 @@ function toOptions({ url, token, operator }: HubProgram, calls: readonly Call[])
 async function loadHub(
   hub: HubProgram,
   mix: readonly Mix[],
-  { perSecond, seconds }: LoadWish,
+  { perSecond, seconds, profileFile, counted }: LoadWish & { readonly counted: ReadonlyMap<string, StatementFigures> },
 ): Promise<Pick<LoadFigures, "kinds" | "refused" | "hubCpuMsPerRequest" | "databaseCpuMsPerRequest">> {
   say(`warming up, then ${perSecond} calls a second for ${seconds} s`);
-  const pool = new Pool(hub.url, { connections: connectionsMax, connect: { ca: hub.operator.caPem, servername: "localhost" } });
+  await using pool = openPool(hub, connectionsMax);
   const offered = mix.map((each) => ({ ...each, next: 0, times: [] as number[], refused: 0 }));
   await offerCalls({ pool, hub, offered, perSecond, seconds: Math.min(5, seconds) });
   for (const each of offered) Object.assign(each, { times: [], refused: 0 });
   const before = await hub.usage();
-  await offerCalls({ pool, hub, offered, perSecond, seconds });
-  await pool.close();
+  const offer = async (): Promise<void> => await offerCalls({ pool, hub, offered, perSecond, seconds });
+  if (profileFile === undefined) await offer();
+  else await writeFile(profileFile, await hub.profile(offer));
   const after = await hub.usage();
   const count = offered.reduce((sum, { times }) => sum + times.length, 0);
   return {
     kinds: offered.map(({ kind, times }) => {
       const at = (share: number): number => quantile(times, share);
-      return { kind, perSecond: times.length / seconds, p50Ms: at(0.5), p90Ms: at(0.9), p99Ms: at(0.99), longestMs: at(1) };
+      const { statementsPerCall = Number.NaN, databaseMsPerCall = Number.NaN } = counted.get(kind) ?? {};
+      const spread = { p50Ms: at(0.5), p90Ms: at(0.9), p99Ms: at(0.99), longestMs: at(1) };
+      return { kind, perSecond: times.length / seconds, ...spread, statementsPerCall, databaseMsPerCall };
     }),
     refused: offered.reduce((sum, { refused }) => sum + refused, 0),
     hubCpuMsPerRequest: (1000 * (after.hubCpuSeconds - before.hubCpuSeconds)) / count,
@@ -192,7 +272,6 @@ async function offerCalls(wish: {
   readonly seconds: number;
 }): Promise<void> {
   const { pool, hub, offered, perSecond, seconds } = wish;
-  const headers = { authorization: `Bearer ${hub.token}`, "content-type": "application/json" };
   const draw = (): number => Buffer.from(systemRandom.bytes(4)).readUInt32BE() / 2 ** 32;
   const underWay = new Set<Promise<void>>();
   const startMs = systemClock.monotonicMs();
@@ -201,13 +280,10 @@ async function offerCalls(wish: {
     if (waitMs > 1) await systemClock.sleep(waitMs);
     const kind = chooseKind(offered, draw());
     const call = kind.calls[kind.next++ % kind.calls.length];
-    if (call === undefined) continue;
     const task = (async () => {
-      const { method = "GET", path = "/", body } = call;
-      const answer = await pool.request({ method, path, headers, ...(body === undefined ? {} : { body }) });
-      await answer.body.dump();
+      const status = await callOnce(pool, hub, call);
       kind.times.push(systemClock.monotonicMs() - startMs - dueMs);
-      if (answer.statusCode >= 300) kind.refused += 1;
+      if (status >= 300) kind.refused += 1;
     })().catch(() => void (kind.refused += 1));
     underWay.add(task);
     void task.finally(() => underWay.delete(task));

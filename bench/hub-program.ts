@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { Agent, request } from "undici";
 import { z } from "zod";
 import { operatorFileShape, parseJson } from "../src/cli/profile.ts";
+import { collectedHeap, profileDuring } from "./hub-inspector.ts";
 import { childrenOf, cpuSecondsOf, residentMibOf } from "./measured.ts";
 
 const pageShape = z.object({ value: z.array(z.object({ id: z.string(), name: z.string() })), nextLink: z.string().optional() });
@@ -31,6 +32,8 @@ export interface HubProgram extends AsyncDisposable {
   usage(): Promise<Usage>;
   /** Bytes of JavaScript that are alive, after a full collection. Only of a hub that was started with `isInspected`. */
   heapBytes(): Promise<number>;
+  /** A .cpuprofile of the hub while the task runs. Only of a hub that was started with `isInspected`. */
+  profile(task: () => Promise<void>): Promise<string>;
   end(signal: "SIGTERM" | "SIGKILL"): Promise<void>;
 }
 
@@ -76,6 +79,7 @@ export async function startHubProgram({ folder, config, dataFolder, isInspected 
     },
     usage: async () => await usageOf(child.pid ?? 0, dataFolder),
     heapBytes: async () => await collectedHeap(inspector),
+    profile: async (task) => await profileDuring(inspector, task),
     [Symbol.asyncDispose]: async () => await end("SIGTERM"),
   };
 }
@@ -118,30 +122,4 @@ async function usageOf(pid: number, dataFolder: string): Promise<Usage> {
     databaseCpuSeconds: seconds.reduce((sum, each) => sum + each, 0),
     hubResidentMib: await residentMibOf(pid),
   };
-}
-
-const heapShape = z.object({ id: z.number(), result: z.looseObject({ usedSize: z.number().optional() }) });
-
-/** By the Chrome DevTools Protocol, as any debugger asks. */
-async function collectedHeap(inspector: string | undefined): Promise<number> {
-  assert.ok(inspector !== undefined, "the hub was started with its inspector");
-  const socket = new WebSocket(inspector);
-  const ask = async (id: number, method: string): Promise<number> => {
-    const answer = Promise.withResolvers<number>();
-    const listen = ({ data }: MessageEvent): void => {
-      const parsed = heapShape.safeParse(JSON.parse(String(data)));
-      if (parsed.success && parsed.data.id === id) answer.resolve(parsed.data.result.usedSize ?? 0);
-    };
-    socket.addEventListener("message", listen);
-    socket.send(JSON.stringify({ id, method }));
-    return await answer.promise.finally(() => socket.removeEventListener("message", listen));
-  };
-  await once(socket, "open");
-  try {
-    // The second round takes what finalizers of the first let go.
-    for (const id of [1, 2]) await ask(id, "HeapProfiler.collectGarbage");
-    return await ask(3, "Runtime.getHeapUsage");
-  } finally {
-    socket.close();
-  }
 }

@@ -139,6 +139,22 @@ async function saveEvents(db: Kysely<Tables>, vaultId: string): Promise<void> {
 
 const vaultName = "bench";
 
+/** Of a state that was kept: its appliances and machines were heard of just now, or their silence would be all that the hub has to do. */
+export async function freshenHub(stateDir: string): Promise<void> {
+  await using cluster = await startPrivateCluster({ stateDir, log: silentLog });
+  const { socketFolder, user, database } = cluster;
+  await using connection = openPlainConnection({ kind: "socket", socketFolder, user, database }, silentLog);
+  await sql`update appliances set last_seen_at = now()`.execute(connection.db);
+  await sql`update machine_states set last_seen_at = now(),
+    report = jsonb_set(report, '{lastSeenAt}', to_jsonb(to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')))`.execute(
+    connection.db,
+  );
+  await sql`delete from health_errors`.execute(connection.db);
+  for (const table of ["appliances", "machine_states", "health_errors", "resources"])
+    await sql`vacuum analyze ${sql.table(table)}`.execute(connection.db);
+  await sql`checkpoint`.execute(connection.db);
+}
+
 /** Makes a hub's state folder and cluster, as a stopped hub of that size leaves them. Answers the vault's id. */
 export async function fillHub(wish: {
   readonly stateDir: string;
