@@ -16,6 +16,7 @@ import { listPhysicalDisks } from "./disks/sysfs.ts";
 import { allocatePageAligned } from "./kernel/page-aligned.ts";
 import { openSystemCalls } from "./kernel/system-calls.ts";
 import { freezeFilesystems, thawLeftovers } from "./snapshot/freeze.ts";
+import { endLeftRest, restApplications, systemScripts } from "./snapshot/scripts.ts";
 import type { OpenDisk, Source } from "./source.ts";
 import { removeInstallation } from "./unit.ts";
 
@@ -28,6 +29,7 @@ export interface LinuxSourceOptions {
 export async function openLinuxSource(options: LinuxSourceOptions): Promise<Source> {
   const calls = openSystemCalls();
   await thawLeftovers();
+  await endLeftRest(systemScripts, options.clock);
   let facts: MachineFacts | undefined;
   return {
     facts: async () => (facts = await readMachineFacts()),
@@ -51,6 +53,7 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
     sync: async () => {
       await runCommand("sync", []);
     },
+    restApplications: async (signal) => await restApplications(systemScripts, { clock: options.clock, signal }),
     freeze: (limits) => {
       const diskNames = new Set((facts?.disks ?? []).map((disk) => disk.deviceName));
       return freezeFilesystems({ calls, clock: options.clock, diskNames, msMax: limits.msMax });

@@ -1,6 +1,7 @@
 // What the agent needs of the machine that it runs on. Real and simulated machines differ here and nowhere else.
 
-import type { MachineFacts, SourceDisk } from "../contract/agent-control.ts";
+import type { MachineFacts, ScriptRun, SourceDisk } from "../contract/agent-control.ts";
+import type { Fault } from "../contract/errors.ts";
 import type { ChangeTracker } from "./changes/tracker.ts";
 
 /** One opened disk of the source. */
@@ -18,6 +19,17 @@ export interface Freeze {
   thaw(): Promise<{ readonly isWhole: boolean; readonly frozenMs: number }>;
   /** Whether the filesystems are known to be frozen still. */
   isHeld(): boolean;
+}
+
+export interface ApplicationRest {
+  /** false: not all could be brought to rest, and those that were go on already. */
+  readonly isResting: boolean;
+  /** What was called so far. */
+  readonly runs: readonly ScriptRun[];
+  /** The first thing that went wrong, in ending the rest too. */
+  fault(): Fault | undefined;
+  /** Lets the applications go on. Twice is fine; never throws. */
+  end(): Promise<void>;
 }
 
 export interface TrackerRequest {
@@ -40,6 +52,8 @@ export interface Source {
   removeTrackersExcept(diskIds: readonly string[]): Promise<void>;
   /** Writes out what the filesystems hold in memory. */
   sync(): Promise<void>;
+  /** Asks the guest's applications to bring what they hold to the disk and to rest. Throws only when aborted; nothing rests then. */
+  restApplications(signal: AbortSignal): Promise<ApplicationRest>;
   /** Freezes every writable filesystem on the disks. Thaws by itself after msMax, and when this process dies. */
   freeze(limits: { readonly msMax: number }): Promise<Freeze>;
   /** Removes the agent's service and files from the machine. */

@@ -12,6 +12,12 @@ interface VaultOptions {
   readonly profile?: string;
 }
 
+interface PolicyOptions {
+  readonly interval: number;
+  readonly freezeMsMax: number;
+  readonly appMinutes: number;
+}
+
 const policyShape = z.looseObject({ name: z.string(), properties: z.looseObject({ friendlyName: z.string().optional() }) });
 
 export function registerPolicyCommand(program: Command): void {
@@ -21,7 +27,8 @@ export function registerPolicyCommand(program: Command): void {
     .requiredOption("--vault <name>", "vault of the policy")
     .option("--interval <seconds>", "seconds between recovery points", Number, 300)
     .option("--freeze-ms-max <milliseconds>", "longest time that a machine's filesystems may stay frozen for a point", Number, 1000)
-    .action(async (name: string, options: VaultOptions & { readonly interval: number; readonly freezeMsMax: number }) => {
+    .option("--app-minutes <minutes>", "minutes between points made with the guest's own scripts; 0 makes none", Number, 0)
+    .action(async (name: string, options: VaultOptions & PolicyOptions) => {
       await using session = await openSession(options);
       const created = await session.arm.change("PUT", `${vaultPath(session.arm.groupPath, options.vault)}/replicationPolicies/${name}`, {
         properties: {
@@ -29,6 +36,7 @@ export function registerPolicyCommand(program: Command): void {
             instanceType: "InMageAzureV2",
             pointIntervalSeconds: options.interval,
             freezeMsMax: options.freezeMsMax,
+            appConsistentFrequencyInMinutes: options.appMinutes,
           },
         },
       });

@@ -77,8 +77,33 @@ export const replicationPolicyShape = z.object({
   freezeMsMax: z.number().int().min(50).max(10_000),
   /** For how long points are kept, up to 15 days; 0 keeps the newest alone. Without it none goes. For the appliance; agents have no use for it. */
   historyMinutes: z.number().int().min(0).max(21_600).optional(),
+  /** Minutes between points for which the guest's scripts bring its applications to rest; none are made without it or with 0. */
+  applicationIntervalMinutes: z.number().min(0).max(1440).optional(),
 });
 export type ReplicationPolicy = z.infer<typeof replicationPolicyShape>;
+
+/** One call of a script of the guest around an application-consistent point. */
+export const scriptRunShape = z.object({
+  script: z.string().max(255),
+  phase: z.enum(["pre", "post"]),
+  /** Absent when it was killed or could not be started. */
+  exitCode: z.number().int().optional(),
+  hasTimedOut: z.boolean(),
+  tookMs: z.number().nonnegative(),
+  /** The end of what it printed on both streams. */
+  output: z.string().max(1000),
+});
+export type ScriptRun = z.infer<typeof scriptRunShape>;
+
+/** How bringing the applications to rest went, of a point for which that was asked. */
+export const applicationOutcomeShape = z.object({
+  /** false: the point is crash-consistent, and `fault` says why. */
+  isConsistent: z.boolean(),
+  /** Also of a consistent point, when a script failed to end the rest. */
+  fault: faultReportShape.optional(),
+  scripts: z.array(scriptRunShape).max(16),
+});
+export type ApplicationOutcome = z.infer<typeof applicationOutcomeShape>;
 
 /** Orders from the appliance. An order given twice (same orderId) is carried out once and answered with the same result. */
 export const agentOrderShape = z.discriminatedUnion("kind", [

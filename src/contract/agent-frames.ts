@@ -1,7 +1,7 @@
 // Binary frames between agent and appliance on port 9443: codec, limits and message bodies. Big-endian throughout.
 
 import { z } from "zod";
-import { byteRangeShape } from "./agent-control.ts";
+import { applicationOutcomeShape, byteRangeShape } from "./agent-control.ts";
 import { countShape, digestShape, diskIdShape, faultReportShape, pointIdShape } from "./shapes.ts";
 
 /**
@@ -78,8 +78,15 @@ export const endPointShape = z.object({
   readBytes: countShape,
   /** Only for consistency "final": roots that the agent computed from the source. */
   sourceRoots: z.array(z.object({ diskId: diskIdShape, root: digestShape })).max(64),
+  /** Makes a point that began as "crash" an "application" one when the applications rested. */
+  application: applicationOutcomeShape.optional(),
 });
 export type EndPoint = z.infer<typeof endPointShape>;
+
+/** What a point turned out to be; only its end can tell. */
+export function consistencyOf(begin: BeginPoint, end: EndPoint): BeginPoint["consistency"] {
+  return begin.consistency === "crash" && end.application?.isConsistent === true ? "application" : begin.consistency;
+}
 
 export const sealedPointShape = z.object({
   pointId: pointIdShape,

@@ -1,7 +1,7 @@
 // What an appliance and its hub say to each other over HTTPS through the vault's private endpoint.
 
 import { z } from "zod";
-import { agentStateShape, machineFactsShape, orderResultShape, replicationPolicyShape } from "./agent-control.ts";
+import { agentStateShape, applicationOutcomeShape, machineFactsShape, orderResultShape, replicationPolicyShape } from "./agent-control.ts";
 import { shownDiskShape } from "./disk-choice.ts";
 import {
   applianceIdShape,
@@ -165,6 +165,8 @@ export const sealedPointReportShape = z.object({
   storedBytes: countShape,
   frozenMs: z.number().nonnegative(),
   mode: z.enum(["full", "delta", "checksum"]),
+  /** Of a point for which the guest's applications were to rest. */
+  application: applicationOutcomeShape.optional(),
 });
 export type SealedPointReport = z.infer<typeof sealedPointReportShape>;
 

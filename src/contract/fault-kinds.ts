@@ -3,6 +3,7 @@
 import { alertFaultKinds } from "./alert-fault-kinds.ts";
 import { row, type FaultKind } from "./fault-kind.ts";
 import { networkFaultKinds } from "./network-fault-kinds.ts";
+import { pointFaultKinds } from "./point-fault-kinds.ts";
 import { signInFaultKinds } from "./sign-in-fault-kinds.ts";
 
 /**
@@ -124,6 +125,7 @@ export const faultKinds = {
   ),
   // Connectivity
   ...networkFaultKinds,
+  ...pointFaultKinds,
   NameUnresolved: row(
     502,
     4,
@@ -268,14 +270,6 @@ export const faultKinds = {
     ["the kernel is too old or locked down", "the disk's driver raises no block events"],
     "look at the reason in the evidence; without change tracking no consistent point can be made of a running machine",
   ),
-  FreezeFailed: row(
-    409,
-    3,
-    "later",
-    ["the filesystems write more than could be read within the freeze limit", "another program holds a freeze"],
-    "raise freezeMsMax in the policy or wait for a quieter time; the agent tries again by itself",
-  ),
-  QuiesceVoid: row(409, 3, "never", ["the hold time ended", "the watchdog thawed the filesystems"], "give the quiesce order again"),
   OrderInterrupted: row(
     409,
     3,

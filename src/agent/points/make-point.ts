@@ -2,8 +2,8 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
-import { Fault } from "../../contract/errors.ts";
-import { agentProtocolVersion } from "../../contract/agent-control.ts";
+import { Fault, toReport } from "../../contract/errors.ts";
+import { agentProtocolVersion, type ApplicationOutcome } from "../../contract/agent-control.ts";
 import type { BeginPoint, SealedPoint } from "../../contract/agent-frames.ts";
 import { parseDigestHex, type PointId } from "../../contract/ids.ts";
 import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
@@ -12,7 +12,7 @@ import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disk
 import type { DigestTable } from "../sender/digest-table.ts";
 import { batchRuns, readBatch, refreshDigests, sendBatch, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
 import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
-import type { Freeze, OpenDisk, Source } from "../source.ts";
+import type { ApplicationRest, Freeze, OpenDisk, Source } from "../source.ts";
 
 export interface PointDisk {
   readonly open: OpenDisk;
@@ -28,7 +28,8 @@ export interface PointPlan {
   readonly pointId: PointId;
   readonly bootId: string;
   readonly basePointId: PointId | undefined;
-  readonly consistency: "crash" | "final";
+  /** application: a point without the applications' rest is made, and says so, when they cannot be brought to it. */
+  readonly consistency: "crash" | "application" | "final";
   readonly disks: readonly PointDisk[];
   readonly freezeMsMax: number;
   /** For "final": how long the filesystems may stay frozen. */
@@ -78,7 +79,7 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
   await context.link.begin(beginOf(plan));
   const differing = await run.sendFirstRound();
   await run.sendLiveRounds();
-  const instant = await run.freezeAndRead();
+  const instant = await run.freezeAtRest();
   try {
     const sourceRoots = plan.consistency === "final" ? run.sourceRoots() : [];
     const sealed = await context.link.end({
@@ -87,6 +88,7 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
       frozenMs: instant.frozenMs,
       readBytes: context.readBytes(),
       sourceRoots,
+      ...(instant.application === undefined ? {} : { application: instant.application }),
     });
     const unexplainedBlockCount = run.countUnexplained(differing);
     return { sealed, ...instant, sourceRoots, unexplainedBlockCount, acknowledge: () => run.acknowledge() };
@@ -102,7 +104,7 @@ function beginOf(plan: PointPlan): BeginPoint {
     protocolVersion: agentProtocolVersion,
     pointId: plan.pointId,
     bootId: plan.bootId,
-    consistency: plan.consistency,
+    consistency: plan.consistency === "final" ? "final" : "crash", // Only its end can tell of the applications.
     disks: plan.disks.map((disk) => ({
       diskId: disk.open.facts.diskId,
       sizeBytes: disk.open.facts.sizeBytes,
@@ -119,6 +121,7 @@ interface Instant {
   readonly timeMs: number;
   readonly frozenMs: number;
   readonly freeze: Freeze | undefined;
+  readonly application?: ApplicationOutcome;
 }
 
 class PointRun {
@@ -128,6 +131,7 @@ class PointRun {
   readonly #isFinal: boolean;
   readonly #use: DigestUse;
   #marks: readonly Mark[] = [];
+  #rest: ApplicationRest | undefined;
 
   constructor(context: PointContext, plan: PointPlan, disks: readonly PassDisk[]) {
     this.#context = context;
@@ -164,7 +168,28 @@ class PointRun {
     }
   }
 
-  async freezeAndRead(): Promise<Instant> {
+  /** The moment of the point, with the applications at rest if that was asked for; they go on as soon as the filesystems do. */
+  async freezeAtRest(): Promise<Instant> {
+    if (this.#plan.consistency !== "application") return await this.#freezeAndRead();
+    const rest = await this.#context.source.restApplications(this.#context.signal ?? new AbortController().signal);
+    this.#rest = rest;
+    try {
+      const instant = await this.#freezeAndRead();
+      await rest.end();
+      const fault = rest.fault();
+      const application = {
+        isConsistent: rest.isResting,
+        scripts: [...rest.runs],
+        ...(fault === undefined ? {} : { fault: toReport(fault) }),
+      };
+      if (fault !== undefined) this.#context.log.warn("applications did not rest as they should", { fault: toReport(fault) });
+      return { ...instant, application };
+    } finally {
+      await rest.end();
+    }
+  }
+
+  async #freezeAndRead(): Promise<Instant> {
     for (let attempt = 1; attempt <= freezeAttemptsMax; attempt++) {
       await this.#context.source.sync();
       const next = await this.#nextRound();
@@ -244,6 +269,7 @@ class PointRun {
     }
     const isKept = this.#isFinal && isQuiet;
     const outcome = isKept ? undefined : await freeze.thaw();
+    if (isQuiet && outcome?.isWhole === true) await this.#rest?.end();
     await this.#sendHeld(held);
     if (isKept) return { timeMs, frozenMs: clock.monotonicMs() - startMs, freeze };
     return isQuiet && outcome?.isWhole === true ? { timeMs, frozenMs: outcome.frozenMs, freeze: undefined } : undefined;

@@ -45,7 +45,7 @@ interface Held {
 }
 
 interface PointKind {
-  readonly kind: "crash" | "verify" | "final";
+  readonly kind: "crash" | "application" | "verify" | "final";
   readonly holdMsMax: number;
 }
 
@@ -70,6 +70,7 @@ export class Replicator implements AsyncDisposable {
   #fault: Fault | undefined;
   #held: Held | undefined;
   #verifiedMs: number | undefined;
+  #applicationMs: number | undefined;
   #readBytes = 0;
   #sentBytes = 0;
   #pointCount = 0;
@@ -104,8 +105,9 @@ export class Replicator implements AsyncDisposable {
       let waitMs = (this.#state.policy?.pointIntervalSeconds ?? 86_400) * 1000;
       if (this.#state.policy !== undefined && this.#held === undefined) {
         try {
-          await this.#makeExclusive({ kind: "crash", holdMsMax: 0 });
+          await this.#makeExclusive({ kind: this.#applicationDueMs() <= 0 ? "application" : "crash", holdMsMax: 0 });
           failures = 0;
+          waitMs = Math.min(waitMs, Math.max(this.#applicationDueMs(), 0));
         } catch (error) {
           const fault = this.#note(error, "make a recovery point");
           if (fault.code !== "OrderInterrupted") log.warn("point failed", { fault: toReport(fault) });
@@ -118,6 +120,13 @@ export class Replicator implements AsyncDisposable {
       await clock.sleep(leftMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => undefined); // Woken: look again.
     }
     await this[Symbol.asyncDispose]();
+  }
+
+  /** Until the policy asks for a point with the applications at rest. */
+  #applicationDueMs(): number {
+    const intervalMs = (this.#state.policy?.applicationIntervalMinutes ?? 0) * 60_000;
+    if (intervalMs === 0) return Number.POSITIVE_INFINITY;
+    return this.#applicationMs === undefined ? 0 : this.#applicationMs + intervalMs - this.#options.clock.monotonicMs();
   }
 
   /** Drops the point under way and thaws; the kernel goes on tracking. */
@@ -272,7 +281,8 @@ export class Replicator implements AsyncDisposable {
     assert(policy !== undefined, "a point is made while replication is on");
     const { signal } = this.#interrupt;
     const bootId = await this.#disks.open(this.#state.base, this.#state.excludedDiskIds);
-    if (kind.kind !== "crash") this.#disks.keepDigests();
+    if (kind.kind === "verify" || kind.kind === "final") this.#disks.keepDigests();
+    const startMs = clock.monotonicMs();
     const plan = this.#planOf(kind, { bootId, freezeMsMax: policy.freezeMsMax });
     if (plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";
     this.#copiedBytes.clear();
@@ -302,6 +312,7 @@ export class Replicator implements AsyncDisposable {
       this.#lastPointId = made.sealed.pointId;
       this.#lastFrozenMs = made.frozenMs;
       if (kind.kind === "verify") this.#verifiedMs = clock.monotonicMs();
+      if (kind.kind === "application") this.#applicationMs = startMs;
       if (made.freeze === undefined) await this.#settle(made, bootId);
       log.info("point sealed", { pointId: made.sealed.pointId, frozenMs: Math.round(made.frozenMs), storedBytes: made.sealed.storedBytes });
       return made;
@@ -321,7 +332,7 @@ export class Replicator implements AsyncDisposable {
       pointId: newPointId(this.#options.clock.nowMs(), this.#options.random),
       bootId: limits.bootId,
       basePointId: base?.pointId,
-      consistency: kind.kind === "final" ? "final" : "crash",
+      consistency: kind.kind === "verify" ? "crash" : kind.kind,
       disks: this.#disks.plan({ base, isVerify: kind.kind === "verify" }),
       freezeMsMax: limits.freezeMsMax,
       holdMsMax: kind.holdMsMax,

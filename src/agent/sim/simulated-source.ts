@@ -8,7 +8,8 @@ import { Fault } from "../../contract/errors.ts";
 import { cellsOfWrite, layoutCells, type CellLayout } from "../changes/cell-layout.ts";
 import { EpochMap } from "../changes/epoch-map.ts";
 import type { ChangeTracker } from "../changes/tracker.ts";
-import type { Freeze, OpenDisk, OpenTracker, Source, TrackerRequest } from "../source.ts";
+import { restApplications, type ScriptPlace } from "../snapshot/scripts.ts";
+import type { ApplicationRest, Freeze, OpenDisk, OpenTracker, Source, TrackerRequest } from "../source.ts";
 
 export interface SimulatedDiskOptions {
   /** An existing file; its size is the disk's. */
@@ -22,6 +23,8 @@ export interface SimulatedSourceOptions {
   /** Facts without disks; these come from the files. */
   readonly facts: Omit<MachineFacts, "disks">;
   readonly disks: readonly SimulatedDiskOptions[];
+  /** Where its scripts lie; without it the machine has none. */
+  readonly scripts?: ScriptPlace;
 }
 
 interface Kernel {
@@ -121,6 +124,11 @@ export class SimulatedSource implements Source, AsyncDisposable {
 
   sync(): Promise<void> {
     return Promise.resolve();
+  }
+
+  async restApplications(signal: AbortSignal): Promise<ApplicationRest> {
+    const none = { folder: "/nonexistent", marker: "/nonexistent", ownerUid: 0 };
+    return await restApplications(this.#options.scripts ?? none, { clock: this.#options.clock, signal });
   }
 
   freeze(limits: { readonly msMax: number }): Promise<Freeze> {

@@ -30,7 +30,8 @@ const firstRetryMs = 500;
 const retryMsMax = 15_000;
 const progressEveryMs = 3_000;
 const telemetryEveryMs = 30_000;
-const pointsPerCallMax = 100;
+/** With the output of scripts a report can take 20 KB, and a call 1 MiB. */
+const pointsPerCallMax = 40;
 const removalsPerCallMax = 1000;
 const resultsPerCallMax = 64;
 const refusalsPerCallMax = 32;

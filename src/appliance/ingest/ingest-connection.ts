@@ -5,6 +5,7 @@ import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import {
   beginPointShape,
+  consistencyOf,
   encodeJsonFrame,
   endPointShape,
   FrameError,
@@ -219,7 +220,7 @@ class IngestConnection {
     this.#log.info("recovery point sealed", {
       pointId: begin.pointId,
       mode: report.mode,
-      consistency: begin.consistency,
+      consistency: report.consistency,
       receivedBytes: report.sentBytes,
       storedBytes: report.storedBytes,
     });
@@ -240,13 +241,14 @@ class IngestConnection {
       machineId: this.#peer.machineId,
       timeMs: end.timeMs,
       sealedAt: toTimestamp(this.#parts.clock.nowMs()),
-      consistency: begin.consistency,
+      consistency: consistencyOf(begin, end),
       disks: begin.disks.map(({ diskId, sizeBytes, isBoot }) => ({ diskId, sizeBytes, isBoot, root: noRoot })),
       readBytes: end.readBytes,
       sentBytes: session.receivedBytes,
       storedBytes: 0,
       frozenMs: end.frozenMs,
       mode: modes.has("full") ? "full" : modes.has("checksum") ? "checksum" : "delta",
+      ...(end.application === undefined ? {} : { application: end.application }),
     };
   }
 

@@ -5,6 +5,7 @@ import {
   FrameError,
   frameTypes,
   unitsInFlightMax,
+  consistencyOf,
   encodeFrame,
   type BeginPoint,
   type EndPoint,
@@ -164,7 +165,7 @@ export class PointSession {
       const missingCount = disk.cover?.missingCount ?? 0;
       if (missingCount > 0) throw new FrameError(`end before ${missingCount} blocks of disk ${disk.diskId} were announced`);
     }
-    const { consistency } = this.begin;
+    const consistency = consistencyOf(this.begin, end);
     const outcome = await this.#writer.seal({
       timeMs: end.timeMs,
       consistency,

@@ -50,6 +50,15 @@ const health: Readonly<Record<HealthErrorCode, Advice & { readonly summary: stri
     ],
     action: "マシンの未送信バイト数と、アプライアンスのエラーを確認してください",
   },
+  ApplicationPointOverdue: {
+    summary: "ポリシーで決めた時間を過ぎても、アプリケーション整合性のある復旧ポイントができていません",
+    causes: [
+      "ゲストにスクリプトがない、または拒否されている",
+      "スクリプトが失敗する、または時間がかかりすぎる",
+      "復旧ポイント自体が作れない",
+    ],
+    action: "マシンのイベント ApplicationConsistentPointMissed を確認してください。スクリプトの出力が入っています",
+  },
   LandedMachineGone: {
     summary: "移行先のマシンがホストから消えています",
     causes: ["ハブを通さずにホスト上でマシンが削除された", "ホストの状態が失われた"],

@@ -24,6 +24,7 @@ import { createHttpFace } from "../api/api-server.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { Appliance, ApplianceCatalogue } from "../db/appliances.ts";
 import type { EventStore } from "../db/events.ts";
+import type { ItemLookup } from "../db/item-lookup.ts";
 import type { OrderQueue } from "../db/orders.ts";
 import type { PointCatalogue } from "../db/points.ts";
 import type { RegistrationKeys } from "../db/registration-keys.ts";
@@ -32,6 +33,7 @@ import type { Authority } from "../pki/authority.ts";
 import type { HttpHandler } from "../private-link/door.ts";
 import type { VaultAccess } from "../resources/vault-access.ts";
 import { requireAppliance } from "./appliance-caller.ts";
+import { keepPoints } from "./keep-points.ts";
 import { registerAppliance, renewCertificate } from "./register.ts";
 import { grantStorage } from "./storage-grant.ts";
 
@@ -40,6 +42,7 @@ export interface ApplianceFaceDependencies {
   readonly appliances: ApplianceCatalogue;
   readonly orders: OrderQueue;
   readonly points: PointCatalogue;
+  readonly itemOf: ItemLookup;
   readonly events: EventStore;
   readonly vaults: VaultAccess;
   readonly authority: Authority;
@@ -143,7 +146,7 @@ function addRoutes(
     inventoryBytesMax,
   );
   route(applianceRoutes.points.path, sealedPointsShape, async (body, _caller, vault) => {
-    await points.add(vault.text, body.points);
+    await keepPoints(dependencies, vault, body.points);
     await points.remove(vault.text, body.removedPointIds ?? []);
     return {};
   });

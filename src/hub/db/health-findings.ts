@@ -50,6 +50,20 @@ export function overduePoints(nowMs: number, allowed: { readonly factor: number;
         < ${nowMs}::float8 - greatest(${allowed.floorMs}::float8, ${intervalSeconds} * 1000 * ${allowed.factor}::float8)`;
 }
 
+/** The same of application-consistent points, of items whose policy asks for them; `factor` counts its minutes. */
+export function overdueApplicationPoints(nowMs: number, allowed: { readonly factor: number }): Findings {
+  const minutes = sql`(p.properties->'settings'->>'appConsistentFrequencyInMinutes')::float8`;
+  return sql`select s.vault_key, i.id as entity_id, i.properties->>'machineName' as entity_name, ${fabricOfItem} as fabric_id,
+      (i.properties->>'machineName') || ' has had no application-consistent recovery point for longer than its policy allows' as message
+    from resources i
+    cross join lateral (select ${vaultOfItem} as vault_key) s
+    join resources p on p.key = s.vault_key || '/replicationpolicies/' || lower(i.properties->>'policyName') and ${minutes} > 0
+    left join lateral (select time_ms from points q where q.vault_key = s.vault_key and q.machine_id = (i.properties->>'machineId')::uuid
+      and q.consistency = 'application' order by q.time_ms desc, q.point_id desc limit 1) newest on true
+    where i.type = ${itemType} and i.properties->>'protectionState' = 'Protected'
+      and coalesce(newest.time_ms, extract(epoch from i.updated_at) * 1000) < ${nowMs}::float8 - ${minutes} * 60000 * ${allowed.factor}::float8`;
+}
+
 /** What a target was seen to have: everything that landed there before `seenAt` and is not among `names` is gone. */
 export interface SeenTarget {
   readonly place: string | undefined;

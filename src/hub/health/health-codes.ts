@@ -33,6 +33,12 @@ export const healthCodes = {
     causes: ["the machine writes faster than the line carries", "the appliance's spool is full", "the storage account refuses the packs"],
     action: "look at the machine's dirty bytes and at the appliance's own faults",
   },
+  ApplicationPointOverdue: {
+    ...{ severity: "Warning", category: "Replication", kind: "VmHealth", component: "Agent" },
+    summary: "the machine has had no application-consistent recovery point for longer than its policy allows",
+    causes: ["there are no scripts in the guest, or they are refused", "a script fails or takes too long", "no point at all can be made"],
+    action: "look at the events ApplicationConsistentPointMissed of the machine: they hold the output of its scripts",
+  },
   LandedMachineGone: {
     ...{ severity: "Critical", category: "Configuration", kind: "VmHealth", component: "Hub" },
     summary: "a landed machine of this item is not on its host any more",

@@ -6,6 +6,7 @@ import type { Findings } from "../db/health-errors.ts";
 import {
   endingCertificates,
   namedVaults,
+  overdueApplicationPoints,
   overduePoints,
   silentAgents,
   silentAppliances,
@@ -70,6 +71,7 @@ export function healthRules(
       code: "RecoveryPointOverdue",
       findings: () => overduePoints(clock.nowMs(), { factor: limits.overdueFactor, floorMs: limits.overdueFloorMs }),
     },
+    { code: "ApplicationPointOverdue", find: async () => overdueApplicationPoints(clock.nowMs(), { factor: limits.overdueFactor }) },
     {
       code: "ApplianceCertificateEnding",
       findings: () => endingCertificates(ago(-limits.certificateEndsMs), applianceCertificateDays),

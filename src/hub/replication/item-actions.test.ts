@@ -3,10 +3,11 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { z } from "zod";
-import { Fault, type FaultCode } from "../../contract/errors.ts";
+import { Fault, toReport, type FaultCode } from "../../contract/errors.ts";
 import { readSteps } from "../jobs/job-store.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
 import { landedShape } from "./landed.ts";
+import { simVault } from "./sim/sim-hub.ts";
 import { openSimStage, simProvider, type SimStage } from "./sim/sim-stage.ts";
 
 let cluster: TestCluster;
@@ -64,6 +65,32 @@ describe("recovery points of a migration", { concurrency: 4 }, () => {
     const latest = (await pointNames(stage))[0];
     const again = await stage.done("POST", "unplannedFailover", migrateBody({ recoveryPointType: "LatestCrashConsistent" }));
     assert.equal((await evidenceOf(stage, again))["pointId"], latest);
+  });
+});
+
+describe("application-consistent points", () => {
+  const pointsOf = async (stage: SimStage): Promise<readonly unknown[]> =>
+    (await stage.list(`${stage.item}/recoveryPoints`)).map(({ properties }) => properties["recoveryPointType"]);
+
+  it("are made as the policy asks, can be chosen, and say as an event why one was missed", async () => {
+    await using stage = await openSimStage(cluster);
+    const policy = { providerSpecificInput: { ...simProvider, pointIntervalSeconds: 3600, appConsistentFrequencyInMinutes: 60 } };
+    await stage.hub.call("PUT", `${simVault}/replicationPolicies/default`, { properties: policy });
+    await stage.protect();
+    assert.equal(stage.site.sources[0]?.policy?.applicationIntervalMinutes, 60);
+    assert.deepEqual(await pointsOf(stage), ["ApplicationConsistent"]);
+    const [consistent] = await pointNames(stage);
+    const [source] = stage.site.sources;
+    assert.ok(source !== undefined);
+    source.scriptsFault = toReport(new Fault("ScriptFailed", "--pre ended with 7", { evidence: { output: "no space" } }));
+    await stage.done("POST", "repairReplication");
+    assert.deepEqual(await pointsOf(stage), ["CrashConsistent", "ApplicationConsistent"]);
+    const events = (await stage.list(`${simVault}/replicationEvents`)).map(({ properties }) => properties);
+    const missed = events.filter((event) => event["eventCode"] === "ApplicationConsistentPointMissed");
+    assert.equal(missed.length, 1);
+    assert.match(JSON.stringify(missed[0]), /--pre ended with 7/);
+    const jobId = await stage.done("POST", "unplannedFailover", migrateBody({ recoveryPointType: "LatestApplicationConsistent" }));
+    assert.equal((await evidenceOf(stage, jobId))["pointId"], consistent);
   });
 });
 

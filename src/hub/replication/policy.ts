@@ -18,7 +18,7 @@ export const settingsShape = z.strictObject({
   recoveryPointThresholdInMinutes: z.number().int().min(1).max(1440).default(15),
   recoveryPointHistory: z.number().int().min(0).max(21_600).default(1440),
   crashConsistentFrequencyInMinutes: z.number().min(0.01).max(1440).optional(),
-  /** Answered as given: every point is made with the guest's file systems frozen, and none runs scripts of applications. */
+  /** Between points for which the guest's scripts bring its applications to rest; 0 makes none. */
   appConsistentFrequencyInMinutes: z.number().min(0).max(1440).default(0),
   /** Of groups of machines that make their points together: there are none, and an item's multiVmGroupName is refused. */
   multiVmSyncStatus: z.enum(["Enable", "Disable"]).default("Disable"),
@@ -56,7 +56,8 @@ export async function agentPolicyOf(services: Pick<HubServices, "resources">, id
 }
 
 export function toAgentPolicy(settings: Settings): ReplicationPolicy {
-  return { pointIntervalSeconds: intervalOf(settings), freezeMsMax: settings.freezeMsMax, historyMinutes: settings.recoveryPointHistory };
+  const { appConsistentFrequencyInMinutes: applicationIntervalMinutes, freezeMsMax, recoveryPointHistory: historyMinutes } = settings;
+  return { pointIntervalSeconds: intervalOf(settings), freezeMsMax, historyMinutes, applicationIntervalMinutes };
 }
 
 /** What a change leaves: minutes given without seconds replace seconds that were given before. */

@@ -3,6 +3,9 @@
 import { systemClock, toTimestamp } from "../../../base/clock.ts";
 import { systemRandom } from "../../../base/random.ts";
 import type { ApplianceId } from "../../../contract/ids.ts";
+import { parseResourceId } from "../../api/resource-id.ts";
+import { keepPoints } from "../../appliances/keep-points.ts";
+import { openItemLookup } from "../../db/item-lookup.ts";
 import { applianceCertificateDays } from "../../pki/authority.ts";
 import { isConnectionFault } from "../../jobs/connection-fault.ts";
 import type { HubServices } from "../../services.ts";
@@ -12,11 +15,13 @@ const waitMs = 2000;
 const retryMs = 20;
 
 export function createServicesVoice(wanted: {
-  readonly services: Pick<HubServices, "orders" | "appliances" | "points">;
+  readonly services: Pick<HubServices, "orders" | "appliances" | "points" | "events" | "database">;
   readonly applianceId: ApplianceId;
   readonly vaultKey: string;
 }): SimVoice {
   const { services, applianceId, vaultKey } = wanted;
+  const { points, events, database } = services;
+  const stores = { points, events, itemOf: openItemLookup(database) };
   return {
     serve: async (site, signal) => {
       while (!signal.aborted) {
@@ -35,7 +40,7 @@ export function createServicesVoice(wanted: {
       return { certificateEndsAt: endsAt };
     },
     tellInventory: async (inventory) => await untilReached(async () => await services.appliances.saveInventory(applianceId, inventory)),
-    tellPoint: async (report) => await untilReached(async () => await services.points.add(vaultKey, [report])),
+    tellPoint: async (report) => await untilReached(async () => await keepPoints(stores, parseResourceId(vaultKey), [report])),
     tellMachine: async (machine) =>
       await untilReached(async () => await services.appliances.saveMachines(vaultKey, applianceId, [machine])),
   };

@@ -11,7 +11,7 @@ import { parseDigestHex, parseDiskId, parseMachineId, parsePointId, type Machine
 import { computeRoot } from "../../../disk/compute-root.ts";
 import { idOf, isAllZero, zeroId } from "../../../disk/digest.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
-import type { Vault } from "../../../vault/vault.ts";
+import type { RecoveryPoint, Vault } from "../../../vault/vault.ts";
 import type { Journal } from "./journal.ts";
 import { factsOf, type MachineProgress, type SimSource } from "./sim-source.ts";
 import { simAccounts, SimVcenters } from "./sim-vcenters.ts";
@@ -277,7 +277,7 @@ export class SimAppliance implements AsyncDisposable {
     return await turn.run(async () => await this.#sealPoint(source, consistency));
   }
 
-  async #sealPoint(source: SimSource, consistency: "crash" | "final"): Promise<PointId> {
+  async #sealPoint(source: SimSource, kind: "crash" | "final"): Promise<PointId> {
     const { vault, clock, voice } = this.#options;
     const machineId = this.#idOf(source);
     if (!source.isOn) throw new Fault("AgentSilent", "the source is off");
@@ -303,6 +303,8 @@ export class SimAppliance implements AsyncDisposable {
         } else writer.setBlock(parseDiskId(name), block, id);
       }
     const timeMs = clock.nowMs();
+    const application = kind === "crash" ? source.restApplications() : undefined;
+    const consistency: RecoveryPoint["consistency"] = application?.isConsistent === true ? "application" : kind;
     const { point, storedBytes } = await writer.seal({ timeMs, consistency });
     source.newestPoint = pointId;
     source.pointCount += 1;
@@ -319,10 +321,11 @@ export class SimAppliance implements AsyncDisposable {
       storedBytes,
       frozenMs: 1,
       mode: "delta" as const,
+      ...(application === undefined ? {} : { application }),
     };
     source.lastPointAtMs = timeMs;
     await voice.tellPoint(report);
-    await this.#tellProgress(source, consistency === "final" ? "quiesced" : "delta", 1);
+    await this.#tellProgress(source, kind === "final" ? "quiesced" : "delta", 1);
     return pointId;
   }
 

@@ -4,7 +4,8 @@ import { createHash } from "node:crypto";
 import { toTimestamp } from "../../../base/clock.ts";
 import type { Random } from "../../../base/random.ts";
 import type { applianceProgressShape, DiscoveredMachine } from "../../../contract/appliance-protocol.ts";
-import type { AgentState, MachineFacts, ReplicationPolicy } from "../../../contract/agent-control.ts";
+import type { AgentState, ApplicationOutcome, MachineFacts, ReplicationPolicy } from "../../../contract/agent-control.ts";
+import type { FaultReport } from "../../../contract/errors.ts";
 import { parseDiskId, type MachineId, type PointId } from "../../../contract/ids.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
 import { MemoryDisk } from "../../../disk/memory-disk.ts";
@@ -42,6 +43,8 @@ export class SimSource {
   agentVersion = "sim";
   /** Names of disks that are not replicated. */
   excludedDisks: ReadonlySet<string> = new Set();
+  /** What goes wrong with the guest's scripts. */
+  scriptsFault: FaultReport | undefined;
 
   constructor(discovered: DiscoveredMachine, answer: string) {
     this.discovered = discovered;
@@ -78,6 +81,13 @@ export class SimSource {
     if (this.machineId === undefined || this.policy === undefined || this.newestPoint === undefined) return false;
     if (!this.isOn || !this.hasAgent || this.isFrozen(nowMs)) return false;
     return nowMs - this.lastPointAtMs >= this.policy.pointIntervalSeconds * 1000;
+  }
+
+  /** How its scripts go; undefined when the policy asks for none. Every point is made with them then, whatever the minutes. */
+  restApplications(): ApplicationOutcome | undefined {
+    if ((this.policy?.applicationIntervalMinutes ?? 0) === 0) return undefined;
+    const fault = this.scriptsFault;
+    return { isConsistent: fault === undefined, scripts: [], ...(fault === undefined ? {} : { fault }) };
   }
 
   /** What its agent says of itself; undefined while it has none. */

@@ -1,0 +1,32 @@
+// The rows of the table of faults that belong to consistent points: freezes, and scripts around them.
+
+import { row, type FaultKind } from "./fault-kind.ts";
+
+export const pointFaultKinds = {
+  FreezeFailed: row(
+    409,
+    3,
+    "later",
+    ["the filesystems write more than could be read within the freeze limit", "another program holds a freeze"],
+    "raise freezeMsMax in the policy or wait for a quieter time; the agent tries again by itself",
+  ),
+  QuiesceVoid: row(409, 3, "never", ["the hold time ended", "the watchdog thawed the filesystems"], "give the quiesce order again"),
+  ScriptRefused: row(
+    409,
+    3,
+    "later",
+    [
+      "no script was put into the guest's scripts folder",
+      "a script, or a folder above it, can be written by others than root",
+      "a file in the scripts folder is no program",
+    ],
+    "put executable scripts of root into /etc/watari/agent/scripts.d (mode 0755 or less), or set appConsistentFrequencyInMinutes to 0",
+  ),
+  ScriptFailed: row(
+    409,
+    3,
+    "later",
+    ["the script ended with another code than 0", "the script ran longer than it may"],
+    "read the script's output in the evidence, and run it by hand in the guest: SCRIPT --pre; SCRIPT --post",
+  ),
+} as const satisfies Record<string, FaultKind>;
