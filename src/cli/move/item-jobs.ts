@@ -53,9 +53,11 @@ export class ItemJobs {
     tell: Tell,
   ): Promise<JobEvidence> {
     if (item === undefined) throw new Error("assertion failed: the step follows from an item");
-    const { action, properties = {}, specific } = order;
+    const { action, properties, specific } = order;
     const details = specific === undefined ? {} : { providerSpecificDetails: { instanceType: provider, ...specific } };
-    await this.#arm.begin("POST", `${item.id}/${action}`, { properties: { ...properties, ...details } });
+    // Actions that take nothing refuse a body that looks as if it said something.
+    const body = properties === undefined && specific === undefined ? {} : { properties: { ...properties, ...details } };
+    await this.#arm.begin("POST", `${item.id}/${action}`, body);
     return await this.#followLast(tell);
   }
 
