@@ -71,7 +71,7 @@ export function healthRules(
       code: "RecoveryPointOverdue",
       findings: () => overduePoints(clock.nowMs(), { factor: limits.overdueFactor, floorMs: limits.overdueFloorMs }),
     },
-    { code: "ApplicationPointOverdue", find: async () => overdueApplicationPoints(clock.nowMs(), { factor: limits.overdueFactor }) },
+    { code: "ApplicationPointOverdue", findings: () => overdueApplicationPoints(clock.nowMs(), { factor: limits.overdueFactor }) },
     {
       code: "ApplianceCertificateEnding",
       findings: () => endingCertificates(ago(-limits.certificateEndsMs), applianceCertificateDays),
