@@ -11,6 +11,7 @@ import type { AdminResponse } from "../contract/appliance-admin.ts";
 import { Fault } from "../contract/errors.ts";
 import { callAppliance } from "./admin/admin-client.ts";
 import { createStateFolder, defaultStateFolder, loadConfig, parseApplianceConfig, saveConfig } from "./config/config.ts";
+import { addLimitsCommands } from "./limits/limits-command.ts";
 import { startAppliance } from "./main.ts";
 import { addVaultCommands } from "./vault-command.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
@@ -42,6 +43,7 @@ export function registerApplianceCommand(program: Command, parts: ApplianceComma
   addCredentials(verb, noun.command("credential").description("accounts of vCenters and guests, kept encrypted on this machine only"));
   addVcenters(verb, noun.command("vcenter").description("vCenters whose machines can be replicated"));
   addMachines(verb, noun);
+  addLimitsCommands(verb, noun.command("limits").description("how fast bytes may pass this appliance's lines, changed while it runs"));
   addVaultCommands(verb, noun.command("vault").description("this appliance's part of the vault"));
 }
 

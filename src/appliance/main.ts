@@ -42,6 +42,7 @@ import { startIngestListener, type IngestListener } from "./ingest/ingest-listen
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
 import { startPointKeeper } from "./ingest/point-keeper.ts";
 import { checkSpool, spoolBytesOf, type Spool } from "./ingest/spool.ts";
+import { LineLimits } from "./limits/line-limits.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
 import { Guests } from "./push/guests.ts";
 import { createHostKeys, type HostKeys } from "./push/host-keys.ts";
@@ -114,6 +115,7 @@ export class Appliance implements AsyncDisposable {
   readonly guests: Guests;
   readonly hostKeys: HostKeys;
   readonly health = new Health();
+  readonly limits: LineLimits;
   readonly spool: Spool;
   readonly #meter: SystemMeter;
   readonly #parts: ApplianceParts;
@@ -137,6 +139,7 @@ export class Appliance implements AsyncDisposable {
     this.registry = createMachineRegistry({ database, clock, random, log });
     this.ledger = createPointLedger({ database, clock });
     this.hostKeys = createHostKeys(database);
+    this.limits = new LineLimits({ database, clock, log });
     // A folder of its own: the vault empties it when it opens.
     this.spool = { folder: join(config.spoolFolder ?? join(stateFolder, "spool"), "packs"), spoolBytesMax: config.spoolBytesMax };
     const address = config.advertiseAddress ?? config.listenAddresses[0] ?? "";
@@ -350,6 +353,7 @@ export class Appliance implements AsyncDisposable {
         grant: () => this.#grant(),
         spool: this.spool,
         onUploaded: (bytes) => this.#meter.addUploaded(bytes),
+        pace: (bytes, abort) => this.limits.passStorage(bytes, abort),
         clock,
         random,
         log,
@@ -378,6 +382,7 @@ export class Appliance implements AsyncDisposable {
         clock,
         log,
         checkSpace: async () => await checkSpool(this.spool),
+        pass: (machineId, bytes, gone) => this.limits.passFromAgent(machineId, bytes, gone),
         onOutcome: (peer, fault) => this.health.set(`machine ${peer.machineId}`, fault),
       },
       { addresses: config.listenAddresses, port: config.dataPort, identity, caPem: this.authority.caPem },

@@ -31,6 +31,8 @@ export const frameTypes = {
   sealed: 8,
   /** Either way, JSON FaultReport; the point under way is dropped, the connection is closed by the sender. */
   fault: 9,
+  /** appliance → agent, empty: it is still at work on what it was sent. Only to an agent that names the feature in `begin`. */
+  alive: 10,
 } as const;
 export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
 
@@ -51,6 +53,8 @@ export const beginPointShape = z.object({
   /** Boot id of the source: a connection of an earlier boot is refused. */
   bootId: z.string().max(64),
   consistency: z.enum(["crash", "application", "final"]),
+  /** What the agent understands beyond the first version: "alive". */
+  features: z.array(z.string().max(40)).max(16).exactOptional(),
   disks: z
     .array(
       z.object({

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { applianceIdShape, countShape, diskIdShape, faultReportShape, machineIdShape, pointIdShape, timestampShape } from "./shapes.ts";
 import { discoveredMachineShape, vcenterSummaryShape } from "./appliance-protocol.ts";
 import { agentStateShape } from "./agent-control.ts";
+import { limitsChangeShape, limitsStateShape } from "./line-limits.ts";
 
 /** In the appliance's state folder. */
 export const adminSocketName = "admin.sock";
@@ -152,6 +153,10 @@ export const adminRoutes = {
     response: z.object({ points: z.array(shownPointShape.extend({ isWhole: z.boolean() })), isComplete: z.boolean() }),
   },
   restorePoint: { path: "/v1/vault/restore-point", request: z.object({ pointId: pointIdShape }), response: shownPointShape },
+  /** What limits hold on the lines, why, and what passes them. */
+  showLimits: { path: "/v1/limits/show", request: nothing, response: limitsStateShape },
+  /** In force on return, without a restart. */
+  changeLimits: { path: "/v1/limits/change", request: limitsChangeShape, response: limitsStateShape },
   forgetHostKey: {
     path: "/v1/host-keys/forget",
     request: z.object({ address: z.string().max(300) }),

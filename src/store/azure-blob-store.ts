@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent, type AgentOptions } from "node:https";
+import { Readable } from "node:stream";
 import {
   AnonymousCredential,
   ContainerClient,
@@ -35,7 +36,14 @@ export interface AzureBlobStoreOptions {
   readonly agent?: HttpsAgent;
   /** Connections at once; 16 unless told. */
   readonly connectionsMax?: number;
+  /** Called before each piece of a body is sent and after each that came; what it answers is waited for. A limit of the line sits here. */
+  readonly pace?: (bytes: number, signal?: AbortSignal) => Promise<void> | undefined;
 }
+
+/** What passes at once under a limit. */
+const paceBytes = 64 << 10;
+/** Heads of a request and its answer, about. */
+const headsBytes = 1200;
 
 const blobBytesMax = 128 << 20;
 
@@ -73,7 +81,9 @@ class AzureBlobStore implements Store {
     const md5 = await md5Of(bytes);
     const isTaken = await this.#call("store an object", key, signal, async (container) => {
       try {
-        await container.getBlockBlobClient(key).upload(bytes, bytes.length, {
+        const { pace } = this.#options;
+        const body = pace === undefined ? bytes : (): NodeJS.ReadableStream => Readable.from(pacedPieces(bytes, pace, signal));
+        await container.getBlockBlobClient(key).upload(body, bytes.length, {
           conditions: { ifNoneMatch: "*" },
           transactionalContentMD5: md5,
           blobHTTPHeaders: { blobContentType: "application/octet-stream" },
@@ -103,7 +113,7 @@ class AzureBlobStore implements Store {
           if ("destroy" in stream && typeof stream.destroy === "function") stream.destroy();
           throw rangeFault(key, range ?? { offset: 0, length: wantedBytes }, (range?.offset ?? 0) + response.contentLength);
         }
-        return await collect(stream, wantedBytes);
+        return await collect(stream, wantedBytes, this.#options.pace);
       } catch (error) {
         if (error instanceof RestError && error.statusCode === 404 && error.code === "BlobNotFound") return undefined;
         if (error instanceof RestError && error.statusCode === 416 && range !== undefined) throw rangeFault(key, range, -1);
@@ -203,7 +213,20 @@ function withSignal(signal: AbortSignal | undefined): { abortSignal?: AbortSigna
   return signal === undefined ? {} : { abortSignal: signal };
 }
 
-async function collect(stream: NodeJS.ReadableStream, sizeBytes: number): Promise<Uint8Array> {
+type Pace = NonNullable<AzureBlobStoreOptions["pace"]>;
+
+async function* pacedPieces(bytes: Uint8Array, pace: Pace, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  await pace(headsBytes, signal);
+  for (let offset = 0; offset < bytes.length; offset += paceBytes) {
+    const piece = bytes.subarray(offset, offset + paceBytes);
+    const passing = pace(piece.length, signal);
+    if (passing !== undefined) await passing;
+    yield piece;
+  }
+}
+
+async function collect(stream: NodeJS.ReadableStream, sizeBytes: number, pace: Pace | undefined): Promise<Uint8Array> {
+  await pace?.(headsBytes);
   const bytes = Buffer.allocUnsafe(sizeBytes);
   let filled = 0;
   for await (const chunk of stream) {
@@ -211,6 +234,8 @@ async function collect(stream: NodeJS.ReadableStream, sizeBytes: number): Promis
     if (filled + chunk.length > sizeBytes) break;
     bytes.set(chunk, filled);
     filled += chunk.length;
+    const passing = pace?.(chunk.length);
+    if (passing !== undefined) await passing;
   }
   if (filled !== sizeBytes) throw new Error(`the body ended after ${filled} of ${sizeBytes} bytes`);
   return bytes;

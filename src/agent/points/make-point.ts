@@ -105,6 +105,7 @@ function beginOf(plan: PointPlan): BeginPoint {
     pointId: plan.pointId,
     bootId: plan.bootId,
     consistency: plan.consistency === "final" ? "final" : "crash", // Only its end can tell of the applications.
+    features: ["alive"],
     disks: plan.disks.map((disk) => ({
       diskId: disk.open.facts.diskId,
       sizeBytes: disk.open.facts.sizeBytes,

@@ -214,6 +214,8 @@ export class ApplianceLink implements AsyncDisposable {
         this.#sealing = undefined;
         return waiting.resolve(parseJsonBody(sealedPointShape, frame.body));
       }
+      case frameTypes.alive:
+        return; // That it came is all that it says.
       case frameTypes.fault:
         throw fromReport(parseJsonBody(frameFaultShape, frame.body));
       case frameTypes.begin:

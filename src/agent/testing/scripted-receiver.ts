@@ -110,6 +110,7 @@ class Session {
         return this.#takeEnd(parseJsonBody(endPointShape, frame.body));
       case frameTypes.fault:
         return false; // The point is dropped.
+      case frameTypes.alive:
       case frameTypes.need:
       case frameTypes.taken:
       case frameTypes.sealed:

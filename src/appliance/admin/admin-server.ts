@@ -7,6 +7,7 @@ import { toTimestamp } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { adminRoutes, adminSocketName, type AdminRequest, type AdminResponse, type AdminRoute } from "../../contract/appliance-admin.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
+import { limitsChangeShape } from "../../contract/line-limits.ts";
 import type { CheckResult } from "../../connectivity/probe.ts";
 import { parseBody } from "../control/json-https.ts";
 import { putVcenter } from "../discovery/discover.ts";
@@ -62,6 +63,8 @@ function createHandlers(appliance: Appliance): Handlers {
     ...createAccountHandlers(appliance),
     ...createMachineHandlers(appliance),
     ...createVaultHandlers(() => appliance.vault()),
+    showLimits: async () => await Promise.resolve(appliance.limits.state()),
+    changeLimits: async (change) => await Promise.resolve(appliance.limits.change(limitsChangeShape.parse(change))),
   };
 }
 

@@ -18,6 +18,8 @@ import type { Spool } from "../ingest/spool.ts";
 
 /** Threads that check and seal blocks; more than the line to the storage account can use are of no use. */
 const blockThreadsMax = 4;
+/** A full spool holds agents back for so long before their points are dropped: a limit of the line can make one upload last. */
+const spoolStallMsMax = 15 * 60_000;
 /** Copies of packs on this machine, so that changes read what they stand on here. */
 const nearBytesMax = 8 * 2 ** 30;
 
@@ -29,6 +31,8 @@ export interface VaultLinkParts {
   readonly spool: Spool;
   /** Told of each blob that was written. */
   readonly onUploaded: (bytes: number) => void;
+  /** Waited for before bytes go to the account and after they came from it. */
+  readonly pace: (bytes: number, signal?: AbortSignal) => Promise<void> | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -42,6 +46,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     container,
     credential: { kind: "sas", sas: async () => await Promise.resolve(grant().sas) },
     agent: connector.httpsAgent,
+    pace: parts.pace,
   });
   cleanup.use(store);
   const near = await openLocalCopies(withStoreRetry(withPutCount(store, parts.onUploaded), { clock, log }), {
@@ -59,7 +64,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     clock,
     random,
     log,
-    spool,
+    spool: { ...spool, stallMsMax: spoolStallMsMax },
   });
   return cleanup.use(vault);
 }

@@ -6,6 +6,7 @@ import type { Log } from "../../base/log.ts";
 import {
   beginPointShape,
   consistencyOf,
+  encodeFrame,
   encodeJsonFrame,
   endPointShape,
   FrameError,
@@ -21,7 +22,7 @@ import {
 } from "../../contract/agent-frames.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
-import { parseDigestHex } from "../../contract/ids.ts";
+import { parseDigestHex, type MachineId } from "../../contract/ids.ts";
 import type { Vault } from "../../vault/vault.ts";
 import { checkAgentVersion } from "../control/agent-listener.ts";
 import type { Peer } from "../control/json-https.ts";
@@ -33,6 +34,8 @@ import { PointSession } from "./point-session.ts";
 
 /** A connection on which nothing arrives while something should is given up. */
 const silentMsMax = 120_000;
+/** While this side is at work the agent hears of it this often. */
+const aliveEveryMs = 20_000;
 /** How long a fault frame may take to leave. */
 const farewellMsMax = 5_000;
 const noRoot = parseDigestHex("0".repeat(64));
@@ -47,6 +50,8 @@ export interface IngestParts {
   readonly checkSpace: () => Promise<void>;
   /** Told of each fault that ended a point, and of each sealed point (undefined). */
   readonly onOutcome: (peer: Peer, fault: Fault | undefined) => void;
+  /** Called with each piece that a machine's connection received; what it answers is waited for before more is read. */
+  readonly pass: (machineId: MachineId, bytes: number, signal: AbortSignal) => Promise<void> | undefined;
   /** How long an agent may be silent when it is its turn; 120 000 unless told. */
   readonly silentMsMax?: number;
 }
@@ -79,6 +84,9 @@ class IngestConnection {
   readonly #bodies = new BodyPool();
   readonly #underWay = new Set<Promise<void>>();
   #answeringCount = 0;
+  /** What came waits for a limit of the line. */
+  #isHeldBack = false;
+  #understandsAlive = false;
   /** Rejects with the first fault of a unit under way. */
   readonly #failed = Promise.withResolvers<never>();
   #session: PointSession | undefined;
@@ -98,12 +106,14 @@ class IngestConnection {
     socket.setTimeout(this.#parts.silentMsMax ?? silentMsMax);
     // While an answer is awaited, as of a seal that waits for a line that is down, it is this side that is silent.
     socket.on("timeout", () => {
-      if (this.#answeringCount === 0)
+      if (!this.#isOurTurn)
         socket.destroy(new Fault("AgentProtocolBroken", "the data connection of an agent broke: nothing arrived for too long"));
     });
-    const frames = readFrames(socket.iterator({ destroyOnReturn: false }), ({ type, bodyLength }) =>
+    const frames = readFrames(this.#received(), ({ type, bodyLength }) =>
       type === frameTypes.blocks ? this.#bodies.take(bodyLength) : undefined,
     );
+    const ended = new AbortController();
+    void this.#tellAlive(ended.signal);
     try {
       for (;;) {
         const next = await Promise.race([frames.next(), this.#failed.promise]);
@@ -115,8 +125,39 @@ class IngestConnection {
       void dropRest(frames);
       await Promise.allSettled(this.#underWay);
       throw error;
+    } finally {
+      ended.abort();
     }
     if (this.#session !== undefined) throw new FrameError("the connection ended inside a point");
+  }
+
+  /** The agent waits for this side, not this side for the agent. */
+  get #isOurTurn(): boolean {
+    return this.#answeringCount > 0 || this.#isHeldBack;
+  }
+
+  /** What the line's limits let through. While they hold it back nothing more is read, and so the agent's own line fills up. */
+  async *#received(): AsyncGenerator<Uint8Array> {
+    const gone = new AbortController();
+    this.#socket.once("close", () => gone.abort());
+    const chunks: AsyncIterable<Uint8Array> = this.#socket.iterator({ destroyOnReturn: false });
+    for await (const chunk of chunks) {
+      const passing = this.#parts.pass(this.#peer.machineId, chunk.length, gone.signal);
+      if (passing !== undefined) {
+        this.#isHeldBack = true;
+        await passing.catch(() => undefined); // The connection is gone; the chunks end by themselves.
+        this.#isHeldBack = false;
+      }
+      yield chunk;
+    }
+  }
+
+  async #tellAlive(signal: AbortSignal): Promise<void> {
+    const alive = encodeFrame({ type: frameTypes.alive, unit: 0, count: 0, body: new Uint8Array(0) });
+    while (!signal.aborted && !this.#socket.destroyed) {
+      await this.#parts.clock.sleep(aliveEveryMs, signal).catch(() => undefined); // The loop's head sees the abort.
+      if (this.#understandsAlive && this.#isOurTurn && !signal.aborted && this.#socket.writable) this.#socket.write(alive);
+    }
   }
 
   /** Starts on a frame. Content is taken in beside each other, as many units as an agent may have under way; end and begin wait for it. */
@@ -175,6 +216,7 @@ class IngestConnection {
     const { machineId, certificateDigest } = this.#peer;
     checkAgentVersion(begin.protocolVersion);
     checkDisks(begin);
+    this.#understandsAlive = begin.features?.includes("alive") === true;
     const machine = registry.admit(machineId, certificateDigest, begin.bootId);
     if (machine.protectedBy === undefined) {
       throw new Fault("StateConflict", `refused a recovery point: machine ${machine.facts.hostname} is not protected`, {

@@ -35,6 +35,7 @@ const migrations = [
   `CREATE TABLE expected_machine (smbios_uuid TEXT NOT NULL, os_machine_id TEXT NOT NULL, machine_id TEXT NOT NULL,
      PRIMARY KEY (smbios_uuid, os_machine_id)) STRICT;`,
   `CREATE TABLE removed_point (id TEXT PRIMARY KEY) STRICT;`,
+  `CREATE TABLE line_limits (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL) STRICT;`,
 ] as const;
 
 /** Thin and synchronous; a call has committed when it returns. */

@@ -15,6 +15,7 @@ import { createAgentOrders, type AgentOrders } from "../control/agent-orders.ts"
 import { createMachineRegistry, type MachineRegistry } from "../control/machine-registry.ts";
 import { startIngestListener, type IngestListener } from "../ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "../ingest/point-ledger.ts";
+import { LineLimits } from "../limits/line-limits.ts";
 import { openSiteAuthority, type SiteAuthority } from "../identity/site-authority.ts";
 import { openStateDatabase, type StateDatabase } from "../state/database.ts";
 import { createSealedFacts } from "../state/facts.ts";
@@ -48,6 +49,7 @@ export interface TestSite extends AsyncDisposable {
   readonly registry: MachineRegistry;
   readonly orders: AgentOrders;
   readonly ledger: PointLedger;
+  readonly limits: LineLimits;
   readonly vault: TestVault;
   readonly ingest: IngestListener;
   readonly controlPort: number;
@@ -60,8 +62,15 @@ export interface TestSite extends AsyncDisposable {
   protect(machineId: MachineId): void;
 }
 
-/** With a vault of the caller, which stays the caller's. */
-export async function startTestSite(options: { readonly vault?: Vault; readonly silentMsMax?: number } = {}): Promise<TestSite> {
+export interface TestSiteOptions {
+  /** Of the caller, and stays the caller's. */
+  readonly vault?: Vault;
+  readonly silentMsMax?: number;
+  /** By which the lines' limits count; the site's unless given. */
+  readonly limitsClock?: Clock;
+}
+
+export async function startTestSite(options: TestSiteOptions = {}): Promise<TestSite> {
   const clock = createTestClock();
   await using cleanup = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), "watari-appliance-"));
@@ -72,6 +81,7 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
   const registry = createMachineRegistry({ database, clock, random: systemRandom, log: silentLog });
   const orders = createAgentOrders({ database, clock });
   const ledger = createPointLedger({ database, clock });
+  const limits = new LineLimits({ database, clock: options.limitsClock ?? clock, log: silentLog });
   const vault = await openTestVault();
   cleanup.use(vault.vault);
   const identity = await authority.issueServerIdentity(["127.0.0.1"]);
@@ -93,6 +103,7 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
           if (space.fault !== undefined) throw space.fault;
         },
         onOutcome: (_peer, fault) => outcomes.push(fault),
+        pass: (machineId, bytes, gone) => limits.passFromAgent(machineId, bytes, gone),
         ...(options.silentMsMax === undefined ? {} : { silentMsMax: options.silentMsMax }),
       },
       listen,
@@ -111,6 +122,7 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
     registry,
     orders,
     ledger,
+    limits,
     vault,
     ingest,
     controlPort: control.listening[0]?.port ?? 0,
@@ -118,14 +130,17 @@ export async function startTestSite(options: { readonly vault?: Vault; readonly 
     outcomes,
     copies,
     space,
-    protect: (machineId) =>
-      registry.protect(machineId, {
-        infrastructureId: machineId,
-        orderId: systemRandom.uuid(),
-        policy: testPolicy,
-        address: "127.0.0.1",
-        credentialId: "none",
-      }),
+    protect: (machineId) => protect(registry, machineId),
     [Symbol.asyncDispose]: async () => await owned.disposeAsync(),
   };
+}
+
+function protect(registry: MachineRegistry, machineId: MachineId): void {
+  registry.protect(machineId, {
+    infrastructureId: machineId,
+    orderId: systemRandom.uuid(),
+    policy: testPolicy,
+    address: "127.0.0.1",
+    credentialId: "none",
+  });
 }

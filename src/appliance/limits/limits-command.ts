@@ -1,0 +1,168 @@
+// `watari appliance limits …`: how fast bytes may pass the lines of this appliance, by line, machine and time of day, live.
+
+import type { Command } from "commander";
+import { formatBytes, formatTable, printAnswer } from "../../cli/output.ts";
+import type { AdminResponse } from "../../contract/appliance-admin.ts";
+import { Fault } from "../../contract/errors.ts";
+import type { MachineId } from "../../contract/ids.ts";
+import { limitScopes, weekDays, type LimitPlace, type LimitScope, type LimitWindow, type WeekDay } from "../../contract/line-limits.ts";
+import { callAppliance } from "../admin/admin-client.ts";
+import { windowText } from "./limit-in-force.ts";
+
+type Verb = (parent: Command, name: string, description: string) => Command;
+
+interface Common {
+  readonly state: string;
+  readonly json: boolean;
+}
+
+interface PlaceOptions extends Common {
+  readonly line: string;
+  readonly machine?: string;
+  readonly days?: string;
+  readonly from?: string;
+  readonly until?: string;
+}
+
+const explanation = `
+A limit holds on one of three lines:
+  agents    all agents of the site to this appliance, together
+  storage   this appliance to and from the storage account
+  machine   one agent to this appliance (give --machine)
+A limit with a window (--days, --from, --until, in the site's time zone) outranks one without while the window is open; of
+several open windows the lowest limit holds. A change is in force at once, nothing is restarted and nothing is sent again:
+who is too fast waits. Limits count bytes on the wire, after compression.
+
+Examples:
+  watari appliance limits set --line storage --rate 200mbit
+  watari appliance limits set --line storage --rate 40mbit --days mon-fri --from 08:00 --until 18:00
+  watari appliance limits set --line machine --machine ledger1 --rate 5MB
+  watari appliance limits remove --line storage --days mon-fri --from 08:00 --until 18:00
+  watari appliance limits time-zone Europe/Berlin`;
+
+export function addLimitsCommands(verb: Verb, noun: Command): void {
+  noun.addHelpText("after", explanation);
+  verb(noun, "show", "limits, what is in force now and why, and what passes each line").action(async (options: Common) => {
+    show(options, await callAppliance(options.state, "showLimits", {}));
+  });
+  withPlace(verb(noun, "set", "set a limit, or replace the one of the same line and window"))
+    .requiredOption("--rate <rate>", 'for example 200mbit, 25MB, 10MiB (each a second), or "unlimited"')
+    .addHelpText("after", explanation)
+    .action(async (options: PlaceOptions & { readonly rate: string }) => {
+      const limit = { ...(await placeOf(options)), bytesPerSecond: parseRate(options.rate) };
+      show(options, await callAppliance(options.state, "changeLimits", { set: [limit] }));
+    });
+  withPlace(verb(noun, "remove", "remove the limit of a line and window")).action(async (options: PlaceOptions) => {
+    show(options, await callAppliance(options.state, "changeLimits", { remove: [await placeOf(options)] }));
+  });
+  verb(noun, "time-zone", "the time zone in which windows are meant")
+    .argument("<name>", "a name of the IANA database, for example Europe/Berlin")
+    .action(async (timeZone: string, options: Common) => {
+      show(options, await callAppliance(options.state, "changeLimits", { timeZone }));
+    });
+}
+
+function withPlace(command: Command): Command {
+  return command
+    .requiredOption("--line <line>", "agents, storage or machine")
+    .option("--machine <name>", "host name or id of the machine, with --line machine")
+    .option("--days <days>", "days of the window: mon-fri, or sat,sun (default: every day)")
+    .option("--from <time>", "begin of the window, HH:MM")
+    .option("--until <time>", "end of the window, HH:MM; not later than --from: on the next day");
+}
+
+async function placeOf(options: PlaceOptions): Promise<LimitPlace> {
+  const scope = limitScopes.find((each) => each === options.line);
+  if (scope === undefined) throw unreadable("--line", options.line, `give one of: ${limitScopes.join(", ")}`);
+  const window = windowOf(options);
+  const machineId = await machineOf(scope, options);
+  return { scope, ...(machineId === undefined ? {} : { machineId }), ...(window === undefined ? {} : { window }) };
+}
+
+async function machineOf(scope: LimitScope, { machine, state }: PlaceOptions): Promise<MachineId | undefined> {
+  if ((scope === "machine") !== (machine !== undefined))
+    throw new Fault("InputInvalid", "could not tell which line is meant: --machine and --line machine belong together", {
+      action: "give both, or neither",
+    });
+  if (machine === undefined) return undefined;
+  const { machines } = await callAppliance(state, "listMachines", {});
+  const found = machines.filter((each) => each.machineId === machine || each.hostname === machine);
+  const [only] = found;
+  if (only !== undefined && found.length === 1) return only.machineId;
+  throw new Fault("NotFound", `could not tell which machine is meant: ${found.length} are called ${machine}`, {
+    evidence: { known: machines.slice(0, 50).map((each) => `${each.hostname} ${each.machineId}`) },
+    action: "give the id of one that `watari appliance machine list` shows",
+  });
+}
+
+function windowOf({ days, from, until }: PlaceOptions): LimitWindow | undefined {
+  if (days === undefined && from === undefined && until === undefined) return undefined;
+  return { days: days === undefined ? [...weekDays] : parseDays(days), from: from ?? "00:00", until: until ?? "00:00" };
+}
+
+/** "mon-fri,sun". */
+function parseDays(text: string): WeekDay[] {
+  const chosen = new Set<WeekDay>();
+  for (const part of text.toLowerCase().split(",")) {
+    const [first = "", last = first] = part.split("-");
+    const begin = weekDays.findIndex((day) => day === first);
+    const end = weekDays.findIndex((day) => day === last);
+    if (begin < 0 || end < 0) throw unreadable("--days", text, `write them as mon-fri or sat,sun; days are ${weekDays.join(", ")}`);
+    for (let index = begin; ; index = (index + 1) % weekDays.length) {
+      const day = weekDays[index];
+      if (day !== undefined) chosen.add(day);
+      if (index === end) break;
+    }
+  }
+  return weekDays.filter((day) => chosen.has(day));
+}
+
+const rateUnits: Readonly<Record<string, number>> = {
+  ...{ kbit: 125, mbit: 125_000, gbit: 125_000_000 },
+  ...{ kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 2 ** 20, gib: 2 ** 30, b: 1 },
+};
+
+/** Bytes a second. */
+function parseRate(text: string): number | "unlimited" {
+  if (text.toLowerCase() === "unlimited") return "unlimited";
+  const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]+?)(?:\/s|ps)?$/i.exec(text) ?? [];
+  const factor = rateUnits[unit.toLowerCase()];
+  if (factor === undefined)
+    throw unreadable("--rate", text, "write a number with kbit, mbit, gbit, KB, MB, GB, KiB, MiB or GiB, or unlimited");
+  return Math.round(Number(number) * factor);
+}
+
+function unreadable(option: string, given: string, action: string): Fault {
+  return new Fault("InputInvalid", `could not read ${option} ${given}`, { action });
+}
+
+function show(options: Common, state: AdminResponse<"showLimits">): void {
+  printAnswer({ asJson: options.json }, state, () => limitsText(state));
+}
+
+function limitsText({ timeZone, limits, lines }: AdminResponse<"showLimits">): string {
+  const inForce = formatTable(
+    ["line", "in force", "because", "until", "now", "waited"],
+    lines.map((line) => [
+      line.machineId === undefined ? line.scope : `machine ${line.machineId}`,
+      rateText(line.bytesPerSecond),
+      line.reason,
+      line.untilTime ?? "-",
+      rateText(line.measuredBytesPerSecond),
+      `${Math.round(line.waitedShare * 100)} %`,
+    ]),
+  );
+  const set = formatTable(
+    ["line", "window", "limit"],
+    limits.map((limit) => [
+      limit.machineId === undefined ? limit.scope : `machine ${limit.machineId}`,
+      limit.window === undefined ? "always" : windowText(limit.window),
+      limit.bytesPerSecond === "unlimited" ? "unlimited" : rateText(limit.bytesPerSecond),
+    ]),
+  );
+  return `${inForce}\n\ntime zone ${timeZone}\n${limits.length === 0 ? "no limits are set" : set}`;
+}
+
+function rateText(bytesPerSecond: number | undefined): string {
+  return bytesPerSecond === undefined ? "unlimited" : `${formatBytes(Math.round(bytesPerSecond))}/s`;
+}
