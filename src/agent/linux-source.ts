@@ -2,6 +2,7 @@
 
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
+import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
@@ -9,8 +10,7 @@ import { runCommand } from "../base/run-command.ts";
 import type { MachineFacts, SourceDisk } from "../contract/agent-control.ts";
 import { asFault, Fault } from "../contract/errors.ts";
 import { granuleBytes } from "../disk/geometry.ts";
-import { removePinsExcept } from "./changes/ebpf-tracker.ts";
-import { openBestTracker } from "./changes/ladder.ts";
+import { openBestTracker, removeTrackingExcept, type Rung } from "./changes/ladder.ts";
 import { readMachineFacts } from "./disks/machine-facts.ts";
 import { listPhysicalDisks } from "./disks/sysfs.ts";
 import { allocatePageAligned } from "./kernel/page-aligned.ts";
@@ -24,6 +24,8 @@ export interface LinuxSourceOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly stateFolder: string;
+  /** The best rung of change tracking that may be used; all unless given. */
+  readonly bestRung?: Rung;
 }
 
 export async function openLinuxSource(options: LinuxSourceOptions): Promise<Source> {
@@ -40,6 +42,10 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
       const probe = allocatePageAligned(granuleBytes);
       const tracker = await openBestTracker({
         calls,
+        clock: options.clock,
+        memoryBytes: totalmem(),
+        cpuCount: availableParallelism(),
+        ...(options.bestRung === undefined ? {} : { bestRung: options.bestRung }),
         diskId: disk.facts.diskId,
         device: physical.device,
         sizeBytes: physical.sizeBytes,
@@ -49,7 +55,7 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
       });
       return { tracker, session: Buffer.from(tracker.session).toString("hex") };
     },
-    removeTrackersExcept: (diskIds) => removePinsExcept(new Set(diskIds)),
+    removeTrackersExcept: (diskIds) => removeTrackingExcept(new Set(diskIds)),
     sync: async () => {
       await runCommand("sync", []);
     },

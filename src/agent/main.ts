@@ -8,6 +8,7 @@ import { systemClock } from "../base/clock.ts";
 import { systemRandom } from "../base/random.ts";
 import { asFault, Fault, toReport } from "../contract/errors.ts";
 import { runAgent } from "./agent.ts";
+import { rungs, type Rung } from "./changes/ladder.ts";
 import { readMachineFacts } from "./disks/machine-facts.ts";
 import type { Endpoint } from "./identity/appliance-client.ts";
 import { registerAgent } from "./identity/registration.ts";
@@ -18,7 +19,8 @@ import { serveBlockJobs } from "./sender/block-work.ts";
 import { agentPlaces, uninstalledStatus } from "./unit.ts";
 import { agentVersion } from "./version.ts";
 
-const usage = `usage: agent run [--state DIR] [--cores N]   (N processors while disks are copied; under one unless told)
+const usage = `usage: agent run [--state DIR] [--cores N] [--tracking ebpf|tracefs|checksum]
+         (N processors while disks are copied, under one unless told; the best rung of change tracking that may be used)
        agent register --appliance HOST:PORT --ca FILE --passphrase-file FILE [--state DIR]
        agent status [--json] [--state DIR]
        agent uninstall [--state DIR]
@@ -31,13 +33,14 @@ const options = {
   "passphrase-file": { type: "string" },
   json: { type: "boolean", default: false },
   cores: { type: "string", default: "1" },
+  tracking: { type: "string", default: "ebpf" },
 } as const;
 
 async function main(args: readonly string[]): Promise<void> {
   const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
   switch (positionals[0]) {
     case "run":
-      return await run(values.state, parseCores(values.cores));
+      return await run(values.state, { cores: parseCores(values.cores), bestRung: parseRung(values.tracking) });
     case "register":
       return await register({
         stateFolder: values.state,
@@ -61,13 +64,19 @@ function parseCores(text: string): number {
   throw new Fault("InputInvalid", `--cores is a whole number from 1 to ${availableParallelism()}, which this machine has`);
 }
 
-async function run(stateFolder: string, cores: number): Promise<void> {
+function parseRung(text: string): Rung {
+  const rung = rungs.find((one) => one === text);
+  if (rung !== undefined) return rung;
+  throw new Fault("InputInvalid", `--tracking is one of ${rungs.join(", ")}`);
+}
+
+async function run(stateFolder: string, { cores, bestRung }: { readonly cores: number; readonly bestRung: Rung }): Promise<void> {
   const ending = new AbortController();
   const end = (): void => ending.abort();
   process.once("SIGTERM", end);
   process.once("SIGINT", end);
   const log = createAgentLog({ clock: systemClock, write: (line) => void process.stderr.write(line) });
-  const source = await openLinuxSource({ clock: systemClock, random: systemRandom, stateFolder });
+  const source = await openLinuxSource({ clock: systemClock, random: systemRandom, stateFolder, bestRung });
   const parallel = cores === 1 ? {} : { cpuShareMax: cores, threads: { count: cores, file: import.meta.filename } };
   const outcome = await runAgent({ source, stateFolder, clock: systemClock, random: systemRandom, log, ...parallel }, ending.signal);
   if (outcome === "stopped") return;

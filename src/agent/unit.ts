@@ -2,7 +2,7 @@
 
 import { rm } from "node:fs/promises";
 import { runCommand, tryCommand } from "../base/run-command.ts";
-import { removePinsExcept } from "./changes/ebpf-tracker.ts";
+import { removeTrackingExcept } from "./changes/ladder.ts";
 
 export const agentPlaces = {
   installFolder: "/opt/watari-agent",
@@ -52,7 +52,7 @@ WantedBy=multi-user.target
 
 /** Removes service, unit, files, pins, keys and certificates. The process that calls it may be the service: it ends by itself. */
 export async function removeInstallation(stateFolder: string): Promise<void> {
-  await removePinsExcept(new Set());
+  await removeTrackingExcept(new Set());
   await rm("/sys/fs/bpf/watari", { recursive: true, force: true });
   await tryCommand("systemctl", ["disable", agentPlaces.unitName]); // Not enabled, or no systemd: the files go all the same.
   await rm(agentPlaces.unitFile, { force: true });

@@ -1,73 +1,42 @@
-// A throw-away Debian guest for tests of the agent: built once into the cache, booted from a copy under emulation, reached by SSH.
+// A throw-away Debian guest for tests of the agent: booted from a copy under emulation, reached by SSH, its hardware changed at will.
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { access, copyFile, mkdir, mkdtemp, open, rename, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { systemClock } from "../../src/base/clock.ts";
 import { runCommand, tryCommand } from "../../src/base/run-command.ts";
+import { agentGuestImage, type GuestSuite } from "./agent-guest-image.ts";
 
-const cacheFolder = join(process.env["WATARI_CACHE"] ?? "/var/cache/watari", "agent-test-guest-1");
-const packages =
-  "linux-image-cloud-amd64,systemd-sysv,udev,openssh-server,e2fsprogs,xfsprogs,lvm2,fio,gdisk,libatomic1,util-linux,iproute2";
-const diskSizes = { vdb: 3 * 2 ** 30 } as const;
+/** Address in the guest under which the given ports of this machine's loopback stand. */
+export const wayOut = "10.0.2.100";
+const bootMsMax = 240_000;
 
-/** Why such a guest cannot run here; undefined when it can. */
-export async function whyNoGuest(): Promise<string | undefined> {
-  if (process.getuid?.() !== 0) return "needs root to build the guest's image";
-  for (const program of ["mmdebstrap", "qemu-system-x86_64", "mkfs.ext4", "ssh", "ssh-keygen"]) {
-    const found = await tryCommand("which", [program]);
-    if (found.exitCode !== 0) return `needs the program ${program}`;
-  }
-  return undefined;
-}
-
-async function buildImage(): Promise<void> {
-  const isThere = await access(join(cacheFolder, "root.img")).then(
-    () => true,
-    () => false,
-  );
-  if (isThere) return;
-  await mkdir(cacheFolder, { recursive: true });
-  const tree = await mkdtemp(join(cacheFolder, "tree-"));
-  const hook = [
-    'echo guest > "$1/etc/hostname"',
-    'printf "[Match]\\nName=e*\\n[Network]\\nDHCP=yes\\n" > "$1/etc/systemd/network/10.network"',
-    'chroot "$1" systemctl enable systemd-networkd',
-    'printf "/dev/vda / ext4 defaults 0 1\\n" > "$1/etc/fstab"',
-    'mkdir -p "$1/opt/watari-agent/bin" "$1/root/.ssh"',
-  ].join("; ");
-  await runCommand(
-    "mmdebstrap",
-    ["--variant=minbase", `--include=${packages}`, `--customize-hook=${hook}`, "bookworm", join(tree, "root")],
-    {
-      timeoutMs: 900_000,
-    },
-  );
-  const root = join(tree, "root");
-  await rm(join(cacheFolder, "key"), { force: true });
-  await runCommand("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", join(cacheFolder, "key")]);
-  await copyFile(join(cacheFolder, "key.pub"), join(root, "root/.ssh/authorized_keys"));
-  await copyFile(process.execPath, join(root, "opt/watari-agent/bin/node"));
-  await runCommand("sh", ["-c", 'cp "$1"/boot/vmlinuz-* "$2/kernel"; cp "$1"/boot/initrd.img-* "$2/initrd"', "sh", root, cacheFolder]);
-  const image = join(tree, "root.img");
-  await runCommand("truncate", ["-s", "3G", image]);
-  await runCommand("mkfs.ext4", ["-q", "-d", root, image]);
-  await rename(image, join(cacheFolder, "root.img"));
-  await rm(tree, { recursive: true, force: true });
+export interface GuestOptions {
+  /** bookworm unless told. */
+  readonly suite?: GuestSuite;
+  /** Ports of this machine's loopback that the guest reaches at `wayOut`; nothing else is to be reached. */
+  readonly ways?: readonly number[];
+  /** Further disks beside vda and vdb. "nvme" ones have a shared namespace, whose block device is bio-based. */
+  readonly more?: readonly { readonly name: string; readonly sizeBytes: number; readonly bus: "virtio" | "nvme" }[];
 }
 
 export interface Guest extends AsyncDisposable {
-  readonly disks: Readonly<Record<"vda" | "vdb", string>>;
+  /** Files of the disks by the names that they were given, which are also in their serial numbers: TEST-vda. */
+  readonly disks: Readonly<Record<"vda" | "vdb", string>> & Readonly<Record<string, string>>;
   /** Runs a shell command as root; throws when it fails. */
   run(command: string, stdin?: Uint8Array): Promise<string>;
   /** Starts a program whose lines are read and written. */
   start(command: string): GuestProgram;
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /** A command of the machine's monitor (QMP). */
+  monitor(execute: string, given?: object): Promise<void>;
+  /** Shuts down and starts again, or resets as a power cut would; resolves when it can be reached. */
+  restart(how: "clean" | "cut"): Promise<void>;
 }
 
 export interface GuestProgram {
@@ -77,47 +46,50 @@ export interface GuestProgram {
   say(line: string): void;
 }
 
-export async function startGuest(): Promise<Guest> {
-  await buildImage();
+export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
+  const image = await agentGuestImage(options.suite ?? "bookworm");
   const folder = await mkdtemp(join(tmpdir(), "watari-agent-guest-"));
-  const disks = { vda: join(folder, "vda"), vdb: join(folder, "vdb") };
-  await runCommand("cp", ["--sparse=always", join(cacheFolder, "root.img"), disks.vda]);
-  await writeFile(disks.vdb, "");
-  await runCommand("truncate", ["-s", String(diskSizes.vdb), disks.vdb]);
+  const more = options.more ?? [];
+  const disks: Guest["disks"] = {
+    vda: join(folder, "vda"),
+    vdb: join(folder, "vdb"),
+    ...Object.fromEntries(more.map(({ name }) => [name, join(folder, name)])),
+  };
+  await runCommand("cp", ["--sparse=always", join(image, "root.img"), disks.vda]);
+  for (const { name, sizeBytes } of [{ name: "vdb", sizeBytes: 3 * 2 ** 30 }, ...more]) {
+    await writeFile(join(folder, name), "");
+    await runCommand("truncate", ["-s", String(sizeBytes), join(folder, name)]);
+  }
   const port = await freePort();
-  const drives = Object.entries(disks).flatMap(([name, path]) => [
-    ...["-drive", `file=${path},format=raw,if=none,id=${name},discard=unmap`],
-    ...["-device", `virtio-blk-pci,drive=${name},serial=TEST-${name}`],
-  ]);
-  const args = [
-    "-accel",
-    "tcg,thread=multi",
-    "-cpu",
-    "max",
-    "-smp",
-    "2",
-    "-m",
-    "1024",
-    "-display",
-    "none",
-    "-monitor",
-    "none",
-    "-no-reboot",
-  ];
-  args.push("-kernel", join(cacheFolder, "kernel"), "-initrd", join(cacheFolder, "initrd"), ...drives);
-  args.push("-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0", "-serial", `file:${join(folder, "console")}`);
-  args.push("-netdev", `user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:${port}-:22`, "-device", "virtio-net-pci,netdev=n");
-  args.push("-qmp", `unix:${join(folder, "qmp")},server,nowait`);
-  const machine = spawn("qemu-system-x86_64", args, { stdio: "ignore" });
-  const ssh = ["-i", join(cacheFolder, "key"), "-p", String(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
+  const machine = spawn("qemu-system-x86_64", machineArguments(options, { image, folder, disks, port }), { stdio: "ignore" });
+  const ssh = ["-i", join(image, "key"), "-p", String(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
   ssh.push("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "root@127.0.0.1");
+  const run = async (command: string, stdin?: Uint8Array): Promise<string> =>
+    (await runCommand("ssh", [...ssh, command], { timeoutMs: 900_000, ...(stdin === undefined ? {} : { stdin }) })).stdout;
+  const monitor = (execute: string, given?: object): Promise<void> => qmp(join(folder, "qmp"), execute, given);
+  /** Resolves with the boot's id when it is another one than `before`. */
+  const waitUp = async (before: string): Promise<void> => {
+    const endMs = systemClock.monotonicMs() + bootMsMax;
+    for (;;) {
+      const seen = await tryCommand("ssh", [...ssh, "cat /proc/sys/kernel/random/boot_id"], { timeoutMs: 10_000 });
+      if (seen.exitCode === 0 && seen.stdout !== before) return;
+      if (systemClock.monotonicMs() > endMs || machine.exitCode !== null) throw new Error("the guest did not come up");
+      await systemClock.sleep(500);
+    }
+  };
   const guest: Guest = {
     disks,
-    run: async (command, stdin) =>
-      (await runCommand("ssh", [...ssh, command], { timeoutMs: 600_000, ...(stdin === undefined ? {} : { stdin }) })).stdout,
+    run,
+    monitor,
     start: (command) => startProgram([...ssh, command]),
-    pause: () => qmp(join(folder, "qmp"), "stop"),
-    resume: () => qmp(join(folder, "qmp"), "cont"),
+    pause: () => monitor("stop"),
+    resume: () => monitor("cont"),
+    restart: async (how) => {
+      const before = await run("cat /proc/sys/kernel/random/boot_id");
+      if (how === "clean") await tryCommand("ssh", [...ssh, "systemctl reboot"], { timeoutMs: 10_000 });
+      else await monitor("system_reset");
+      await waitUp(before);
+    },
     [Symbol.asyncDispose]: async () => {
       if (machine.exitCode === null) {
         machine.kill("SIGKILL");
@@ -127,16 +99,41 @@ export async function startGuest(): Promise<Guest> {
     },
   };
   try {
-    const endMs = systemClock.monotonicMs() + 180_000;
-    while ((await tryCommand("ssh", [...ssh, "true"], { timeoutMs: 10_000 })).exitCode !== 0) {
-      if (systemClock.monotonicMs() > endMs || machine.exitCode !== null) throw new Error("the guest did not come up");
-      await systemClock.sleep(500);
-    }
+    await waitUp("");
     return guest;
   } catch (error) {
     await guest[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+function machineArguments(
+  options: GuestOptions,
+  place: { readonly image: string; readonly folder: string; readonly disks: Guest["disks"]; readonly port: number },
+): string[] {
+  const { image, folder, disks, port } = place;
+  const args = "-accel tcg,thread=multi -cpu max -smp 2 -m 1024 -display none -monitor none".split(" ");
+  const buses = new Map((options.more ?? []).map(({ name, bus }) => [name, bus]));
+  // Free slots, so that disks may come while the machine runs.
+  for (const [name, path] of Object.entries(disks)) {
+    args.push("-drive", `file=${path},format=raw,if=none,id=${name},discard=unmap`);
+    if (buses.get(name) === "nvme")
+      args.push(
+        "-device",
+        `nvme-subsys,id=sub-${name},nqn=${name}`,
+        "-device",
+        `nvme,serial=TEST-${name},subsys=sub-${name}`,
+        "-device",
+        `nvme-ns,drive=${name},shared=on`,
+      );
+    else args.push("-device", `virtio-blk-pci,drive=${name},id=device-${name},serial=TEST-${name}`);
+  }
+  args.push("-kernel", join(image, "kernel"), "-initrd", join(image, "initrd"));
+  args.push("-append", "root=LABEL=root rw console=ttyS0 quiet net.ifnames=0", "-serial", `file:${join(folder, "console")}`);
+  const ways = (options.ways ?? []).map((way) => `,guestfwd=tcp:${wayOut}:${way}-cmd:socat - TCP:127.0.0.1:${way}`).join("");
+  args.push("-netdev", `user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:${port}-:22${ways}`, "-device", "virtio-net-pci,netdev=n");
+  args.push("-qmp", `unix:${join(folder, "qmp")},server,nowait`);
+  return args;
 }
 
 function startProgram(args: readonly string[]): GuestProgram {
@@ -155,14 +152,16 @@ function startProgram(args: readonly string[]): GuestProgram {
   };
 }
 
-async function qmp(path: string, command: "stop" | "cont"): Promise<void> {
+async function qmp(path: string, execute: string, given?: object): Promise<void> {
   const socket = connect(path);
   const answers = createInterface({ input: socket })[Symbol.asyncIterator]();
   await answers.next();
-  for (const execute of ["qmp_capabilities", command]) {
-    socket.write(`${JSON.stringify({ execute })}\n`);
-    for (let answer = await answers.next(); !String(answer.value).includes('"return"'); answer = await answers.next())
+  for (const command of [{ execute: "qmp_capabilities" }, { execute, ...(given === undefined ? {} : { arguments: given }) }]) {
+    socket.write(`${JSON.stringify(command)}\n`);
+    for (let answer = await answers.next(); !String(answer.value).includes('"return"'); answer = await answers.next()) {
       if (answer.done === true) throw new Error("the machine's monitor closed");
+      if (String(answer.value).includes('"error"')) throw new Error(`the machine's monitor refused ${execute}: ${String(answer.value)}`);
+    }
   }
   socket.destroy();
 }
@@ -176,8 +175,11 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-/** Granules that differ between two files of one size. */
-export async function differingGranules(one: string, other: string): Promise<Set<number>> {
+/** Granules that differ between two files of one size, and how many were compared. */
+export async function differingGranules(
+  one: string,
+  other: string,
+): Promise<{ readonly compared: number; readonly differing: Set<number> }> {
   await using first = await open(one);
   await using second = await open(other);
   const chunk = 1 << 20;
@@ -185,7 +187,7 @@ export async function differingGranules(one: string, other: string): Promise<Set
   const differing = new Set<number>();
   for (let at = 0; ; at += chunk) {
     const { bytesRead } = await first.read(a, 0, chunk, at);
-    if (bytesRead === 0) return differing;
+    if (bytesRead === 0) return { compared: Math.ceil(at / 4096), differing };
     await second.read(b, 0, bytesRead, at);
     if (a.compare(b, 0, bytesRead, 0, bytesRead) === 0) continue;
     for (let offset = 0; offset < bytesRead; offset += 4096)

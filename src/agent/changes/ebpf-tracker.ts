@@ -1,16 +1,17 @@
 // Tracks a disk's changes in the kernel: a program at block_rq_complete marks epoch bytes in a shared map that outlives the agent.
 
 import { mkdir, readdir, rm, statfs } from "node:fs/promises";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
 import { attachToTracepoint, createArrayMap, getPinned, loadProgram, mapMemory, pinObject } from "../kernel/bpf.ts";
-import { KernelRefused, type SystemCalls } from "../kernel/system-calls.ts";
+import type { SystemCalls } from "../kernel/system-calls.ts";
 import { cellLayoutVersion, elementBytes, layoutCells, type CellLayout } from "./cell-layout.ts";
 import { EpochMap } from "./epoch-map.ts";
+import { waitForTracepoints, waitForTracepointsOnce } from "./grace-wait.ts";
 import type { ChangeSpan, ChangeTracker, GranuleRun, Mark, Tracking } from "./tracker.ts";
-import { buildTrackingProgram, controlRecord, parseEventFormat } from "./tracking-program.ts";
+import { findTracefs, readEventFormat } from "./tracefs.ts";
+import { buildTrackingProgram, controlRecord } from "./tracking-program.ts";
 
 export interface EbpfTrackerOptions {
   readonly calls: SystemCalls;
@@ -29,8 +30,6 @@ export interface EbpfTrackerOptions {
 }
 
 const defaultPinFolder = "/sys/fs/bpf/watari";
-const tracefsFolders = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-const membarrierGlobal = 1;
 
 interface Objects {
   readonly cellsFd: number;
@@ -73,6 +72,7 @@ interface Parts {
 
 class EbpfTracker implements ChangeTracker {
   readonly tracking: Tracking;
+  readonly isBlind = false;
   readonly isContinuous: boolean;
   readonly #parts: Parts;
   readonly #map: EpochMap;
@@ -90,7 +90,7 @@ class EbpfTracker implements ChangeTracker {
     this.#map = new EpochMap(parts.layout, parts.cells.bytes, {
       readEpoch: () => Atomics.load(parts.control.bytes, controlRecord.epoch),
       writeEpoch: (epoch) => void Atomics.store(parts.control.bytes, controlRecord.epoch, epoch),
-      settle: () => waitForProgramsOnce(parts.calls),
+      settle: () => waitForTracepointsOnce(parts.calls),
     });
   }
 
@@ -110,7 +110,7 @@ class EbpfTracker implements ChangeTracker {
   async proveEvents(readProbe: () => Promise<void>): Promise<void> {
     const before = this.counters.completions;
     await readProbe();
-    waitForPrograms(this.#parts.calls);
+    waitForTracepoints(this.#parts.calls);
     if (this.counters.completions === before)
       throw new Error("a read of the disk raised no block event, so writes would not be seen either");
   }
@@ -160,25 +160,6 @@ class EbpfTracker implements ChangeTracker {
 }
 
 export type { EbpfTracker };
-
-/**
- * Waits until every program run that began before the call has ended. Programs at tracepoints run inside an RCU read
- * section, and MEMBARRIER_CMD_GLOBAL is synchronize_rcu (membarrier(2), kernel/sched/membarrier.c).
- */
-function waitForPrograms(calls: SystemCalls): void {
-  calls.call("membarrier", membarrierGlobal, 0, 0);
-}
-
-let pendingWait: Promise<void> | undefined;
-
-/** One wait for all trackers that ask in the same turn: each has written its epoch before it asks. */
-function waitForProgramsOnce(calls: SystemCalls): Promise<void> {
-  pendingWait ??= Promise.resolve().then(() => {
-    pendingWait = undefined;
-    waitForPrograms(calls);
-  });
-  return pendingWait;
-}
 
 /** Whether pins can be made: bpffs is there, or could be mounted. */
 async function prepareBpffs(folder: string): Promise<boolean> {
@@ -230,7 +211,7 @@ async function startTracking(
   place: { readonly layout: CellLayout; readonly folder: string; readonly canPin: boolean; readonly why: string },
 ): Promise<Objects> {
   const { calls } = options;
-  const format = await readEventFormat();
+  const format = await readEventFormat(await findTracefs());
   await rm(place.folder, { recursive: true, force: true });
   const cellsFd = createArrayMap(calls, { valueBytes: elementBytes, count: place.layout.elementCount });
   const controlFd = createArrayMap(calls, { valueBytes: controlRecord.bytes, count: 1 });
@@ -259,23 +240,8 @@ function writeControl(calls: SystemCalls, controlFd: number, options: EbpfTracke
   unmap();
 }
 
-async function readEventFormat(): Promise<NonNullable<ReturnType<typeof parseEventFormat>>> {
-  for (const folder of tracefsFolders) {
-    const text = await readFile(join(folder, "events/block/block_rq_complete/format"), "latin1").catch(() => undefined);
-    const format = text === undefined ? undefined : parseEventFormat(text);
-    if (format !== undefined) return format;
-  }
-  throw new Error("the kernel does not describe the tracepoint block_rq_complete; tracefs is not mounted or not allowed");
-}
-
 /** Ends the tracking of disks that are not in `keep`: their pins would mark cells for ever. */
 export async function removePinsExcept(keep: ReadonlySet<string>, pinFolder = defaultPinFolder): Promise<void> {
   const names = await readdir(pinFolder).catch((): string[] => []); // No folder: nothing is pinned.
   for (const name of names) if (!keep.has(name)) await rm(join(pinFolder, name), { recursive: true, force: true });
-}
-
-export function describeRefusal(error: unknown): string {
-  if (error instanceof KernelRefused && error.errorName === "EPERM")
-    return "the kernel does not allow eBPF here (lockdown or missing rights)";
-  return error instanceof Error ? error.message : String(error);
 }

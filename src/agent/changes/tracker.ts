@@ -26,6 +26,10 @@ export interface ChangeTracker extends AsyncDisposable {
    * a lost event, another size: then only a pass over the whole disk gives a new base, with changes seen from now on.
    */
   readonly isContinuous: boolean;
+  /** Sees nothing: changed() is the whole disk, always. Such a disk is known only by reading it while nothing can write. */
+  readonly isBlind: boolean;
+  /** Session to name at the next open, to go on from here. */
+  readonly session: Uint8Array;
   /** Joins everything not acknowledged into one span, so that marks cannot run out. All earlier marks become void. */
   compact(): Promise<Mark>;
   /** Every write that completed before the call lies at or before the mark given. Rejects with a Fault when events were lost. */

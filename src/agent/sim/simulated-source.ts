@@ -199,6 +199,8 @@ function trackerOf(
   return {
     tracking: { rung: "ebpf", reason: parts.isContinuous ? "tracking went on without a gap" : "tracking starts now" },
     isContinuous: parts.isContinuous,
+    isBlind: false,
+    session: Buffer.from(kernel.session ?? "", "hex"),
     compact: async () => {
       requireNoLoss();
       return await map.compact();
