@@ -45,6 +45,7 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
         clock: options.clock,
         memoryBytes: totalmem(),
         cpuCount: availableParallelism(),
+        hasBase: request.hasBase,
         ...(options.bestRung === undefined ? {} : { bestRung: options.bestRung }),
         diskId: disk.facts.diskId,
         device: physical.device,

@@ -35,6 +35,8 @@ export interface ApplicationRest {
 export interface TrackerRequest {
   /** Session of an earlier run to go on with, hex; undefined starts anew. */
   readonly session: string | undefined;
+  /** Whether a sealed point holds the disk. */
+  readonly hasBase: boolean;
 }
 
 export interface OpenTracker {

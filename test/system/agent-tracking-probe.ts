@@ -30,6 +30,7 @@ for (const name of names) {
     memoryBytes: totalmem(),
     cpuCount: availableParallelism(),
     bestRung,
+    hasBase: false,
     diskId: `probe-${name}`,
     device: ((major ?? 0) << 20) | (minor ?? 0),
     sizeBytes: sectors * 512,

@@ -7,15 +7,27 @@ import type { ChangeTracker, GranuleRun, Mark, Tracking } from "./tracker.ts";
 export class BlindTracker implements ChangeTracker {
   readonly isBlind = true;
   readonly isContinuous = false;
-  readonly tracking: Tracking;
   readonly session: Uint8Array;
   readonly #granuleCount: number;
+  readonly #reason: string;
+  #hasBase: boolean;
   #mark = 0;
 
-  constructor(options: { readonly sizeBytes: number; readonly newSession: Uint8Array; readonly whyNotBetter: string }) {
-    this.tracking = { rung: "checksum", reason: options.whyNotBetter.slice(0, 400) };
+  constructor(options: {
+    readonly sizeBytes: number;
+    readonly newSession: Uint8Array;
+    /** Whether there is a point that the disk can be compared with. */
+    readonly hasBase: boolean;
+    readonly whyNotBetter: string;
+  }) {
+    this.#reason = options.whyNotBetter.slice(0, 400);
+    this.#hasBase = options.hasBase;
     this.session = options.newSession;
     this.#granuleCount = Math.ceil(options.sizeBytes / granuleBytes);
+  }
+
+  get tracking(): Tracking {
+    return { rung: this.#hasBase ? "checksum" : "full", reason: this.#reason };
   }
 
   compact(): Promise<Mark> {
@@ -32,7 +44,7 @@ export class BlindTracker implements ChangeTracker {
   }
 
   acknowledge(): void {
-    // Nothing is remembered, so nothing is forgotten.
+    this.#hasBase = true; // Nothing was remembered, so nothing is forgotten.
   }
 
   remove(): Promise<void> {

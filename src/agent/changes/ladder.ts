@@ -14,6 +14,7 @@ export interface LadderOptions extends EbpfTrackerOptions {
   readonly clock: Clock;
   readonly memoryBytes: number;
   readonly cpuCount: number;
+  readonly hasBase: boolean;
   /** The best rung that may be used; all unless given. */
   readonly bestRung?: Rung;
 }

@@ -52,7 +52,10 @@ export class DiskSet {
       const open = await this.#source.openDisk(disk);
       const before = base?.disks.find((one) => one.diskId === disk.diskId);
       const isSame = base !== undefined && base.bootId === facts.bootId && before?.sizeBytes === disk.sizeBytes;
-      const { tracker, session } = await this.#source.openTracker(open, { session: isSame ? before?.session : undefined });
+      const { tracker, session } = await this.#source.openTracker(open, {
+        session: isSame ? before?.session : undefined,
+        hasBase: before !== undefined,
+      });
       const doubt = tracker.isContinuous && isSame ? undefined : doubtOf(tracker, { base, bootId: facts.bootId, isSame });
       this.#entries.set(disk.diskId, { open, tracker, session, doubt, digests: undefined, dirtyBytes: disk.sizeBytes });
     }
@@ -85,7 +88,7 @@ export class DiskSet {
   /** The point that was just sealed is the base of what the trackers see. */
   trust(): void {
     for (const entry of this.#entries.values()) {
-      entry.doubt = undefined;
+      entry.doubt = entry.tracker.isBlind ? entry.tracker.tracking.reason : undefined;
       entry.dirtyBytes = 0;
     }
   }
@@ -104,6 +107,11 @@ export class DiskSet {
   dropDigests(why: string): void {
     for (const entry of this.#entries.values()) entry.digests = undefined;
     this.distrust(why);
+  }
+
+  /** Whether nobody sees what is written to some disk. */
+  get isBlind(): boolean {
+    return this.list().some((entry) => entry.tracker.isBlind);
   }
 
   get hasDigests(): boolean {

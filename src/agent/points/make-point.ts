@@ -11,6 +11,7 @@ import { countGranules, type ChangeTracker, type GranuleRun, type Mark } from ".
 import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disks/ranges.ts";
 import type { DigestTable } from "../sender/digest-table.ts";
 import { batchRuns, readBatch, refreshDigests, sendBatch, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
+import { BlindDisks } from "./blind-disks.ts";
 import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
 import type { ApplicationRest, Freeze, OpenDisk, Source } from "../source.ts";
 
@@ -131,6 +132,7 @@ class PointRun {
   readonly #disks: readonly PassDisk[];
   readonly #isFinal: boolean;
   readonly #use: DigestUse;
+  readonly #blind: BlindDisks;
   #marks: readonly Mark[] = [];
   #rest: ApplicationRest | undefined;
 
@@ -140,16 +142,20 @@ class PointRun {
     this.#disks = disks;
     this.#isFinal = plan.consistency === "final";
     this.#use = this.#isFinal ? "keep" : "forget";
+    const entries = plan.disks.flatMap(({ tracker }, index) => (disks[index] === undefined ? [] : { pass: disks[index], tracker }));
+    this.#blind = new BlindDisks(context, entries, this.#isFinal ? plan.holdMsMax : plan.freezeMsMax);
   }
 
   /** Everything that changed since the base, or everything there is. Answers what differed, by disk. */
   async sendFirstRound(): Promise<ReadonlyMap<number, ReadonlySet<number>>> {
+    this.#blind.requireShort();
     this.#marks = await Promise.all(this.#plan.disks.map((disk) => disk.tracker.compact()));
     const differing = new Map<number, ReadonlySet<number>>();
     for (const [index, disk] of this.#plan.disks.entries()) {
       const pass = this.#passDisk(index);
       if (disk.mode !== "delta") {
-        differing.set(index, await sendWholeDisk(this.#context, pass));
+        const { tracker } = disk;
+        differing.set(index, await (tracker.isBlind ? this.#blind.pass({ pass, tracker }) : sendWholeDisk(this.#context, pass)));
         continue;
       }
       const changed = withoutExcluded(disk.tracker.changed({ until: this.#mark(index) }), disk.open.facts.excluded);
@@ -158,6 +164,7 @@ class PointRun {
     }
     await this.#context.link.roundEnd();
     if (this.#use === "keep") for (const pass of this.#disks) await refreshDigests(this.#context, pass);
+    this.#blind.requireShort();
     return differing;
   }
 
@@ -261,6 +268,7 @@ class PointRun {
     const timeMs = clock.nowMs();
     const held: ReadBatch[][] = [];
     let isQuiet = false;
+    await this.#blind.passAll();
     for (let round = 0; round < quietRoundsMax; round++) {
       const next = await this.#nextRound();
       isQuiet = this.#bytesOf(next) === 0;
@@ -317,7 +325,7 @@ class PointRun {
   #runsOf(round: Round, index: number): Iterable<GranuleRun> {
     const disk = this.#plan.disks[index];
     const until = round.until[index];
-    if (disk === undefined || until === undefined) return [];
+    if (disk === undefined || until === undefined || disk.tracker.isBlind) return [];
     const since = round.since[index];
     return withoutExcluded(disk.tracker.changed({ until, ...(since === undefined ? {} : { since }) }), disk.open.facts.excluded);
   }

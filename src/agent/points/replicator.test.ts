@@ -14,6 +14,7 @@ import { parseDiskId } from "../../contract/ids.ts";
 import { blockBytes } from "../../disk/geometry.ts";
 import { createAgentLog } from "../log.ts";
 import { SimulatedSource } from "../sim/simulated-source.ts";
+import { frameTypes } from "../../contract/agent-frames.ts";
 import { rootOf, ScriptedReceiver, type Mischief } from "../testing/scripted-receiver.ts";
 import { Replicator } from "./replicator.ts";
 
@@ -293,4 +294,47 @@ test("Replicator leaves disks out and takes them in again, also after a restart,
     ],
   );
   await assertReplica(bench);
+});
+
+test("a disk whose writes nobody sees is read whole while frozen, so that writes of the pass before are in the point", async () => {
+  await using bench = await openBench();
+  bench.source.blindDiskIds.add("serial-1");
+  await using agent = await bench.start();
+  assert.deepEqual(
+    agent.state().disks.map(({ tracking }) => tracking.rung),
+    ["ebpf", "full"],
+  );
+  let isWritten = false;
+  bench.receiver.onFrame = async ({ type }) => {
+    if (type !== frameTypes.granules && (type !== frameTypes.ids || isWritten)) return;
+    isWritten = true;
+    await bench.write(0, 6 * blockBytes, randomBytes(600));
+    await bench.write(1, 0, randomBytes(600));
+    bench.receiver.onFrame = () => undefined;
+  };
+  await agent.point();
+  await assertReplica(bench);
+  assert.equal(agent.state().disks[1]?.tracking.rung, "checksum");
+  await bench.write(1, 5 * blockBytes, randomBytes(5000));
+  await agent.point();
+  assert.deepEqual(modesOf(bench), ["delta", "checksum"]);
+  await assertReplica(bench);
+  const final = await agent.quiesce(60_000);
+  for (const [index, root] of (final.sourceRoots ?? []).entries()) assert.equal(root.root, rootOf(await bench.content(index)));
+  assert.equal(final.sourceRoots?.length, 2);
+  await agent.release();
+});
+
+test("a machine is not frozen for a disk that takes longer to read than it may be frozen, and the fault says so", async () => {
+  await using bench = await openBench();
+  bench.source.blindDiskIds.add("serial-1");
+  await using agent = await bench.start();
+  await agent.replicate({ ...policy, freezeMsMax: 0.001 });
+  const frozen = bench.source.freezeCount;
+  await assert.rejects(agent.point(), { code: "TrackingRefused", retry: "never", message: /longer than/ });
+  const frames = bench.receiver.frameCount;
+  await assert.rejects(agent.point(), { code: "TrackingRefused" });
+  assert.ok(bench.receiver.frameCount - frames < 4, "what was measured is not measured again");
+  assert.equal(bench.source.freezeCount, frozen);
+  assert.deepEqual(bench.receiver.breaches, []);
 });

@@ -5,6 +5,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import type { MachineFacts, SourceDisk } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
+import { BlindTracker } from "../changes/blind-tracker.ts";
 import { cellsOfWrite, layoutCells, type CellLayout } from "../changes/cell-layout.ts";
 import { EpochMap } from "../changes/epoch-map.ts";
 import type { ChangeTracker } from "../changes/tracker.ts";
@@ -42,6 +43,8 @@ export class SimulatedSource implements Source, AsyncDisposable {
   readonly #kernels = new Map<string, Kernel>();
   #facts: Omit<MachineFacts, "disks">;
   #frozen: PromiseWithResolvers<void> | undefined;
+  /** Disks whose changes the simulated kernel does not show. */
+  readonly blindDiskIds = new Set<string>();
   /** Counts what tests and demos want to know. */
   freezeCount = 0;
   isUninstalled = false;
@@ -104,6 +107,15 @@ export class SimulatedSource implements Source, AsyncDisposable {
 
   openTracker(disk: OpenDisk, request: TrackerRequest): Promise<OpenTracker> {
     const { diskId, sizeBytes } = disk.facts;
+    if (this.blindDiskIds.has(diskId)) {
+      const tracker = new BlindTracker({
+        sizeBytes,
+        newSession: this.#options.random.bytes(16),
+        hasBase: request.hasBase,
+        whyNotBetter: "simulated",
+      });
+      return Promise.resolve({ tracker, session: Buffer.from(tracker.session).toString("hex") });
+    }
     const known = this.#kernels.get(diskId);
     const isContinuous =
       known?.session !== undefined && known.session === request.session && known.layout.sizeBytes === sizeBytes && known.lost === 0;
