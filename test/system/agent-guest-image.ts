@@ -47,7 +47,7 @@ async function buildImage(suite: GuestSuite, folder: string): Promise<void> {
   const tree = await mkdtemp(join(folder, "tree-"));
   const root = join(tree, "root");
   // Other releases come from where this machine's own comes from.
-  const own = (await hostAptSources("bookworm")).split("\n").filter((line) => suite === "bookworm" || / bookworm main$/.test(line));
+  const own = (await hostAptSources("bookworm")).split("\n").filter((line) => suite === "bookworm" || line.endsWith(" bookworm main"));
   const sources = own.join("\n").replaceAll("bookworm", suite);
   const choice = ["--variant=minbase", "--aptopt=APT::Install-Recommends false", `--include=${packages}`, `--customize-hook=${setUp}`];
   await runCommand("mmdebstrap", [...choice, suite, root, "-"], { timeoutMs: 900_000, stdin: new TextEncoder().encode(`${sources}\n`) });

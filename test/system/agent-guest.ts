@@ -12,7 +12,7 @@ import { runCommand, tryCommand } from "../../src/base/run-command.ts";
 import { agentGuestImage, type GuestSuite } from "./agent-guest-image.ts";
 
 /** Address in the guest under which the given ports of this machine's loopback stand. */
-export const wayOut = "10.0.2.100";
+const wayOut = "10.0.2.100";
 const bootMsMax = 240_000;
 
 export interface GuestOptions {
@@ -158,9 +158,9 @@ async function qmp(path: string, execute: string, given?: object): Promise<void>
   await answers.next();
   for (const command of [{ execute: "qmp_capabilities" }, { execute, ...(given === undefined ? {} : { arguments: given }) }]) {
     socket.write(`${JSON.stringify(command)}\n`);
-    for (let answer = await answers.next(); !String(answer.value).includes('"return"'); answer = await answers.next()) {
+    for (let answer = await answers.next(); answer.done === true || !answer.value.includes('"return"'); answer = await answers.next()) {
       if (answer.done === true) throw new Error("the machine's monitor closed");
-      if (String(answer.value).includes('"error"')) throw new Error(`the machine's monitor refused ${execute}: ${String(answer.value)}`);
+      if (answer.value.includes('"error"')) throw new Error(`the machine's monitor refused ${execute}: ${answer.value}`);
     }
   }
   socket.destroy();

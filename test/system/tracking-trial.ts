@@ -57,7 +57,7 @@ blkdiscard -z -o 33554432 -l 8388608 ${unique}-part5; dd if=/dev/urandom of=${un
 wait; sync`;
 
 /** The tracker of src as one file for the guest. */
-export async function bundleProbe(): Promise<Uint8Array> {
+async function bundleProbe(): Promise<Uint8Array> {
   const bundle = await build({
     entryPoints: [join(import.meta.dirname, "agent-tracking-probe.ts")],
     bundle: true,

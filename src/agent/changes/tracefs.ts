@@ -160,7 +160,7 @@ export async function removeInstancesExcept(keep: ReadonlySet<string>): Promise<
 }
 
 /** "0-2,5" as [0, 1, 2, 5]. */
-export function parseCpuList(text: string): number[] {
+function parseCpuList(text: string): number[] {
   return text
     .trim()
     .split(",")
