@@ -46,6 +46,7 @@ export interface ServedPoint {
 /** A process that answers one message after the other. */
 export class BenchProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
+  readonly #gone: Promise<never>;
 
   constructor(file: string, execArgv: readonly string[] = []) {
     this.#child = fork(file, [], {
@@ -54,19 +55,20 @@ export class BenchProcess implements AsyncDisposable {
       serialization: "advanced",
       env: { ...process.env, MALLOC_ARENA_MAX: "2" },
     });
+    this.#gone = once(this.#child, "exit").then(([code]: unknown[]) => {
+      throw new Error(`a process of the benchmark ended with ${String(code)}`);
+    });
+    this.#gone.catch(() => undefined); // Told to whoever waits for an answer; at its own end nobody does.
   }
 
   /** The type of the answer is what the file of the process answers to this message. */
   async ask<T>(message: BenchMessage): Promise<T> {
     this.#child.send(message);
-    const [answer]: unknown[] = await Promise.race([once(this.#child, "message"), this.#gone()]);
+    const waiting = new AbortController();
+    const answered = once(this.#child, "message", { signal: waiting.signal });
+    const [answer]: unknown[] = await Promise.race([answered, this.#gone]).finally(() => waiting.abort());
     if (typeof answer === "object" && answer !== null && "failed" in answer) throw new Error(String(answer.failed));
     return answer as T; // Both ends are this folder's files of the same checkout.
-  }
-
-  async #gone(): Promise<never> {
-    const [code]: unknown[] = await once(this.#child, "exit");
-    throw new Error(`a process of the benchmark ended with ${String(code)}`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,6 @@
 // What data-path.ts is measured against: compressors and copiers of the field, each in the way that suits it best.
 
-import { spawn } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { access, mkdir, open } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -56,6 +56,15 @@ async function measureZstd(image: string): Promise<Measured> {
   return await measureChildren(async () => await runToEnd({ command: "zstd", args, stdin: file.fd }));
 }
 
+/** Bytes that `zstd -1` makes of a file. */
+export async function compressedSize(image: string): Promise<number> {
+  await using file = await open(image, "r");
+  const child = spawn("zstd", ["-1", `-T${availableParallelism()}`, "-q", "-c"], { stdio: [file.fd, "pipe", "ignore"] });
+  let bytes = 0;
+  for await (const chunk of child.stdout ?? []) bytes += (chunk as Buffer).length; // A stream without an encoding gives bytes.
+  return bytes;
+}
+
 async function measureNbdcopy(image: string, folder: string): Promise<Measured> {
   const certificates = join(folder, "certificates");
   await makeCertificates(certificates);
@@ -81,10 +90,7 @@ async function measureServed(
   const { cpuSeconds } = await measureChildren(async () => {
     const child = spawn(server.command, server.args, { stdio: "ignore" });
     try {
-      while ((await tryCommand("nbdinfo", ["--size", uri])).exitCode !== 0) {
-        if (child.exitCode !== null) throw new Error(`${server.command} ended with ${child.exitCode}`);
-        await clock.sleep(50);
-      }
+      await waitForNbd(uri, child);
       ({ wallSeconds } = await measureChildren(job));
     } finally {
       await stopChild(child);
@@ -93,8 +99,16 @@ async function measureServed(
   return { wallSeconds, cpuSeconds };
 }
 
+/** Until the server answers. Throws when it ended instead. */
+export async function waitForNbd(uri: string, server: ChildProcess): Promise<void> {
+  while ((await tryCommand("nbdinfo", ["--size", uri])).exitCode !== 0) {
+    if (server.exitCode !== null) throw new Error(`the NBD server ended with ${server.exitCode}`);
+    await clock.sleep(20);
+  }
+}
+
 /** One self-signed certificate that is its own authority, in the files that GnuTLS programs look for. */
-async function makeCertificates(folder: string): Promise<void> {
+export async function makeCertificates(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   const [key, certificate] = [join(folder, "server-key.pem"), join(folder, "server-cert.pem")];
   const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
@@ -103,7 +117,7 @@ async function makeCertificates(folder: string): Promise<void> {
   await runCommand("cp", [certificate, join(folder, "ca-cert.pem")]);
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();

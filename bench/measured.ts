@@ -61,15 +61,24 @@ export async function measureChildren(job: () => Promise<void>): Promise<Measure
   return { wallSeconds, cpuSeconds: (await childCpuSeconds()) - cpuBefore };
 }
 
+/** As measureChildren, plus the processor time of a process that runs before and after. */
+export async function measureProcess(other: { cpuSeconds(): Promise<number> }, job: () => Promise<void>): Promise<Measured> {
+  const before = await other.cpuSeconds();
+  const { wallSeconds, cpuSeconds } = await measureChildren(job);
+  return { wallSeconds, cpuSeconds: cpuSeconds + (await other.cpuSeconds()) - before };
+}
+
 export interface OneRun {
   readonly command: string;
   readonly args: readonly string[];
   readonly stdin?: number | "ignore";
+  /** This process's unless told. */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 /** Runs a program to its end, its output dropped. Throws its own words when it fails. */
-export async function runToEnd({ command, args, stdin = "ignore" }: OneRun): Promise<void> {
-  const child = spawn(command, args, { stdio: [stdin, "ignore", "pipe"] });
+export async function runToEnd({ command, args, stdin = "ignore", env = process.env }: OneRun): Promise<void> {
+  const child = spawn(command, args, { stdio: [stdin, "ignore", "pipe"], env });
   let words = "";
   child.stderr?.on("data", (chunk: Buffer) => (words = (words + chunk.toString("utf8")).slice(-2000)));
   const ending: readonly unknown[] = await once(child, "close");

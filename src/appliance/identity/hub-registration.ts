@@ -191,7 +191,11 @@ export async function useRegistrationKey(key: RegistrationKey, parts: Registrati
     proof,
   };
   try {
-    const answer = await hub.call("register", body, applianceRegisterResponseShape, signal);
+    const answer = await retryUnreached(
+      parts,
+      async () => await hub.call("register", body, applianceRegisterResponseShape, signal),
+      signal,
+    );
     const { secret: _secret, ...kept } = key;
     const registration: HubRegistration = {
       applianceId: answer.applianceId,
@@ -210,6 +214,26 @@ export async function useRegistrationKey(key: RegistrationKey, parts: Registrati
     const isUnknown = error instanceof Fault && error.retry !== "never";
     if (!isUnknown) facts.remove("hubRegistrationDraft");
     throw error;
+  }
+}
+
+const attemptsMax = 3;
+const attemptWaitMs = 1_000;
+
+/** The key and its signing request are answered the same each time, so that a line that breaks just then costs a second and no call of a person. */
+async function retryUnreached<T>(
+  { clock, log }: Pick<RegistrationParts, "clock" | "log">,
+  call: () => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof Fault) || error.code !== "HubUnreachable" || attempt >= attemptsMax) throw error;
+      log.warn("registration is tried again", { attempt, reason: error.evidence["reason"] });
+      await clock.sleep(attemptWaitMs, signal);
+    }
   }
 }
 

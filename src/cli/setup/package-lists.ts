@@ -22,11 +22,25 @@ const networkTestPackages: readonly NeededPackage[] = [
   { name: "faketime", proof: "/usr/bin/faketime", why: "sets the clock of a check wrong, in the proof of the network" },
 ];
 
-export const setupUses = ["demo", "test", "move"] as const;
+/** The programs that benchmarks are measured beside. */
+const benchPackages: readonly NeededPackage[] = [
+  { name: "zstd", proof: "/usr/bin/zstd", why: "compresses to nowhere: the yardstick of first copies" },
+  { name: "libnbd-bin", proof: "/usr/bin/nbdcopy", why: "copies disks over NBD" },
+  { name: "nbdkit", proof: "/usr/bin/nbdkit", why: "takes what nbdcopy sends" },
+  { name: "qemu-system-common", proof: "/usr/bin/qemu-storage-daemon", why: "copies by dirty bitmaps" },
+  { name: "restic", proof: "/usr/bin/restic", why: "keeps generations of images" },
+  { name: "borgbackup", proof: "/usr/bin/borg", why: "keeps generations of images" },
+  { name: "casync", proof: "/usr/bin/casync", why: "keeps generations of images" },
+  { name: "rsync", proof: "/usr/bin/rsync", why: "finds changes by reading both sides" },
+  { name: "fio", proof: "/usr/bin/fio", why: "reads at random over NBD" },
+];
+
+export const setupUses = ["demo", "test", "bench", "move"] as const;
 export type SetupUse = (typeof setupUses)[number];
 
 /** The list for a use, each package once. */
 export function packagesFor(use: SetupUse): readonly NeededPackage[] {
-  const all = [...landingPackages, ...(use === "move" ? [] : labPackages), ...(use === "test" ? networkTestPackages : [])];
+  const own = { demo: [], move: [], test: networkTestPackages, bench: benchPackages }[use];
+  const all = [...landingPackages, ...(use === "move" ? [] : labPackages), ...own];
   return [...new Map(all.toReversed().map((needed) => [needed.name, needed])).values()].toReversed();
 }

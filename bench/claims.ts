@@ -1,0 +1,61 @@
+// Every claim in one table: runs the benchmarks that make claims, one after the other, and keeps table, JSON and plot together.
+// Run: node bench/claims.ts [--quick] [--json FILE]. A full run also renews docs/bench/claims.json and claims.svg.
+
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { z } from "zod";
+import { formatClaims, plotClaims } from "./claim.ts";
+import { runToEnd } from "./measured.ts";
+
+const { values } = parseArgs({ options: { quick: { type: "boolean", default: false }, json: { type: "string" } } });
+
+/** Each takes --quick and --json FILE, and writes `{ "results": [Claim] }`. */
+const benches = ["replication.ts"];
+
+const claimShape = z.object({
+  claim: z.string(),
+  ours: z.number(),
+  unit: z.string(),
+  peer: z.string(),
+  theirs: z.number(),
+  ratio: z.number(),
+  bar: z.number(),
+  sense: z.enum(["at most", "at least"]),
+  met: z.boolean(),
+  rounds: z.number(),
+});
+const resultsShape = z.object({ results: z.array(claimShape) });
+
+const folder = await mkdtemp(join(tmpdir(), "watari-claims-"));
+const results: z.infer<typeof claimShape>[] = [];
+const failed: string[] = [];
+try {
+  for (const bench of benches) {
+    console.error(`bench/${bench}`);
+    const json = join(folder, `${bench}.json`);
+    const args = ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, bench), "--json", json];
+    try {
+      await runToEnd({ command: process.execPath, args: [...args, ...(values.quick ? ["--quick"] : [])] });
+      results.push(...resultsShape.parse(JSON.parse(await readFile(json, "utf8"))).results);
+    } catch (error) {
+      failed.push(bench);
+      console.error(error instanceof Error ? error.message : String(error));
+    }
+  }
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}
+console.log(formatClaims(results));
+const missed = results.filter(({ met }) => !met).length;
+console.log(`${results.length} claims, ${missed} missed${failed.length === 0 ? "" : `; benchmarks that failed: ${failed.join(", ")}`}`);
+const text = `${JSON.stringify({ results }, undefined, 1)}\n`;
+if (values.json !== undefined) await writeFile(values.json, text);
+if (!values.quick && failed.length === 0) {
+  const docs = join(import.meta.dirname, "../docs/bench");
+  await mkdir(docs, { recursive: true });
+  await writeFile(join(docs, "claims.json"), text);
+  await writeFile(join(docs, "claims.svg"), plotClaims(results));
+}
+process.exitCode = failed.length === 0 ? 0 : 1;
