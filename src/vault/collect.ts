@@ -9,9 +9,8 @@ import type { AreaId, MachineId, PointId } from "../contract/ids.ts";
 import type { Store } from "../store/store.ts";
 import type { Entries } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
-import { markLive } from "./mark-live.ts";
-import { liveEntriesOf, moveEntries, sliceEntries, type PackMaker } from "./move-entries.ts";
-import type { NumberSet } from "./number-set.ts";
+import { markLive, type LiveEntries } from "./mark-live.ts";
+import { moveEntries, type PackMaker } from "./move-entries.ts";
 import type { Pack } from "./pack.ts";
 import type { StoredPoint } from "./point-format.ts";
 import type { CollectionOptions, CollectionReport } from "./vault.ts";
@@ -47,15 +46,14 @@ export async function collect(parts: CollectParts, options: CollectionOptions): 
   const { signal, onProgress = () => undefined } = options;
   const beganMs = clock.monotonicMs();
   await entries.refresh([areaId]);
-  const known = entries.packs.filter((pack) => pack.areaId === areaId && pack.state === "stored");
+  const known = [...entries.packs].filter((pack) => pack.areaId === areaId && pack.state === "stored");
   const points = (await parts.listPoints(signal)).filter(({ areaIds }) => areaIds.includes(areaId));
   const onPoint = (doneCount: number): void => onProgress({ step: "mark", doneCount, totalCount: points.length });
   const live = await markLive({ ...parts, points, onPoint, signal });
-  const liveBytesOf = await sumLive(entries, live);
   // From here to the end of this block nothing is awaited: no writer can claim an entry of a pack that was just chosen.
-  const choice = choosePacks(parts, { ...options, known, liveBytesOf });
+  const choice = choosePacks(parts, { ...options, known, live });
   if (options.isDryRun !== true) for (const pack of [...choice.dead, ...choice.sparse]) pack.state = "draining";
-  const report = reportOf(known, choice, { liveBytesOf, pointCount: points.length, isPinned: parts.isPinned });
+  const report = reportOf(known, choice, { live, pointCount: points.length, isPinned: parts.isPinned });
   if (options.isDryRun === true) return { ...report, tookMs: clock.monotonicMs() - beganMs };
   try {
     const pointIds = new Set(points.map(({ point }) => point.pointId));
@@ -70,7 +68,7 @@ async function removeAndMove(
   parts: CollectParts,
   work: {
     readonly choice: Choice;
-    readonly live: NumberSet;
+    readonly live: LiveEntries;
     readonly pointIds: ReadonlySet<PointId>;
     readonly options: CollectionOptions;
   },
@@ -87,42 +85,26 @@ async function removeAndMove(
   await forEachParallel(choice.dead, removalsMax, remove);
   let movedBytes = 0;
   const damagedPacks: string[] = [];
-  const liveEntries = await liveEntriesOf(parts.entries, { packs: choice.sparse, live });
   for (const [, packs] of Map.groupBy(choice.sparse, ({ ownerId }) => ownerId)) {
-    const moved = await moveEntries({ ...parts, packs, liveEntries, pointIds, remove, signal });
+    const moved = await moveEntries({ ...parts, packs, live: live.set, pointIds, remove, signal });
     movedBytes += moved.movedBytes;
     damagedPacks.push(...moved.damagedPacks);
   }
   return { movedBytes, damagedPacks };
 }
 
-/** Live bytes by pack number. */
-async function sumLive(entries: Entries, live: NumberSet): Promise<Float64Array> {
-  const { index } = entries;
-  const sums = new Float64Array(entries.packs.length);
-  const { count } = index;
-  for (let number = 0; number < count; number++) {
-    if (number % sliceEntries === sliceEntries - 1) await new Promise((resolve) => setImmediate(resolve));
-    if (!live.has(number)) continue;
-    const { packNumber, length } = index.placeOf(number);
-    sums[packNumber] = (sums[packNumber] ?? 0) + length;
-  }
-  return sums;
-}
-
 function choosePacks(
   parts: CollectParts,
-  wish: CollectionOptions & { readonly known: readonly Pack[]; readonly liveBytesOf: Float64Array },
+  wish: CollectionOptions & { readonly known: readonly Pack[]; readonly live: LiveEntries },
 ): Choice {
-  const { entries, clock, isPinned, maker } = parts;
+  const { clock, isPinned, maker } = parts;
   const { orphanGraceMs = 2 * 3600_000, liveShareMin = 0.5, moveBytesMax = 4 * 2 ** 30, goneMachineIds = [] } = wish;
-  const known = new Set(wish.known);
   const gone = new Set<MachineId>(goneMachineIds);
   const dead: Pack[] = [];
   const candidates: { readonly pack: Pack; readonly liveBytes: number; readonly share: number }[] = [];
-  for (const [packNumber, pack] of entries.packs.entries()) {
-    if (!known.has(pack) || pack.state !== "stored" || isPinned(pack)) continue;
-    const liveBytes = wish.liveBytesOf[packNumber] ?? 0;
+  for (const pack of wish.known) {
+    if (pack.state !== "stored" || isPinned(pack)) continue;
+    const liveBytes = wish.live.bytesOf.get(pack.number) ?? 0;
     // What a copy that was cut has stored is asked for again soon: it stays for a while.
     const isYoung = clock.nowMs() - pack.writtenAtMs < orphanGraceMs && !gone.has(pack.ownerId);
     if (liveBytes > 0) candidates.push({ pack, liveBytes, share: liveBytes / pack.entryBytes });
@@ -135,7 +117,7 @@ function choosePacks(
     .filter(
       (each) =>
         each.share < liveShareMin ||
-        each.pack.generation !== maker.generation ||
+        each.pack.sealHead.generation !== maker.generation ||
         (isSmall(each) && (smallCounts.get(each.pack.ownerId) ?? 0) >= joinedMin),
     )
     .sort((one, other) => one.share - other.share);
@@ -147,14 +129,14 @@ function choosePacks(
 function reportOf(
   known: readonly Pack[],
   { dead, sparse }: Choice,
-  facts: { readonly liveBytesOf: Float64Array; readonly pointCount: number; readonly isPinned: (pack: Pack) => boolean },
+  facts: { readonly live: LiveEntries; readonly pointCount: number; readonly isPinned: (pack: Pack) => boolean },
 ): Omit<CollectionReport, "tookMs"> {
   const bytesOf = (packs: readonly Pack[]): number => packs.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   return {
     pointCount: facts.pointCount,
     packCount: known.length,
     packBytes: bytesOf(known),
-    liveBytes: facts.liveBytesOf.reduce((sum, each) => sum + each, 0),
+    liveBytes: facts.live.bytesOf.values().reduce((sum, each) => sum + each, 0),
     removedPackCount: dead.length,
     rewrittenPackCount: sparse.length,
     removedBytes: bytesOf(dead) + bytesOf(sparse),

@@ -6,8 +6,8 @@ import { Fault } from "../contract/errors.ts";
 import type { AreaId } from "../contract/ids.ts";
 import { equalBytes, idOf, isZeroId, toHex } from "../disk/digest.ts";
 import type { ContentCache } from "./content-cache.ts";
-import type { Entries } from "./entries.ts";
-import type { EntryPlace } from "./entry-index.ts";
+import type { Entries, FoundEntry } from "./entries.ts";
+import type { EntryPlace } from "./index-row.ts";
 import type { Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
 import type { StoredBlock } from "./patch-work.ts";
@@ -39,7 +39,7 @@ interface LoadJob {
 
 interface PlacedJob {
   readonly job: LoadJob;
-  readonly place: EntryPlace;
+  readonly place: FoundEntry;
 }
 
 export interface EntryReaderOptions {
@@ -87,10 +87,9 @@ export class EntryReader {
       if (found === undefined && this.#placeAgain("block", job) !== undefined) continue;
       if (found === undefined) throw this.#damaged("block", id, "it is missing");
       const { place, bytes } = found;
-      const pack = this.#entries.packOf(place);
-      const plain = openSeal(pack, place, bytes);
+      const plain = openSeal(place.pack, place, bytes);
       if (place.form === "full") return { id, full: plain, method: place.method, patches: job.patches };
-      this.#stackPatch(job, place, unpack(pack, place, plain));
+      this.#stackPatch(job, place, unpack(place.pack, place, plain));
     }
     throw this.#damaged("block", id, "its chain of patches is too long");
   }
@@ -162,7 +161,11 @@ export class EntryReader {
   }
 
   async #placesOf(kind: EntryKind, jobs: readonly LoadJob[]): Promise<PlacedJob[]> {
-    const placeOf = (job: LoadJob): EntryPlace | undefined => this.#entries.find(kind, job.nextId, job.depthBelow);
+    const placeOf = (job: LoadJob): FoundEntry | undefined => this.#entries.find(kind, job.nextId, job.depthBelow);
+    await this.#entries.prefetch(
+      kind,
+      jobs.map(({ nextId }) => nextId),
+    );
     if (jobs.some((job) => placeOf(job) === undefined)) await this.#entries.refresh(this.#areaIds);
     return jobs.map((job) => {
       const place = placeOf(job) ?? this.#placeAgain(kind, job);
@@ -172,7 +175,7 @@ export class EntryReader {
   }
 
   /** What a patch stands on went while it was read: no point needs that patch, and the content is elsewhere. */
-  #placeAgain(kind: EntryKind, job: LoadJob): EntryPlace | undefined {
+  #placeAgain(kind: EntryKind, job: LoadJob): FoundEntry | undefined {
     job.nextId = job.id;
     job.depthBelow = noDepth;
     job.patches.splice(0);
@@ -180,15 +183,15 @@ export class EntryReader {
   }
 
   /** One sealed entry and where it stands; undefined when it is not there. */
-  async #readOne(kind: EntryKind, job: LoadJob): Promise<{ readonly place: EntryPlace; readonly bytes: Uint8Array } | undefined> {
+  async #readOne(kind: EntryKind, job: LoadJob): Promise<{ readonly place: FoundEntry; readonly bytes: Uint8Array } | undefined> {
+    await this.#entries.prefetch(kind, [job.nextId]);
     for (let moves = 0; moves <= movesMax; moves++) {
       if (this.#entries.find(kind, job.nextId, job.depthBelow) === undefined) await this.#entries.refresh(this.#areaIds);
       const place = this.#entries.find(kind, job.nextId, job.depthBelow);
       if (place === undefined) return undefined;
-      const pack = this.#entries.packOf(place);
-      const bytes = await pack.read(place.offset, place.length);
+      const bytes = await place.pack.read(place.offset, place.length);
       if (bytes !== undefined) return { place, bytes };
-      this.#entries.dropPack(pack);
+      this.#entries.dropPack(place.pack);
     }
     throw this.#damaged(kind, job.nextId, "its pack is gone");
   }
@@ -221,7 +224,7 @@ export class EntryReader {
     await forEachParallel(groupReads(wanted), readsMax, async (group) => {
       const [first, last] = [group[0]?.place, group.at(-1)?.place];
       assert(first !== undefined && last !== undefined, "a group has a first and a last");
-      const pack = this.#entries.packOf(first);
+      const { pack } = first;
       const bytes = await pack.read(first.offset, last.offset + last.length - first.offset);
       if (bytes === undefined) {
         this.#entries.dropPack(pack);

@@ -8,7 +8,7 @@ import { parsePackId, type PackId } from "../contract/ids.ts";
 import { zeroId } from "../disk/digest.ts";
 import type { Entries } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
-import { packKeyOf, type Pack } from "./pack.ts";
+import { packKeyOf, unnumbered, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import type { PackRow } from "./pack-format.ts";
 import type { PointClaims } from "./point-claims.ts";
@@ -39,7 +39,6 @@ const noContent = new Uint8Array(0);
 
 interface OpenPack {
   readonly pack: Pack;
-  readonly packNumber: number;
   readonly builder: PackBuilder;
   readonly sealHead: SealHead;
 }
@@ -86,10 +85,10 @@ export class EntryWriter implements AsyncDisposable {
 
   /** Whether content that the caller has seen and checked is stored already; then it is kept for this point. */
   isStored(kind: EntryKind, id: Uint8Array): boolean {
-    const { claims, entries } = this.#options;
-    const place = claims.claim(kind, id);
-    if (place === undefined) return false;
-    if (entries.packOf(place).ownerId !== claims.machineId) this.#sharedBytes += place.length;
+    const { claims } = this.#options;
+    const entry = claims.claim(kind, id);
+    if (entry === undefined) return false;
+    if (entry.pack.ownerId !== claims.machineId) this.#sharedBytes += entry.length;
     return true;
   }
 
@@ -133,7 +132,7 @@ export class EntryWriter implements AsyncDisposable {
       if (baseDepth === undefined) return undefined;
       const basis = form === "full" ? {} : { baseId: base.id };
       const row = this.#open.builder.append({ id, kind: "block", form, method, depth: baseDepth + 1, ...basis }, bytes);
-      entries.addEntry(row, this.#open.packNumber);
+      entries.addEntry(row, this.#open.pack);
     }
     return result.id;
   }
@@ -175,7 +174,7 @@ export class EntryWriter implements AsyncDisposable {
   #reserve({ id, bytes, packing }: SentBlock): number {
     if (this.isStored("block", id)) return checkOnly; // By another call meanwhile, or by another machine.
     const row = this.#open.builder.reserve({ id, kind: "block", form: "full", depth: 0, method: packing }, bytes.length);
-    this.#options.entries.addEntry(row, this.#open.packNumber);
+    this.#options.entries.addEntry(row, this.#open.pack);
     return row.offset;
   }
 
@@ -204,10 +203,9 @@ export class EntryWriter implements AsyncDisposable {
    * base in another pack under way could be missing after a crash while the patch on it is there.
    */
   #depthToStandOn(kind: EntryKind, baseId: Uint8Array): number | undefined {
-    const place = this.#options.claims.claim(kind, baseId);
-    if (place === undefined || place.depth >= depthMax) return undefined;
-    const isDurable = this.#options.entries.packOf(place).state === "stored";
-    return place.packNumber === this.#open.packNumber || isDurable ? place.depth : undefined;
+    const base = this.#options.claims.claim(kind, baseId);
+    if (base === undefined || base.depth >= depthMax) return undefined;
+    return base.pack === this.#open.pack || base.pack.state === "stored" ? base.depth : undefined;
   }
 
   /** The open pack has room for `plain`; nothing is awaited between that and this. */
@@ -216,7 +214,7 @@ export class EntryWriter implements AsyncDisposable {
     if (this.isStored(entry.kind, entry.id)) return; // By another call meanwhile, or by another machine.
     const packed = packing === "zstd" ? plain : compressEntry(plain);
     const row = this.#open.builder.append({ ...entry, method: packed === undefined ? "raw" : "zstd" }, packed ?? plain);
-    this.#options.entries.addEntry(row, this.#open.packNumber);
+    this.#options.entries.addEntry(row, this.#open.pack);
   }
 
   /**
@@ -238,7 +236,9 @@ export class EntryWriter implements AsyncDisposable {
     this.#abort.abort(new Error("the point was given up"));
     await this.#closing?.catch(() => undefined); // Told to its callers.
     while (this.#uploads.size > 0) await Promise.all(this.#uploads);
-    for (const pack of [...this.#packs, this.#open.pack]) if (pack.state === "pending") this.#options.entries.dropPack(pack);
+    const { entries } = this.#options;
+    for (const pack of this.#packs) if (pack.state === "pending") entries.dropPack(pack);
+    entries.dropRemoved(this.#open.pack); // It never left.
   }
 
   /** Hands the open pack to the queue and begins the next. Calls at the same time share one closing. */
@@ -286,13 +286,14 @@ export class EntryWriter implements AsyncDisposable {
     const target = { key, ownerId, writtenAtMs, sealHead, sealer, entryBytesMax: packBytes, memory: this.#freeMemories.pop() };
     const builder = new PackBuilder(target);
     const pack: Pack = {
-      ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, generation: sealHead.generation, writer: claims },
+      ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, sealHead, ...unnumbered, writer: claims },
       sizeBytes: 0,
       entryBytes: 0,
       state: "pending",
       read: async (offset, length) => await builder.read(offset, length),
     };
-    return { pack, builder, sealHead, packNumber: entries.addPack(pack) };
+    entries.addPack(pack);
+    return { pack, builder, sealHead };
   }
 }
 

@@ -5,9 +5,9 @@ import type { AreaId } from "../contract/ids.ts";
 import { idFromHex, isZeroId, toHex } from "../disk/digest.ts";
 import { blockCountOf, idsPerPage } from "../disk/geometry.ts";
 import { idAt, pageLevelsOf } from "../disk/page-tree.ts";
-import type { Entries } from "./entries.ts";
+import type { Entries, FoundEntry } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
-import { NumberSet } from "./number-set.ts";
+import { EntrySet } from "./entry-set.ts";
 import type { Pack } from "./pack.ts";
 import type { EntryKind } from "./patch.ts";
 import type { StoredPoint } from "./point-format.ts";
@@ -25,11 +25,18 @@ export interface MarkOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What lives. */
+export interface LiveEntries {
+  readonly set: EntrySet;
+  /** Sealed bytes by pack number. */
+  readonly bytesOf: ReadonlyMap<number, number>;
+}
+
 /**
- * Numbers of the entries that live. Of equal entries one is chosen. Throws DataDamaged when a point refers to what is not there or cannot
+ * The entries that live. Of equal entries one is chosen. Throws DataDamaged when a point refers to what is not there or cannot
  * be read: then nothing may be removed, because what lies behind it is unknown.
  */
-export async function markLive(options: MarkOptions): Promise<NumberSet> {
+export async function markLive(options: MarkOptions): Promise<LiveEntries> {
   const marking = new Marking(options);
   for (const [index, stored] of options.points.entries()) {
     for (const { root, sizeBytes } of stored.point.disks) {
@@ -38,7 +45,7 @@ export async function markLive(options: MarkOptions): Promise<NumberSet> {
     }
     options.onPoint(index + 1);
   }
-  return marking.live;
+  return { set: marking.live, bytesOf: marking.liveBytesOf };
 }
 
 interface TreePlace {
@@ -48,9 +55,10 @@ interface TreePlace {
 }
 
 class Marking {
-  readonly live = new NumberSet();
+  readonly live = new EntrySet();
+  readonly liveBytesOf = new Map<number, number>();
   /** Pages whose children are marked; a page that only bears a patch is live and not among them. */
-  readonly #visited = new NumberSet();
+  readonly #visited = new EntrySet();
   readonly #options: MarkOptions;
 
   constructor(options: MarkOptions) {
@@ -70,37 +78,46 @@ class Marking {
         batch.map(({ id }) => id),
         "forget",
       );
-      for (const [index, page] of pages.entries()) this.#markChildren(stored, { page, level: batch[index]?.level ?? 1 }, open);
+      for (const [index, page] of pages.entries()) {
+        await this.#markChildren(stored, { page, level: batch[index]?.level ?? 1 }, open);
+        // Finds may all be answered from memory, and others want to run.
+        await new Promise((resolve) => setImmediate(resolve));
+      }
     }
   }
 
-  #markChildren(stored: StoredPoint, { page, level }: { readonly page: Uint8Array; readonly level: number }, open: TreePlace[]): void {
-    for (let slot = 0; slot < idsPerPage; slot++) {
-      const id = idAt(page, slot);
-      if (isZeroId(id)) continue;
+  async #markChildren(
+    stored: StoredPoint,
+    { page, level }: { readonly page: Uint8Array; readonly level: number },
+    open: TreePlace[],
+  ): Promise<void> {
+    const ids = Array.from({ length: idsPerPage }, (_, slot) => idAt(page, slot)).filter((id) => !isZeroId(id));
+    await this.#options.entries.prefetch(level === 1 ? "block" : "page", ids);
+    for (const id of ids)
       if (level === 1) this.#mark(stored, "block", id);
       else this.#enter(stored, { id, level: level - 1 }, open);
-    }
   }
 
   #enter(stored: StoredPoint, place: TreePlace, open: TreePlace[]): void {
-    const number = this.#mark(stored, "page", place.id);
-    if (this.#visited.add(number)) open.push({ ...place, id: Uint8Array.from(place.id) });
+    const entry = this.#mark(stored, "page", place.id);
+    if (this.#visited.add(entry)) open.push({ ...place, id: Uint8Array.from(place.id) });
   }
 
-  #mark(stored: StoredPoint, kind: EntryKind, id: Uint8Array): number {
+  #mark(stored: StoredPoint, kind: EntryKind, id: Uint8Array): FoundEntry {
     const { entries, areaId } = this.#options;
     const isHere = (pack: Pack): boolean => pack.areaId === areaId && pack.state === "stored";
     const isThere = (pack: Pack): boolean => isHere(pack) || (pack.state === "stored" && stored.areaIds.includes(pack.areaId));
     const here = entries.findWhole(kind, id, isHere);
-    const number = here ?? entries.findWhole(kind, id, isThere);
-    if (number === undefined)
+    const entry = here ?? entries.findWhole(kind, id, isThere);
+    if (entry === undefined)
       throw new Fault("DataDamaged", `could not tell what a recovery point relies on: a ${kind} of it is missing`, {
         evidence: { pointId: stored.point.pointId, machineId: stored.point.machineId, kind, id: toHex(id) },
         causes: ["a pack was removed or damaged in the store"],
         action: "verify the recovery points of the vault; remove those that are damaged",
       });
-    entries.visitWhole(number, here === undefined ? isThere : isHere, (each) => this.live.add(each));
-    return number;
+    entries.visitWhole(entry, here === undefined ? isThere : isHere, (each) => {
+      if (this.live.add(each)) this.liveBytesOf.set(each.packNumber, (this.liveBytesOf.get(each.packNumber) ?? 0) + each.length);
+    });
+    return entry;
   }
 }

@@ -7,17 +7,14 @@ import { Fault } from "../contract/errors.ts";
 import { parsePackId, type AreaId, type MachineId, type PointId } from "../contract/ids.ts";
 import type { Store } from "../store/store.ts";
 import type { Entries } from "./entries.ts";
+import type { EntrySet } from "./entry-set.ts";
 import { openSeal, groupReads } from "./entry-reader.ts";
-import type { EntryPlace } from "./entry-index.ts";
-import type { NumberSet } from "./number-set.ts";
-import { openStoredPack, packKeyOf, readFromStore, type Pack } from "./pack.ts";
+import type { EntryPlace } from "./index-row.ts";
+import { openStoredPack, packKeyOf, readFromStore, unnumbered, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import { damagedPack, pointTextBytesMax, type PackRow } from "./pack-format.ts";
 import { parsePointText } from "./point-format.ts";
 import { createNewSealer, newSealHead, saltBytes, type VaultSecret } from "./sealing.ts";
-
-/** Entries that are looked at before others may run. */
-export const sliceEntries = 100_000;
 
 /** How packs are made here. */
 export interface PackMaker {
@@ -36,7 +33,7 @@ export interface MoveOptions {
   readonly maker: PackMaker;
   /** All of one machine, in state draining. */
   readonly packs: readonly Pack[];
-  readonly liveEntries: ReadonlyMap<Pack, readonly LiveEntry[]>;
+  readonly live: EntrySet;
   /** Points whose text moves too. */
   readonly pointIds: ReadonlySet<PointId>;
   /** Called for each pack whose entries all stand elsewhere, durably. */
@@ -50,13 +47,13 @@ export interface Moved {
   readonly damagedPacks: readonly string[];
 }
 
-export interface LiveEntry {
-  readonly number: number;
+interface LiveRow {
+  readonly row: PackRow;
   readonly place: EntryPlace;
 }
 
 export async function moveEntries(options: MoveOptions): Promise<Moved> {
-  const { entries, packs, signal } = options;
+  const { packs, signal } = options;
   const making = new Making(options);
   const damagedPacks: string[] = [];
   let waiting: Pack[] = [];
@@ -67,21 +64,20 @@ export async function moveEntries(options: MoveOptions): Promise<Moved> {
   };
   for (const pack of packs) {
     signal?.throwIfAborted();
-    const wanted = options.liveEntries.get(pack) ?? [];
     try {
-      const texts = await pointTextsOf(options, pack);
+      const { rows, texts } = await contentOf(options, pack);
       if (!making.hasRoomForTexts(texts)) await flush();
       making.addTexts(texts);
-      for (const group of groupReads(wanted.toSorted((one, other) => one.place.offset - other.place.offset))) {
+      for (const group of groupReads(rows)) {
         const [first, last] = [group[0]?.place, group.at(-1)?.place];
         assert(first !== undefined && last !== undefined, "a group has a first and a last");
         const bytes = await pack.read(first.offset, last.offset + last.length - first.offset);
         if (bytes === undefined) throw damagedPack(pack.key, "it is missing");
-        for (const { number, place } of group) {
+        for (const { row, place } of group) {
           const at = place.offset - first.offset;
           const plain = openSeal(pack, place, bytes.subarray(at, at + place.length));
           if (!making.hasRoom(plain.length)) await flush();
-          making.add(rowOf(entries, { number, place }), plain);
+          making.add(row, plain);
         }
       }
     } catch (error) {
@@ -96,36 +92,22 @@ export async function moveEntries(options: MoveOptions): Promise<Moved> {
   return { movedBytes: making.movedBytes, damagedPacks };
 }
 
-/** What lives in each of some packs. */
-export async function liveEntriesOf(
-  entries: Entries,
-  { packs, live }: { readonly packs: readonly Pack[]; readonly live: NumberSet },
-): Promise<ReadonlyMap<Pack, readonly LiveEntry[]>> {
-  const found = new Map<Pack, LiveEntry[]>(packs.map((pack) => [pack, []]));
-  const { index } = entries;
-  const { count } = index;
-  for (let number = 0; number < count && packs.length > 0; number++) {
-    if (number % sliceEntries === sliceEntries - 1) await new Promise((resolve) => setImmediate(resolve));
-    if (live.has(number)) found.get(entries.packOfNumber(number))?.push({ number, place: index.placeOf(number) });
-  }
-  return found;
-}
-
-function rowOf({ index }: Entries, { number, place }: LiveEntry): Omit<PackRow, "offset" | "length"> {
-  const { kind, form, method, depth } = place;
-  const baseId = index.baseIdOf(number);
-  return { id: index.idOf(number), kind, form, method, depth, ...(baseId === undefined ? {} : { baseId }) };
-}
-
-/** Of points that are still there. */
-async function pointTextsOf({ store, maker, pointIds }: MoveOptions, pack: Pack): Promise<readonly string[]> {
-  const { packId, areaId, key, sizeBytes } = pack;
+/** What lives in a pack, in its order, and the texts of points that are still there: as the pack itself tells. */
+async function contentOf(
+  { store, maker, pointIds, live }: MoveOptions,
+  pack: Pack,
+): Promise<{ readonly rows: readonly LiveRow[]; readonly texts: readonly string[] }> {
+  const { packId, areaId, key, sizeBytes, number } = pack;
   const opened = await openStoredPack({ store, secret: maker.secret }, { packId, areaId, key, sizeBytes });
   if (opened === undefined) throw damagedPack(key, "it is missing");
-  return opened.index.pointsText.split("\n").filter((text) => {
+  const rows = opened.index.rows
+    .map((row) => ({ row, place: { ...row, packNumber: number } }))
+    .filter((_, ordinal) => live.has({ packNumber: number, ordinal }));
+  const texts = opened.index.pointsText.split("\n").filter((text) => {
     const stored = parsePointText(text);
     return stored !== undefined && pointIds.has(stored.point.pointId);
   });
+  return { rows, texts };
 }
 
 /** The pack that is being made. */
@@ -174,7 +156,7 @@ class Making {
       pack.entryBytes = builder.entryBytes;
       const bytes = await builder.finish([...this.#texts].join("\n"));
       // Its key is known from before: a listing that meets it must not take it for another writer's.
-      const packNumber = entries.addPack(pack);
+      entries.addPack(pack);
       try {
         await store.put(pack.key, bytes, signal);
       } catch (error) {
@@ -184,7 +166,7 @@ class Making {
       pack.sizeBytes = bytes.length;
       pack.state = "stored";
       pack.read = readFromStore(store, pack.key);
-      for (const row of this.#rows) entries.addEntry(row, packNumber);
+      for (const row of this.#rows) entries.addEntry(row, pack);
     }
     this.#open = undefined;
     this.#rows = [];
@@ -201,7 +183,7 @@ class Making {
     const [ownerId, writtenAtMs] = [this.#ownerId, clock.nowMs()];
     const builder = new PackBuilder({ key, ownerId, writtenAtMs, sealHead, sealer, entryBytesMax: maker.packBytes });
     const pack: Pack = {
-      ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, generation: sealHead.generation, writer: this },
+      ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, sealHead, ...unnumbered, writer: this },
       sizeBytes: 0,
       entryBytes: 0,
       state: "pending",

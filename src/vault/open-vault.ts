@@ -43,8 +43,12 @@ export interface VaultReaderOptions {
   readonly key: Uint8Array | VaultKeys;
   /** Memory for checked blocks; 64 MiB unless told. */
   readonly blockCacheBytesMax?: number;
-  /** Stored blocks and pages that are known; 64 Mi unless told. */
+  /** Stored blocks and pages that are known; 64 Mi without indexFolder, 2 Gi with one, unless told. */
   readonly entriesMax?: number;
+  /** Local folder where the index of what is stored lies, this process's alone; without it all of the index is in memory. */
+  readonly indexFolder?: string;
+  /** Entries in memory before they go to the folder; 128 Ki unless told. */
+  readonly indexTableMax?: number;
 }
 
 export interface VaultOptions extends VaultReaderOptions {
@@ -69,12 +73,23 @@ type BeginOptions = Parameters<Vault["beginPoint"]>[0];
 
 /** The vault does not own the store: close the store after it. */
 export async function openVault(options: VaultOptions): Promise<Vault> {
-  return new OpenVault(options, await PackQueue.open(options));
+  const queue = await PackQueue.open(options);
+  return new OpenVault(options, await openParts(options), queue);
 }
 
 /** A reader sees what a writer elsewhere has sealed, as soon as it asks for it. */
 export async function openVaultReader(options: VaultReaderOptions): Promise<VaultReader> {
-  return new OpenReader(options);
+  return new OpenReader(options, await openParts(options));
+}
+
+interface ReaderParts {
+  readonly secret: VaultSecret;
+  readonly entries: Entries;
+}
+
+async function openParts({ vaultId, key, store, ...rest }: VaultReaderOptions): Promise<ReaderParts> {
+  const secret = toVaultSecret(vaultId, key);
+  return { secret, entries: await Entries.open({ store, secret, ...rest }) };
 }
 
 class OpenReader implements VaultReader {
@@ -84,11 +99,10 @@ class OpenReader implements VaultReader {
   protected readonly entries: Entries;
   readonly #cache: ContentCache;
 
-  constructor(options: VaultReaderOptions) {
-    const { entriesMax } = options;
+  constructor(options: VaultReaderOptions, { secret, entries }: ReaderParts) {
     this.store = options.store;
-    this.secret = toVaultSecret(options.vaultId, options.key);
-    this.entries = new Entries({ store: options.store, secret: this.secret, ...(entriesMax === undefined ? {} : { entriesMax }) });
+    this.secret = secret;
+    this.entries = entries;
     this.catalogue = new PointCatalogue(options.store, this.secret);
     this.#cache = new ContentCache(options.blockCacheBytesMax ?? 64 << 20);
   }
@@ -139,7 +153,7 @@ class OpenReader implements VaultReader {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // What is open is memory only.
+    await this.entries[Symbol.asyncDispose]();
   }
 
   protected readerOf(areaIds: readonly AreaId[]): EntryReader {
@@ -156,8 +170,8 @@ class OpenVault extends OpenReader implements Vault {
   /** Machines with a point under way, or that are being removed. */
   readonly #busy = new Map<MachineId, PointWriter | "removing" | "beginning">();
 
-  constructor(options: VaultOptions, queue: PackQueue) {
-    super(options);
+  constructor(options: VaultOptions, parts: ReaderParts, queue: PackQueue) {
+    super(options, parts);
     this.#options = options;
     this.#queue = queue;
     this.#areaId = options.areaId ?? parseAreaId(options.vaultId);
@@ -207,6 +221,7 @@ class OpenVault extends OpenReader implements Vault {
     const writer = new EntryWriter({ entries, reader, claims, queue, clock, secret: this.secret, random, packBytes, blockPool });
     const basis = parentPointId === undefined ? {} : { parentPointId };
     return new VaultPointWriter({
+      entries,
       reader,
       claims,
       writer,

@@ -5,7 +5,7 @@ import { Fault } from "../contract/errors.ts";
 import { parseMachineId, type AreaId, type MachineId } from "../contract/ids.ts";
 import { asBuffer } from "../disk/digest.ts";
 import { digestBytes } from "../disk/geometry.ts";
-import type { EntryPlace } from "./entry-index.ts";
+import type { EntryPlace } from "./index-row.ts";
 import { depthMax } from "./patch.ts";
 import { saltBytes, tagBytes, type SealHead } from "./sealing.ts";
 

@@ -2,8 +2,9 @@
 
 import type { AreaId, MachineId, PackId } from "../contract/ids.ts";
 import type { Store, StoreKey } from "../store/store.ts";
+import type { KeptPack } from "./index-manifest.ts";
 import { damagedPack, packBytesMax, parseIndex, parseTrailer, trailerBytes, type PackIndex } from "./pack-format.ts";
-import { createObjectSealer, type ObjectSealer, type VaultSecret } from "./sealing.ts";
+import { createObjectSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
 
 /**
  * pending: being written, only its point may rely on it. stored: durable. draining: durable, but about to be removed, so that nothing
@@ -16,12 +17,17 @@ export interface Pack {
   readonly key: StoreKey;
   readonly areaId: AreaId;
   readonly ownerId: MachineId;
-  /** Key generation that it is sealed with. */
-  readonly generation: number;
+  readonly sealHead: SealHead;
   readonly writtenAtMs: number;
   readonly sealer: ObjectSealer;
   /** The point under way that writes it; undefined when it was found in the store. */
   readonly writer: object | undefined;
+  /** What names it in the index; given by Entries.addPack. */
+  number: number;
+  /** Entries that the index was given. */
+  entryCount: number;
+  /** Table of the index that took the last of them. */
+  lastTable: number;
   /** 0 until it is closed. */
   sizeBytes: number;
   /** Of its entries alone; 0 until it is closed. */
@@ -66,8 +72,7 @@ export async function openStoredPack(
   const tail = await read(tailOffset, sizeBytes - tailOffset);
   if (tail === undefined) return undefined;
   const { indexOffset, indexLength, sealHead } = parseTrailer(key, sizeBytes, tail);
-  const sealer = createObjectSealer(source.secret, key, sealHead);
-  if (sealer === undefined) throw damagedPack(key, `it is sealed with key generation ${sealHead.generation}, which is not at hand`);
+  const sealer = sealerOf(source.secret, key, sealHead);
   const sealedIndex =
     indexOffset >= tailOffset ? tail.subarray(indexOffset - tailOffset, tail.length - trailerBytes) : await read(indexOffset, indexLength);
   if (sealedIndex === undefined) return undefined;
@@ -75,8 +80,56 @@ export async function openStoredPack(
   if (plain === undefined) throw damagedPack(key, "the seal of its index is broken");
   const index = parseIndex({ key, areaId, version: sealHead.version }, plain, indexOffset);
   const { ownerId, writtenAtMs } = index;
-  const { generation } = sealHead;
-  const facts = { packId, key, areaId, ownerId, generation, writtenAtMs, sizeBytes, entryBytes: indexOffset };
-  const pack: Pack = { ...facts, sealer, writer: undefined, state: "stored", read };
+  const facts = { packId, key, areaId, ownerId, sealHead, writtenAtMs, sizeBytes, entryBytes: indexOffset };
+  const pack: Pack = { ...facts, ...unnumbered, sealer, writer: undefined, state: "stored", read };
   return { pack, index };
+}
+
+/** What Entries.addPack gives a pack. */
+export const unnumbered = { number: -1, entryCount: 0, lastTable: 0 } as const;
+
+/** A pack that the store has and whose entries are known from before. */
+export class RememberedPack implements Pack {
+  readonly packId: PackId;
+  readonly key: StoreKey;
+  readonly areaId: AreaId;
+  readonly ownerId: MachineId;
+  readonly sealHead: SealHead;
+  readonly writtenAtMs: number;
+  readonly writer = undefined;
+  readonly read: Pack["read"];
+  number: number;
+  entryCount: number;
+  lastTable = 0;
+  sizeBytes: number;
+  entryBytes: number;
+  state: PackState = "stored";
+  readonly #source: { readonly store: Store; readonly secret: VaultSecret };
+  #sealer: ObjectSealer | undefined;
+
+  constructor(source: { readonly store: Store; readonly secret: VaultSecret }, kept: KeptPack) {
+    this.#source = source;
+    this.packId = kept.packId;
+    this.areaId = kept.areaId;
+    this.key = packKeyOf(kept.areaId, kept.packId);
+    this.ownerId = kept.ownerId;
+    this.sealHead = kept.sealHead;
+    this.writtenAtMs = kept.writtenAtMs;
+    this.number = kept.number;
+    this.entryCount = kept.entryCount;
+    this.sizeBytes = kept.sizeBytes;
+    this.entryBytes = kept.entryBytes;
+    this.read = readFromStore(source.store, this.key);
+  }
+
+  /** Its key is derived when it is first wanted. */
+  get sealer(): ObjectSealer {
+    return (this.#sealer ??= sealerOf(this.#source.secret, this.key, this.sealHead));
+  }
+}
+
+function sealerOf(secret: VaultSecret, key: StoreKey, sealHead: SealHead): ObjectSealer {
+  const sealer = createObjectSealer(secret, key, sealHead);
+  if (sealer === undefined) throw damagedPack(key, `it is sealed with key generation ${sealHead.generation}, which is not at hand`);
+  return sealer;
 }

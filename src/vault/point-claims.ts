@@ -1,9 +1,8 @@
 // What one point under way relies on: entries that may be used, what its machine has proved to have, and the packs that must stay.
 
 import type { AreaId, MachineId } from "../contract/ids.ts";
-import type { Entries } from "./entries.ts";
-import type { EntryPlace } from "./entry-index.ts";
-import { NumberSet } from "./number-set.ts";
+import type { Entries, FoundEntry } from "./entries.ts";
+import { EntrySet } from "./entry-set.ts";
 import type { Pack } from "./pack.ts";
 import type { EntryKind } from "./patch.ts";
 
@@ -12,7 +11,7 @@ export class PointClaims {
   readonly areaId: AreaId;
   readonly #entries: Entries;
   /** Entries that other machines stored, and whose bytes this one sent too. */
-  readonly #proved = new NumberSet();
+  readonly #proved = new EntrySet();
   readonly #pinned = new Set<Pack>();
 
   constructor(options: { readonly entries: Entries; readonly areaId: AreaId; readonly machineId: MachineId }) {
@@ -28,33 +27,30 @@ export class PointClaims {
 
   /** Claims an entry that this machine may be told of: it has stored or sent it. Whether there is one. */
   claimOwn(kind: EntryKind, id: Uint8Array): boolean {
-    const number = this.#entries.findWhole(kind, id, (pack) => this.#isUsable(pack));
-    if (number === undefined) return false;
+    const entry = this.#entries.findWhole(kind, id, (pack) => this.#isUsable(pack));
+    if (entry === undefined) return false;
     const isOwn =
-      this.#proved.has(number) ||
-      this.#entries.index.find(
-        kind,
-        id,
-        (each) => this.#isUsable(this.#entries.packOfNumber(each)) && this.#entries.packOfNumber(each).ownerId === this.machineId,
-      ) !== undefined;
-    if (isOwn) this.#pin(number);
+      entry.pack.ownerId === this.machineId ||
+      this.#proved.has(entry) ||
+      this.#entries.findAny(kind, id, (pack) => this.#isUsable(pack) && pack.ownerId === this.machineId);
+    if (isOwn) this.#pin(entry);
     return isOwn;
   }
 
   /** Claims an entry whose content the caller has seen and checked, whoever stored it. */
-  claim(kind: EntryKind, id: Uint8Array): EntryPlace | undefined {
-    const number = this.#entries.findWhole(kind, id, (pack) => this.#isUsable(pack));
-    if (number === undefined) return undefined;
-    if (this.#entries.packOfNumber(number).ownerId !== this.machineId) this.#proved.add(number);
-    this.#pin(number);
-    return this.#entries.index.placeOf(number);
+  claim(kind: EntryKind, id: Uint8Array): FoundEntry | undefined {
+    const entry = this.#entries.findWhole(kind, id, (pack) => this.#isUsable(pack));
+    if (entry === undefined) return undefined;
+    if (entry.pack.ownerId !== this.machineId) this.#proved.add(entry);
+    this.#pin(entry);
+    return entry;
   }
 
-  #pin(number: number): void {
+  #pin(entry: FoundEntry): void {
     this.#entries.visitWhole(
-      number,
+      entry,
       (pack) => this.#isUsable(pack),
-      (each) => this.#pinned.add(this.#entries.packOfNumber(each)),
+      (each) => this.#pinned.add(each.pack),
     );
   }
 

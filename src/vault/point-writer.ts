@@ -7,6 +7,7 @@ import { equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/di
 import { blockBytes, blockCountOf, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
 import { ChangedIds } from "./changed-ids.ts";
+import type { Entries } from "./entries.ts";
 import type { EntryWriter } from "./entry-writer.ts";
 import type { EntryReader } from "./entry-reader.ts";
 import type { PointClaims } from "./point-claims.ts";
@@ -22,6 +23,7 @@ export interface WriterDisk extends Omit<PointDisk, "root"> {
 }
 
 export interface PointWriterOptions {
+  readonly entries: Entries;
   readonly reader: EntryReader;
   readonly claims: PointClaims;
   readonly writer: EntryWriter;
@@ -35,6 +37,9 @@ export interface PointWriterOptions {
   readonly seal: (point: SealingPoint) => Promise<number>;
   readonly onClose: () => void;
 }
+
+/** Pages that are made before others may run. */
+const pagesAtOnce = 64;
 
 type SealingPoint = Omit<StoredPoint, "generation">;
 
@@ -76,6 +81,7 @@ export class VaultPointWriter implements PointWriter {
     if (ids.length > 0) this.#stateOf(diskId, firstBlock + ids.length - 1);
     const state = this.#stateOf(diskId, firstBlock);
     const need: boolean[] = [];
+    await this.#options.entries.prefetch("block", ids);
     for (const [index, id] of ids.entries()) need.push(!this.#isOwn(id) && !(await this.#isUnchanged(state, firstBlock + index, id)));
     return need;
   }
@@ -113,7 +119,11 @@ export class VaultPointWriter implements PointWriter {
     if (state === undefined) return;
     const damaged = (sent: SentBlock): Fault => damagedBlock(diskId, sent);
     const worthStoring = blocks.map((sent) => withoutPoorPacking(sent, damaged));
-    await runInNewChains(state, blocks, async () => await this.#options.writer.storeSent(worthStoring, damaged));
+    const ids = blocks.map(({ id }) => id);
+    await runInNewChains(state, blocks, async () => {
+      await this.#options.entries.prefetch("block", ids);
+      await this.#options.writer.storeSent(worthStoring, damaged);
+    });
   }
 
   async patchBlock(diskId: DiskId, block: number, granules: Granules): Promise<void> {
@@ -212,7 +222,8 @@ export class VaultPointWriter implements PointWriter {
   }
 
   async #storePages(state: DiskState): Promise<Uint8Array> {
-    const { writer } = this.#options;
+    const { writer, entries } = this.#options;
+    let pageCount = 0;
     return await updateTree({
       root: idFromHex(state.disk.parent.root),
       blockCountBefore: blockCountOf(state.disk.parent.sizeBytes),
@@ -220,6 +231,9 @@ export class VaultPointWriter implements PointWriter {
       changes: state.changed,
       loadPage: this.#loadPage,
       emitPage: async ({ id, page }, replaced) => {
+        await entries.prefetch("page", [id]);
+        // Pages come from memory to memory: without a pause nothing else would run until all are done.
+        if (++pageCount % pagesAtOnce === 0) await new Promise((resolve) => setImmediate(resolve));
         if (writer.isStored("page", id)) return;
         await writer.store(
           "page",

@@ -6,9 +6,9 @@ import type { AreaId, DiskId } from "../contract/ids.ts";
 import { idFromHex, isZeroId } from "../disk/digest.ts";
 import { blockBytes, blockCountOf, idsPerPage } from "../disk/geometry.ts";
 import { idAt, pageLevelsOf } from "../disk/page-tree.ts";
-import type { Entries } from "./entries.ts";
+import type { Entries, FoundEntry } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
-import { NumberSet } from "./number-set.ts";
+import { EntrySet } from "./entry-set.ts";
 import type { EntryKind } from "./patch.ts";
 import type { StoredPoint } from "./point-format.ts";
 import type { DamagedRange, VerificationReport, VerifyOptions } from "./vault.ts";
@@ -53,8 +53,8 @@ class Verifying {
   readonly #parts: VerifyParts;
   readonly #options: VerifyOptions;
   /** Blocks that were read and were whole, and pages with nothing but such blocks below. */
-  readonly #whole = new NumberSet();
-  readonly #findings = new Map<number, string>();
+  readonly #whole = new EntrySet();
+  readonly #findings = new Map<string, string>();
 
   constructor(parts: VerifyParts, options: VerifyOptions) {
     this.#parts = parts;
@@ -76,8 +76,8 @@ class Verifying {
   async #verifyPage(place: TreePlace): Promise<boolean> {
     this.#options.signal?.throwIfAborted();
     const { reader, id, level, firstBlock } = place;
-    const number = this.#numberOf("page", id);
-    if (number !== undefined && this.#whole.has(number)) return true;
+    const entry = this.#find("page", id);
+    if (entry !== undefined && this.#whole.has(entry)) return true;
     const blocksBelow = idsPerPage ** level;
     const page = await this.#tryLoad(async () => await reader.load("page", id));
     if (typeof page === "string") return this.#note(place, { kind: "page", id, firstBlock, blockCount: blocksBelow, finding: page });
@@ -91,14 +91,18 @@ class Verifying {
       await forEachParallel(children, level === 2 ? (this.#options.parallelMax ?? 4) : 1, async (child) => {
         if (!(await this.#verifyPage({ ...place, ...child, level: level - 1 }))) isWhole = false;
       });
-    if (isWhole && number !== undefined) this.#whole.add(number);
+    if (isWhole && entry !== undefined) this.#whole.add(entry);
     return isWhole;
   }
 
   async #verifyBlocks(place: TreePlace, blocks: readonly { readonly id: Uint8Array; readonly firstBlock: number }[]): Promise<boolean> {
+    await this.#entries.prefetch(
+      "block",
+      blocks.map(({ id }) => id),
+    );
     const fresh = blocks.filter(({ id }) => {
-      const number = this.#numberOf("block", id);
-      return number === undefined || !(this.#whole.has(number) || this.#findings.has(number));
+      const entry = this.#find("block", id);
+      return entry === undefined || !(this.#whole.has(entry) || this.#findings.has(nameOf(entry)));
     });
     for (let at = 0; at < fresh.length; at += batchBlocks)
       await this.#readBlocks(
@@ -107,9 +111,9 @@ class Verifying {
       );
     let isWhole = true;
     for (const { id, firstBlock } of blocks) {
-      const number = this.#numberOf("block", id);
-      if (number !== undefined && this.#whole.has(number)) continue;
-      const finding = (number === undefined ? undefined : this.#findings.get(number)) ?? "could not read a block: it is missing";
+      const entry = this.#find("block", id);
+      if (entry !== undefined && this.#whole.has(entry)) continue;
+      const finding = (entry === undefined ? undefined : this.#findings.get(nameOf(entry))) ?? "could not read a block: it is missing";
       isWhole = this.#note(place, { kind: "block", id, firstBlock, blockCount: 1, finding });
     }
     return isWhole;
@@ -120,10 +124,10 @@ class Verifying {
     const together = await this.#tryLoad(async () => await reader.loadMany("block", ids, "forget"));
     for (const id of ids) {
       const finding = typeof together === "string" ? await this.#tryLoad(async () => await reader.loadMany("block", [id], "forget")) : "";
-      const number = this.#numberOf("block", id);
-      if (number === undefined) continue;
-      if (typeof finding === "string" && finding !== "") this.#findings.set(number, finding);
-      else this.#whole.add(number);
+      const entry = this.#find("block", id);
+      if (entry === undefined) continue;
+      if (typeof finding === "string" && finding !== "") this.#findings.set(nameOf(entry), finding);
+      else this.#whole.add(entry);
       this.readBlocks += 1;
     }
   }
@@ -157,13 +161,16 @@ class Verifying {
         offset,
         length: Math.min(what.blockCount * blockBytes, sizeBytes - offset),
         finding: what.finding,
-        ...(place === undefined ? {} : { packKey: this.#entries.packOf(place).key, packOffset: place.offset }),
+        ...(place === undefined ? {} : { packKey: place.pack.key, packOffset: place.offset }),
       });
     return false;
   }
 
-  /** Numbers stay while this runs: a rebuilt index only costs that something is read again. */
-  #numberOf(kind: EntryKind, id: Uint8Array): number | undefined {
+  #find(kind: EntryKind, id: Uint8Array): FoundEntry | undefined {
     return this.#entries.findWhole(kind, id, ({ state }) => state !== "dropped");
   }
+}
+
+function nameOf({ packNumber, ordinal }: FoundEntry): string {
+  return `${packNumber} ${ordinal}`;
 }

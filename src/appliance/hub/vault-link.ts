@@ -60,6 +60,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     store: near,
     vaultId: registration.vault.vaultId,
     areaId: parseAreaId(registration.applianceId),
+    indexFolder: `${spool.folder}-index`,
     key: Buffer.from(registration.vault.key, "base64"),
     clock,
     random,
