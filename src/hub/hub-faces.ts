@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { FastifyInstance } from "fastify";
 import type { Clock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
-import { createHttpFace, createManagementApi, type AnsweredRequest } from "./api/api-server.ts";
+import { createHttpFace, createManagementApi, type AnsweredRequest, type Authenticate } from "./api/api-server.ts";
 import { createRateLimit } from "./api/rate-limits.ts";
 import { parseResourceId, subscriptionType } from "./api/resource-id.ts";
 import type { Caller } from "./api/resource-type.ts";
@@ -15,6 +15,7 @@ import { createLoginFace, isForManagement } from "./auth/login-face.ts";
 import { callbackUrl } from "./auth/person-face.ts";
 import { createSignInAudit } from "./auth/sign-in-audit.ts";
 import { openTokens, type Tokens } from "./auth/tokens.ts";
+import { readCallView } from "./db/call-view.ts";
 import { presentResource, type JsonObject, type Resource } from "./db/resources.ts";
 import type { HubConfig } from "./hub-config.ts";
 import type { Platform } from "./hub-platform.ts";
@@ -145,17 +146,19 @@ function documented({ types }: Platform): () => unknown {
 }
 
 function createAuthenticate(
-  dependencies: { readonly tokens: Tokens; readonly clock: Clock } & Pick<HubStores, "principals" | "sessions" | "localAccounts">,
-): (authorization: string | undefined) => Promise<Caller> {
-  const { tokens, clock, principals, sessions, localAccounts: accounts } = dependencies;
-  return async (authorization) => {
+  dependencies: { readonly tokens: Tokens; readonly clock: Clock } & Pick<HubStores, "database" | "sessions" | "localAccounts">,
+): Authenticate {
+  const { tokens, clock, database, sessions, localAccounts: accounts } = dependencies;
+  return async (authorization, keys) => {
     const [scheme = "", token = ""] = (authorization ?? "").split(" ");
     if (scheme.toLowerCase() !== "bearer" || token === "")
       throw new Fault("Unauthorized", "could not accept the call: it has no access token");
     const { principalId, name, sessionId } = tokens.check(token);
     // A token outlives its principal by up to an hour; what counts is the principal, and of a person the session.
     if (sessionId === undefined) {
-      if ((await principals.find(principalId)) !== undefined) return { principalId, name, groupIds: [] };
+      const caller = { principalId, name, groupIds: [] };
+      const view = await readCallView(database.db, caller, keys);
+      if (view.isKnown) return { caller, view };
       throw new Fault("Unauthorized", "could not accept the call: its caller was removed");
     }
     const session = await sessions.find(sessionId);
@@ -164,7 +167,8 @@ function createAuthenticate(
       (session.principalKind === "person" || (await checkLocalAccount({ accounts, sessions, clock })));
     if (session === undefined || !isUsable)
       throw new Fault("Unauthorized", "could not accept the call: its session has ended", { action: "sign in again: watari login" });
-    return { principalId, name: session.name, groupIds: session.groupIds };
+    const caller = { principalId, name: session.name, groupIds: session.groupIds };
+    return { caller, view: await readCallView(database.db, caller, keys) };
   };
 }
 
@@ -198,7 +202,7 @@ async function readableSubscriptions(
 ): Promise<readonly JsonObject[]> {
   const id = parseResourceId(`/subscriptions/${stores.subscriptionId}`);
   try {
-    await platform.authorize(caller, `${subscriptionType}/read`, id);
+    await platform.authorize({ caller }, `${subscriptionType}/read`, id);
   } catch (error) {
     if (error instanceof Fault && error.code === "Forbidden") return []; // What may not be read is not listed.
     throw error;

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { stringify } from "yaml";
 import { z } from "zod";
-import { systemClock } from "../base/clock.ts";
+import { systemClock, toTimestamp } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import {
@@ -42,6 +42,8 @@ const operatorShape = z.object({
 const endpointShape = z.object({
   properties: z.object({ customDnsConfigs: z.array(z.object({ fqdn: z.string(), ipAddresses: z.array(z.string()) })) }),
 });
+const clientShape = z.object({ properties: z.object({ clientId: z.string() }) });
+const secretShape = z.object({ secret: z.string() });
 const cidr = loopbackNetwork();
 
 interface Place {
@@ -123,6 +125,19 @@ test("two hubs of one database serve one API, and an appliance at one gets the o
     "a token of one hub is good at the other, and so is what it wrote",
   );
 
+  await proveRevocation({
+    groupPath,
+    here: armAt(one),
+    there: armAt(two),
+    signInThere: async (client) => await signIn(at(two, `login.${testDomain}`), { ...operator, ...client }),
+    readThere: async (path, held) =>
+      (
+        await callTarget(at(two, `management.${testDomain}`), {
+          ...{ method: "GET", path: `${path}?api-version=2025-08-01`, headers: { authorization: `Bearer ${held}` } },
+        })
+      ).status,
+  });
+
   const key = registrationKeyShape.parse((await armAt(one)("POST", `${vaultIds[0]}/registrationKeys`, {})).body);
   const endpoint = endpointShape.parse(
     (await armAt(two)("GET", `${groupPath}/providers/Microsoft.Network/privateEndpoints/vault1-pe`)).body,
@@ -188,6 +203,48 @@ test("two hubs of one database serve one API, and an appliance at one gets the o
   const last = await untilGiven(give);
   assert.deepEqual(await waiting, [last], "notifications came back too");
 });
+
+type Arm = (method: string, path: string, body?: unknown) => Promise<Answer>;
+
+/** What one hub takes away is gone at the other hub's next call: nothing of a caller's rights is kept between calls. */
+async function proveRevocation(hubs: {
+  readonly groupPath: string;
+  readonly here: Arm;
+  readonly there: Arm;
+  readonly signInThere: (client: { readonly clientId: string; readonly clientSecret: string }) => Promise<string>;
+  readonly readThere: (path: string, token: string) => Promise<number>;
+}): Promise<void> {
+  const { groupPath, here, there, signInThere, readThere } = hubs;
+  const reader = "/providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7";
+  const subscription = groupPath.split("/").slice(0, 3).join("/");
+  const [principalId, groupId] = [systemRandom.uuid(), systemRandom.uuid()];
+  const principal = `${subscription}/providers/Watari.Identity/servicePrincipals/${principalId}`;
+  const { clientId } = clientShape.parse((await here("PUT", principal, { properties: { displayName: "guest" } })).body).properties;
+  const expiresAt = toTimestamp(systemClock.nowMs() + 3600_000);
+  const made = await there("POST", `${principal}/addCredential`, { secret: "generate", expiresAt });
+  const { secret: clientSecret } = secretShape.parse(made.body);
+  const token = await signInThere({ clientId, clientSecret });
+  assert.equal(await readThere(groupPath, token), 403);
+  const group = `${subscription}/providers/Watari.Identity/groups/${groupId}`;
+  assert.equal((await here("PUT", group, { properties: { displayName: "readers" } })).status, 201);
+  const assign = async (holder: string): Promise<string> => {
+    const assignment = `${groupPath}/providers/Microsoft.Authorization/roleAssignments/${systemRandom.uuid()}`;
+    const answer = await here("PUT", assignment, { properties: { principalId: holder, roleDefinitionId: reader } });
+    assert.equal(answer.status, 201, JSON.stringify(answer.body));
+    return assignment;
+  };
+  const direct = await assign(principalId);
+  assert.equal(await readThere(groupPath, token), 200);
+  await here("DELETE", direct);
+  assert.equal(await readThere(groupPath, token), 403);
+  await assign(groupId);
+  assert.equal((await here("POST", `${group}/addMember`, { principalId })).status, 204);
+  assert.equal(await readThere(groupPath, token), 200);
+  await here("POST", `${group}/removeMember`, { principalId });
+  assert.equal(await readThere(groupPath, token), 403);
+  await here("DELETE", principal);
+  assert.equal(await readThere(groupPath, token), 401);
+}
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
   for (let attempt = 1; !(await isSo()); attempt++) {

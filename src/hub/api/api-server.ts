@@ -8,10 +8,11 @@ import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { traceRequests, type FaceTracing } from "../telemetry/request-spans.ts";
 import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
+import type { CallView } from "../db/call-view.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { isConnectionFault } from "../jobs/connection-fault.ts";
 import { signedPrefix, type SignedReads } from "./signed-reads.ts";
-import { unknownType } from "./arm-call.ts";
+import { keysOfPath, unknownType } from "./arm-call.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { CallLimits, Taken } from "./rate-limits.ts";
 import type { Caller } from "./resource-type.ts";
@@ -20,6 +21,9 @@ import { requireApiVersion } from "./type-dialect.ts";
 const bodyBytesMax = 4 << 20;
 /** Of a whole body: who sends it byte by byte must not keep a connection for long. A door lets requests of other kinds take longer. */
 const bodyMsDefault = 60_000;
+
+/** Why what is left of a call may stop. */
+const answered = new Error("the call was answered");
 
 /** For counting; `route` is the face's template, never a client's text. */
 export interface AnsweredRequest {
@@ -97,10 +101,17 @@ function stamp(request: FastifyRequest, reply: FastifyReply): void {
   if (typeof clientId === "string" && /^[\w-]{1,64}$/.test(clientId)) void reply.header("x-ms-client-request-id", clientId);
 }
 
+export interface AuthenticatedCall {
+  readonly caller: Caller;
+  readonly view: CallView;
+}
+
+export type Authenticate = (authorization: string | undefined, keys: readonly string[]) => Promise<AuthenticatedCall>;
+
 export function createManagementApi(dependencies: {
   readonly router: ArmRouter;
-  /** Throws Fault Unauthorized unless the Authorization header proves a caller. */
-  readonly authenticate: (authorization: string | undefined) => Promise<Caller>;
+  /** Throws Fault Unauthorized unless the Authorization header proves a caller. Looks for what the call is about by the same question. */
+  readonly authenticate: Authenticate;
   /** Those that the caller may read. */
   readonly subscriptions: (caller: Caller) => Promise<readonly JsonObject[]>;
   /** What may be asked of a namespace; undefined when the hub has nothing of it. */
@@ -124,12 +135,12 @@ export function createManagementApi(dependencies: {
   const { router, health, log, limits } = dependencies;
   const face = createHttpFace(dependencies);
   face.addHook("onRequest", async (request) => refuseBeyond(limits.address.take(request.ip), "this address"));
-  const authenticate = async (request: FastifyRequest, reply: FastifyReply): Promise<Caller> => {
-    const caller = await dependencies.authenticate(request.headers.authorization);
+  const authenticate = async (request: FastifyRequest, reply: FastifyReply, keys: readonly string[] = []): Promise<AuthenticatedCall> => {
+    const { caller, view } = await dependencies.authenticate(request.headers.authorization, keys);
     dependencies.tracing?.traces.current()?.set({ "watari.principal_id": caller.principalId });
     const remaining = refuseBeyond(limits.principal.take(caller.principalId), "this principal");
     void reply.header(`x-ms-ratelimit-remaining-subscription-${kindOf(request.method)}`, String(remaining));
-    return caller;
+    return { caller, view };
   };
   takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
@@ -140,14 +151,15 @@ export function createManagementApi(dependencies: {
     return await reply.type("text/plain; charset=utf-8").send(await dependencies.signedReads.read(path, query));
   });
   face.get("/subscriptions", async (request, reply) => {
-    const caller = await authenticate(request, reply);
+    const { caller } = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });
   });
-  readTenant(face, dependencies, async (request, reply) => await authenticate(request, reply));
+  readTenant(face, dependencies, async (request, reply) => (await authenticate(request, reply)).caller);
   face.all("/subscriptions/*", async (request, reply) => {
-    const caller = await authenticate(request, reply);
+    const { caller, view } = await authenticate(request, reply, keysOfUrl(request.url));
     const gone = new AbortController();
-    reply.raw.once("close", () => gone.abort());
+    // Each abort without a reason makes one with a stack, which costs more than the rest of a quick call's end.
+    reply.raw.once("close", () => gone.abort(reply.raw.writableFinished ? answered : undefined));
     const { path, query } = readUrl(request.url);
     const correlationId = toCorrelationId(request);
     const answer = await router({
@@ -158,6 +170,7 @@ export function createManagementApi(dependencies: {
       ifNoneMatch: request.headers["if-none-match"],
       body: request.body,
       caller,
+      view,
       correlationId,
       origin: `https://${request.headers.host ?? ""}`,
       log: log.with({ correlationId, requestId: request.id }),
@@ -252,6 +265,15 @@ function readUrl(url: string): { readonly path: string; readonly query: Readonly
       .join("/"),
     query,
   };
+}
+
+function keysOfUrl(url: string): readonly string[] {
+  try {
+    return keysOfPath(readUrl(url).path);
+  } catch (error) {
+    if (error instanceof Fault) return []; // Told below, once the caller is known.
+    throw error;
+  }
 }
 
 function decodeSegment(segment: string): string {

@@ -43,7 +43,7 @@ export async function act(hub: ArmRouterDependencies, request: ArmRequest, path:
   const { name, definition } = found;
   const type = findType(hub, path.scope, request.query["api-version"] ?? "");
   if (!methodsOfAction(definition).includes(request.method)) throw notSupported(request, methodsOfAction(definition));
-  const call = toCall(request, await canonicalId(hub, path.scope));
+  const call = toCall(request, await canonicalId(hub, path.scope, request.view));
   const run = async (): Promise<ArmAnswer> => await perform(hub, call, type, request, definition);
   const answer = await gate(hub, call, `${type.type}/${name}`, request.method, definition, run);
   hub.onAnswer?.({ type, method: request.method, action: name, answer });
@@ -60,7 +60,7 @@ async function gate(
 ): Promise<ArmAnswer> {
   const action = method === "GET" ? `${operation}/read` : `${operation}/action`;
   if (method !== "GET" && definition.isRead !== true) return await audited(hub, { call, action, work: run });
-  await hub.authorize(call.caller, action, call.id);
+  await hub.authorize(call, action, call.id);
   return await run();
 }
 
@@ -91,11 +91,11 @@ export async function callType(hub: ArmRouterDependencies, request: ArmRequest, 
   const onCall = type?.onCall;
   if (type === undefined || onCall === undefined) return refuseAction(hub, request, path);
   requireSupportedVersion(type.type, request.query["api-version"] ?? "");
-  const call = toCall(request, await canonicalId(hub, path.scope));
+  const call = toCall(request, await canonicalId(hub, path.scope, request.view));
   const run = async (): Promise<ArmAnswer> =>
     answerOf(request, call.id, await onCall.run(call, parseInput(onCall.body, request.body ?? {}, "the call's body")));
   if (onCall.isRead !== true) return await audited(hub, { call, action: `${type.type}/action`, work: run });
-  await hub.authorize(request.caller, `${type.type}/action`, call.id);
+  await hub.authorize(call, `${type.type}/action`, call.id);
   return await run();
 }
 
@@ -109,12 +109,12 @@ export async function callCollection(
   const found = findCollectionAction(type, given);
   if (found === undefined) throw unknownType(given.type);
   const { name, definition } = found;
-  const call = toCall(request, await canonicalId(hub, given));
+  const call = toCall(request, await canonicalId(hub, given, request.view));
   const run = async (): Promise<ArmAnswer> =>
     answerOf(request, call.id, await definition.run(call, parseInput(definition.body, request.body ?? {}, "the action's body")));
   const action = `${type.type}/${name}/action`;
   if (definition.isRead !== true) return await audited(hub, { call, action, work: run });
-  await hub.authorize(request.caller, action, call.id);
+  await hub.authorize(call, action, call.id);
   return await run();
 }
 

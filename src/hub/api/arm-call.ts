@@ -3,13 +3,15 @@
 import { z } from "zod";
 import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
+import type { Authorize } from "../auth/roles.ts";
 import type { AuditTrail } from "../db/audit.ts";
+import type { CallView } from "../db/call-view.ts";
 import type { OperationStore } from "../db/operations.ts";
 import { presentResource, type JsonObject, type Resource, type ResourceStore } from "../db/resources.ts";
 import { ArmFault } from "./arm-errors.ts";
 import { etagOf } from "./etags.ts";
 import { refusalOf } from "./refused-types.ts";
-import { parseResourceId, resourceGroupType, subscriptionType, type ResourceId } from "./resource-id.ts";
+import { parentOf, parseArmPath, parseResourceId, resourceGroupType, subscriptionType, type ResourceId } from "./resource-id.ts";
 import type { Absence, ArmCall, Caller, ResourceType, TypeTable } from "./resource-type.ts";
 import { requireSupportedVersion } from "./type-dialect.ts";
 
@@ -23,6 +25,7 @@ export interface ArmRequest {
   readonly ifNoneMatch: string | undefined;
   readonly body: unknown;
   readonly caller: Caller;
+  readonly view?: CallView | undefined;
   readonly correlationId: string;
   /** "https://management.<domain>[:port]", for links in answers. */
   readonly origin: string;
@@ -42,7 +45,7 @@ export interface ArmRouterDependencies {
   readonly operations: OperationStore;
   readonly audit: AuditTrail;
   /** Throws Fault Forbidden unless the caller holds a role that allows `action` at or above `scope`. */
-  readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void>;
+  readonly authorize: Authorize;
   /** Told of every answer before it is sent. */
   readonly onAnswer?: (told: AnsweredCall) => void;
 }
@@ -57,8 +60,8 @@ export interface AnsweredCall {
 }
 
 export function toCall(request: ArmRequest, id: ResourceId): ArmCall {
-  const { caller, query, correlationId, origin, log, signal } = request;
-  return { caller, id, apiVersion: query["api-version"] ?? "", query, correlationId, origin, log, signal };
+  const { caller, view, query, correlationId, origin, log, signal } = request;
+  return { caller, view, id, apiVersion: query["api-version"] ?? "", query, correlationId, origin, log, signal };
 }
 
 /** The type of an id, with the version checked; a type in the wrong kind of container is refused. */
@@ -81,18 +84,33 @@ export function findType(hub: ArmRouterDependencies, id: ResourceId, version: st
  * The id as it is answered: types in the table's casing, names as they were first written, whatever the caller's casing. So an id can be
  * compared as text by the clients that do.
  */
-export async function canonicalId(hub: ArmRouterDependencies, given: ResourceId): Promise<ResourceId> {
+export async function canonicalId(hub: ArmRouterDependencies, given: ResourceId, view: CallView | undefined): Promise<ResourceId> {
   const id = withTypeCasing(hub.types, given);
-  const keys: string[] = [];
-  for (let at: ResourceId | undefined = id; at !== undefined; at = at.parentText === "" ? undefined : parseResourceId(at.parentText))
-    keys.push(at.key);
-  const stored = await hub.resources.textsOf(keys);
+  const keys = keysAbove(id);
+  const stored = view?.keys[0] === id.key ? view.texts : await hub.resources.textsOf(keys);
   // Longest first: the nearest stored ancestor, or the resource itself.
   const key = keys.find((each) => stored.has(each));
   const text = key === undefined ? undefined : stored.get(key);
   if (key === undefined || text === undefined) return id;
   const whole = `${text}${id.text.slice(key.length)}`;
   return whole === given.text ? given : parseResourceId(whole);
+}
+
+/** What a call looks for when it begins: the resource or container of its path, then what contains it. None for a path that is none. */
+export function keysOfPath(path: string): readonly string[] {
+  try {
+    const parsed = parseArmPath(path);
+    return keysAbove(parsed.kind === "resource" ? parsed.id : parsed.scope);
+  } catch (error) {
+    if (error instanceof Fault) return []; // The router tells it, once the caller is known.
+    throw error;
+  }
+}
+
+function keysAbove(id: ResourceId): readonly string[] {
+  const keys: string[] = [];
+  for (let at: ResourceId | undefined = id; at !== undefined; at = parentOf(at)) keys.push(at.key);
+  return keys;
 }
 
 function withTypeCasing(types: TypeTable, id: ResourceId): ResourceId {
@@ -105,6 +123,14 @@ function withTypeCasing(types: TypeTable, id: ResourceId): ResourceId {
   const cased = given.with(start, provider);
   for (const [index, segment] of segments.entries()) cased[start + 1 + index * 2] = segment;
   return parseResourceId(cased.join("/"));
+}
+
+/** What stood at the call's id when the call began. For what answers a reader; what decides about a write is read anew. */
+export async function storedAtBegin(
+  resources: Pick<ResourceStore, "find">,
+  { id, view }: Pick<ArmCall, "id" | "view">,
+): Promise<Resource | undefined> {
+  return view?.keys[0] === id.key ? view.resource : await resources.find(id);
 }
 
 /** The resource as hooks get it; undefined when there is none. Of a type with a source, what the source shows. */

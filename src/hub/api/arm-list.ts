@@ -45,9 +45,9 @@ export async function list(hub: ArmRouterDependencies, request: ArmRequest, path
   const type = listedType(hub, path);
   if (type === undefined) throw unknownType(provider === undefined ? `${path.scope.type}/${segment}` : `${provider}/${segment}`);
   requireSupportedVersion(type.type, request.query["api-version"] ?? "");
-  const scope = await canonicalId(hub, path.scope);
+  const scope = await canonicalId(hub, path.scope, request.view);
   const call = toCall(request, scope);
-  await hub.authorize(request.caller, `${type.type}/read`, scope);
+  await hub.authorize(call, `${type.type}/read`, scope);
   await requireScope(hub, call);
   if (type.source?.whole !== undefined) return { status: 200, body: await type.source.whole(call) };
   const page = readPage(request, type);
@@ -88,8 +88,8 @@ async function sourcePage(call: ArmCall, source: NonNullable<ResourceType["sourc
 
 /** A list under something that does not exist is an error, never an empty list. */
 async function requireScope(hub: ArmRouterDependencies, call: ArmCall): Promise<void> {
-  const { id } = call;
-  if ((await hub.resources.textsOf([id.key])).has(id.key)) return;
+  const { id, view } = call;
+  if ((view?.keys[0] === id.key ? view.texts : await hub.resources.textsOf([id.key])).has(id.key)) return;
   const above = await missingAbove(hub, call);
   if (above !== undefined) throw above;
   if ((await hub.types.find(id.type)?.source?.get(call)) === undefined) throw missing(hub, id);

@@ -1,12 +1,12 @@
 // How asynchronous operations look to ARM clients: the headers of a 202 and the two addresses that it names.
 
 import { Fault, fromReport } from "../../contract/errors.ts";
+import type { Authorize } from "../auth/roles.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { Operation, OperationStore } from "../db/operations.ts";
 import { toArmError } from "./arm-errors.ts";
 import type { ArmAnswer, ArmRequest } from "./arm-call.ts";
 import { parseResourceId, type ResourceId } from "./resource-id.ts";
-import type { Caller } from "./resource-type.ts";
 
 const retryAfterSeconds = "1";
 const location = "hub";
@@ -35,7 +35,7 @@ const resultKinds: ReadonlySet<string> = new Set(["locations/operationresults", 
 export async function findOperation(
   hub: {
     readonly operations: OperationStore;
-    readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void>;
+    readonly authorize: Authorize;
     /** The resource as it is answered now; undefined when it is gone. */
     readonly show: (id: ResourceId) => Promise<JsonObject | undefined>;
   },
@@ -49,7 +49,7 @@ export async function findOperation(
     throw new Fault("OperationNotSupported", "could not change an operation: it can only be read", { evidence: { operations: ["GET"] } });
   const operation = /^[0-9a-f-]{36}$/i.test(id.name) ? await hub.operations.find(id.name.toLowerCase()) : undefined;
   const scope = operation === undefined ? parseResourceId(`/subscriptions/${id.subscriptionId}`) : parseResourceId(operation.resourceId);
-  await hub.authorize(request.caller, `${scope.type}/read`, scope);
+  await hub.authorize(request, `${scope.type}/read`, scope);
   if (operation === undefined)
     throw new Fault("NotFound", `could not find the operation ${id.name}: no call has answered with it`, {
       evidence: { operationId: id.name },

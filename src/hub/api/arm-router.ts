@@ -10,6 +10,7 @@ import {
   notSupported,
   present,
   refuseAbsent,
+  storedAtBegin,
   toCall,
   type ArmAnswer,
   type ArmRequest,
@@ -76,7 +77,7 @@ async function onResource(hub: ArmRouterDependencies, request: ArmRequest, given
   if (request.method === "POST" && findCollectionAction(type, given) !== undefined) return await callCollection(hub, request, given, type);
   const methods = methodsOf(type);
   if (!methods.includes(request.method)) throw notSupported(request, methods);
-  const call = toCall(request, await canonicalId(hub, given));
+  const call = toCall(request, await canonicalId(hub, given, request.view));
   const answer = await dispatch(hub, request, call, type);
   hub.onAnswer?.({ type, method: request.method, answer });
   return answer;
@@ -97,7 +98,7 @@ async function dispatch(hub: ArmRouterDependencies, request: ArmRequest, call: A
     case "DELETE":
       return await change("delete", remove);
     default:
-      await hub.authorize(call.caller, `${type.type}/read`, call.id);
+      await hub.authorize(call, `${type.type}/read`, call.id);
       return await read(hub, request, call, type);
   }
 }
@@ -115,6 +116,6 @@ async function read(hub: ArmRouterDependencies, request: ArmRequest, call: ArmCa
 
 async function shown(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType): Promise<JsonObject | undefined> {
   if (type.source !== undefined) return await type.source.get(call);
-  const resource = await hub.resources.find(call.id);
+  const resource = await storedAtBegin(hub.resources, call);
   return resource === undefined ? undefined : await present(type, resource);
 }

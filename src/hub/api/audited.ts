@@ -2,11 +2,11 @@
 
 import { createHash } from "node:crypto";
 import { asFault } from "../../contract/errors.ts";
+import type { Authorize } from "../auth/roles.ts";
 import type { AuditEnd, AuditTrail } from "../db/audit.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { ArmAnswer } from "./arm-call.ts";
-import type { ResourceId } from "./resource-id.ts";
-import type { ArmCall, Caller } from "./resource-type.ts";
+import type { ArmCall } from "./resource-type.ts";
 
 const changedNamesMax = 50;
 /** Differ after every write, so they tell nothing. */
@@ -22,13 +22,13 @@ export interface AuditedWork {
 
 /** Documents are only those that any reader of the resource gets, never bodies of requests; the trail keeps digests and names of them. */
 export async function audited(
-  hub: { readonly audit: AuditTrail; readonly authorize: (caller: Caller, action: string, scope: ResourceId) => Promise<void> },
+  hub: { readonly audit: AuditTrail; readonly authorize: Authorize },
   { call, action, before, work }: AuditedWork,
 ): Promise<ArmAnswer> {
   const { principalId, name: principalName } = call.caller;
   const subject = { principalId, principalName, action, resourceId: call.id.text, correlationId: call.correlationId };
   try {
-    await hub.authorize(call.caller, action, call.id);
+    await hub.authorize(call, action, call.id);
   } catch (error) {
     await hub.audit.deny(subject);
     throw error;

@@ -99,12 +99,20 @@ export function childId(parent: ResourceId, segment: string, name: string): Reso
 /** The id of the nearest container of the type, the id itself included; Fault InputInvalid when there is none. */
 export function ancestorOfType(id: ResourceId, type: string): ResourceId {
   let present: ResourceId = id;
-  while (present.type.toLowerCase() !== type.toLowerCase()) {
-    if (present.parentText === "") refuse(id.text, `it is not inside a resource of type ${type}`);
-    present = parseResourceId(present.parentText);
+  const wanted = type.toLowerCase();
+  while (present.type.toLowerCase() !== wanted) {
+    present = parentOf(present) ?? refuse(id.text, `it is not inside a resource of type ${type}`);
   }
   return present;
 }
+
+/** What contains it; undefined for a subscription. */
+export function parentOf(id: ResourceId): ResourceId | undefined {
+  return parents.get(id) ?? (id.parentText === "" ? undefined : parseResourceId(id.parentText));
+}
+
+/** A parsed id has parsed what contains it too. Not a member: ids are compared and stored. */
+const parents = new WeakMap<ResourceId, ResourceId>();
 
 interface Reader {
   readonly segments: readonly string[];
@@ -153,7 +161,7 @@ function make(parts: {
   const parentText = parts.parent?.text ?? "";
   const text = parts.parent === undefined ? `${parts.prefix}/${parts.name}` : `${parentText}/${parts.prefix}/${parts.name}`;
   const isGroup = parts.type === resourceGroupType;
-  return {
+  const id = {
     text,
     key: text.toLowerCase(),
     subscriptionId: parts.subscriptionId,
@@ -162,8 +170,10 @@ function make(parts: {
     name: parts.name,
     names: [...parts.names, parts.name],
     parentText,
-    parentKey: parentText.toLowerCase(),
+    parentKey: parts.parent?.key ?? "",
   };
+  if (parts.parent !== undefined) parents.set(id, parts.parent);
+  return id;
 }
 
 function isWord(segment: string | undefined, word: string): boolean {

@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import type { Log } from "../../base/log.ts";
+import type { CallView } from "../db/call-view.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import type { Filter, FilterGrammar } from "./filter.ts";
 import type { ResourceId } from "./resource-id.ts";
@@ -17,6 +18,8 @@ export interface Caller {
 /** One authenticated and authorised call on one resource. */
 export interface ArmCall {
   readonly caller: Caller;
+  /** What was read of the database when the call began; absent for calls that the hub makes itself. */
+  readonly view?: CallView | undefined;
   readonly id: ResourceId;
   readonly apiVersion: string;
   /** Query parameters, names in lower case. */

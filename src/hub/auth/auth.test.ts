@@ -51,7 +51,13 @@ test("a token is accepted whole, by its own hub, for its own audience, in its ho
         assert.throws(() => tokens.check(changed), isUnauthorized);
       }),
     );
-    nowMs += 3700_000;
+    nowMs += 3600_000;
+    assert.deepEqual(tokens.check(token), subject, "by its signature that was checked before");
+    nowMs += 100_000;
+    assert.throws(() => tokens.check(token), isUnauthorized);
+    nowMs -= 100_000;
+    assert.deepEqual(tokens.check(token), subject, "what was refused is proved anew");
+    nowMs -= 3700_000;
     assert.throws(() => tokens.check(token), isUnauthorized);
   } finally {
     await rm(folder, { recursive: true, force: true });

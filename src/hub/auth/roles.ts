@@ -3,7 +3,8 @@
 import { Fault } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Caller } from "../api/resource-type.ts";
-import type { RoleAssignments, RoleHolder } from "../db/role-assignments.ts";
+import type { CallView } from "../db/call-view.ts";
+import { rolesAt, type RoleAssignments, type RoleHolder } from "../db/role-assignments.ts";
 import { builtinRoles, type Permission, type Role } from "./builtin-roles.ts";
 
 const blobs = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs";
@@ -19,11 +20,18 @@ export function findBuiltinRole(roleDefinitionId: string): Role | undefined {
   return builtinRoles.find((role) => role.roleId === roleId);
 }
 
-export type Authorize = (caller: Caller, action: string, scope: ResourceId) => Promise<void>;
+/** Who asks, with what was read for the call when it began; without it the roles are read now. */
+export interface Asking {
+  readonly caller: Caller;
+  readonly view?: CallView | undefined;
+}
+
+export type Authorize = (asking: Asking, action: string, scope: ResourceId) => Promise<void>;
 
 export function createAuthorize(assignments: RoleAssignments): Authorize {
-  return async (caller, action, scope) => {
-    const held = await permissionsAt(assignments, caller, scope);
+  return async ({ caller, view }, action, scope) => {
+    const ids = view === undefined ? await assignments.of(caller, scope) : rolesAt(view.roles, scope);
+    const held = await permissionsOf(assignments, ids);
     if (held.some((permission) => allows(permission, action))) return;
     throw new Fault("Forbidden", `could not call ${action}: the caller has no role that allows it`, {
       evidence: { principalId: caller.principalId, action, scope: scope.text, sufficientRoles: rolesFor(action) },
@@ -34,7 +42,10 @@ export function createAuthorize(assignments: RoleAssignments): Authorize {
 
 /** What the holder's roles at the scope and above it permit, its own and those of its groups. */
 export async function permissionsAt(assignments: RoleAssignments, holder: RoleHolder, scope: ResourceId): Promise<readonly Permission[]> {
-  const ids = await assignments.of(holder, scope);
+  return await permissionsOf(assignments, await assignments.of(holder, scope));
+}
+
+async function permissionsOf(assignments: RoleAssignments, ids: readonly string[]): Promise<readonly Permission[]> {
   const custom = ids.filter((id) => findBuiltinRole(id) === undefined);
   const defined = custom.length === 0 ? [] : await assignments.customPermissions(custom.map(roleIdOf));
   return [...ids.flatMap((id) => findBuiltinRole(id)?.permissions ?? []), ...defined];

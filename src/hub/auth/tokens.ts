@@ -1,6 +1,6 @@
 // Access tokens: JWTs signed with ES256 (RFC 7515, RFC 7519) by a key in a 0600 file; made for one audience, checked in full.
 
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify, type KeyObject } from "node:crypto";
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, hash, sign, verify, type KeyObject } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
@@ -39,6 +39,8 @@ const programSeconds = 3600;
 const personSeconds = 900;
 const clockSkewSeconds = 60;
 const tokenCharactersMax = 4096;
+/** Tokens whose signature is remembered; of more callers than that, those that were silent longest are checked anew. */
+const provedMax = 1000;
 
 const headerShape = z.object({ alg: z.literal("ES256"), typ: z.literal("JWT"), kid: z.string() });
 const claimsShape = z.object({
@@ -100,26 +102,56 @@ export async function openTokens(options: {
       const times = { iat: now, nbf: now, exp: now + personSeconds };
       return signed({ iss: issuer, aud: clientId, ...who, ...times, ...(nonce === undefined ? {} : { nonce }), ver: "2.0" });
     },
-    check: (token) => {
-      const [header, body, signature, ...rest] = token.slice(0, tokenCharactersMax + 1).split(".");
-      if (header === undefined || body === undefined || signature === undefined || rest.length > 0 || token.length > tokenCharactersMax)
-        throw refuse("it is not a token");
-      const isSigned = verify(
-        "sha256",
-        Buffer.from(`${header}.${body}`),
-        { key: publicKey, dsaEncoding: "ieee-p1363" },
-        Buffer.from(signature, "base64url"),
-      );
-      if (!isSigned || !headerShape.safeParse(decode(header)).success) throw refuse("it was not signed by this hub");
-      const claims = claimsShape.safeParse(decode(body));
-      if (!claims.success || claims.data.iss !== issuer || claims.data.aud !== audience) throw refuse("it is for another audience");
-      const now = nowSeconds();
-      if (claims.data.exp < now - clockSkewSeconds) throw refuse("it has expired");
-      if (claims.data.nbf > now + clockSkewSeconds) throw refuse("it is not valid yet");
-      const { oid: principalId, appid: clientId, app_displayname: name, sid: sessionId } = claims.data;
-      return { principalId, clientId, name, sessionId };
-    },
+    check: createCheck({ issuer, audience, publicKey, nowSeconds }),
   };
+}
+
+interface Proved {
+  readonly subject: TokenSubject;
+  readonly startsAt: number;
+  readonly endsAt: number;
+}
+
+/** A signature is checked once: what was proved of a token is kept by its digest. Its times are held against the clock at every call. */
+function createCheck(wanted: {
+  readonly issuer: string;
+  readonly audience: string;
+  readonly publicKey: KeyObject;
+  readonly nowSeconds: () => number;
+}): Tokens["check"] {
+  const proved = new Map<string, Proved>();
+  return (token) => {
+    const digest = hash("sha256", token.slice(0, tokenCharactersMax + 1), "base64");
+    const found = proved.get(digest) ?? prove(token, wanted);
+    const now = wanted.nowSeconds();
+    proved.delete(digest);
+    if (found.endsAt < now - clockSkewSeconds) throw refuse("it has expired");
+    if (found.startsAt > now + clockSkewSeconds) throw refuse("it is not valid yet");
+    const [longestUnused] = proved.keys();
+    if (longestUnused !== undefined && proved.size >= provedMax) proved.delete(longestUnused);
+    proved.set(digest, found);
+    return found.subject;
+  };
+}
+
+function prove(
+  token: string,
+  { issuer, audience, publicKey }: { readonly issuer: string; readonly audience: string; readonly publicKey: KeyObject },
+): Proved {
+  const [header, body, signature, ...rest] = token.slice(0, tokenCharactersMax + 1).split(".");
+  if (header === undefined || body === undefined || signature === undefined || rest.length > 0 || token.length > tokenCharactersMax)
+    throw refuse("it is not a token");
+  const isSigned = verify(
+    "sha256",
+    Buffer.from(`${header}.${body}`),
+    { key: publicKey, dsaEncoding: "ieee-p1363" },
+    Buffer.from(signature, "base64url"),
+  );
+  if (!isSigned || !headerShape.safeParse(decode(header)).success) throw refuse("it was not signed by this hub");
+  const claims = claimsShape.safeParse(decode(body));
+  if (!claims.success || claims.data.iss !== issuer || claims.data.aud !== audience) throw refuse("it is for another audience");
+  const { oid: principalId, appid: clientId, app_displayname: name, sid: sessionId, nbf: startsAt, exp: endsAt } = claims.data;
+  return { subject: { principalId, clientId, name, sessionId }, startsAt, endsAt };
 }
 
 /** Makes the key file unless it is there. */

@@ -304,7 +304,7 @@ function escapeLike(text: string): string {
   return text.replace(/[\\%_]/g, (character) => `\\${character}`);
 }
 
-function fromRow(row: Selectable<ResourceTable>): Resource {
+export function fromRow(row: Selectable<ResourceTable>): Resource {
   return {
     id: parseResourceId(row.id),
     location: row.location ?? undefined,

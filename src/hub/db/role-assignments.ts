@@ -1,6 +1,6 @@
 // Role assignments and custom roles as rights need them: what a principal holds at a scope and above it.
 
-import { sql, type Expression, type Kysely, type SqlBool } from "kysely";
+import { CompiledQuery, sql, type Expression, type Kysely, type SqlBool } from "kysely";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { Permission } from "../auth/builtin-roles.ts";
 import { storedRoleShape } from "./custom-role.ts";
@@ -13,6 +13,23 @@ export interface RoleHolder {
   readonly principalId: string;
   /** Groups besides those that the principal was added to here. */
   readonly groupIds: readonly string[];
+}
+
+export interface HeldRole {
+  /** Id of the role definition. */
+  readonly role: string;
+  /** Lower-case id of where it was assigned. */
+  readonly scopeKey: string;
+}
+
+/** Of the principal $1 and of its groups; $2: its own id and those of groups that its provider names. One array, made once: the index serves it. */
+export const heldRolesSql = `select properties->>'roleDefinitionId' as role, parent_key as scope_key from resources
+  where type = 'microsoft.authorization/roleassignments' and properties->>'principalId' = any($2::text[]
+    || array(select group_id::text from group_members where principal_id = $1))`;
+
+/** Role definition ids among them that hold at `scope`: assigned there, or at what contains it. */
+export function rolesAt(held: readonly HeldRole[], scope: ResourceId): readonly string[] {
+  return held.filter(({ scopeKey }) => scope.key === scopeKey || scope.key.startsWith(`${scopeKey}/`)).map(({ role }) => role);
 }
 
 export interface ListAssignments {
@@ -49,14 +66,12 @@ export function openRoleAssignments({ db }: { readonly db: Kysely<Tables> }): Ro
   const definitions = db.selectFrom("resources").where("type", "=", roleDefinitionType.toLowerCase());
   return {
     of: async ({ principalId, groupIds }, scope) => {
-      // One array, made once: the index on principals serves it.
-      const added = sql`array(select group_id::text from group_members where principal_id = ${principalId})`;
       const own = [principalId, ...groupIds].map((id) => id.toLowerCase());
-      const rows = await assignments
-        .select([sql<string>`properties->>'roleDefinitionId'`.as("role"), "parent_key"])
-        .where(sql<SqlBool>`properties->>'principalId' = any(${own}::text[] || ${added})`)
-        .execute();
-      return rows.filter((row) => scope.key === row.parent_key || scope.key.startsWith(`${row.parent_key}/`)).map((row) => row.role);
+      const { rows } = await db.executeQuery<{ role: string; scope_key: string }>(CompiledQuery.raw(heldRolesSql, [principalId, own]));
+      return rolesAt(
+        rows.map((row) => ({ role: row.role, scopeKey: row.scope_key })),
+        scope,
+      );
     },
     customPermissions: async (roleIds) => {
       const rows = await definitions

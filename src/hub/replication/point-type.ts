@@ -4,6 +4,7 @@ import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
+import { storedAtBegin } from "../api/arm-call.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
@@ -27,8 +28,10 @@ export function pointResource(services: HubServices): ResourceType {
         const point = await services.points.find(vaultOf(id).key, pointId.data);
         return point === undefined || point.machineId !== machineId ? undefined : show(itemId, point);
       },
-      list: async ({ id }, { after, countMax }) => {
-        const { machineId } = parseItem((await services.resources.get(id)).properties);
+      list: async (call, { after, countMax }) => {
+        const { id } = call;
+        const item = (await storedAtBegin(services.resources, call)) ?? (await services.resources.get(id));
+        const { machineId } = parseItem(item.properties);
         if (machineId === undefined) return { items: [], next: undefined };
         const before = after === undefined ? undefined : pointIdShape.parse(after);
         const points = await services.points.list(vaultOf(id).key, machineId, { countMax: countMax + 1, before });
