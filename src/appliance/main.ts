@@ -38,6 +38,7 @@ import {
 } from "./identity/hub-registration.ts";
 import { HubIdentity } from "./identity/hub-identity.ts";
 import { openSiteAuthority, type IssuedIdentity, type SiteAuthority } from "./identity/site-authority.ts";
+import { createGroupPoints } from "./ingest/group-points.ts";
 import { startIngestListener, type IngestListener } from "./ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
 import { startPointKeeper } from "./ingest/point-keeper.ts";
@@ -383,6 +384,7 @@ export class Appliance implements AsyncDisposable {
         log,
         checkSpace: async () => await checkSpool(this.spool),
         pass: (machineId, bytes, gone) => this.limits.passFromAgent(machineId, bytes, gone),
+        groups: createGroupPoints({ registry: this.registry, ledger: this.ledger, orders: this.#orders, clock, random, log }),
         onOutcome: (peer, fault) => this.health.set(`machine ${peer.machineId}`, fault),
       },
       { addresses: config.listenAddresses, port: config.dataPort, identity, caPem: this.authority.caPem },

@@ -79,6 +79,8 @@ export const replicationPolicyShape = z.object({
   historyMinutes: z.number().int().min(0).max(21_600).optional(),
   /** Minutes between points for which the guest's scripts bring its applications to rest; none are made without it or with 0. */
   applicationIntervalMinutes: z.number().min(0).max(1440).optional(),
+  /** Machines of one group make their points at one moment, which the appliance has them agree upon. */
+  group: z.object({ groupId: z.guid(), name: z.string().max(200) }).optional(),
 });
 export type ReplicationPolicy = z.infer<typeof replicationPolicyShape>;
 
@@ -115,8 +117,11 @@ export const agentOrderShape = z.discriminatedUnion("kind", [
     /** Disks that are not replicated; those of before unless given. An agent that does not know the word shows it by the disks of its state. */
     excludedDiskIds: z.array(diskIdShape).max(64).optional(),
   }),
-  /** Make a recovery point now. Result: pointId. */
-  z.object({ kind: z.literal("point"), orderId: orderIdShape }),
+  /**
+   * Make a recovery point now. Result: pointId. With isJoin the other machines of the group are making theirs: the next point of the
+   * interval is made now, and the result does not wait for it; an agent that does not know groups makes a point of its own.
+   */
+  z.object({ kind: z.literal("point"), orderId: orderIdShape, isJoin: z.boolean().optional() }),
   /** Read every block of the source again, compare with the replica, repair what differs, remember digests for `quiesce`. */
   z.object({ kind: z.literal("verify"), orderId: orderIdShape }),
   /**

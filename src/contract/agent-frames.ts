@@ -29,6 +29,10 @@ export const frameTypes = {
   end: 7,
   /** appliance → agent, JSON SealedPoint: the point is durable and sealed in the vault. */
   sealed: 8,
+  /** agent → appliance, JSON Meeting: the machine has come to a stage of its group's point. The agent sends nothing more until the answer. */
+  meet: 11,
+  /** appliance → agent, JSON MeetingOutcome, answers `meet`. */
+  met: 12,
   /** Either way, JSON FaultReport; the point under way is dropped, the connection is closed by the sender. */
   fault: 9,
   /** appliance → agent, empty: it is still at work on what it was sent. Only to an agent that names the feature in `begin`. */
@@ -84,8 +88,37 @@ export const endPointShape = z.object({
   sourceRoots: z.array(z.object({ diskId: diskIdShape, root: digestShape })).max(64),
   /** Makes a point that began as "crash" an "application" one when the applications rested. */
   application: applicationOutcomeShape.optional(),
+  /** The point shows the moment at which all machines of the group were frozen; or why it does not. Absent from machines without a group. */
+  group: z
+    .discriminatedUnion("kind", [
+      z.object({ kind: z.literal("together") }),
+      z.object({ kind: z.literal("alone"), reason: z.string().max(1000) }),
+    ])
+    .optional(),
 });
 export type EndPoint = z.infer<typeof endPointShape>;
+
+/**
+ * The stages at which the machines of a group wait for each other. ready: little is left to send. prepared: the filesystems were
+ * synced and freeze next. frozen: they are frozen; the moment at which all are is the moment of the group's point.
+ */
+export const meetingShape = z.object({
+  stage: z.enum(["ready", "prepared", "frozen"]),
+  /** Of stage ready: the policy asks this machine for an application-consistent point now. */
+  wantsApplication: z.boolean().optional(),
+});
+export type Meeting = z.infer<typeof meetingShape>;
+
+export const meetingOutcomeShape = z.discriminatedUnion("kind", [
+  z.object({
+    kind: z.literal("together"),
+    /** Of stage ready: one of the machines wants an application-consistent point, so all make one. */
+    isApplication: z.boolean(),
+  }),
+  /** Another machine did not come: this one makes its point for itself. */
+  z.object({ kind: z.literal("alone"), reason: z.string().max(1000) }),
+]);
+export type MeetingOutcome = z.infer<typeof meetingOutcomeShape>;
 
 /** What a point turned out to be; only its end can tell. */
 export function consistencyOf(begin: BeginPoint, end: EndPoint): BeginPoint["consistency"] {

@@ -167,6 +167,18 @@ export const sealedPointReportShape = z.object({
   mode: z.enum(["full", "delta", "checksum"]),
   /** Of a point for which the guest's applications were to rest. */
   application: applicationOutcomeShape.optional(),
+  /** Of a point that shows the common moment of a group. It is the group's only when each of the members has its own of it. */
+  group: z
+    .object({
+      groupId: z.guid(),
+      groupPointId: z.guid(),
+      /** By the appliance's clock, the same for all members. */
+      timeMs: countShape,
+      memberCount: countShape,
+    })
+    .optional(),
+  /** Why a machine of a group made this point for itself. */
+  groupFault: faultReportShape.optional(),
 });
 export type SealedPointReport = z.infer<typeof sealedPointReportShape>;
 

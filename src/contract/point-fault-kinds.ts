@@ -1,4 +1,4 @@
-// The rows of the table of faults that belong to consistent points: freezes, and scripts around them.
+// The rows of the table of faults that belong to consistent points: freezes, groups, and scripts around them.
 
 import { row, type FaultKind } from "./fault-kind.ts";
 
@@ -11,6 +11,13 @@ export const pointFaultKinds = {
     "raise freezeMsMax in the policy or wait for a quieter time; the agent tries again by itself",
   ),
   QuiesceVoid: row(409, 3, "never", ["the hold time ended", "the watchdog thawed the filesystems"], "give the quiesce order again"),
+  GroupPointMissed: row(
+    409,
+    3,
+    "later",
+    ["a machine of the group is off, cut off, or still in its first copy", "a machine of the group could not be frozen in time"],
+    "look at the machine that is named; the others went on making points of their own, and the group's come back by themselves",
+  ),
   ScriptRefused: row(
     409,
     3,

@@ -128,7 +128,7 @@ export class ControlLoop {
       case "replicate":
         return await replicator.replicate(order.policy, order.excludedDiskIds);
       case "point":
-        return await replicator.point();
+        return order.isJoin === true ? replicator.join() : await replicator.point();
       case "verify":
         return await replicator.verify();
       case "quiesce":

@@ -4,7 +4,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
 import { agentProtocolVersion, type ApplicationOutcome } from "../../contract/agent-control.ts";
-import type { BeginPoint, SealedPoint } from "../../contract/agent-frames.ts";
+import type { BeginPoint, EndPoint, MeetingOutcome, SealedPoint } from "../../contract/agent-frames.ts";
 import { parseDigestHex, type PointId } from "../../contract/ids.ts";
 import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import { countGranules, type ChangeTracker, type GranuleRun, type Mark } from "../changes/tracker.ts";
@@ -35,6 +35,8 @@ export interface PointPlan {
   readonly freezeMsMax: number;
   /** For "final": how long the filesystems may stay frozen. */
   readonly holdMsMax: number;
+  /** The point shall show the moment that the machines of a group agree upon. */
+  readonly isInGroup: boolean;
 }
 
 export interface PointContext extends PassContext {
@@ -55,6 +57,8 @@ export interface MadePoint {
   /** For "final": still held; the caller thaws. */
   readonly freeze: Freeze | undefined;
   readonly sourceRoots: SealedPoint["roots"];
+  /** Of a point for which the applications were to rest. */
+  readonly application: ApplicationOutcome | undefined;
   /** Blocks that differed from the base point although nobody was seen to write them. */
   readonly unexplainedBlockCount: number;
   /** To be called once the point is remembered as the new base. */
@@ -66,6 +70,8 @@ const freezeAttemptsMax = 4;
 const quietRoundsMax = 6;
 /** Changes that are read into memory while frozen. */
 const heldBytesMax = 24 << 20;
+/** Kept for the thaw itself when others are waited for. */
+const thawMs = 50;
 /** What is assumed of a disk's speed before it was measured: 16 MiB/s. */
 const readBytesPerMsMin = 16_384;
 
@@ -80,6 +86,7 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
   await context.link.begin(beginOf(plan));
   const differing = await run.sendFirstRound();
   await run.sendLiveRounds();
+  if (plan.isInGroup) await run.gather();
   const instant = await run.freezeAtRest();
   try {
     const sourceRoots = plan.consistency === "final" ? run.sourceRoots() : [];
@@ -90,6 +97,7 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
       readBytes: context.readBytes(),
       sourceRoots,
       ...(instant.application === undefined ? {} : { application: instant.application }),
+      ...(run.group === undefined ? {} : { group: run.group }),
     });
     const unexplainedBlockCount = run.countUnexplained(differing);
     return { sealed, ...instant, sourceRoots, unexplainedBlockCount, acknowledge: () => run.acknowledge() };
@@ -119,12 +127,22 @@ function beginOf(plan: PointPlan): BeginPoint {
   };
 }
 
+function groupPartOf(outcome: MeetingOutcome): GroupPart {
+  return outcome.kind === "together" ? { kind: "together" } : outcome;
+}
+
+function aloneFor(reason: string): GroupPart {
+  return { kind: "alone", reason };
+}
+
 interface Instant {
   readonly timeMs: number;
   readonly frozenMs: number;
   readonly freeze: Freeze | undefined;
-  readonly application?: ApplicationOutcome;
+  readonly application: ApplicationOutcome | undefined;
 }
+
+type GroupPart = NonNullable<EndPoint["group"]>;
 
 class PointRun {
   readonly #context: PointContext;
@@ -135,6 +153,9 @@ class PointRun {
   readonly #blind: BlindDisks;
   #marks: readonly Mark[] = [];
   #rest: ApplicationRest | undefined;
+  #isRestWanted: boolean;
+  /** Whether the other machines of the group have come so far too; undefined without a group. */
+  #group: GroupPart | undefined;
 
   constructor(context: PointContext, plan: PointPlan, disks: readonly PassDisk[]) {
     this.#context = context;
@@ -144,6 +165,11 @@ class PointRun {
     this.#use = this.#isFinal ? "keep" : "forget";
     const entries = plan.disks.flatMap(({ tracker }, index) => (disks[index] === undefined ? [] : { pass: disks[index], tracker }));
     this.#blind = new BlindDisks(context, entries, this.#isFinal ? plan.holdMsMax : plan.freezeMsMax);
+    this.#isRestWanted = plan.consistency === "application";
+  }
+
+  get group(): GroupPart | undefined {
+    return this.#group;
   }
 
   /** Everything that changed since the base, or everything there is. Answers what differed, by disk. */
@@ -176,9 +202,18 @@ class PointRun {
     }
   }
 
+  /** Waits until the other machines of the group have little left to send as well. */
+  async gather(): Promise<void> {
+    const outcome = await this.#context.link.meet({ stage: "ready", wantsApplication: this.#isRestWanted });
+    this.#group = groupPartOf(outcome);
+    if (outcome.kind === "alone") return this.#context.log.warn("point is made without the group", { reason: outcome.reason });
+    this.#isRestWanted ||= outcome.isApplication;
+    await this.sendLiveRounds(); // What was written while others were waited for.
+  }
+
   /** The moment of the point, with the applications at rest if that was asked for; they go on as soon as the filesystems do. */
   async freezeAtRest(): Promise<Instant> {
-    if (this.#plan.consistency !== "application") return await this.#freezeAndRead();
+    if (!this.#isRestWanted) return await this.#freezeAndRead();
     const rest = await this.#context.source.restApplications(this.#context.signal ?? new AbortController().signal);
     this.#rest = rest;
     try {
@@ -204,7 +239,9 @@ class PointRun {
       if (this.#bytesOf(next) > 0) await this.#sendRound(next);
       // Sending took its time; what was written meanwhile goes to the disk now, so that the freeze itself is short.
       await this.#context.source.sync();
+      if (this.#group?.kind === "together") this.#group = groupPartOf(await this.#context.link.meet({ stage: "prepared" }));
       const instant = await this.#tryFreeze();
+      if (this.#group?.kind === "together" && instant === undefined) this.#group = aloneFor("its own freeze did not work out at once");
       if (instant !== undefined) return instant;
       this.#context.log.warn("point needed another freeze", { pointId: this.#plan.pointId, attempt });
     }
@@ -266,6 +303,8 @@ class PointRun {
     const { clock } = this.#context;
     const startMs = clock.monotonicMs();
     const timeMs = clock.nowMs();
+    const frozen = this.#group?.kind === "together" ? this.#context.link.meet({ stage: "frozen" }) : undefined;
+    frozen?.catch(() => undefined); // Awaited below, unless the last changes did not fit.
     const held: ReadBatch[][] = [];
     let isQuiet = false;
     await this.#blind.passAll();
@@ -277,11 +316,27 @@ class PointRun {
       this.#marks = next.until;
     }
     const isKept = this.#isFinal && isQuiet;
+    if (isQuiet && frozen !== undefined) this.#group = await this.#untilAllFrozen(frozen, startMs);
     const outcome = isKept ? undefined : await freeze.thaw();
     if (isQuiet && outcome?.isWhole === true) await this.#rest?.end();
     await this.#sendHeld(held);
-    if (isKept) return { timeMs, frozenMs: clock.monotonicMs() - startMs, freeze };
-    return isQuiet && outcome?.isWhole === true ? { timeMs, frozenMs: outcome.frozenMs, freeze: undefined } : undefined;
+    const application = undefined;
+    if (isKept) return { timeMs, frozenMs: clock.monotonicMs() - startMs, freeze, application };
+    return isQuiet && outcome?.isWhole === true ? { timeMs, frozenMs: outcome.frozenMs, freeze: undefined, application } : undefined;
+  }
+
+  /** Frozen no longer than it may be: whoever is not frozen by then is not waited for. */
+  async #untilAllFrozen(frozen: Promise<MeetingOutcome>, startMs: number): Promise<GroupPart> {
+    const { clock } = this.#context;
+    const leftMs = Math.max(0, this.#plan.freezeMsMax - (clock.monotonicMs() - startMs) - thawMs);
+    const timer = new AbortController();
+    const timeUp = clock.sleep(leftMs, timer.signal).then(
+      () => aloneFor("not every machine of the group was frozen within the time of a freeze"),
+      () => aloneFor("the wait was ended"), // Only when all were frozen first; then nobody reads this.
+    );
+    const part = await Promise.race([frozen.then(groupPartOf), timeUp]);
+    timer.abort();
+    return part;
   }
 
   #fits(next: Round, state: { readonly held: readonly (readonly ReadBatch[])[]; readonly leftMs: number }): boolean {

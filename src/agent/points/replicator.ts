@@ -47,6 +47,8 @@ interface Held {
 interface PointKind {
   readonly kind: "crash" | "application" | "verify" | "final";
   readonly holdMsMax: number;
+  /** With the other machines of its group, if it is in one. */
+  readonly isInGroup?: boolean;
 }
 
 /** A pass over the whole disk is good for a quiesce for so long. */
@@ -105,7 +107,7 @@ export class Replicator implements AsyncDisposable {
       let waitMs = (this.#state.policy?.pointIntervalSeconds ?? 86_400) * 1000;
       if (this.#state.policy !== undefined && this.#held === undefined) {
         try {
-          await this.#makeExclusive({ kind: this.#applicationDueMs() <= 0 ? "application" : "crash", holdMsMax: 0 });
+          await this.#makeExclusive({ kind: this.#applicationDueMs() <= 0 ? "application" : "crash", holdMsMax: 0, isInGroup: true });
           failures = 0;
           waitMs = Math.min(waitMs, Math.max(this.#applicationDueMs(), 0));
         } catch (error) {
@@ -156,6 +158,12 @@ export class Replicator implements AsyncDisposable {
 
   async point(): Promise<Doing> {
     return doingOf(await this.#makeExclusive({ kind: "crash", holdMsMax: 0 }));
+  }
+
+  /** The other machines of the group are making their points: the next one of the interval is made now. */
+  join(): Doing {
+    if (!this.#isBusy) this.#wake.abort();
+    return {};
   }
 
   async verify(): Promise<Doing> {
@@ -313,7 +321,7 @@ export class Replicator implements AsyncDisposable {
       this.#lastPointId = made.sealed.pointId;
       this.#lastFrozenMs = made.frozenMs;
       if (kind.kind === "verify") this.#verifiedMs = clock.monotonicMs();
-      if (kind.kind === "application") this.#applicationMs = startMs;
+      if (made.application !== undefined) this.#applicationMs = startMs;
       if (made.freeze === undefined) await this.#settle(made, bootId);
       log.info("point sealed", { pointId: made.sealed.pointId, frozenMs: Math.round(made.frozenMs), storedBytes: made.sealed.storedBytes });
       return made;
@@ -337,6 +345,7 @@ export class Replicator implements AsyncDisposable {
       disks: this.#disks.plan({ base, isVerify: kind.kind === "verify" }),
       freezeMsMax: limits.freezeMsMax,
       holdMsMax: kind.holdMsMax,
+      isInGroup: kind.isInGroup === true && this.#state.policy?.group !== undefined,
     };
   }
 

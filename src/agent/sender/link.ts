@@ -14,12 +14,15 @@ import {
   needAnswers,
   parseJsonBody,
   readFrames,
+  meetingOutcomeShape,
   sealedPointShape,
   unitsInFlightMax,
   type BeginPoint,
   type EndPoint,
   type Frame,
   type FrameType,
+  type Meeting,
+  type MeetingOutcome,
   type SealedPoint,
 } from "../../contract/agent-frames.ts";
 
@@ -42,6 +45,8 @@ export class ApplianceLink implements AsyncDisposable {
   readonly #takens = new Map<number, Waiting<void>>();
   readonly #forRoom: Waiting<void>[] = [];
   readonly #forIdle: Waiting<void>[] = [];
+  /** Answered in their order. */
+  readonly #meetings: Waiting<MeetingOutcome>[] = [];
   readonly #ending = new AbortController();
   #sealing: Waiting<SealedPoint> | undefined;
   #failure: Fault | undefined;
@@ -124,6 +129,14 @@ export class ApplianceLink implements AsyncDisposable {
     this.#heardMs = this.#options.clock.monotonicMs();
     await this.#write([encodeJsonFrame(frameTypes.end, point)]);
     return await sealed;
+  }
+
+  /** Waits for the other machines of the group at a stage of the point; the appliance bounds the wait. */
+  async meet(meeting: Meeting): Promise<MeetingOutcome> {
+    const met = new Promise<MeetingOutcome>((resolve, reject) => void this.#meetings.push({ resolve, reject }));
+    met.catch(() => undefined); // Awaited below, or given up by a caller whose time was up.
+    await this.#write([encodeJsonFrame(frameTypes.meet, meeting)]);
+    return await met;
   }
 
   /** Tells the appliance why the point under way is dropped, and closes: a point can only be begun on a fresh connection then. */
@@ -216,6 +229,11 @@ export class ApplianceLink implements AsyncDisposable {
       }
       case frameTypes.alive:
         return; // That it came is all that it says.
+      case frameTypes.met: {
+        const waiting = this.#meetings.shift();
+        if (waiting === undefined) throw new FrameError("an answer to a meeting that was not asked for");
+        return waiting.resolve(parseJsonBody(meetingOutcomeShape, frame.body));
+      }
       case frameTypes.fault:
         throw fromReport(parseJsonBody(frameFaultShape, frame.body));
       case frameTypes.begin:
@@ -223,6 +241,7 @@ export class ApplianceLink implements AsyncDisposable {
       case frameTypes.blocks:
       case frameTypes.granules:
       case frameTypes.end:
+      case frameTypes.meet:
         throw new FrameError(`frame type ${frame.type} from the appliance`);
     }
   }
@@ -257,7 +276,13 @@ export class ApplianceLink implements AsyncDisposable {
     if (this.#failure !== undefined) return;
     this.#failure = fault;
     this.#ending.abort();
-    const waiting = [...this.#needs.values(), ...this.#takens.values(), ...this.#forRoom.splice(0), ...this.#forIdle.splice(0)];
+    const waiting = [
+      ...this.#needs.values(),
+      ...this.#takens.values(),
+      ...this.#forRoom.splice(0),
+      ...this.#forIdle.splice(0),
+      ...this.#meetings.splice(0),
+    ];
     this.#needs.clear();
     this.#takens.clear();
     for (const one of waiting) one.reject(fault);

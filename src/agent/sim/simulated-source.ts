@@ -26,6 +26,8 @@ export interface SimulatedSourceOptions {
   readonly disks: readonly SimulatedDiskOptions[];
   /** Where its scripts lie; without it the machine has none. */
   readonly scripts?: ScriptPlace;
+  /** Waited for before a freeze begins. */
+  readonly beforeFreeze?: () => Promise<void>;
 }
 
 interface Kernel {
@@ -143,8 +145,9 @@ export class SimulatedSource implements Source, AsyncDisposable {
     return await restApplications(this.#options.scripts ?? none, { clock: this.#options.clock, signal });
   }
 
-  freeze(limits: { readonly msMax: number }): Promise<Freeze> {
-    const { clock } = this.#options;
+  async freeze(limits: { readonly msMax: number }): Promise<Freeze> {
+    const { clock, beforeFreeze } = this.#options;
+    await beforeFreeze?.();
     if (this.#frozen !== undefined) throw new Fault("FreezeFailed", "could not freeze: the machine is frozen already");
     const frozen = Promise.withResolvers<void>();
     this.#frozen = frozen;
@@ -165,7 +168,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
       },
       () => undefined, // Disarmed.
     );
-    return Promise.resolve({
+    return {
       isHeld: () => outcome === undefined && !endedByWatchdog,
       thaw: () => {
         outcome ??= { isWhole: !endedByWatchdog, frozenMs: clock.monotonicMs() - startMs };
@@ -173,7 +176,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
         release();
         return Promise.resolve(outcome);
       },
-    });
+    };
   }
 
   uninstall(): Promise<void> {

@@ -110,10 +110,14 @@ class Session {
         return this.#takeEnd(parseJsonBody(endPointShape, frame.body));
       case frameTypes.fault:
         return false; // The point is dropped.
+      case frameTypes.meet:
+        this.#stream.write(encodeJsonFrame(frameTypes.met, { kind: "alone", reason: "this receiver knows no groups" }));
+        return true;
       case frameTypes.alive:
       case frameTypes.need:
       case frameTypes.taken:
       case frameTypes.sealed:
+      case frameTypes.met:
         throw new Error(`the agent sent frame type ${frame.type}`);
     }
   }

@@ -12,11 +12,13 @@ import {
   FrameError,
   frameFaultShape,
   frameTypes,
+  meetingShape,
   parseJsonBody,
   readFrames,
   type BeginPoint,
   type EndPoint,
   type Frame,
+  type Meeting,
   type SealedPoint,
   unitsInFlightMax,
 } from "../../contract/agent-frames.ts";
@@ -29,6 +31,7 @@ import type { Peer } from "../control/json-https.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
 import { BodyPool } from "./body-pool.ts";
 import { basePointIdOf, checkBase, checkDisks } from "./check-begin.ts";
+import type { GroupPoints, Met } from "./group-points.ts";
 import type { PointLedger } from "./point-ledger.ts";
 import { PointSession } from "./point-session.ts";
 
@@ -48,6 +51,7 @@ export interface IngestParts {
   readonly log: Log;
   /** Rejects with Fault SpoolFull when no new point may begin. */
   readonly checkSpace: () => Promise<void>;
+  readonly groups: GroupPoints;
   /** Told of each fault that ended a point, and of each sealed point (undefined). */
   readonly onOutcome: (peer: Peer, fault: Fault | undefined) => void;
   /** Called with each piece that a machine's connection received; what it answers is waited for before more is read. */
@@ -92,6 +96,8 @@ class IngestConnection {
   #session: PointSession | undefined;
   #writer: AsyncDisposable | undefined;
   #hold: Disposable | undefined;
+  /** How the last meeting with the other machines of the group went; undefined outside a group's point. */
+  #met: Met | undefined;
 
   constructor(parts: IngestParts, peer: Peer, socket: TLSSocket, log: Log) {
     this.#parts = parts;
@@ -207,7 +213,22 @@ class IngestConnection {
     }
     if (this.#session === undefined) throw new FrameError(`frame type ${frame.type} outside a point`);
     if (frame.type === frameTypes.end) return await this.#end(this.#session, parseJsonBody(endPointShape, frame.body));
+    if (frame.type === frameTypes.meet) return await this.#meet(parseJsonBody(meetingShape, frame.body));
     return await this.#session.take(frame);
+  }
+
+  /** Who hangs up while it is waited for has left: the others are told at once. */
+  async #meet(meeting: Meeting): Promise<Uint8Array> {
+    const left = new AbortController();
+    const onClose = (): void => left.abort();
+    this.#socket.once("close", onClose);
+    if (this.#socket.destroyed) left.abort();
+    try {
+      this.#met = await this.#parts.groups.meet({ ...meeting, machineId: this.#peer.machineId }, left.signal);
+    } finally {
+      this.#socket.off("close", onClose);
+    }
+    return encodeJsonFrame(frameTypes.met, this.#met.outcome);
   }
 
   async #begin(begin: BeginPoint): Promise<void> {
@@ -291,12 +312,24 @@ class IngestConnection {
       frozenMs: end.frozenMs,
       mode: modes.has("full") ? "full" : modes.has("checksum") ? "checksum" : "delta",
       ...(end.application === undefined ? {} : { application: end.application }),
+      ...this.#groupPartOf(end),
     };
+  }
+
+  /** Both must say so: the agent that its point shows the moment, this side that all were frozen then. */
+  #groupPartOf({ group }: EndPoint): Pick<SealedPointReport, "group" | "groupFault"> {
+    const met = this.#met;
+    if (group === undefined || met === undefined) return {};
+    if (group.kind === "together" && met.moment !== undefined) return { group: met.moment };
+    const reason = group.kind === "alone" ? group.reason : "its point does not show the common moment";
+    const fault = new Fault("GroupPointMissed", `could not make a point of the whole group: ${reason}`, { evidence: { reason } });
+    return { groupFault: met.fault ?? toReport(fault) };
   }
 
   /** Leaves nothing visible of a point that was not sealed; after a seal it only closes. */
   async #dropPoint(): Promise<void> {
     const writer = this.#writer;
+    this.#met = undefined;
     this.#session = undefined;
     this.#writer = undefined;
     await writer?.[Symbol.asyncDispose]();

@@ -13,6 +13,7 @@ import type { Vault } from "../../vault/vault.ts";
 import { startAgentListener } from "../control/agent-listener.ts";
 import { createAgentOrders, type AgentOrders } from "../control/agent-orders.ts";
 import { createMachineRegistry, type MachineRegistry } from "../control/machine-registry.ts";
+import { createGroupPoints } from "../ingest/group-points.ts";
 import { startIngestListener, type IngestListener } from "../ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "../ingest/point-ledger.ts";
 import { LineLimits } from "../limits/line-limits.ts";
@@ -98,6 +99,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
         registry,
         clock,
         log: silentLog,
+        groups: createGroupPoints({ registry, ledger, orders, clock, random: systemRandom, log: silentLog }),
         checkSpace: async () => {
           await space.held;
           if (space.fault !== undefined) throw space.fault;
