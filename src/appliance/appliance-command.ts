@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { openLog } from "../base/log.ts";
 import { openServiceNotices, type NoticeEnvironment } from "../base/service-notices.ts";
-import { formatTable, printAnswer, say } from "../cli/output.ts";
+import { flowHead, flowRow, formatTable, printAnswer, say } from "../cli/output.ts";
 import type { AdminResponse } from "../contract/appliance-admin.ts";
 import { Fault } from "../contract/errors.ts";
 import { callAppliance } from "./admin/admin-client.ts";
@@ -68,6 +68,7 @@ function addInit(command: Command): void {
     .option("--hub-port <port>", "port of the hub's private endpoints", Number)
     .option("--ssh-port <port>", "port of the guests' SSH servers", Number)
     .option("--log-level <level>", "error, warn, info or debug")
+    .option("--metrics-listen <address>", "serve Prometheus metrics there to whoever can reach it, for example 127.0.0.1:9464")
     .action(async (options: InitOptions) => {
       const stateFolder = resolve(options.state);
       const config = parseApplianceConfig(
@@ -89,6 +90,7 @@ function addInit(command: Command): void {
           spoolFolder: options.spool === undefined ? undefined : resolve(options.spool),
           spoolBytesMax: options.spoolBytesMax,
           logLevel: options.logLevel,
+          metricsListen: options.metricsListen,
         }),
       );
       await createStateFolder(stateFolder);
@@ -119,6 +121,7 @@ interface InitOptions extends Common {
   readonly hubPort?: number;
   readonly sshPort?: number;
   readonly logLevel?: string;
+  readonly metricsListen?: string;
 }
 
 function addRun(command: Command, { agentFiles, serviceEnvironment }: ApplianceCommandParts): void {
@@ -161,7 +164,13 @@ function addHub(verb: Verb, noun: Command): void {
     const answer = await callAppliance(options.state, "passphrase", {});
     printAnswer({ asJson: options.json }, answer, () => answer.passphrase);
   });
-  verb(noun, "status", "registration, ports, spool and what is wrong").action(async (options: Common) => {
+  verb(noun, "metrics", "figures in Prometheus' form; served by themselves with `init --metrics-listen`").action(
+    async (options: Common) => {
+      const answer = await callAppliance(options.state, "metrics", {});
+      printAnswer({ asJson: options.json }, answer, () => answer.text.trimEnd());
+    },
+  );
+  verb(noun, "status", "registration, ports, spool, what is wrong, and how far behind each machine is").action(async (options: Common) => {
     const status = await callAppliance(options.state, "status", {});
     printAnswer({ asJson: options.json }, status, () => statusText(status));
   });
@@ -273,11 +282,11 @@ function addMachines(verb: Verb, noun: Command): void {
     const { machines } = await callAppliance(options.state, "listMachines", {});
     printAnswer({ asJson: options.json }, { machines }, () =>
       formatTable(
-        ["machine", "protected", "phase", "points", "last seen", "id"],
+        ["machine", "protected", ...flowHead, "points", "last seen", "id"],
         machines.map((each) => [
           each.hostname,
           each.isProtected ? "yes" : "no",
-          each.state?.phase ?? "-",
+          ...flowRow(each.flow),
           String(each.pointCount),
           each.lastSeenAt,
           each.machineId,
@@ -312,7 +321,11 @@ function statusText(status: AdminResponse<"status">): string {
     `spool        ${status.spoolBytes} of ${status.spoolBytesMax} bytes`,
   ];
   for (const fault of status.healthErrors) lines.push(`fault        ${fault.id}: ${fault.message}`);
-  return lines.join("\n");
+  const flows = formatTable(
+    ["machine", ...flowHead],
+    status.machines.map((each) => [each.hostname, ...flowRow(each.flow)]),
+  );
+  return [...lines, ...(status.machines.length === 0 ? [] : ["", flows])].join("\n");
 }
 
 function checksText(checks: AdminResponse<"check">["checks"]): string {

@@ -43,6 +43,8 @@ import { startIngestListener, type IngestListener } from "./ingest/ingest-listen
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
 import { startPointKeeper } from "./ingest/point-keeper.ts";
 import { checkSpool, spoolBytesOf, type Spool } from "./ingest/spool.ts";
+import { FlowBook } from "./flow/flow-book.ts";
+import { createMetrics, startMetricsListener, type ApplianceMetrics, type ShownMachine } from "./flow/metrics.ts";
 import { LineLimits } from "./limits/line-limits.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
 import { Guests } from "./push/guests.ts";
@@ -117,6 +119,8 @@ export class Appliance implements AsyncDisposable {
   readonly hostKeys: HostKeys;
   readonly health = new Health();
   readonly limits: LineLimits;
+  readonly flow: FlowBook;
+  readonly metrics: ApplianceMetrics = this.#createMetrics();
   readonly spool: Spool;
   readonly #meter: SystemMeter;
   readonly #parts: ApplianceParts;
@@ -141,6 +145,7 @@ export class Appliance implements AsyncDisposable {
     this.ledger = createPointLedger({ database, clock });
     this.hostKeys = createHostKeys(database);
     this.limits = new LineLimits({ database, clock, log });
+    this.flow = new FlowBook({ clock, ledger: this.ledger, limits: this.limits });
     // A folder of its own: the vault empties it when it opens.
     this.spool = { folder: join(config.spoolFolder ?? join(stateFolder, "spool"), "packs"), spoolBytesMax: config.spoolBytesMax };
     const address = config.advertiseAddress ?? config.listenAddresses[0] ?? "";
@@ -182,13 +187,24 @@ export class Appliance implements AsyncDisposable {
     this.#ports = { controlPort: config.controlPort, dataPort: config.dataPort };
     const onIdentity = (facts: MachineFacts, fault: Fault | undefined): void => this.#noteIdentity(facts, fault);
     const control = await startAgentListener(
-      { authority: this.authority, registry: this.registry, orders: this.#orders, dataPort: () => this.#ports.dataPort, log, onIdentity },
+      {
+        ...{
+          authority: this.authority,
+          registry: this.registry,
+          orders: this.#orders,
+          dataPort: () => this.#ports.dataPort,
+          log,
+          onIdentity,
+        },
+        onState: (machineId, state) => this.flow.noteState(machineId, state),
+      },
       { addresses: config.listenAddresses, port: config.controlPort, identity },
     );
     this.#stack.use(control);
     this.#ports = { ...this.#ports, controlPort: control.listening[0]?.port ?? config.controlPort };
     const registration = this.registration;
     if (registration !== undefined) await this.#startReplication(registration);
+    if (config.metricsListen !== undefined) this.#stack.use(await startMetricsListener(config.metricsListen, this.metrics, log));
     this.#stack.use(await startAdminServer(this, { stateFolder, log }));
     log.info("appliance started", { ...this.#ports, isRegistered: registration !== undefined });
   }
@@ -311,7 +327,7 @@ export class Appliance implements AsyncDisposable {
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
         renewCertificate: async (signal) => await identity.renew(signal),
         changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),
-        disconnect: async (machineId) => await this.#ingest?.disconnect(machineId),
+        disconnect: async (machineId) => await this.#disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),
       }),
     );
@@ -323,6 +339,7 @@ export class Appliance implements AsyncDisposable {
         runner,
         ledger: this.ledger,
         registry: this.registry,
+        flow: this.flow,
         clock,
         log,
         inventory: () => inventoryOf(this.vcenters, this.credentials),
@@ -335,6 +352,30 @@ export class Appliance implements AsyncDisposable {
         onReach: (fault) => this.health.set("hub", fault),
       }),
     );
+  }
+
+  /** Called when the machine leaves this appliance. */
+  async #disconnect(machineId: MachineId): Promise<void> {
+    await this.#ingest?.disconnect(machineId);
+    this.flow.forgetMachine(machineId);
+    this.limits.forgetMachine(machineId);
+  }
+
+  /** How the machines' data flow, for people and for who watches. */
+  flows(): readonly ShownMachine[] {
+    return this.registry
+      .list()
+      .map(({ machineId, facts, state }) => ({ machineId, hostname: facts.hostname, flow: this.flow.flowOf(machineId, state) }));
+  }
+
+  #createMetrics(): ApplianceMetrics {
+    return createMetrics(async () => ({
+      machines: this.flows(),
+      lines: this.limits.state().lines,
+      spoolBytes: await spoolBytesOf(this.spool),
+      spoolBytesMax: this.spool.spoolBytesMax,
+      healthErrorCount: this.health.reports().length,
+    }));
   }
 
   #siteOrderParts(): Parameters<typeof carryOutSiteOrder>[0] {
@@ -354,6 +395,7 @@ export class Appliance implements AsyncDisposable {
         grant: () => this.#grant(),
         spool: this.spool,
         onUploaded: (bytes) => this.#meter.addUploaded(bytes),
+        uploads: this.flow.uploads,
         pace: (bytes, abort) => this.limits.passStorage(bytes, abort),
         clock,
         random,
@@ -383,6 +425,7 @@ export class Appliance implements AsyncDisposable {
         clock,
         log,
         checkSpace: async () => await checkSpool(this.spool),
+        flow: this.flow,
         pass: (machineId, bytes, gone) => this.limits.passFromAgent(machineId, bytes, gone),
         groups: createGroupPoints({ registry: this.registry, ledger: this.ledger, orders: this.#orders, clock, random, log }),
         onOutcome: (peer, fault) => this.health.set(`machine ${peer.machineId}`, fault),

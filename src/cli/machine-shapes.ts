@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import { Fault } from "../contract/errors.ts";
+import { machineFlowShape } from "../contract/machine-flow.ts";
 import type { ArmClient } from "./arm-client.ts";
 import { vaultPath } from "./vault.ts";
 
@@ -34,7 +35,7 @@ export const protectedItemShape = z.looseObject({
     replicationHealth: z.string().optional(),
     testFailoverState: z.string().optional(),
     allowedOperations: z.array(z.string()).optional(),
-    providerSpecificDetails: z.looseObject({}).optional(),
+    providerSpecificDetails: z.looseObject({ watari: z.looseObject({ flow: machineFlowShape.optional() }).optional() }).optional(),
   }),
 });
 export type ProtectedItem = z.infer<typeof protectedItemShape>;

@@ -15,7 +15,7 @@ import {
   type ProtectedItem,
   type RecoveryPointResource,
 } from "./machine-shapes.ts";
-import { formatTable, openProgress, printAnswer } from "./output.ts";
+import { flowHead, flowRow, formatTable, openProgress, printAnswer } from "./output.ts";
 import { openSession, withHubOptions } from "./session.ts";
 import { vaultPath } from "./vault.ts";
 
@@ -52,7 +52,7 @@ function registerReads(noun: Command): void {
     const stateOf = (name: string): ProtectedItem | undefined => replicating.find((item) => item.properties.friendlyName === name);
     printAnswer(session.style, { discovered, replicating }, () =>
       formatTable(
-        ["NAME", "ADDRESS", "STATE", "HEALTH"],
+        ["NAME", "ADDRESS", "STATE", "HEALTH", ...flowHead.map((title) => title.toUpperCase())],
         discovered.map(({ properties }) => {
           const item = stateOf(properties.friendlyName);
           return [
@@ -60,6 +60,7 @@ function registerReads(noun: Command): void {
             properties.customDetails?.ipAddress ?? "",
             item?.properties.protectionState ?? "not protected",
             item?.properties.replicationHealth ?? "",
+            ...flowRow(item?.properties.providerSpecificDetails?.watari?.flow),
           ];
         }),
       ),
@@ -68,7 +69,7 @@ function registerReads(noun: Command): void {
   verb(noun, "show <name>", "one replicating machine: state, health, disks, lag").action(async (name: string, options: VaultOptions) => {
     await using session = await openSession(options);
     const item = await findProtected(session.arm, options.vault, name);
-    printAnswer(session.style, item, () => JSON.stringify(item.properties, undefined, 2));
+    printAnswer(session.style, item, () => `${flowText(item)}\n\n${JSON.stringify(item.properties, undefined, 2)}`);
   });
   verb(noun, "points <name>", "recovery points of a machine, newest first")
     .option("--wait <count>", "wait until there are this many", Number)
@@ -83,6 +84,19 @@ function registerReads(noun: Command): void {
         ),
       );
     });
+}
+
+/** How the machine's data flow, with reasons. */
+function flowText({ properties }: ProtectedItem): string {
+  const flow = properties.providerSpecificDetails?.watari?.flow;
+  if (flow === undefined) return `${properties.friendlyName}: its appliance does not tell how its data flow`;
+  const cells = flowRow(flow);
+  const lines = flowHead.map((title, index) => [title.padEnd(11), cells[index] ?? ""].join(" "));
+  return [
+    ...lines,
+    `mode since  ${flow.mode.reason}`,
+    ...(flow.slowestReason === undefined ? [] : [`slowest     ${flow.slowestReason}`]),
+  ].join("\n");
 }
 
 interface ProtectOptions extends VaultOptions {

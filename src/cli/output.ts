@@ -1,6 +1,7 @@
 // How the command line speaks: data on stdout (tables or JSON), talk and faults on stderr.
 
 import { toReport, type Fault } from "../contract/errors.ts";
+import type { MachineFlow } from "../contract/machine-flow.ts";
 
 export interface OutputStyle {
   readonly asJson: boolean;
@@ -48,6 +49,34 @@ export function formatBytes(bytes: number): string {
     unit += 1;
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit] ?? ""}`;
+}
+
+/** Seconds for people: "3.2 s", "20 min". */
+function formatSeconds(seconds: number): string {
+  if (seconds < 100) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 100) return `${minutes} min`;
+  const hours = Math.round(minutes / 60);
+  return hours < 72 ? `${hours} h` : `${Math.round(hours / 24)} d`;
+}
+
+/** Columns of tables that show how machines' data flow. */
+export const flowHead = ["mode", "lag", "backlog", "churn", "drained in", "downtime", "slowest"];
+
+/** The cells below flowHead; "-" where nothing is known. */
+export function flowRow(flow: MachineFlow | undefined): readonly string[] {
+  if (flow === undefined) return flowHead.map(() => "-");
+  const { mode, lagSeconds, backlogBytes, churnBytesPerSecond, drainSeconds, downtimeSeconds, slowestStage, isFallingBehind } = flow;
+  const seconds = (value: number | undefined): string => (value === undefined ? "-" : formatSeconds(value));
+  return [
+    mode.rung === undefined ? mode.phase : `${mode.phase}/${mode.rung}`,
+    seconds(lagSeconds),
+    formatBytes(backlogBytes),
+    churnBytesPerSecond === undefined ? "-" : `${formatBytes(churnBytesPerSecond)}/s`,
+    isFallingBehind ? "never" : seconds(drainSeconds),
+    seconds(downtimeSeconds),
+    slowestStage ?? "-",
+  ];
 }
 
 /** Progress of one long operation: rewrites its line on a terminal, prints each new step elsewhere. */

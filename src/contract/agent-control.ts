@@ -167,6 +167,8 @@ export const agentStateShape = z.object({
   sentBytes: countShape,
   residentBytes: countShape,
   cpuSeconds: z.number().nonnegative(),
+  /** What the lanes of the sender spent their time on since the agent's start. */
+  laneMs: z.object({ read: countShape, work: countShape, wait: countShape, pause: countShape }).optional(),
   pointCount: countShape,
   lastPointId: pointIdShape.optional(),
   lastFrozenMs: z.number().nonnegative().optional(),

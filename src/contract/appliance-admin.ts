@@ -4,6 +4,7 @@ import { z } from "zod";
 import { applianceIdShape, countShape, diskIdShape, faultReportShape, machineIdShape, pointIdShape, timestampShape } from "./shapes.ts";
 import { discoveredMachineShape, vcenterSummaryShape } from "./appliance-protocol.ts";
 import { agentStateShape } from "./agent-control.ts";
+import { machineFlowShape } from "./machine-flow.ts";
 import { limitsChangeShape, limitsStateShape } from "./line-limits.ts";
 
 /** In the appliance's state folder. */
@@ -67,6 +68,7 @@ const applianceMachineShape = z.object({
   agentVersion: z.string(),
   pointCount: countShape,
   state: agentStateShape.optional(),
+  flow: machineFlowShape,
 });
 
 const applianceStatusShape = z.object({
@@ -82,6 +84,7 @@ const applianceStatusShape = z.object({
   spoolBytes: countShape,
   spoolBytesMax: countShape,
   healthErrors: z.array(faultReportShape),
+  machines: z.array(z.object({ machineId: machineIdShape, hostname: z.string(), flow: machineFlowShape })),
 });
 
 const keyTextShape = z.object({ registrationKey: z.string().max(64_000) });
@@ -153,6 +156,8 @@ export const adminRoutes = {
     response: z.object({ points: z.array(shownPointShape.extend({ isWhole: z.boolean() })), isComplete: z.boolean() }),
   },
   restorePoint: { path: "/v1/vault/restore-point", request: z.object({ pointId: pointIdShape }), response: shownPointShape },
+  /** In Prometheus' form. */
+  metrics: { path: "/v1/metrics", request: nothing, response: z.object({ text: z.string() }) },
   /** What limits hold on the lines, why, and what passes them. */
   showLimits: { path: "/v1/limits/show", request: nothing, response: limitsStateShape },
   /** In force on return, without a restart. */

@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { agentStateShape, applicationOutcomeShape, machineFactsShape, orderResultShape, replicationPolicyShape } from "./agent-control.ts";
 import { shownDiskShape } from "./disk-choice.ts";
+import { machineFlowShape, modeChangeShape } from "./machine-flow.ts";
 import {
   applianceIdShape,
   countShape,
@@ -338,9 +339,13 @@ export const applianceProgressShape = z.object({
         agentVersion: z.string().max(40),
         facts: machineFactsShape,
         state: agentStateShape,
+        /** Absent from older appliances. */
+        flow: machineFlowShape.optional(),
       }),
     )
     .max(2000),
+  /** Since the telling before that was answered; those of older appliances are not told. */
+  modeChanges: z.array(modeChangeShape).max(200).optional(),
 });
 
 /** Of the machine that the appliance runs on. */

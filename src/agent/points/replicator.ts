@@ -14,6 +14,7 @@ import type { AgentLog } from "../log.ts";
 import { BlockWork, type BlockThreads } from "../sender/block-work.ts";
 import { createLanes, type Lane } from "../sender/lanes.ts";
 import { ApplianceLink } from "../sender/link.ts";
+import { LaneTimes } from "../sender/lane-times.ts";
 import { Pacer } from "../sender/pacer.ts";
 import type { Freeze, Source } from "../source.ts";
 import type { Clock } from "../../base/clock.ts";
@@ -63,6 +64,7 @@ export class Replicator implements AsyncDisposable {
   readonly #pacer: Pacer;
   readonly #lanes: readonly Lane[];
   readonly #work: BlockWork;
+  readonly #times: LaneTimes;
   #state: ReplicationState = {};
   #link: ApplianceLink | undefined;
   #interrupt = new AbortController();
@@ -85,6 +87,7 @@ export class Replicator implements AsyncDisposable {
     this.#disks = new DiskSet(options.source);
     this.#work = new BlockWork(options.threads);
     this.#lanes = createLanes(Math.max(lanesMin, (options.threads?.count ?? 0) * 2));
+    this.#times = new LaneTimes(options.clock);
     this.#pacer = new Pacer({
       clock: options.clock,
       cpuSeconds: options.cpuSeconds,
@@ -236,6 +239,7 @@ export class Replicator implements AsyncDisposable {
       sentBytes: this.#sentBytes + (this.#link?.sentBytes ?? 0),
       residentBytes: this.#options.residentBytes(),
       cpuSeconds: this.#options.cpuSeconds(),
+      laneMs: this.#times.spentMs,
       pointCount: this.#pointCount,
       ...(this.#lastPointId === undefined ? {} : { lastPointId: this.#lastPointId }),
       ...(this.#lastFrozenMs === undefined ? {} : { lastFrozenMs: this.#lastFrozenMs }),
@@ -310,6 +314,7 @@ export class Replicator implements AsyncDisposable {
           pacer: this.#pacer,
           lanes: this.#lanes,
           work: this.#work,
+          times: this.#times,
           readBytes: () => this.#readBytes - readBefore,
           onRead: (disk, bytes) => this.#countRead(disk, bytes),
           holdLogs: () => log.hold(),

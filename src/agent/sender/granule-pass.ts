@@ -79,14 +79,14 @@ function planReads(batch: Batch, use: DigestUse): Span[] {
 
 /** Reads a batch through `buffer`; `raw` of the answer is a copy. */
 export async function readBatch(
-  context: Pick<PassContext, "onRead" | "signal">,
+  context: Pick<PassContext, "onRead" | "signal" | "times">,
   disk: PassDisk,
   reading: { readonly batch: Batch; readonly buffer: Uint8Array; readonly use: DigestUse },
 ): Promise<ReadBatch> {
   const { batch, buffer, use } = reading;
   for (const span of planReads(batch, use)) {
     const bytes = buffer.subarray(span.at, span.at + span.length);
-    await disk.open.read(span.offset, bytes, context.signal);
+    await context.times.spend("read", async () => await disk.open.read(span.offset, bytes, context.signal));
     maskExcluded(bytes, span.offset, disk.open.facts.excluded);
     context.onRead(disk.index, span.length);
   }
@@ -105,14 +105,15 @@ export async function readBatch(
 }
 
 export async function sendBatch(context: PassContext, batch: ReadBatch): Promise<void> {
-  const { payload, digest } = packRaw(batch.raw);
+  const { times, link, pacer, signal } = context;
+  const { payload, digest } = await times.spend("work", () => packRaw(batch.raw));
   const head = new Uint8Array(8 + batch.granules.length * 4);
   const view = new DataView(head.buffer);
   view.setUint32(0, batch.diskIndex);
   view.setUint8(4, payload.method);
   batch.granules.forEach((granule, index) => view.setUint32(8 + index * 4, granule));
-  await context.link.sendGranules(batch.granules.length, [head, digest, payload.bytes]);
-  await context.pacer.pause(head.length + payload.bytes.length, context.signal);
+  await times.spend("wait", async () => await link.sendGranules(batch.granules.length, [head, digest, payload.bytes]));
+  await times.spend("pause", async () => await pacer.pause(head.length + payload.bytes.length, signal));
 }
 
 interface Packed {

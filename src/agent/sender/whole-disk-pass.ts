@@ -6,6 +6,7 @@ import { maskExcluded } from "../disks/ranges.ts";
 import type { OpenDisk } from "../source.ts";
 import type { BlockWork } from "./block-work.ts";
 import type { DigestTable } from "./digest-table.ts";
+import type { LaneTimes } from "./lane-times.ts";
 import { runLanes, type Lane } from "./lanes.ts";
 import type { ApplianceLink } from "./link.ts";
 import type { Pacer } from "./pacer.ts";
@@ -15,6 +16,7 @@ export interface PassContext {
   readonly pacer: Pacer;
   readonly lanes: readonly Lane[];
   readonly work: BlockWork;
+  readonly times: LaneTimes;
   readonly onRead: (diskIndex: number, byteCount: number) => void;
   readonly signal: AbortSignal;
 }
@@ -31,25 +33,29 @@ const differingBlocksMax = 1 << 20;
 /** Answers the blocks that the appliance said differ from the base point or are missing. Resolves when the round has ended. */
 export async function sendWholeDisk(context: PassContext, disk: PassDisk): Promise<Set<number>> {
   const differing = new Set<number>();
+  const { times, link, work } = context;
   const { sizeBytes, excluded } = disk.open.facts;
   await runLanes(context.lanes, firstBlocks(sizeBytes), async (firstBlock, lane) => {
     context.signal.throwIfAborted();
     const count = Math.min(blocksPerFrameMax, blockCountOf(sizeBytes) - firstBlock);
     const bytes = lane.raw.subarray(0, count * blockBytes);
-    await disk.open.read(firstBlock * blockBytes, bytes, context.signal);
+    await times.spend("read", async () => await disk.open.read(firstBlock * blockBytes, bytes, context.signal));
     maskExcluded(bytes, firstBlock * blockBytes, excluded);
     context.onRead(disk.index, Math.min(bytes.length, sizeBytes - firstBlock * blockBytes));
-    const digests = lane.digests.subarray(0, await context.work.run(lane, { kind: "digest", count }));
+    const digests = lane.digests.subarray(0, await times.spend("work", async () => await work.run(lane, { kind: "digest", count })));
     rememberDigests(disk, firstBlock, digests);
-    const { unit, need } = await context.link.announce({ diskIndex: disk.index, firstBlock, digests });
+    const ids = { diskIndex: disk.index, firstBlock, digests };
+    const { unit, need } = await times.spend("wait", async () => await link.announce(ids));
     const wanted: number[] = [];
     need.forEach((answer, index) => {
       if (answer === needAnswers.send) wanted.push(index);
       if (answer !== needAnswers.have && differing.size < differingBlocksMax) differing.add(firstBlock + index);
     });
-    const bodyLength = wanted.length === 0 ? 0 : await context.work.run(lane, { kind: "pack", diskIndex: disk.index, firstBlock, wanted });
-    if (bodyLength > 0) await context.link.sendBlocks(unit, wanted.length, [lane.body.subarray(0, bodyLength)]);
-    await context.pacer.pause(digests.length + bodyLength, context.signal);
+    const job = { kind: "pack", diskIndex: disk.index, firstBlock, wanted } as const;
+    const bodyLength = wanted.length === 0 ? 0 : await times.spend("work", async () => await work.run(lane, job));
+    const body = lane.body.subarray(0, bodyLength);
+    if (bodyLength > 0) await times.spend("wait", async () => await link.sendBlocks(unit, wanted.length, [body]));
+    await times.spend("pause", async () => await context.pacer.pause(digests.length + bodyLength, context.signal));
   });
   await context.link.roundEnd();
   return differing;

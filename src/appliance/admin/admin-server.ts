@@ -63,6 +63,7 @@ function createHandlers(appliance: Appliance): Handlers {
     ...createAccountHandlers(appliance),
     ...createMachineHandlers(appliance),
     ...createVaultHandlers(() => appliance.vault()),
+    metrics: async () => ({ text: await appliance.metrics.text() }),
     showLimits: async () => await Promise.resolve(appliance.limits.state()),
     changeLimits: async (change) => await Promise.resolve(appliance.limits.change(limitsChangeShape.parse(change))),
   };
@@ -133,6 +134,7 @@ function createMachineHandlers(appliance: Appliance): Pick<Handlers, "discover" 
           agentVersion: machine.agentVersion,
           pointCount: ledger.countOf(machine.machineId),
           ...(machine.state === undefined ? {} : { state: machine.state }),
+          flow: appliance.flow.flowOf(machine.machineId, machine.state),
         })),
       }),
     forgetHostKey: async ({ address }) => {
@@ -158,6 +160,7 @@ async function statusOf(appliance: Appliance): Promise<AdminResponse<"status">> 
     spoolBytes: await spoolBytesOf(spool),
     spoolBytesMax: spool.spoolBytesMax,
     healthErrors: health.reports(),
+    machines: appliance.flows().map(({ machineId, hostname, flow }) => ({ machineId, hostname, flow })),
   };
 }
 

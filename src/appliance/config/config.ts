@@ -58,6 +58,11 @@ export const applianceConfigShape = z.strictObject({
   sshPort: portShape.default(22),
   /** Port of the hub's private endpoints. Change it only in a lab. */
   hubPort: portShape.default(443),
+  /** Where metrics are served in Prometheus' form to whoever can reach it, "127.0.0.1:9464"; nowhere unless told. */
+  metricsListen: z
+    .string()
+    .regex(/^(\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:]+\]):\d{1,5}$/, "an address and a port, 127.0.0.1:9464 or [::1]:9464")
+    .optional(),
   logLevel: z.enum(["error", "warn", "info", "debug"]).default("info"),
 });
 export type ApplianceConfig = z.output<typeof applianceConfigShape>;

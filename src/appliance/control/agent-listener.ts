@@ -7,11 +7,13 @@ import {
   agentRoutes,
   pollRequestShape,
   registerRequestShape,
+  type AgentState,
   type MachineFacts,
   type PollResponse,
   type RegisterResponse,
 } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
+import type { MachineId } from "../../contract/ids.ts";
 import { certificateDigestOf, type SiteAuthority } from "../identity/site-authority.ts";
 import type { AgentOrders } from "./agent-orders.ts";
 import { parseBody, peerOf, startJsonServer, type JsonRequest, type JsonServer, type Peer, type TlsListenOptions } from "./json-https.ts";
@@ -27,6 +29,8 @@ export interface AgentListenerParts {
   /** Port of the data listener, told to each agent. */
   readonly dataPort: () => number;
   readonly log: Log;
+  /** Told of each state that an agent tells. */
+  readonly onState?: (machineId: MachineId, state: AgentState) => void;
   /** Told of each agent that was refused as a copy, and of each that was known as itself or registered anew (undefined). */
   readonly onIdentity?: (facts: MachineFacts, fault: Fault | undefined) => void;
 }
@@ -81,6 +85,7 @@ async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>,
   }
   appear(parts, peer, call.facts);
   registry.recordState(peer.machineId, call.facts, call.state, call.agentVersion);
+  parts.onState?.(peer.machineId, call.state);
   holdWhileOpen(parts, held, request.socket, { machineId: peer.machineId, bootId: call.facts.bootId });
   for (const result of call.results) orders.recordResult(peer.machineId, result);
   const ready = orders.take(peer.machineId);

@@ -17,6 +17,7 @@ import {
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import type { ApplianceId } from "../../contract/ids.ts";
 import { orderIdShape } from "../../contract/shapes.ts";
+import type { FlowBook } from "../flow/flow-book.ts";
 import type { Machine } from "../control/machine-registry.ts";
 import type { PointLedger } from "../ingest/point-ledger.ts";
 import { emptyAnswer, type HubClient } from "./hub-client.ts";
@@ -52,6 +53,8 @@ export interface HubLinkParts {
   readonly registry: {
     list(): readonly Pick<Machine, "machineId" | "infrastructureId" | "seenAtMs" | "agentVersion" | "facts" | "state">[];
   };
+  /** Absent from one that measures nothing. */
+  readonly flow?: Pick<FlowBook, "flowOf" | "untoldChanges" | "markTold">;
   readonly clock: Clock;
   readonly log: Log;
   readonly inventory: () => Inventory;
@@ -194,7 +197,7 @@ function sortOrders(given: z.infer<typeof givenOrdersShape>["orders"]): {
   return { known, unknown };
 }
 
-async function pushProgress({ hub, registry }: HubLinkParts, signal: AbortSignal): Promise<void> {
+async function pushProgress({ hub, registry, flow }: HubLinkParts, signal: AbortSignal): Promise<void> {
   const machines = registry.list().flatMap((machine) =>
     machine.state === undefined
       ? []
@@ -206,10 +209,13 @@ async function pushProgress({ hub, registry }: HubLinkParts, signal: AbortSignal
             agentVersion: machine.agentVersion,
             facts: machine.facts,
             state: machine.state,
+            ...(flow === undefined ? {} : { flow: flow.flowOf(machine.machineId, machine.state) }),
           },
         ],
   );
-  await hub.call("progress", { machines: machines.slice(0, 2000) }, emptyAnswer, signal);
+  const modeChanges = flow?.untoldChanges() ?? [];
+  await hub.call("progress", { machines: machines.slice(0, 2000), modeChanges }, emptyAnswer, signal);
+  flow?.markTold(modeChanges);
 }
 
 /** Repeats until the signal: at once after a success, with growing waits after failures. Never rejects. */

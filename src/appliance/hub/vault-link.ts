@@ -14,6 +14,7 @@ import type { Vault } from "../../vault/vault.ts";
 import { parseAreaId } from "../../contract/ids.ts";
 import type { StorageGrant } from "../../contract/appliance-protocol.ts";
 import type { HubRegistration } from "../identity/hub-registration.ts";
+import type { BusyTime } from "../flow/busy-time.ts";
 import type { Spool } from "../ingest/spool.ts";
 
 /** Threads that check and seal blocks; more than the line to the storage account can use are of no use. */
@@ -31,6 +32,8 @@ export interface VaultLinkParts {
   readonly spool: Spool;
   /** Told of each blob that was written. */
   readonly onUploaded: (bytes: number) => void;
+  /** Begun and ended with each blob that is written. */
+  readonly uploads: Pick<BusyTime, "during">;
   /** Waited for before bytes go to the account and after they came from it. */
   readonly pace: (bytes: number, signal?: AbortSignal) => Promise<void> | undefined;
   readonly clock: Clock;
@@ -49,7 +52,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     pace: parts.pace,
   });
   cleanup.use(store);
-  const near = await openLocalCopies(withStoreRetry(withPutCount(store, parts.onUploaded), { clock, log }), {
+  const near = await openLocalCopies(withStoreRetry(withPutCount(store, parts), { clock, log }), {
     folder: `${spool.folder}-near`,
     bytesMax: Math.min(nearBytesMax, spool.spoolBytesMax / 4),
     prefix: "packs/",
@@ -70,10 +73,10 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
   return cleanup.use(vault);
 }
 
-function withPutCount(store: Store, onUploaded: (bytes: number) => void): Store {
+function withPutCount(store: Store, { uploads, onUploaded }: Pick<VaultLinkParts, "uploads" | "onUploaded">): Store {
   return {
     put: async (key, bytes, signal) => {
-      await store.put(key, bytes, signal);
+      await uploads.during(async () => await store.put(key, bytes, signal));
       onUploaded(bytes.length);
     },
     get: async (key, range, signal) => await store.get(key, range, signal),

@@ -29,6 +29,8 @@ import type { Vault } from "../../vault/vault.ts";
 import { checkAgentVersion } from "../control/agent-listener.ts";
 import type { Peer } from "../control/json-https.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
+import type { FlowBook } from "../flow/flow-book.ts";
+import type { MachineMeter } from "../flow/machine-meter.ts";
 import { BodyPool } from "./body-pool.ts";
 import { basePointIdOf, checkBase, checkDisks } from "./check-begin.ts";
 import type { GroupPoints, Met } from "./group-points.ts";
@@ -54,6 +56,7 @@ export interface IngestParts {
   readonly groups: GroupPoints;
   /** Told of each fault that ended a point, and of each sealed point (undefined). */
   readonly onOutcome: (peer: Peer, fault: Fault | undefined) => void;
+  readonly flow: Pick<FlowBook, "meterOf">;
   /** Called with each piece that a machine's connection received; what it answers is waited for before more is read. */
   readonly pass: (machineId: MachineId, bytes: number, signal: AbortSignal) => Promise<void> | undefined;
   /** How long an agent may be silent when it is its turn; 120 000 unless told. */
@@ -86,6 +89,7 @@ class IngestConnection {
   readonly #socket: TLSSocket;
   readonly #log: Log;
   readonly #bodies = new BodyPool();
+  readonly #meter: MachineMeter;
   readonly #underWay = new Set<Promise<void>>();
   #answeringCount = 0;
   /** What came waits for a limit of the line. */
@@ -104,6 +108,7 @@ class IngestConnection {
     this.#peer = peer;
     this.#socket = socket;
     this.#log = log;
+    this.#meter = parts.flow.meterOf(peer.machineId);
     this.#failed.promise.catch(() => undefined); // Always raced with what is waited for; never alone.
   }
 
@@ -148,10 +153,12 @@ class IngestConnection {
     this.#socket.once("close", () => gone.abort());
     const chunks: AsyncIterable<Uint8Array> = this.#socket.iterator({ destroyOnReturn: false });
     for await (const chunk of chunks) {
+      this.#meter.received(chunk.length);
       const passing = this.#parts.pass(this.#peer.machineId, chunk.length, gone.signal);
       if (passing !== undefined) {
         this.#isHeldBack = true;
-        await passing.catch(() => undefined); // The connection is gone; the chunks end by themselves.
+        // When the connection is gone the chunks end by themselves.
+        await this.#meter.heldBack.during(async () => await passing.catch(() => undefined));
         this.#isHeldBack = false;
       }
       yield chunk;
@@ -187,7 +194,9 @@ class IngestConnection {
   async #answer(frame: Frame): Promise<void> {
     this.#answeringCount += 1;
     try {
-      const answer = await this.#take(frame);
+      // At a meeting it is other machines that are waited for.
+      const isWork = frame.type !== frameTypes.meet;
+      const answer = isWork ? await this.#meter.answering.during(async () => await this.#take(frame)) : await this.#take(frame);
       if (frame.type === frameTypes.blocks) this.#bodies.release(frame.body);
       if (answer !== undefined && !this.#socket.write(answer)) await drained(this.#socket);
     } finally {
@@ -261,13 +270,15 @@ class IngestConnection {
       disks: begin.disks.map(({ diskId, sizeBytes, isBoot, excluded }) => ({ diskId, sizeBytes, isBoot, excluded })),
     });
     this.#writer = writer;
-    this.#session = new PointSession(begin, writer);
+    this.#session = new PointSession(begin, writer, this.#meter);
+    this.#meter.pointBegan();
     this.#log.debug("point began", { pointId: begin.pointId, modes: begin.disks.map((disk) => disk.mode) });
   }
 
   async #end(session: PointSession, end: EndPoint): Promise<Uint8Array> {
     const { ledger } = this.#parts;
     const { begin } = session;
+    this.#meter.pointEnded();
     ledger.prepare({
       report: this.#draft(session, end),
       bootId: begin.bootId,
@@ -278,7 +289,7 @@ class IngestConnection {
       throw error;
     });
     const report = ledger.complete(outcome);
-    await this.#dropPoint();
+    await this.#closePoint("sealed");
     this.#parts.onOutcome(this.#peer, undefined);
     this.#log.info("recovery point sealed", {
       pointId: begin.pointId,
@@ -326,9 +337,14 @@ class IngestConnection {
     return { groupFault: met.fault ?? toReport(fault) };
   }
 
-  /** Leaves nothing visible of a point that was not sealed; after a seal it only closes. */
+  /** Leaves nothing visible of a point that was not sealed. */
   async #dropPoint(): Promise<void> {
+    await this.#closePoint("dropped");
+  }
+
+  async #closePoint(outcome: "sealed" | "dropped"): Promise<void> {
     const writer = this.#writer;
+    if (this.#session !== undefined) this.#meter.pointClosed(outcome);
     this.#met = undefined;
     this.#session = undefined;
     this.#writer = undefined;

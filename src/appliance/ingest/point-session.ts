@@ -14,6 +14,7 @@ import {
 import type { DiskId } from "../../contract/ids.ts";
 import { blockBytes, blockCountOf, granuleBytes, granuleCountOf, granulesPerBlock } from "../../disk/geometry.ts";
 import type { BlockId, PointWriter, SealOutcome, SentBlock } from "../../vault/vault.ts";
+import type { MachineMeter } from "../flow/machine-meter.ts";
 import { BlockCover } from "./block-cover.ts";
 import { readBlocksBody, readGranulesBody, readIdsBody, unpackBlock } from "./unit-bodies.ts";
 
@@ -45,14 +46,16 @@ interface PendingUnit {
 export class PointSession {
   readonly begin: BeginPoint;
   readonly #writer: PointWriter;
+  readonly #meter: Pick<MachineMeter, "tookIds" | "tookChanges">;
   readonly #disks: readonly SessionDisk[];
   readonly #pending = new Map<number, PendingUnit>();
   #receivedBytes = 0;
   #changedBlockCount = 0;
 
-  constructor(begin: BeginPoint, writer: PointWriter) {
+  constructor(begin: BeginPoint, writer: PointWriter, meter: Pick<MachineMeter, "tookIds" | "tookChanges">) {
     this.begin = begin;
     this.#writer = writer;
+    this.#meter = meter;
     this.#disks = begin.disks.map((disk) => ({
       diskId: disk.diskId,
       sizeBytes: disk.sizeBytes,
@@ -106,6 +109,7 @@ export class PointSession {
         body[index] = differs[index] === true ? baseDiffers : noneNeeded;
       }
     }
+    this.#meter.tookIds(ids.length * blockBytes);
     if (needed.length > 0) this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed, isSent: false });
     return encodeFrame({ type: frameTypes.need, unit: frame.unit, count: ids.length, body });
   }
@@ -154,6 +158,7 @@ export class PointSession {
       patch.push({ index: granule % granulesPerBlock, bytes: content });
     }
     await settleAll([...patches].map(async ([block, patch]) => await this.#writer.patchBlock(disk.diskId, block, patch)));
+    this.#meter.tookChanges(bytes.length);
     return encodeFrame({ type: frameTypes.taken, unit: frame.unit, count: granules.length, body: new Uint8Array(0) });
   }
 

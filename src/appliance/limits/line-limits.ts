@@ -111,6 +111,10 @@ export class LineLimits {
     return this.lineOf({ scope: "storage" }).pass(withRecords(bytes), signal);
   }
 
+  inForce(place: Place): LimitInForce {
+    return this.#inForce(this.#kept(place));
+  }
+
   lineOf(place: Place): Line {
     return this.#kept(place).line;
   }

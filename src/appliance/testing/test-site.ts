@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { systemClock, type Clock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
-import type { MachineFacts, ReplicationPolicy } from "../../contract/agent-control.ts";
+import type { ReplicationPolicy } from "../../contract/agent-control.ts";
 import type { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import type { Vault } from "../../vault/vault.ts";
@@ -16,6 +16,7 @@ import { createMachineRegistry, type MachineRegistry } from "../control/machine-
 import { createGroupPoints } from "../ingest/group-points.ts";
 import { startIngestListener, type IngestListener } from "../ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "../ingest/point-ledger.ts";
+import { FlowBook } from "../flow/flow-book.ts";
 import { LineLimits } from "../limits/line-limits.ts";
 import { openSiteAuthority, type SiteAuthority } from "../identity/site-authority.ts";
 import { openStateDatabase, type StateDatabase } from "../state/database.ts";
@@ -51,6 +52,7 @@ export interface TestSite extends AsyncDisposable {
   readonly orders: AgentOrders;
   readonly ledger: PointLedger;
   readonly limits: LineLimits;
+  readonly flow: FlowBook;
   readonly vault: TestVault;
   readonly ingest: IngestListener;
   readonly controlPort: number;
@@ -83,12 +85,13 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
   const orders = createAgentOrders({ database, clock });
   const ledger = createPointLedger({ database, clock });
   const limits = new LineLimits({ database, clock: options.limitsClock ?? clock, log: silentLog });
+  const flow = new FlowBook({ clock, ledger, limits });
   const vault = await openTestVault();
   cleanup.use(vault.vault);
   const identity = await authority.issueServerIdentity(["127.0.0.1"]);
   const outcomes: (Fault | undefined)[] = [];
   const copies: Fault[] = [];
-  const onIdentity = (_facts: MachineFacts, fault: Fault | undefined): void => void (fault === undefined || copies.push(fault));
+  const onIdentity = (_facts: unknown, fault: Fault | undefined): void => void (fault === undefined || copies.push(fault));
   const space: TestSite["space"] = { fault: undefined };
   const listen = { addresses: ["127.0.0.1"], port: 0, identity, caPem: authority.caPem };
   const ingest = cleanup.use(
@@ -105,6 +108,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
           if (space.fault !== undefined) throw space.fault;
         },
         onOutcome: (_peer, fault) => outcomes.push(fault),
+        flow,
         pass: (machineId, bytes, gone) => limits.passFromAgent(machineId, bytes, gone),
         ...(options.silentMsMax === undefined ? {} : { silentMsMax: options.silentMsMax }),
       },
@@ -113,20 +117,18 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
   );
   const dataPort = ingest.listening[0]?.port ?? 0;
   const control = cleanup.use(
-    await startAgentListener({ authority, registry, orders, dataPort: () => dataPort, log: silentLog, onIdentity }, listen),
+    await startAgentListener(
+      {
+        ...{ authority, registry, orders, dataPort: () => dataPort, log: silentLog, onIdentity },
+        onState: (machineId, state) => flow.noteState(machineId, state),
+      },
+      listen,
+    ),
   );
   const owned = cleanup.move();
   return {
     folder,
-    clock,
-    database,
-    authority,
-    registry,
-    orders,
-    ledger,
-    limits,
-    vault,
-    ingest,
+    ...{ clock, database, authority, registry, orders, ledger, limits, flow, vault, ingest },
     controlPort: control.listening[0]?.port ?? 0,
     dataPort,
     outcomes,

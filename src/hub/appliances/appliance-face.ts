@@ -34,6 +34,7 @@ import type { HttpHandler } from "../private-link/door.ts";
 import type { VaultAccess } from "../resources/vault-access.ts";
 import { requireAppliance } from "./appliance-caller.ts";
 import { keepPoints } from "./keep-points.ts";
+import { keepProgress } from "./keep-progress.ts";
 import { registerAppliance, renewCertificate } from "./register.ts";
 import { grantStorage } from "./storage-grant.ts";
 
@@ -155,7 +156,7 @@ function addRoutes(
     return { hubTime: toTimestamp(dependencies.clock.nowMs()) };
   });
   route(applianceRoutes.progress.path, applianceProgressShape, async (body, caller, vault) => {
-    await appliances.saveMachines(vault.text, caller.applianceId, body.machines);
+    await keepProgress(dependencies, { vault, applianceId: caller.applianceId }, body);
     return {};
   });
 }

@@ -19,6 +19,14 @@ export interface HubFigures {
   readonly items: readonly Figure[];
   /** Age of the newest recovery point of protected items, quantiles by vault. */
   readonly lagSeconds: readonly Figure[];
+  /** Machines by what their replication does and by the rung of change tracking. */
+  readonly modes: readonly Figure[];
+  /** Machines by the stage that the others wait for. */
+  readonly slowestStages: readonly Figure[];
+  /** Sums by vault: bytes that no point has, bytes a second that change, machines whose changes come faster than they are moved. */
+  readonly backlogBytes: readonly Figure[];
+  readonly churnBytes: readonly Figure[];
+  readonly fallingBehind: readonly Figure[];
   readonly healthErrors: readonly Figure[];
   /** Events of the last hour, by severity. */
   readonly events: readonly Figure[];
@@ -51,6 +59,7 @@ export async function readFigures(db: Kysely<Tables>, limits: FigureLimits): Pro
     ordersQueued: queued?.value ?? 0,
     items: await counted(db, items(limits)),
     lagSeconds: await spread(db, lags(limits)),
+    ...(await flows(db, limits)),
     healthErrors: await counted(db, sql`select code, count(*) as value from health_errors where cleared_at is null group by code`),
     events: await counted(
       db,
@@ -106,6 +115,35 @@ function lags({ now, rowsMax }: FigureLimits): Query {
     cross join lateral (select time_ms from points q where q.vault_key = k.vault and q.machine_id = (i.properties->>'machineId')::uuid
       order by q.time_ms desc, q.point_id desc limit 1) newest
     where i.type = ${itemType} and i.properties->>'protectionState' = 'Protected' group by k.vault order by k.vault limit ${rowsMax}`;
+}
+
+const flow = sql`report->'flow'`;
+
+/** Of what appliances tell of their machines. */
+async function flows(
+  db: Kysely<Tables>,
+  { rowsMax }: FigureLimits,
+): Promise<Pick<HubFigures, "modes" | "slowestStages" | "backlogBytes" | "churnBytes" | "fallingBehind">> {
+  const sums = await sql<Record<"vault" | "backlog" | "churn" | "behind", string>>`select vault_key as vault,
+      coalesce(sum((${flow}->>'backlogBytes')::float8), 0) as backlog, coalesce(sum((${flow}->>'churnBytesPerSecond')::float8), 0) as churn,
+      count(*) filter (where (${flow}->>'isFallingBehind')::boolean) as behind
+    from machine_states where report ? 'flow' group by vault_key order by vault_key limit ${rowsMax}`.execute(db);
+  const of = (name: "backlog" | "churn" | "behind"): readonly Figure[] =>
+    sums.rows.map((row) => ({ labels: { vault: row.vault }, value: Number(row[name]) }));
+  return {
+    modes: await counted(
+      db,
+      sql`select ${flow}->'mode'->>'phase' as phase, coalesce(${flow}->'mode'->>'rung', '') as rung, count(*) as value from machine_states
+        where report ? 'flow' group by 1, 2 order by 1, 2 limit ${rowsMax}`,
+    ),
+    slowestStages: await counted(
+      db,
+      sql`select ${flow}->>'slowestStage' as stage, count(*) as value from machine_states where ${flow} ? 'slowestStage' group by 1 order by 1`,
+    ),
+    backlogBytes: of("backlog"),
+    churnBytes: of("churn"),
+    fallingBehind: of("behind"),
+  };
 }
 
 function spreadOf(value: Query): Query {

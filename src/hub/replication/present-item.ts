@@ -133,8 +133,9 @@ function extension(seen: {
   readonly state: AgentState | undefined;
   readonly lagSeconds: number | undefined;
 }): JsonObject {
-  const { item, point, state, lagSeconds } = seen;
+  const { item, point, state, lagSeconds, machine } = seen;
   return {
+    ...(machine?.report.flow === undefined ? {} : { flow: machine.report.flow }),
     phase: state?.phase ?? "unknown",
     residentBytes: state?.residentBytes ?? 0,
     cpuSeconds: state?.cpuSeconds ?? 0,
