@@ -136,7 +136,7 @@ export async function storedAtBegin(
 /** The resource as hooks get it; undefined when there is none. Of a type with a source, what the source shows. */
 export async function findResource(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType): Promise<Resource | undefined> {
   if (type.source === undefined) return await hub.resources.find(call.id);
-  const shown = await type.source.get(call);
+  const shown = await type.source.get({ ...call, view: undefined });
   if (shown === undefined) return undefined;
   const properties = z.record(z.string(), z.unknown()).parse(shown["properties"] ?? {});
   const { createdAt, updatedAt } = { createdAt: "", updatedAt: "" };

@@ -186,12 +186,12 @@ async function write(
     return { status: outcome.isNew === true ? createdStatus : 200, body: outcome.body };
   }
   if (outcome.kind === "accepted") {
-    const resource = await hub.resources.find(call.id);
     const isNew = desired.existing === undefined && request.method === "PUT";
+    const body = outcome.body ?? (await shownNow(hub, call, type));
     return {
       status: isNew ? creatingStatus : 202,
       headers: operationHeaders(request, call.id, outcome.operationId),
-      ...(resource === undefined ? {} : { body: await present(type, resource) }),
+      ...(body === undefined ? {} : { body }),
     };
   }
   const isGuarded = request.method === "PATCH" || request.ifMatch !== undefined;
@@ -206,6 +206,11 @@ async function write(
   });
   await type.onChanged?.(call);
   return { status: isNew ? createdStatus : 200, headers: { etag: resource.etag }, body: await present(type, resource) };
+}
+
+async function shownNow(hub: ArmRouterDependencies, call: ArmCall, type: ResourceType): Promise<JsonObject | undefined> {
+  const resource = await hub.resources.find(call.id);
+  return resource === undefined ? undefined : await present(type, resource);
 }
 
 /** What is there now, from the table or from the type's own source. */

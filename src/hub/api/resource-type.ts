@@ -46,7 +46,12 @@ export type WriteOutcome =
   /** Store these properties now and answer 200 or 201. */
   | { readonly kind: "done"; readonly properties: JsonObject; readonly envelope?: JsonObject }
   /** The hook stored the resource itself with a non-terminal state and began an operation (db/operations.ts): answer 201 or 202. */
-  | { readonly kind: "accepted"; readonly operationId: string }
+  | {
+      readonly kind: "accepted";
+      readonly operationId: string;
+      /** The resource as it is answered now, where the hook has it; otherwise it is read. */
+      readonly body?: JsonObject;
+    }
   /** The hook did all of it and nothing is stored by the router: answer 200 with this body, or 201. */
   | { readonly kind: "answered"; readonly body: JsonObject; readonly isNew?: boolean };
 

@@ -69,6 +69,37 @@ test("ResourceStore.update loses no change of parallel callers", async () => {
   assert.equal((await resources.get(id)).properties["count"], 20);
 });
 
+test("ResourceStore.save makes a resource once among parallel callers, and replaces nothing that is not as expected", async () => {
+  await using database = await cluster.openFreshDatabase();
+  const resources = openResourceStore({ db: database.db, clock, random });
+  const idOf = (name: string) => parseResourceId(`${group}/providers/Microsoft.Network/virtualNetworks/${name}`);
+  const callers = Array.from({ length: 12 }, (_, index) => index);
+  const saved = await Promise.all(
+    callers.map((index) => resources.save({ id: idOf(index % 2 === 0 ? "One" : "ONE"), properties: { index } })),
+  );
+  assert.equal(saved.filter(({ isNew }) => isNew).length, 1);
+  const written = new Set(saved.map(({ resource }) => resource.id.text));
+  assert.equal(written.size, 1, "each answer has the id as it was first written");
+  const made = await Promise.allSettled(
+    callers.map((index) => resources.save({ id: idOf("two"), properties: { index }, mustBeNew: true })),
+  );
+  assert.equal(made.filter(({ status }) => status === "fulfilled").length, 1);
+  const { etag } = await resources.get(idOf("two"));
+  const replaced = await Promise.allSettled(
+    callers.map((index) => resources.save({ id: idOf("two"), properties: { index }, ifMatch: etag })),
+  );
+  assert.equal(replaced.filter(({ status }) => status === "fulfilled").length, 1);
+  for (const result of [...made, ...replaced]) if (result.status === "rejected") assert.ok(isFault("PreconditionFailed")(result.reason));
+  await assert.rejects(resources.save({ id: idOf("three"), properties: {}, ifMatch: "*" }), isFault("PreconditionFailed"));
+  assert.equal((await resources.save({ id: idOf("two"), properties: {}, ifMatch: "*" })).isNew, false);
+  const present = await resources.get(idOf("two"));
+  assert.equal(await resources.claim(present.id, present.etag), true);
+  for (const more of [{}, { ifMatch: present.etag }, { ifMatch: "*" }])
+    await assert.rejects(resources.save({ id: present.id, properties: {}, ...more }), isFault("StateConflict"));
+  await resources.release(present.id);
+  assert.equal((await resources.save({ id: present.id, properties: {} })).isNew, false);
+});
+
 test("an operation ends once", async () => {
   await using database = await cluster.openFreshDatabase();
   const operations = openOperationStore({ db: database.db, clock, random });

@@ -74,7 +74,7 @@ test("EventStore answers a wish page by page and looks at a bounded number of ev
   assert.deepEqual(await readAll(events, { severity: "warning" }), { texts: ["event 19", "event 10", "event 1"], pageCount: 5 });
   assert.equal((await readAll(events, { fabric: "F1" })).texts.length, 3);
   assert.equal((await readAll(events, { fabric: fabricId.toUpperCase() })).texts.length, 3);
-  assert.deepEqual((await readAll(events, { affectedName: "MACHINE-7" })).texts, ["event 7"]);
+  assert.deepEqual(await readAll(events, { affectedName: "MACHINE-7" }), { texts: ["event 7"], pageCount: 1 }, "found by its index");
   assert.deepEqual((await readAll(events, { code: "AgentSilent", affectedId: `${vaultKey}/items/10` })).texts, []);
   const range = { startAt: event(3).at ?? "", endAt: event(6).at ?? "" };
   assert.equal((await readAll(events, range)).texts.length, 6);

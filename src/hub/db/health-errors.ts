@@ -31,12 +31,12 @@ const columns = sql`error_id as "errorId", vault_key as "vaultKey", entity_id as
 
 /** Raises what is found and not raised yet; answers what this call raised. Of two hubs that raise the same, one does. */
 export async function raiseHealthErrors(db: Kysely<Tables>, findings: Findings, round: HealthRound): Promise<readonly HealthErrorRow[]> {
-  const raised = await sql<Row>`with found as materialized (${findings})
+  const raised = await sql<HealthErrorColumns>`with found as materialized (${findings})
     insert into health_errors (vault_key, entity_key, entity_id, entity_name, fabric_id, code, message, raised_at)
     select f.vault_key, lower(f.entity_id), f.entity_id, f.entity_name, f.fabric_id, ${round.code}, f.message, ${round.at}::timestamptz from found f
     where lower(f.entity_id) not in (select h.entity_key from health_errors h where h.code = ${round.code} and h.cleared_at is null)
     limit ${round.countMax} on conflict (entity_key, code) where cleared_at is null do nothing returning ${columns}`.execute(db);
-  return raised.rows.map(fromRow);
+  return raised.rows.map(toHealthError);
 }
 
 /** Clears what is raised and found no more, of the entities in `scope` (all unless told); answers what this call cleared. */
@@ -46,30 +46,28 @@ export async function clearHealthErrors(
   round: HealthRound,
   scope: RawBuilder<unknown> = sql`true`,
 ): Promise<readonly HealthErrorRow[]> {
-  const cleared = await sql<Row>`with found as materialized (${findings})
+  const cleared = await sql<HealthErrorColumns>`with found as materialized (${findings})
     update health_errors e set cleared_at = ${round.at}::timestamptz where e.error_id in (
       select h.error_id from health_errors h where h.code = ${round.code} and h.cleared_at is null and (${scope})
         and h.entity_key not in (select lower(f.entity_id) from found f where f.entity_id is not null)
       order by h.error_id limit ${round.countMax} for update skip locked) returning ${columns}`.execute(db);
-  return cleared.rows.map(fromRow);
+  return cleared.rows.map(toHealthError);
 }
 
 /** Those that are raised now, of one thing, gravest last raised first; never more than a person reads. */
 export async function openHealthErrors(db: Kysely<Tables>, entityKey: string): Promise<readonly HealthErrorRow[]> {
-  return (await openHealthErrorsOf(db, [entityKey])).get(entityKey) ?? [];
+  const { rows } = await sql<{
+    raised: readonly HealthErrorColumns[] | null;
+  }>`select ${openErrorsOf(sql`lower(${entityKey})`)} as raised`.execute(db);
+  return (rows[0]?.raised ?? []).map(toHealthError);
 }
 
-/** As openHealthErrors, of many things by one question; a thing without errors is not in the answer. */
-export async function openHealthErrorsOf(
-  db: Kysely<Tables>,
-  entityKeys: readonly string[],
-): Promise<ReadonlyMap<string, readonly HealthErrorRow[]>> {
-  const found = await sql<Row & { readonly asked: string }>`select asked, h.* from unnest(${entityKeys}::text[]) asked
-    cross join lateral (select ${columns} from health_errors where entity_key = lower(asked) and cleared_at is null
-      order by raised_at desc, code limit 20) h order by asked, "raisedAt" desc, code`.execute(db);
-  const rows = new Map<string, HealthErrorRow[]>();
-  for (const { asked, ...row } of found.rows) rows.set(asked, [...(rows.get(asked) ?? []), fromRow(row)]);
-  return rows;
+/** As openHealthErrors, as a column of a query whose rows are things: an array of HealthErrorColumns, or null. `key` is in lower case. */
+export function openErrorsOf(key: RawBuilder<unknown>): RawBuilder<unknown> {
+  return sql`(select jsonb_agg(open) from (select error_id as "errorId", vault_key as "vaultKey", entity_id as "entityId",
+      entity_name as "entityName", fabric_id as "fabricId", code, message,
+      to_char(raised_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "raisedAt"
+    from health_errors where entity_key = ${key} and cleared_at is null order by raised_at desc, code limit 20) open)`;
 }
 
 export interface HealthCount {
@@ -91,10 +89,10 @@ export async function forgetHealthErrors(db: Kysely<Tables>, before: string, cou
     select error_id from health_errors where cleared_at < ${before}::timestamptz limit ${countMax})`.execute(db);
 }
 
-interface Row extends Omit<HealthErrorRow, "fabricId"> {
+export interface HealthErrorColumns extends Omit<HealthErrorRow, "fabricId"> {
   readonly fabricId: string | null;
 }
 
-function fromRow(row: Row): HealthErrorRow {
+export function toHealthError(row: HealthErrorColumns): HealthErrorRow {
   return { ...row, fabricId: row.fabricId ?? undefined };
 }

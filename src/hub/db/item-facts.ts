@@ -1,9 +1,9 @@
-// What the hub knows of many protected items at once: last state, newest point, appliance's name, raised health errors. Two questions, however many.
+// What the hub knows of many protected items at once: last state, newest point, appliance's name, raised health errors. One question, however many.
 
 import { sql, type Kysely } from "kysely";
 import { sealedPointReportShape, type SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { toMachineState, type MachineState } from "./appliances.ts";
-import { openHealthErrorsOf, type HealthErrorRow } from "./health-errors.ts";
+import { openErrorsOf, toHealthError, type HealthErrorColumns, type HealthErrorRow } from "./health-errors.ts";
 import type { Tables } from "./tables.ts";
 
 export interface ItemKeys {
@@ -25,26 +25,20 @@ export interface ItemFacts {
 export async function readItemFacts(db: Kysely<Tables>, items: readonly ItemKeys[]): Promise<readonly ItemFacts[]> {
   if (items.length === 0) return [];
   const column = (name: keyof ItemKeys) => items.map((item) => item[name] ?? null);
-  const asked = sql<Row>`select m.appliance_id, m.last_seen_at, m.report, p.report as point, a.name as appliance_name
-    from unnest(${column("vaultKey")}::text[], ${column("machineId")}::uuid[], ${column("applianceId")}::uuid[])
-      with ordinality w(vault_key, machine_id, appliance_id, place)
+  const { rows } = await sql<Row>`select m.appliance_id, m.last_seen_at, m.report, p.report as point, a.name as appliance_name,
+      ${openErrorsOf(sql`w.key`)} as raised
+    from unnest(${column("key")}::text[], ${column("vaultKey")}::text[], ${column("machineId")}::uuid[], ${column("applianceId")}::uuid[])
+      with ordinality w(key, vault_key, machine_id, appliance_id, place)
     left join machine_states m on m.vault_key = w.vault_key and m.machine_id = w.machine_id
     left join appliances a on a.appliance_id = w.appliance_id
     left join lateral (select report from points where vault_key = w.vault_key and machine_id = w.machine_id
       order by time_ms desc, point_id desc limit 1) p on true
     order by w.place`.execute(db);
-  const [{ rows }, raised] = await Promise.all([
-    asked,
-    openHealthErrorsOf(
-      db,
-      items.map(({ key }) => key),
-    ),
-  ]);
-  return rows.map((row, place) => ({
+  return rows.map((row) => ({
     machine: row.report === null ? undefined : toMachineState(row),
     newestPoint: row.point === null ? undefined : sealedPointReportShape.parse(row.point),
     applianceName: row.appliance_name ?? undefined,
-    raised: raised.get(items[place]?.key ?? "") ?? [],
+    raised: (row.raised ?? []).map(toHealthError),
   }));
 }
 
@@ -54,4 +48,5 @@ interface Row {
   readonly report: unknown;
   readonly point: unknown;
   readonly appliance_name: string | null;
+  readonly raised: readonly HealthErrorColumns[] | null;
 }

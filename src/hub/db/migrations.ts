@@ -197,6 +197,11 @@ const migrations: readonly Migration[] = [
       `create index items_by_policy on resources (type, lower(properties->>'policyName')) where properties->>'policyName' is not null`,
     ],
   },
+  {
+    number: 22,
+    name: "events by what they happened to",
+    statements: [`create index events_by_affected on events (lower(affected_name), at desc, event_id desc)`],
+  },
 ];
 
 /** What this program knows. */

@@ -25,8 +25,11 @@ export interface Operation {
 export interface OperationStore {
   /** With `operationId` the call may be repeated: a known id is answered as it stands. */
   begin(wanted: { readonly resourceId: string; readonly action: string; readonly operationId?: string }): Promise<Operation>;
-  /** An operation that has succeeded already; answers its id. */
-  record(done: { readonly resourceId: string; readonly action: string; readonly result: JsonObject }): Promise<string>;
+  /** An operation that has succeeded already; answers its id. Durable on return, or with the commit of `transaction`. */
+  record(
+    done: { readonly resourceId: string; readonly action: string; readonly result: JsonObject },
+    transaction?: Kysely<Tables>,
+  ): Promise<string>;
   progress(operationId: string, percent: number): Promise<void>;
   succeed(operationId: string, result?: JsonObject): Promise<void>;
   fail(operationId: string, fault: Fault): Promise<void>;
@@ -48,11 +51,11 @@ export function openOperationStore(dependencies: Dependencies): OperationStore {
   const { db } = dependencies;
   return {
     begin: (wanted) => begin(dependencies, wanted),
-    record: async ({ resourceId, action, result }) => {
+    record: async ({ resourceId, action, result }, transaction = db) => {
       const operationId = dependencies.random.uuid();
       const now = toTimestamp(dependencies.clock.nowMs());
       const row = { operation_id: operationId, resource_id: resourceId, action, status: "Succeeded", percent: 100, fault: null } as const;
-      await db
+      await transaction
         .insertInto("operations")
         .values({ ...row, result: JSON.stringify(result), started_at: now, ended_at: now })
         .execute();

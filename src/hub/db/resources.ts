@@ -1,12 +1,11 @@
 // Resources of every type in one table: the intent that ARM clients stated, with etag and provisioning state.
 
-import { sql, type Kysely, type Selectable } from "kysely";
+import { sql, type Kysely, type Selectable, type SqlBool } from "kysely";
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { Filter, FilterFields } from "../api/filter.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
-import { lockKey } from "./locks.ts";
 import { toCondition } from "./resource-filter.ts";
 import type { ResourceTable, Tables } from "./tables.ts";
 
@@ -174,37 +173,58 @@ export function openResourceStore(dependencies: Dependencies): ResourceStore {
   };
 }
 
-async function save(
+/** How often a save is tried when it neither found what it wanted nor a reason why not: others made and removed the resource meanwhile. */
+const saveAttemptsMax = 10;
+
+async function save(dependencies: Dependencies, wanted: SaveResource): Promise<{ readonly resource: Resource; readonly isNew: boolean }> {
+  const { db } = dependencies;
+  for (let attempt = 1; ; attempt++) {
+    const stored = await saveAtOnce(dependencies, wanted);
+    if (stored !== undefined) return stored;
+    // It is not what the caller expects, or it is being removed; which of them is only of use for telling.
+    const present = await db.selectFrom("resources").select("etag").where("key", "=", wanted.id.key).executeTakeFirst();
+    checkPreconditions(wanted, present?.etag);
+    await refuseClaimed(db, wanted.id.key);
+    if (attempt === saveAttemptsMax) throw new Fault("StateConflict", `could not save ${wanted.id.text}: others change it at once`);
+  }
+}
+
+/** One statement: what is expected is looked at where it is written. undefined when it was not so, or the resource is claimed. */
+async function saveAtOnce(
   { db, clock, random }: Dependencies,
   wanted: SaveResource,
-): Promise<{ readonly resource: Resource; readonly isNew: boolean }> {
-  return await db.transaction().execute(async (transaction) => {
-    await lockKey(transaction, wanted.id.key);
-    const present = await transaction.selectFrom("resources").selectAll().where("key", "=", wanted.id.key).executeTakeFirst();
-    checkPreconditions(wanted, present?.etag);
-    if (present !== undefined && present.removal_until !== null) await refuseClaimed(transaction, wanted.id.key);
-    const now = toTimestamp(clock.nowMs());
-    const row = {
-      id: present?.id ?? wanted.id.text,
-      type: wanted.id.type.toLowerCase(),
-      name: present?.name ?? wanted.id.name,
-      parent_key: wanted.id.parentKey,
-      location: wanted.location ?? null,
-      envelope: JSON.stringify(wanted.envelope ?? {}),
-      properties: JSON.stringify(wanted.properties),
-      provisioning_state: wanted.provisioningState ?? "Succeeded",
-      etag: `"${random.uuid()}"`,
-      updated_at: now,
-      removal_until: null,
-    };
-    const stored = await transaction
-      .insertInto("resources")
-      .values({ key: wanted.id.key, created_at: now, ...row })
-      .onConflict((conflict) => conflict.column("key").doUpdateSet(row))
-      .returningAll()
-      .executeTakeFirstOrThrow();
-    return { resource: fromRow(stored), isNew: present === undefined };
-  });
+): Promise<{ readonly resource: Resource; readonly isNew: boolean } | undefined> {
+  const now = toTimestamp(clock.nowMs());
+  const change = {
+    type: wanted.id.type.toLowerCase(),
+    parent_key: wanted.id.parentKey,
+    location: wanted.location ?? null,
+    envelope: JSON.stringify(wanted.envelope ?? {}),
+    properties: JSON.stringify(wanted.properties),
+    provisioning_state: wanted.provisioningState ?? "Succeeded",
+    etag: `"${random.uuid()}"`,
+    updated_at: now,
+    removal_until: null,
+  };
+  const isFree = sql<SqlBool>`(resources.removal_until is null or resources.removal_until <= clock_timestamp())`;
+  if (wanted.ifMatch !== undefined) {
+    if (wanted.mustBeNew === true) return undefined;
+    const query = db.updateTable("resources").set(change).where("key", "=", wanted.id.key).where(isFree);
+    const row = await (wanted.ifMatch === "*" ? query : query.where("etag", "=", wanted.ifMatch)).returningAll().executeTakeFirst();
+    return row === undefined ? undefined : { resource: fromRow(row), isNew: false };
+  }
+  const first = { key: wanted.id.key, created_at: now, id: wanted.id.text, name: wanted.id.name };
+  const row = await db
+    .insertInto("resources")
+    .values({ ...first, ...change })
+    .onConflict((conflict) =>
+      wanted.mustBeNew === true ? conflict.column("key").doNothing() : conflict.column("key").doUpdateSet(change).where(isFree),
+    )
+    .returningAll()
+    // PostgreSQL's documentation, "System Columns": no transaction has locked or replaced a row version that was inserted.
+    .returning(sql<boolean>`xmax = 0`.as("is_new"))
+    .executeTakeFirst();
+  return row === undefined ? undefined : { resource: fromRow(row), isNew: row.is_new };
 }
 
 async function update({ db, clock, random }: Dependencies, key: string, change: ResourceChange): Promise<Resource | undefined> {

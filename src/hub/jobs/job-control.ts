@@ -42,14 +42,16 @@ export async function suspendJob(db: Queryable, jobId: string, step: string, poi
 export async function readHolds(db: Queryable, jobId: string): Promise<readonly JobHold[]> {
   const found = await sql<HoldRow>`select name, step, title, instructions, held_at, resumed_at, resumed_by, comments from job_holds
     where job_id = ${jobId} order by held_at, name`.execute(db);
-  return found.rows.map((row) => {
-    const { name, step, title, instructions } = row;
-    const isAnswered = row.resumed_at !== null && row.resumed_by !== null;
-    return {
-      ...{ name, step, title, instructions, heldAt: row.held_at },
-      ...(isAnswered ? { answer: { by: row.resumed_by ?? "", comments: row.comments, at: row.resumed_at ?? "" } } : {}),
-    };
-  });
+  return found.rows.map(toHold);
+}
+
+export function toHold(row: HoldRow): JobHold {
+  const { name, step, title, instructions } = row;
+  const isAnswered = row.resumed_at !== null && row.resumed_by !== null;
+  return {
+    ...{ name, step, title, instructions, heldAt: row.held_at },
+    ...(isAnswered ? { answer: { by: row.resumed_by ?? "", comments: row.comments, at: row.resumed_at ?? "" } } : {}),
+  };
 }
 
 export async function readHoldAnswer(db: Queryable, jobId: string, name: string): Promise<HoldAnswer | undefined> {
@@ -102,7 +104,7 @@ export async function restartJob(
 
 const commentsCharactersMax = 4000;
 
-interface HoldRow {
+export interface HoldRow {
   name: string;
   step: string;
   title: string;

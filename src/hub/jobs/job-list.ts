@@ -24,6 +24,7 @@ export interface JobListPage {
   readonly next: string | undefined;
 }
 
+const unended: ReadonlySet<JobState> = new Set(["notStarted", "inProgress", "suspended", "undoing"]);
 /** Jobs looked at for one page with a wish. */
 const scanMax = 10_000;
 
@@ -41,6 +42,8 @@ export async function listJobs(
       : [sql`(created_at, job_id) < ((select created_at from jobs where job_id = ${afterJobId}), ${afterJobId}::uuid)`]),
     ...(wish.startAt === undefined ? [] : [sql`created_at >= ${wish.startAt}::timestamptz`]),
     ...(wish.endAt === undefined ? [] : [sql`created_at <= ${wish.endAt}::timestamptz`]),
+    // They have an index of their own, however many have ended.
+    ...(wish.states?.every((state) => unended.has(state)) === true ? [sql`ended_at is null`] : []),
   ];
   const newest = sql`order by created_at desc, job_id desc`;
   const seen = sql`select * from jobs where ${joined(bounds)} ${newest} limit ${scanMax}`;

@@ -236,7 +236,7 @@ export async function readJob(db: Queryable, jobId: string): Promise<JobRecord |
   return found.rows[0] === undefined ? undefined : toJob(found.rows[0]);
 }
 
-interface StepRow {
+export interface StepRow {
   job_id: string;
   name: string;
   title: string;
@@ -298,7 +298,7 @@ export function toJob(row: JobRow): JobRecord {
   };
 }
 
-function toStep(row: StepRow): StepRecord {
+export function toStep(row: StepRow): StepRecord {
   return {
     name: row.name,
     title: row.title,

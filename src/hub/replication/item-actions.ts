@@ -110,7 +110,7 @@ function replicationActions(front: ReplicationFront): Readonly<Record<string, Ac
           resource,
           body.properties.healthErrors.map((each) => each.healthErrorId),
         );
-        return await answerAtOnce(front, resource, "ResolveHealthErrors");
+        return await answerAtOnce(front, await front.services.resources.get(resource.id), "ResolveHealthErrors");
       },
     }),
     export: defineAction({

@@ -5,7 +5,7 @@ import { Fault } from "../../contract/errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import type { ArmCall } from "../api/resource-type.ts";
 import { lockKey } from "../db/locks.ts";
-import { presentResource, type Resource } from "../db/resources.ts";
+import { presentResource, type JsonObject, type Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
 import { patchItem, readItem, type Item } from "./item.ts";
@@ -72,9 +72,14 @@ export function machineOf(item: Item): { readonly applianceId: string; readonly 
   return { applianceId: item.applianceId, machineId: item.machineId };
 }
 
-/** An operation that has succeeded already: ARM's writes of items are always asynchronous. */
-export async function answerAtOnce({ services }: ReplicationFront, resource: Resource, action: string): Promise<Accepted> {
-  const now = await services.resources.get(resource.id);
-  const result = presentResource(now, itemType, await presentItem(services, now));
-  return { kind: "accepted", operationId: await services.operations.record({ resourceId: resource.id.text, action, result }) };
+/** An operation that has succeeded already: ARM's writes of items are always asynchronous. `resource` is as it now is. */
+export async function answerAtOnce(
+  { services }: ReplicationFront,
+  resource: Resource,
+  action: string,
+  transaction?: Queryable,
+): Promise<Accepted & { readonly body: JsonObject }> {
+  const body = presentResource(resource, itemType, await presentItem(services, resource, transaction));
+  const operationId = await services.operations.record({ resourceId: resource.id.text, action, result: body }, transaction);
+  return { kind: "accepted", operationId, body };
 }

@@ -8,7 +8,7 @@ import type { JsonObject } from "../db/resources.ts";
 import { changeSettings, changeShape } from "./item-settings.ts";
 import { answerAtOnce } from "./item-start.ts";
 import { requireSubnet } from "./item-enable.ts";
-import { parseItem, patchItem, readItem, type ProtectionState } from "./item.ts";
+import { parseItem, patchedItem, readItem, type ProtectionState } from "./item.ts";
 import { vaultOf } from "./names.ts";
 import { requireNames } from "./part-names.ts";
 import type { ReplicationFront } from "./world.ts";
@@ -34,7 +34,7 @@ export async function update(
     const testNetworkId = change.selectedTfoAzureNetworkId ?? before.testNetworkId;
     await requireSubnet(front, { networkId: testNetworkId, subnetName: tfoSubnetName, vault });
   }
-  await front.services.database.db.transaction().execute(async (db) => {
+  return await front.services.database.db.transaction().execute(async (db) => {
     await lockKey(db, `item:${call.id.key}`);
     const item = await readItem(db, call.id);
     const { target, protectionState } = item;
@@ -50,7 +50,7 @@ export async function update(
       nicIds: (item.facts?.nics ?? []).map(({ name }) => name),
     });
     await requireNames(db, call.id, settings);
-    await patchItem(db, call.id, {
+    const changed = await patchedItem(db, call.id, {
       settings,
       target: {
         ...target,
@@ -61,8 +61,8 @@ export async function update(
         testNetworkId: change.selectedTfoAzureNetworkId ?? target.testNetworkId,
       },
     });
+    return await answerAtOnce(front, changed, "UpdateVmProperties", db);
   });
-  return await answerAtOnce(front, existing, "UpdateVmProperties");
 }
 
 const editableStates: ReadonlySet<ProtectionState> = new Set(["Protected", "InitialReplicationInProgress", "EnablingProtection"]);

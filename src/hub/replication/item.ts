@@ -1,12 +1,13 @@
 // A protected item as it is stored: which machine, how it shall land, and where its replication stands.
 
-import { sql } from "kysely";
+import { sql, type RawBuilder, type Selectable } from "kysely";
 import { z } from "zod";
 import { machineFactsShape } from "../../contract/agent-control.ts";
 import { Fault, type FaultReport } from "../../contract/errors.ts";
 import { diskIdShape, faultReportShape, machineIdShape, pointIdShape } from "../../contract/shapes.ts";
 import type { ResourceId } from "../api/resource-id.ts";
-import type { JsonObject } from "../db/resources.ts";
+import { fromRow, type JsonObject, type Resource } from "../db/resources.ts";
+import type { ResourceTable } from "../db/tables.ts";
 import type { JobOutcome, Queryable } from "../jobs/job.ts";
 import { settingsShape } from "./item-settings.ts";
 import { itemType } from "./names.ts";
@@ -94,17 +95,30 @@ export function parseItem(properties: JsonObject): Item {
 
 /** Changes some properties of the item, within the caller's transaction; undefined values remove them. */
 export async function patchItem(db: Queryable, id: ResourceId | string, change: Partial<Item>): Promise<void> {
+  await patchStored(db, id, change, sql``);
+}
+
+/** As patchItem; answers the resource as it is then. */
+export async function patchedItem(db: Queryable, id: ResourceId | string, change: Partial<Item>): Promise<Resource> {
+  const { rows } = await patchStored(db, id, change, sql`returning *`);
+  if (rows[0] === undefined) refuseMissing(id);
+  return fromRow(rows[0]);
+}
+
+async function patchStored(db: Queryable, id: ResourceId | string, change: Partial<Item>, end: RawBuilder<unknown>) {
   const removed = Object.entries(change).flatMap(([name, value]) => (value === undefined ? [name] : []));
-  await sql`update resources set properties = (properties || ${JSON.stringify(change)}::jsonb) - ${removed}::text[],
-    etag = '"' || gen_random_uuid() || '"', updated_at = clock_timestamp() where key = ${keyOf(id)}`.execute(db);
+  return await sql<Selectable<ResourceTable>>`update resources set
+    properties = (properties || ${JSON.stringify(change)}::jsonb) - ${removed}::text[],
+    etag = '"' || gen_random_uuid() || '"', updated_at = clock_timestamp() where key = ${keyOf(id)} ${end}`.execute(db);
 }
 
 export async function readItem(db: Queryable, id: ResourceId | string): Promise<Item> {
   const found = await sql<{ properties: JsonObject }>`select properties from resources where key = ${keyOf(id)}`.execute(db);
-  const row = found.rows[0];
-  if (row === undefined)
-    throw new Fault("NotFound", "could not find the protected item: it was removed", { evidence: { itemId: keyOf(id) } });
-  return parseItem(row.properties);
+  return parseItem((found.rows[0] ?? refuseMissing(id)).properties);
+}
+
+function refuseMissing(id: ResourceId | string): never {
+  throw new Fault("NotFound", "could not find the protected item: it was removed", { evidence: { itemId: keyOf(id) } });
 }
 
 /** Protected items that might be the same machine, by vCenter's id or by BIOS id, in every vault. */

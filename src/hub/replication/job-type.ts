@@ -12,11 +12,11 @@ import {
   type ResourceType,
 } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
-import { readHolds } from "../jobs/job-control.ts";
 import type { JobEngine } from "../jobs/job-engine.ts";
 import type { JobRecord } from "../jobs/job.ts";
 import { listJobs } from "../jobs/job-list.ts";
-import { readJob, readLog, readSteps, readStepsOf } from "../jobs/job-store.ts";
+import { readJobParts } from "../jobs/job-parts.ts";
+import { readJob, readStepsOf } from "../jobs/job-store.ts";
 import { exportBody, exportDetails, exportJobs, exportKind, type JobServices } from "./job-export.ts";
 import { jobGrammar, jobWishOf } from "./job-filter.ts";
 import { jobType, vaultOf } from "./names.ts";
@@ -84,7 +84,7 @@ export function jobResource(services: JobServices, engine: () => JobEngine): Res
 async function presentOne(services: JobServices, engine: JobEngine, { id }: ArmCall, job: JobRecord): Promise<JsonObject> {
   const { db } = services.database;
   const { jobId } = job;
-  const [steps, holds, log] = await Promise.all([readSteps(db, jobId), readHolds(db, jobId), readLog(db, jobId)]);
+  const { steps, holds, log } = await readJobParts(db, jobId);
   const details = job.kind === exportKind ? { customDetails: await exportDetails(services, vaultOf(id), job) } : {};
   return presentJob({ vault: vaultOf(id), job, steps, canRestart: engine.canRestart(job), holds, log, ...details });
 }

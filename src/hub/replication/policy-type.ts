@@ -3,10 +3,13 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
+import { storedAtBegin } from "../api/arm-call.ts";
 import { parseInput } from "../api/arm-errors.ts";
+import { isComputed } from "../api/etags.ts";
 import { childId, type ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ArmCall, type DeleteOutcome, type ResourceType, type WriteOutcome } from "../api/resource-type.ts";
-import type { JsonObject } from "../db/resources.ts";
+import type { JsonObject, Resource } from "../db/resources.ts";
+import type { Queryable } from "../jobs/job.ts";
 import { lockKey } from "../db/locks.ts";
 import type { HubServices } from "../services.ts";
 import { policyAnswer } from "./answers.ts";
@@ -44,19 +47,22 @@ export function policyResource(front: ReplicationFront): ResourceType {
     longWrites: ["PUT", "PATCH"],
     properties: z.record(z.string(), z.unknown()),
     inputs: { put: policyShape, patch: changeShape },
-    onPut: async (call, { properties }) => {
+    onPut: async (call, { properties, existing }) => {
       const { providerSpecificInput } = parseInput(policyShape, properties, "the policy", "properties");
-      return await change(front, call, settingsShape.parse(providerSpecificInput ?? {}));
+      const present = existing === undefined || isComputed(existing.etag) ? undefined : settingsOf(existing);
+      return await change(front, call, { present, wanted: settingsShape.parse(providerSpecificInput ?? {}) });
     },
     onPatch: async (call, _desired, patch) => {
       const { replicationProviderSettings } = parseInput(changeShape, patch, "the change of the policy", "properties");
-      const wanted = changeSettings(await settingsOfPolicy(services, call.id), replicationProviderSettings ?? {});
-      return await change(front, call, parseInput(settingsShape, wanted, "the changed policy", "properties.replicationProviderSettings"));
+      const present = await settingsOfPolicy(services, call.id);
+      const changed = changeSettings(present, replicationProviderSettings ?? {});
+      const wanted = parseInput(settingsShape, changed, "the changed policy", "properties.replicationProviderSettings");
+      return await change(front, call, { present, wanted });
     },
     onDelete: async (call) => await refuseWhileUsed(services, call),
     present: async (resource) => shownProperties(resource.id, settingsOf(resource)),
     source: {
-      get: async ({ id }) => await show(services, id),
+      get: async (call) => show(await storedAtBegin(services.resources, call), call.id),
       list: async ({ id }, { after, countMax }) => {
         const vault = vaultOf(id);
         const rows = await services.resources.list({ under: vault.text, type: policyType, afterKey: after ?? "", countMax: countMax + 1 });
@@ -70,26 +76,40 @@ export function policyResource(front: ReplicationFront): ResourceType {
   });
 }
 
-async function show(services: HubServices, id: ResourceId): Promise<JsonObject | undefined> {
-  const stored = await services.resources.find(id);
+function show(stored: Resource | undefined, id: ResourceId): JsonObject | undefined {
   if (stored !== undefined) return presentPolicy(stored);
-  return id.name.toLowerCase() === defaultPolicyName ? presentDefault(id) : undefined;
+  return isDefault(id) ? presentDefault(id) : undefined;
+}
+
+function isDefault(id: ResourceId): boolean {
+  return id.name.toLowerCase() === defaultPolicyName;
 }
 
 /** At once while no machine runs by the policy; otherwise a job tells them. */
-async function change({ services, engine }: ReplicationFront, call: ArmCall, settings: Settings): Promise<WriteOutcome> {
+async function change(
+  { services, engine }: ReplicationFront,
+  call: ArmCall,
+  { present, wanted: settings }: { readonly present: Settings | undefined; readonly wanted: Settings },
+): Promise<WriteOutcome> {
   const { id } = call;
   const done = { kind: "done", properties: { settings } } as const;
-  const present = await show(services, id);
-  if (present === undefined || isDeepStrictEqual(await settingsOfPolicy(services, id), settings)) return done;
-  return await services.database.db.transaction().execute(async (db): Promise<WriteOutcome> => {
+  const { db: now } = services.database;
+  const before = present ?? (isDefault(id) ? settingsShape.parse({}) : undefined);
+  if (before === undefined || isDeepStrictEqual(before, settings) || !(await mustTell(now, id))) return done;
+  return await now.transaction().execute(async (db): Promise<WriteOutcome> => {
     await lockKey(db, `policy:${id.key}`);
-    await refuseUndecided(db, id);
-    if (!(await itemsUnder(db, id)).some(({ item }) => isReplicating(item))) return done;
+    if (!(await mustTell(db, id))) return done;
     const target = { scope: vaultOf(id).key, targetId: id.text, targetName: id.name, lockKey: id.key, actor: call.caller.name };
     const operationId = await engine.submit({ kind: "UpdatePolicy", ...target, parameters: { policyId: id.text, settings } }, db);
     return { kind: "accepted", operationId };
   });
+}
+
+/** Whether machines run by the policy; Fault StateConflict while it is open whether some do. */
+async function mustTell(db: Queryable, id: ResourceId): Promise<boolean> {
+  const followers = await itemsUnder(db, id);
+  refuseUndecided(id, followers);
+  return followers.some(({ item }) => isReplicating(item));
 }
 
 async function refuseWhileUsed(services: HubServices, { id }: ArmCall): Promise<DeleteOutcome> {

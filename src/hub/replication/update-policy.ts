@@ -37,8 +37,8 @@ export function isReplicating(item: Item): boolean {
 }
 
 /** Throws StateConflict while a machine under the policy is on its way in or out. */
-export async function refuseUndecided(db: Queryable, policyId: ResourceId): Promise<void> {
-  const items = (await itemsUnder(db, policyId)).filter(({ item }) => undecided.has(item.protectionState));
+export function refuseUndecided(policyId: ResourceId, followers: Awaited<ReturnType<typeof itemsUnder>>): void {
+  const items = followers.filter(({ item }) => undecided.has(item.protectionState));
   if (items.length === 0) return;
   throw new Fault("StateConflict", `could not change the policy ${policyId.name}: machines under it are being enabled or moved`, {
     evidence: { protectedItems: items.map(({ id, item }) => `${id} ${item.protectionState}`).slice(0, 20) },
