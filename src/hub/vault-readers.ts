@@ -1,6 +1,7 @@
 // Vault readers by resource id, over the storage accounts' private endpoints: opened at the first question and kept.
 
 import { isIPv4 } from "node:net";
+import { availableParallelism } from "node:os";
 import { Fault } from "../contract/errors.ts";
 import { openAzureBlobStore } from "../store/azure-blob-store.ts";
 import type { Store } from "../store/store.ts";
@@ -8,6 +9,8 @@ import { openVaultReader } from "../vault/open-vault.ts";
 import type { VaultReader } from "../vault/vault.ts";
 import type { VaultPlace } from "./resources/vault-access.ts";
 import type { HubServices } from "./services.ts";
+
+const blockThreadsMax = 4;
 
 export class VaultReaders implements AsyncDisposable {
   readonly #services: HubServices;
@@ -57,5 +60,6 @@ async function openReader({ vaultId, key, storage }: VaultPlace): Promise<{ read
         options.all === true ? callback(null, [{ address: storage.address, family: 4 }]) : callback(null, storage.address, 4),
     },
   });
-  return { reader: await openVaultReader({ store, vaultId, key: key.bytes }), store };
+  const blockThreads = Math.min(blockThreadsMax, availableParallelism());
+  return { reader: await openVaultReader({ store, vaultId, key: key.bytes, blockThreads }), store };
 }

@@ -14,7 +14,8 @@ export class BufferPool {
   /** A buffer of exactly `byteCount` bytes with arbitrary content. */
   lend(byteCount: number): Buffer {
     if (byteCount > this.#bufferBytes || byteCount * 8 < this.#bufferBytes) return Buffer.allocUnsafeSlow(byteCount);
-    const whole = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#bufferBytes);
+    // Shared, so that threads of a disk can write into it.
+    const whole = this.#free.pop() ?? Buffer.from(new SharedArrayBuffer(this.#bufferBytes));
     return byteCount === whole.length ? whole : whole.subarray(0, byteCount);
   }
 

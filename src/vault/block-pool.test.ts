@@ -9,7 +9,8 @@ import { idOf } from "../disk/digest.ts";
 import { blockBytes, granuleBytes, granulesPerBlock } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import { MemoryStore } from "../store/memory-store.ts";
-import { assertContent, blockAt, diskId, newMachine, newPoint, openTestVault, sealFacts } from "./test-vault.ts";
+import { openVaultReader } from "./open-vault.ts";
+import { assertContent, blockAt, diskId, newMachine, newPoint, openTestVault, sealFacts, testKey, vaultId } from "./test-vault.ts";
 import type { PointWriter, SentBlock } from "./vault.ts";
 
 const blockCount = 40;
@@ -118,6 +119,51 @@ for (const blockThreads of [0, 2]) {
       await sendAllTogether(writer, content);
       await writer.seal(sealFacts);
       await assertContent(vault, pointId, content);
+    });
+
+    test("refuses stored bytes that were changed, whole blocks and parts of them", async () => {
+      await using store = new MemoryStore();
+      const content = makeContent();
+      const pointId = newPoint();
+      {
+        await using vault = await openTestVault(store, { ...small, blockThreads });
+        await using writer = await vault.beginPoint({ ...begin, pointId, machineId: newMachine() });
+        await sendAllTogether(writer, content);
+        await writer.seal(sealFacts);
+      }
+      await using damaged = new MemoryStore();
+      for await (const { key } of store.list("")) {
+        const bytes = Buffer.from((await store.get(key)) ?? assert.fail("absent"));
+        // Every entry of 64 KiB or its frame has one of these bytes.
+        if (key.startsWith("packs/")) for (let at = 100; at < bytes.length / 2; at += 200) bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at);
+        await damaged.put(key, bytes);
+      }
+      await using reader = await openVaultReader({ store: damaged, vaultId, key: testKey, blockThreads });
+      await using disk = await reader.openDisk(pointId, diskId);
+      const whole = Buffer.from(new SharedArrayBuffer(8 * blockBytes));
+      await assert.rejects(disk.read(0, whole), { code: "DataDamaged" });
+      await assert.rejects(disk.read(0, Buffer.alloc(8 * blockBytes)), { code: "DataDamaged" });
+      await assert.rejects(disk.read(granuleBytes, Buffer.alloc(granuleBytes)), { code: "DataDamaged" });
+    });
+
+    test("gives the same bytes into shared memory, own memory, and in parts, to many readers at once", async () => {
+      await using store = new MemoryStore();
+      const content = makeContent();
+      const pointId = newPoint();
+      await using vault = await openTestVault(store, { ...small, blockThreads });
+      await using writer = await vault.beginPoint({ ...begin, pointId, machineId: newMachine() });
+      await sendAllTogether(writer, content);
+      await writer.seal(sealFacts);
+      await using reader = await openVaultReader({ store, vaultId, key: testKey, blockThreads, blockCacheBytesMax: blockBytes });
+      await using disk = await reader.openDisk(pointId, diskId);
+      await Promise.all(
+        numbers(24).map(async (turn) => {
+          const [offset, length] = [turn * 3 * granuleBytes, (turn % 5 === 0 ? 1 : 12 * granulesPerBlock) * granuleBytes];
+          const into = turn % 2 === 0 ? Buffer.from(new SharedArrayBuffer(length)) : Buffer.alloc(length);
+          await disk.read(offset, into);
+          assert.ok(into.equals(content.subarray(offset, offset + length)), `turn ${turn}`);
+        }),
+      );
     });
   });
 }

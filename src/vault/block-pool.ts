@@ -2,9 +2,11 @@
 
 import { Worker } from "node:worker_threads";
 import { assert } from "../base/assert.ts";
+import { Semaphore } from "../base/semaphore.ts";
 import { siblingProgram } from "../base/sibling-program.ts";
 import { blockBytes } from "../disk/geometry.ts";
 import { fillPack, type FillJob } from "./fill-pack.ts";
+import type { OpenFailure, OpenJob } from "./open-entries.ts";
 import {
   batchMemoryBytes,
   changeBlock,
@@ -16,7 +18,23 @@ import {
   type SharedResult,
 } from "./patch-work.ts";
 
-export type BlockThreadJob = { readonly kind: "fill"; readonly fill: FillJob } | { readonly kind: "patch"; readonly batch: PatchBatch };
+export type BlockThreadJob =
+  | { readonly kind: "fill"; readonly fill: FillJob }
+  | { readonly kind: "patch"; readonly batch: PatchBatch }
+  | { readonly kind: "open"; readonly open: OpenJob };
+
+/** Sealed entries and, when their reader's own memory is not shared, what they become. */
+const openSlotBytes = 2 << 20;
+
+/** Entries of one pack to open; their places tell offsets in `sealed`, which holds at most openSealedMax bytes. */
+export interface OpenWish extends Omit<OpenJob, "into"> {
+  /** Memory for the contents: shared, or undefined for memory of the pool, which `take` sees before it is used again. */
+  readonly into: Uint8Array | undefined;
+  readonly take: (contents: Uint8Array) => void;
+}
+export const openSealedMax = openSlotBytes / 2 + 4096;
+/** Contents in memory of the pool. */
+export const openContentsMax = openSlotBytes / 2;
 
 interface Thread {
   readonly worker: Worker;
@@ -35,16 +53,37 @@ export class BlockPool implements AsyncDisposable {
   readonly #threads: Thread[] = [];
   readonly #patches: WaitingPatch[] = [];
   readonly #memories: SharedArrayBuffer[] = [];
+  readonly #openSlots: Uint8Array[] = [];
+  readonly #opening: Semaphore;
   #batchCount = 0;
 
   constructor(threadCount: number) {
     this.#threadCount = threadCount;
+    this.#opening = new Semaphore(Math.max(1, threadCount * 2));
+  }
+
+  get threadCount(): number {
+    return this.#threadCount;
   }
 
   /** As fillPack. Memory that cannot be shared with a thread is worked on here. */
   async fillPack(fill: FillJob): Promise<number> {
     if (this.#threadCount === 0 || !isShared(fill.body) || !isShared(fill.pack)) return fillPack(fill);
     return (await this.#ask({ kind: "fill", fill })) as number; // What block-pool-child.ts answers to this kind.
+  }
+
+  /** As openEntries, in a thread. There must be one. */
+  async open({ take, into, sealed, ...wish }: OpenWish): Promise<OpenFailure | undefined> {
+    return await this.#opening.run(async () => {
+      const slot = this.#openSlots.pop() ?? new Uint8Array(new SharedArrayBuffer(openSealedMax + openContentsMax));
+      slot.set(sealed);
+      const contents = into ?? slot.subarray(openSealedMax);
+      const open = { ...wish, sealed: slot.subarray(0, sealed.length), into: contents };
+      const failure = (await this.#ask({ kind: "open", open })) as OpenFailure | undefined; // What block-pool-child.ts answers to this kind.
+      if (failure === undefined) take(contents);
+      this.#openSlots.push(slot);
+      return failure;
+    });
   }
 
   /** As changeBlock; `take` makes the answer from the result while its bytes are valid. */
@@ -123,6 +162,6 @@ function startThread(onEnd: (thread: Thread) => void): Thread {
   return thread;
 }
 
-function isShared(bytes: Uint8Array): boolean {
+export function isShared(bytes: Uint8Array): boolean {
   return bytes.buffer instanceof SharedArrayBuffer;
 }

@@ -5,14 +5,16 @@ import { forEachParallel } from "../base/semaphore.ts";
 import { Fault } from "../contract/errors.ts";
 import type { AreaId } from "../contract/ids.ts";
 import { equalBytes, idOf, isZeroId, toHex } from "../disk/digest.ts";
+import type { BlockPool } from "./block-pool.ts";
 import type { ContentCache } from "./content-cache.ts";
 import type { Entries, FoundEntry } from "./entries.ts";
 import type { EntryPlace } from "./index-row.ts";
+import { openInThreads, type FailedOpening } from "./open-in-threads.ts";
 import type { Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
 import type { StoredBlock } from "./patch-work.ts";
 import { applyPatch, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
-import { tagBytes } from "./sealing.ts";
+import { tagBytes, type VaultSecret } from "./sealing.ts";
 import { decompressEntry } from "./zstd.ts";
 
 /** Reads under way at once for one call. */
@@ -26,8 +28,10 @@ const movesMax = 4;
 /** A chain may have to be read anew as often. */
 const noDepth = Number.POSITIVE_INFINITY;
 const roundsMax = depthMax * movesMax;
+/** So few entries of a lone call are opened sooner here than in a thread. */
+const lonelyEntriesMax = 3;
 
-interface LoadJob {
+export interface LoadJob {
   readonly position: number;
   readonly id: Uint8Array;
   /** What to read next: the id itself, then the bases of its patches. */
@@ -35,9 +39,11 @@ interface LoadJob {
   /** Depth of what was read last: a base has less. */
   depthBelow: number;
   readonly patches: Uint8Array[];
+  /** Where its content goes; memory of its own unless told. */
+  readonly into?: Uint8Array;
 }
 
-interface PlacedJob {
+export interface PlacedJob {
   readonly job: LoadJob;
   readonly place: FoundEntry;
 }
@@ -47,17 +53,36 @@ export interface EntryReaderOptions {
   readonly cache: ContentCache;
   /** Where content may stand. */
   readonly areaIds: readonly AreaId[];
+  readonly pool: BlockPool;
+  readonly secret: VaultSecret;
+}
+
+/** Takes content that was checked, in memory that is the caller's alone. */
+type Take = (job: LoadJob, content: Buffer) => void;
+
+interface EntryAnswers {
+  /** A patch, or what patches stand on: opened and unpacked, not checked. */
+  readonly part: (job: LoadJob, place: EntryPlace, plain: Buffer) => void;
+  readonly whole: Take;
+  /** The pack was removed since it was indexed. */
+  readonly moved: (job: LoadJob) => void;
 }
 
 export class EntryReader {
   readonly #entries: Entries;
   readonly #cache: ContentCache;
   readonly #areaIds: readonly AreaId[];
+  readonly #pool: BlockPool;
+  readonly #secret: VaultSecret;
+  /** Calls under way: a lone one is quicker without a thread. */
+  #loading = 0;
 
-  constructor({ entries, cache, areaIds }: EntryReaderOptions) {
+  constructor({ entries, cache, areaIds, pool, secret }: EntryReaderOptions) {
     this.#entries = entries;
     this.#cache = cache;
     this.#areaIds = areaIds;
+    this.#pool = pool;
+    this.#secret = secret;
   }
 
   /** Checked content of one block or page; not of the zero id. Never changed by anyone. */
@@ -80,7 +105,7 @@ export class EntryReader {
 
   /** A block as it is stored, opened but neither unpacked nor checked; undefined when its content is at hand already. */
   async loadStored(id: Uint8Array): Promise<StoredBlock | undefined> {
-    const job: LoadJob = { position: 0, id, nextId: id, depthBelow: noDepth, patches: [] };
+    const job = jobOf(0, id);
     for (let depth = 0; depth <= roundsMax; depth++) {
       if (this.#cache.get("block", job.nextId) !== undefined) return undefined;
       const found = await this.#readOne("block", job);
@@ -112,47 +137,64 @@ export class EntryReader {
   /** Checked content of several, read in as few pieces as their places allow. */
   async loadMany(kind: EntryKind, ids: readonly Uint8Array[], then: "remember" | "forget" = "remember"): Promise<Buffer[]> {
     const contents = Array.from<Buffer>({ length: ids.length });
-    let jobs: LoadJob[] = [];
+    const jobs: LoadJob[] = [];
     for (const [position, id] of ids.entries()) {
       assert(!isZeroId(id), "the zero id has no stored content");
       const cached = this.#cache.get(kind, id);
-      if (cached === undefined) jobs.push({ position, id, nextId: id, depthBelow: noDepth, patches: [] });
+      if (cached === undefined) jobs.push(jobOf(position, id));
       else contents[position] = cached;
     }
-    for (let depth = 0; jobs.length > 0; depth++) {
-      if (depth > roundsMax) throw this.#damaged(kind, jobs[0]?.id, "its chain of patches is too long");
-      jobs = await this.#advance(kind, jobs, contents);
-    }
-    if (then === "remember")
-      for (const [position, content] of contents.entries()) {
-        const id = ids[position];
-        if (id !== undefined) this.remember(kind, id, content);
-      }
+    await this.#run(kind, jobs, (job, content) => {
+      contents[job.position] = content;
+      if (then === "remember") this.remember(kind, job.id, content);
+    });
     return contents;
   }
 
+  /** Writes the checked content of blocks into memory of the caller, which holds anything after a failure. Keeps none of it. */
+  async readBlocks(blocks: readonly { readonly id: Uint8Array; readonly into: Uint8Array }[]): Promise<void> {
+    const jobs: LoadJob[] = [];
+    for (const [position, { id, into }] of blocks.entries()) {
+      const cached = this.#cache.get("block", id);
+      if (cached === undefined) jobs.push({ ...jobOf(position, id), into });
+      else into.set(cached);
+    }
+    await this.#run("block", jobs, (job, content) => job.into?.set(content));
+  }
+
+  async #run(kind: EntryKind, jobs: readonly LoadJob[], take: Take): Promise<void> {
+    this.#loading += 1;
+    try {
+      let left = jobs;
+      for (let depth = 0; left.length > 0; depth++) {
+        if (depth > roundsMax) throw this.#damaged(kind, left[0]?.id, "its chain of patches is too long");
+        left = await this.#advance(kind, left, take);
+      }
+    } finally {
+      this.#loading -= 1;
+    }
+  }
+
   /** Reads the next entry of each job; answers the jobs that need one more. */
-  async #advance(kind: EntryKind, jobs: readonly LoadJob[], contents: Buffer[]): Promise<LoadJob[]> {
+  async #advance(kind: EntryKind, jobs: readonly LoadJob[], take: Take): Promise<LoadJob[]> {
     const open: LoadJob[] = [];
     const uncached: LoadJob[] = [];
-    const finish = (job: LoadJob, base: Buffer): void => {
-      contents[job.position] = this.#finish(kind, job, base);
-    };
     for (const job of jobs) {
       const base = job.nextId === job.id ? undefined : this.#cache.get(kind, job.nextId);
       if (base === undefined) uncached.push(job);
-      else finish(job, Buffer.from(base));
+      else take(job, this.#finish(kind, job, Buffer.from(base)));
     }
     let wanted = uncached;
     for (let moves = 0; wanted.length > 0; moves++) {
       if (moves > movesMax) throw this.#damaged(kind, wanted[0]?.nextId, "its pack is gone");
       const moved: LoadJob[] = [];
-      await this.#readEntries(await this.#placesOf(kind, wanted), {
-        take: (job, place, plain) => {
-          if (place.form === "full") return finish(job, plain);
+      await this.#readEntries(kind, await this.#placesOf(kind, wanted), {
+        part: (job, place, plain) => {
+          if (place.form === "full") return take(job, this.#finish(kind, job, plain));
           this.#stackPatch(job, place, plain);
           open.push(job);
         },
+        whole: take,
         moved: (job) => moved.push(job),
       });
       wanted = moved;
@@ -212,14 +254,7 @@ export class EntryReader {
     return base;
   }
 
-  async #readEntries(
-    wanted: PlacedJob[],
-    on: {
-      readonly take: (job: LoadJob, place: EntryPlace, plain: Buffer) => void;
-      /** The pack was removed since it was indexed. */
-      readonly moved: (job: LoadJob) => void;
-    },
-  ): Promise<void> {
+  async #readEntries(kind: EntryKind, wanted: PlacedJob[], on: EntryAnswers): Promise<void> {
     wanted.sort((a, b) => a.place.packNumber - b.place.packNumber || a.place.offset - b.place.offset);
     await forEachParallel(groupReads(wanted), readsMax, async (group) => {
       const [first, last] = [group[0]?.place, group.at(-1)?.place];
@@ -231,11 +266,33 @@ export class EntryReader {
         for (const { job } of group) on.moved(job);
         return;
       }
-      for (const { job, place } of group) {
-        const at = place.offset - first.offset;
-        on.take(job, place, openEntry(pack, place, bytes.subarray(at, at + place.length)));
-      }
+      const read = { pack, offset: first.offset, bytes };
+      const isForThreads = this.#pool.threadCount > 0 && (group.length >= lonelyEntriesMax || this.#loading > 1);
+      const inThreads = isForThreads ? group.filter(({ job, place }) => place.form === "full" && job.nextId === job.id) : [];
+      const opened = openInThreads({ pool: this.#pool, secret: this.#secret, kind, read, wanted: inThreads }, on.whole);
+      const others = (async () => {
+        for (const { job, place } of inThreads.length === 0 ? group : group.filter((each) => !inThreads.includes(each))) {
+          const at = place.offset - first.offset;
+          on.part(job, place, openEntry(pack, place, bytes.subarray(at, at + place.length)));
+        }
+      })();
+      // No thread may be at a reader's memory any more when a failure is told.
+      const [ofThreads, here] = await Promise.allSettled([opened, others]);
+      if (here.status === "rejected") throw here.reason;
+      if (ofThreads.status === "rejected") throw ofThreads.reason;
+      if (ofThreads.value !== undefined) throw this.#faultOf(kind, ofThreads.value);
     });
+  }
+
+  #faultOf(kind: EntryKind, { placed: { job, place }, finding }: FailedOpening): Fault {
+    switch (finding) {
+      case "seal":
+        return brokenSeal(place.pack, place);
+      case "frame":
+        return brokenFrame(place.pack, place);
+      case "digest":
+        return this.#damaged(kind, job.id, "its content does not fit its digest");
+    }
   }
 
   #damaged(kind: EntryKind, id: Uint8Array | undefined, finding: string): Fault {
@@ -251,15 +308,27 @@ function openEntry(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
 
 export function openSeal(pack: Pack, place: EntryPlace, sealed: Uint8Array): Buffer {
   const plain = pack.sealer.open("entry", sealed, place.offset);
-  if (plain === undefined) throw damagedPack(pack.key, `the seal of the entry at ${place.offset} is broken`);
+  if (plain === undefined) throw brokenSeal(pack, place);
   return plain;
 }
 
 function unpack(pack: Pack, place: EntryPlace, plain: Buffer): Buffer {
   if (place.method === "raw") return plain;
   const unpacked = decompressEntry(plain, kindSizes[place.kind].contentBytes);
-  if (unpacked === undefined) throw damagedPack(pack.key, `the entry at ${place.offset} does not unpack, ${place.length - tagBytes} bytes`);
+  if (unpacked === undefined) throw brokenFrame(pack, place);
   return unpacked;
+}
+
+function brokenSeal(pack: Pack, { offset }: EntryPlace): Fault {
+  return damagedPack(pack.key, `the seal of the entry at ${offset} is broken`);
+}
+
+function brokenFrame(pack: Pack, { offset, length }: EntryPlace): Fault {
+  return damagedPack(pack.key, `the entry at ${offset} does not unpack, ${length - tagBytes} bytes`);
+}
+
+function jobOf(position: number, id: Uint8Array): LoadJob {
+  return { position, id, nextId: id, depthBelow: noDepth, patches: [] };
 }
 
 /** Joins neighbours; `wanted` is in order of pack and offset. */

@@ -49,6 +49,8 @@ export interface VaultReaderOptions {
   readonly indexFolder?: string;
   /** Entries in memory before they go to the folder; 128 Ki unless told. */
   readonly indexTableMax?: number;
+  /** Threads that open, check and seal blocks, started when they are needed; 0 unless told: all work is done in the caller's thread. */
+  readonly blockThreads?: number;
 }
 
 export interface VaultOptions extends VaultReaderOptions {
@@ -63,8 +65,6 @@ export interface VaultOptions extends VaultReaderOptions {
   readonly uploadsMax?: number;
   /** Entries of one pack; 64 MiB unless told. */
   readonly packBytes?: number;
-  /** Threads that check and seal blocks, started when they are needed; 0 unless told: all work is done in the caller's thread. */
-  readonly blockThreads?: number;
 }
 
 const packBytesDefault = 64 << 20;
@@ -97,12 +97,14 @@ class OpenReader implements VaultReader {
   protected readonly secret: VaultSecret;
   protected readonly catalogue: PointCatalogue;
   protected readonly entries: Entries;
+  protected readonly blockPool: BlockPool;
   readonly #cache: ContentCache;
 
   constructor(options: VaultReaderOptions, { secret, entries }: ReaderParts) {
     this.store = options.store;
     this.secret = secret;
     this.entries = entries;
+    this.blockPool = new BlockPool(options.blockThreads ?? 0);
     this.catalogue = new PointCatalogue(options.store, this.secret);
     this.#cache = new ContentCache(options.blockCacheBytesMax ?? 64 << 20);
   }
@@ -153,18 +155,18 @@ class OpenReader implements VaultReader {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.blockPool[Symbol.asyncDispose]();
     await this.entries[Symbol.asyncDispose]();
   }
 
   protected readerOf(areaIds: readonly AreaId[]): EntryReader {
-    return new EntryReader({ entries: this.entries, cache: this.#cache, areaIds });
+    return new EntryReader({ entries: this.entries, cache: this.#cache, areaIds, pool: this.blockPool, secret: this.secret });
   }
 }
 
 class OpenVault extends OpenReader implements Vault {
   readonly #options: VaultOptions;
   readonly #queue: PackQueue;
-  readonly #blockPool: BlockPool;
   readonly #areaId: AreaId;
   readonly #maintenance: Maintenance;
   /** Machines with a point under way, or that are being removed. */
@@ -175,7 +177,6 @@ class OpenVault extends OpenReader implements Vault {
     this.#options = options;
     this.#queue = queue;
     this.#areaId = options.areaId ?? parseAreaId(options.vaultId);
-    this.#blockPool = new BlockPool(options.blockThreads ?? 0);
     const { store, secret, entries, catalogue } = this;
     const { clock, log, random, packBytes = packBytesDefault } = options;
     const maker = { packBytes, random, secret, generation: secret.current };
@@ -213,7 +214,7 @@ class OpenVault extends OpenReader implements Vault {
     const { disks, parent, held } = start;
     const { machineId, pointId, parentPointId } = options;
     const { random, clock, packBytes = packBytesDefault } = this.#options;
-    const [areaId, entries, queue, blockPool] = [this.#areaId, this.entries, this.#queue, this.#blockPool];
+    const [areaId, entries, queue, blockPool] = [this.#areaId, this.entries, this.#queue, this.blockPool];
     const areaIds = [...new Set([areaId, ...(parent?.areaIds ?? [])])];
     const reader = this.readerOf(areaIds);
     const claims = new PointClaims({ entries, areaId, machineId });
@@ -285,7 +286,6 @@ class OpenVault extends OpenReader implements Vault {
 
   override async [Symbol.asyncDispose](): Promise<void> {
     for (const writer of this.#busy.values()) if (typeof writer !== "string") await writer[Symbol.asyncDispose]();
-    await this.#blockPool[Symbol.asyncDispose]();
     await super[Symbol.asyncDispose]();
   }
 

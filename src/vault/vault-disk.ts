@@ -19,6 +19,7 @@ export class VaultDisk implements Disk {
   readonly #entries: EntryReader;
   readonly #tree: Parameters<typeof findLeafPage>[0];
   #nextOffset = -1;
+  #reading = 0;
   #ahead: { readonly fromBlock: number; readonly done: Promise<void> } | undefined;
 
   constructor(entries: EntryReader, disk: { readonly sizeBytes: number; readonly root: string }) {
@@ -34,13 +35,19 @@ export class VaultDisk implements Disk {
   async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     assertInside(this, offset, into.length);
     const end = offset + into.length;
-    for (let at = offset; at < end;) {
-      signal?.throwIfAborted();
-      const batchEnd = Math.min(end, (Math.floor(at / blockBytes) + batchBlocks) * blockBytes);
-      await this.#readBatch(at, into.subarray(at - offset, batchEnd - offset));
-      at = batchEnd;
+    this.#reading += 1;
+    try {
+      for (let at = offset; at < end;) {
+        signal?.throwIfAborted();
+        const batchEnd = Math.min(end, (Math.floor(at / blockBytes) + batchBlocks) * blockBytes);
+        await this.#readBatch(at, into.subarray(at - offset, batchEnd - offset));
+        at = batchEnd;
+      }
+    } finally {
+      this.#reading -= 1;
     }
-    this.#readAhead(offset, end);
+    // Who asks for several things at once is ahead by itself.
+    if (this.#reading === 0) this.#readAhead(offset, end);
   }
 
   async extents(offset: number, length: number, signal?: AbortSignal): Promise<readonly Extent[]> {
@@ -89,21 +96,27 @@ export class VaultDisk implements Disk {
     if (this.#ahead !== undefined && firstBlock < this.#ahead.fromBlock + readAheadBlocks && firstBlock + count > this.#ahead.fromBlock)
       await this.#ahead.done;
     const ids = await this.#idsOf(firstBlock, count);
-    const contents = await this.#entries.loadMany(
-      "block",
-      ids.filter((id) => id !== undefined),
-    );
-    let next = 0;
+    const whole: { readonly id: Uint8Array; readonly into: Uint8Array }[] = [];
+    const parts: { readonly id: Uint8Array; readonly into: Uint8Array; readonly skipBytes: number }[] = [];
     for (const [index, id] of ids.entries()) {
       const blockOffset = (firstBlock + index) * blockBytes;
       const from = Math.max(offset, blockOffset);
-      const to = Math.min(offset + into.length, blockOffset + blockBytes);
-      if (id === undefined) into.fill(0, from - offset, to - offset);
-      else {
-        const content = contents[next++];
-        assert(content !== undefined, "every id has its content");
-        into.set(content.subarray(from - blockOffset, to - blockOffset), from - offset);
-      }
+      const target = into.subarray(from - offset, Math.min(offset + into.length, blockOffset + blockBytes) - offset);
+      if (id === undefined) target.fill(0);
+      else if (target.length === blockBytes) whole.push({ id, into: target });
+      else parts.push({ id, into: target, skipBytes: from - blockOffset });
+    }
+    const read = this.#entries.readBlocks(whole);
+    // What is read in part is likely to be read again.
+    const loaded = this.#entries.loadMany(
+      "block",
+      parts.map(({ id }) => id),
+    );
+    const [contents] = await Promise.all([loaded, read]);
+    for (const [index, part] of parts.entries()) {
+      const content = contents[index];
+      assert(content !== undefined, "every id has its content");
+      part.into.set(content.subarray(part.skipBytes, part.skipBytes + part.into.length));
     }
   }
 

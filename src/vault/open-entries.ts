@@ -1,0 +1,67 @@
+// Opens, unpacks and checks full entries of one pack into memory of their reader: the same work in this thread and in others.
+
+import { assert } from "../base/assert.ts";
+import { equalBytes, idOf } from "../disk/digest.ts";
+import { digestBytes } from "../disk/geometry.ts";
+import type { StoreKey } from "../store/store.ts";
+import { kindSizes, type EntryKind } from "./patch.ts";
+import { createObjectSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
+import { viewFrame } from "./zstd.ts";
+
+/** Numbers of one entry in OpenJob.places. */
+export const openPlace = { at: 0, length: 1, packOffset: 2, isPacked: 3, into: 4, count: 5 } as const;
+
+/** Plain values over shared memory, so that it can travel to a thread without a copy. */
+export interface OpenJob {
+  readonly kind: EntryKind;
+  /** Holds the sealed entries, as they stand in the pack. */
+  readonly sealed: Uint8Array;
+  /** openPlace.count numbers an entry. */
+  readonly places: Uint32Array;
+  /** 32 bytes an entry: what its content must have as digest. */
+  readonly ids: Uint8Array;
+  /** Gets the contents. After a failure it holds anything. */
+  readonly into: Uint8Array;
+  readonly secret: VaultSecret;
+  readonly packKey: StoreKey;
+  readonly sealHead: SealHead;
+}
+
+export interface OpenFailure {
+  readonly index: number;
+  readonly finding: "seal" | "frame" | "digest";
+}
+
+/** Keys are derived once for each pack that is read often. */
+const sealersMax = 64;
+const sealers = new Map<StoreKey, ObjectSealer>();
+
+/** Answers the first entry that is not what it should be; undefined when all are in `into`. */
+export function openEntries(job: OpenJob): OpenFailure | undefined {
+  const { sealed, places, ids, into } = job;
+  const { contentBytes } = kindSizes[job.kind];
+  const sealer = sealerOf(job);
+  for (let index = 0; index < places.length / openPlace.count; index++) {
+    const [at = 0, length = 0, packOffset = 0, isPacked = 0, target = 0] = places.subarray(index * openPlace.count);
+    const plain = sealer.open("entry", sealed.subarray(at, at + length), packOffset);
+    if (plain === undefined) return { index, finding: "seal" };
+    const content = isPacked === 1 ? viewFrame(plain, contentBytes) : plain;
+    if (content?.length !== contentBytes) return { index, finding: "frame" };
+    if (!equalBytes(idOf(content), ids.subarray(index * digestBytes, (index + 1) * digestBytes))) return { index, finding: "digest" };
+    into.set(content, target);
+  }
+  return undefined;
+}
+
+function sealerOf({ secret, packKey, sealHead }: OpenJob): ObjectSealer {
+  const present = sealers.get(packKey);
+  if (present !== undefined) return present;
+  const sealer = createObjectSealer(secret, packKey, sealHead);
+  assert(sealer !== undefined, "who asks has opened the pack with this key");
+  for (const oldest of sealers.keys()) {
+    if (sealers.size < sealersMax) break;
+    sealers.delete(oldest);
+  }
+  sealers.set(packKey, sealer);
+  return sealer;
+}
