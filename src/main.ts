@@ -93,6 +93,11 @@ const nouns: readonly Noun[] = [
     },
   },
   {
+    name: "replication",
+    summary: "before a machine is replicated: measure what it writes, and what that asks of a line",
+    load: async () => (await import("./appliance/profile/profile-command.ts")).registerReplicationCommand,
+  },
+  {
     name: "policy",
     summary: "replication policies: how often a recovery point is made",
     load: async () => (await import("./cli/policy.ts")).registerPolicyCommand,

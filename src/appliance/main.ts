@@ -361,6 +361,10 @@ export class Appliance implements AsyncDisposable {
     this.limits.forgetMachine(machineId);
   }
 
+  get orders(): AgentOrders {
+    return this.#orders;
+  }
+
   /** How the machines' data flow, for people and for who watches. */
   flows(): readonly ShownMachine[] {
     return this.registry

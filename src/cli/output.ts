@@ -52,7 +52,7 @@ export function formatBytes(bytes: number): string {
 }
 
 /** Seconds for people: "3.2 s", "20 min". */
-function formatSeconds(seconds: number): string {
+export function formatSeconds(seconds: number): string {
   if (seconds < 100) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 100) return `${minutes} min`;

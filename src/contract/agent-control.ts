@@ -1,6 +1,7 @@
 // What an agent and its appliance say to each other over HTTPS on port 443: registration, state, orders and results.
 
 import { z } from "zod";
+import { churnProfileShape, profileSecondsMax, profileSecondsMin } from "./churn-profile.ts";
 import { countShape, digestShape, diskIdShape, faultReportShape, machineIdShape, orderIdShape, pointIdShape } from "./shapes.ts";
 
 /** Raised by one for each change of this protocol; history in docs/design/agent-protocol.md. */
@@ -131,6 +132,15 @@ export const agentOrderShape = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("quiesce"), orderId: orderIdShape, holdSecondsMax: z.number().min(5).max(3600) }),
   /** Thaw after a quiesce: the migration was called off. */
   z.object({ kind: z.literal("release"), orderId: orderIdShape }),
+  /**
+   * Count for a while what is written, without replicating: trackers are on, nothing is sent. Only to an agent whose state names the
+   * feature "profile", and only while it does not replicate; `replicate` and `stop` end it. Result: profile.
+   */
+  z.object({
+    kind: z.literal("profile"),
+    orderId: orderIdShape,
+    seconds: z.number().int().min(profileSecondsMin).max(profileSecondsMax),
+  }),
   /** Stop replication and tracking; the agent stays registered. */
   z.object({ kind: z.literal("stop"), orderId: orderIdShape }),
   /** Stop, and remove the agent with everything it has put on the machine. */
@@ -150,6 +160,7 @@ export const orderResultShape = z.discriminatedUnion("outcome", [
     /** Blocks that `verify` found different from the replica and repaired. */
     repairedBlockCount: countShape.optional(),
     frozenMs: z.number().nonnegative().optional(),
+    profile: churnProfileShape.optional(),
   }),
   z.object({ outcome: z.literal("failed"), orderId: orderIdShape, fault: faultReportShape }),
 ]);
@@ -167,6 +178,8 @@ export const agentStateShape = z.object({
   sentBytes: countShape,
   residentBytes: countShape,
   cpuSeconds: z.number().nonnegative(),
+  /** What the agent understands beyond the first version: "profile". */
+  features: z.array(z.string().max(40)).max(16).optional(),
   /** What the lanes of the sender spent their time on since the agent's start. */
   laneMs: z.object({ read: countShape, work: countShape, wait: countShape, pause: countShape }).optional(),
   pointCount: countShape,

@@ -1,10 +1,20 @@
 // What the command line says to the appliance that runs on the same machine, over a unix socket that only its user can open.
 
 import { z } from "zod";
-import { applianceIdShape, countShape, diskIdShape, faultReportShape, machineIdShape, pointIdShape, timestampShape } from "./shapes.ts";
+import {
+  applianceIdShape,
+  countShape,
+  diskIdShape,
+  faultReportShape,
+  machineIdShape,
+  orderIdShape,
+  pointIdShape,
+  timestampShape,
+} from "./shapes.ts";
 import { discoveredMachineShape, vcenterSummaryShape } from "./appliance-protocol.ts";
 import { agentStateShape } from "./agent-control.ts";
 import { machineFlowShape } from "./machine-flow.ts";
+import { churnProfileShape, profileSecondsMax, profileSecondsMin } from "./churn-profile.ts";
 import { limitsChangeShape, limitsStateShape } from "./line-limits.ts";
 
 /** In the appliance's state folder. */
@@ -156,6 +166,18 @@ export const adminRoutes = {
     response: z.object({ points: z.array(shownPointShape.extend({ isWhole: z.boolean() })), isComplete: z.boolean() }),
   },
   restorePoint: { path: "/v1/vault/restore-point", request: z.object({ pointId: pointIdShape }), response: shownPointShape },
+  /** Has a machine's agent count for a while what is written, without replicating. */
+  startProfile: {
+    path: "/v1/profile/start",
+    request: z.object({ machineId: machineIdShape, seconds: z.number().int().min(profileSecondsMin).max(profileSecondsMax) }),
+    response: z.object({ orderId: orderIdShape }),
+  },
+  /** Absent while it is under way; fails as the agent failed. */
+  profileResult: {
+    path: "/v1/profile/result",
+    request: z.object({ orderId: orderIdShape }),
+    response: z.object({ profile: churnProfileShape.optional() }),
+  },
   /** In Prometheus' form. */
   metrics: { path: "/v1/metrics", request: nothing, response: z.object({ text: z.string() }) },
   /** What limits hold on the lines, why, and what passes them. */

@@ -89,11 +89,11 @@ export class ControlLoop {
     return await this.#options.poll(request, AbortSignal.any([signal, this.#news.signal]));
   }
 
-  /** Queues an order; release and stop do not wait for the others. */
+  /** Queues an order; release, stop and profile do not wait for the others, nor these for them. */
   async #take(order: AgentOrder): Promise<void> {
     if ((await this.#options.book.begin(order)) === "known") return;
     this.#options.log.info("order came", { kind: order.kind, orderId: order.orderId });
-    if (order.kind === "release" || order.kind === "stop") {
+    if (order.kind === "release" || order.kind === "stop" || order.kind === "profile") {
       void this.#carryOut(order);
       return;
     }
@@ -135,6 +135,8 @@ export class ControlLoop {
         return await replicator.quiesce(order.holdSecondsMax * 1000);
       case "release":
         return await replicator.release();
+      case "profile":
+        return await replicator.profile(order.seconds);
       case "stop":
         return await replicator.stop();
       case "uninstall": {

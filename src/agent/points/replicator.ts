@@ -19,6 +19,7 @@ import { Pacer } from "../sender/pacer.ts";
 import type { Freeze, Source } from "../source.ts";
 import type { Clock } from "../../base/clock.ts";
 import { DiskSet } from "./disk-set.ts";
+import { profileChurn } from "./churn-profile.ts";
 import { makePoint, type MadePoint, type PointPlan } from "./make-point.ts";
 
 export interface ReplicatorOptions {
@@ -73,6 +74,7 @@ export class Replicator implements AsyncDisposable {
   #phase: AgentState["phase"] = "idle";
   #fault: Fault | undefined;
   #held: Held | undefined;
+  #profiling: AbortController | undefined;
   #verifiedMs: number | undefined;
   #applicationMs: number | undefined;
   #readBytes = 0;
@@ -147,6 +149,7 @@ export class Replicator implements AsyncDisposable {
 
   /** Replicates all disks but the excluded ones; without a list the one of before stands. */
   async replicate(policy: ReplicationPolicy, excludedDiskIds?: readonly DiskId[]): Promise<Doing> {
+    this.#profiling?.abort(new Fault("OrderInterrupted", "the profile was ended: the machine is to be replicated"));
     await this.#one.run(async () => {
       if (excludedDiskIds !== undefined) requireExcludable(excludedDiskIds, (await this.#options.source.facts()).disks);
       const excluded = excludedDiskIds ?? this.#state.excludedDiskIds ?? [];
@@ -157,6 +160,30 @@ export class Replicator implements AsyncDisposable {
     if (this.#phase === "idle" || this.#phase === "stopped") this.#phase = this.#state.base === undefined ? "initial" : "delta";
     this.#wake.abort();
     return {};
+  }
+
+  /** Counts what is written; the disks are watched for as long, unless replication begins. */
+  async profile(seconds: number): Promise<Doing> {
+    const { clock } = this.#options;
+    const profiling = new AbortController();
+    return await this.#one.run(async () => {
+      if (this.#state.policy !== undefined)
+        throw new Fault("StateConflict", "could not profile the machine: it is replicated, and its churn is shown with it", {
+          evidence: { phase: this.#phase },
+        });
+      this.#profiling = profiling;
+      this.#isBusy = true;
+      try {
+        await this.#disks.open(undefined);
+        return { profile: await profileChurn(this.#disks.list(), { clock, seconds }, profiling.signal) };
+      } catch (error) {
+        throw profiling.signal.aborted ? interrupted(profiling.signal) : error;
+      } finally {
+        this.#isBusy = false;
+        this.#profiling = undefined;
+        await this.#disks.remove();
+      }
+    });
   }
 
   async point(): Promise<Doing> {
@@ -240,6 +267,7 @@ export class Replicator implements AsyncDisposable {
       residentBytes: this.#options.residentBytes(),
       cpuSeconds: this.#options.cpuSeconds(),
       laneMs: this.#times.spentMs,
+      features: ["profile"],
       pointCount: this.#pointCount,
       ...(this.#lastPointId === undefined ? {} : { lastPointId: this.#lastPointId }),
       ...(this.#lastFrozenMs === undefined ? {} : { lastFrozenMs: this.#lastFrozenMs }),
@@ -405,6 +433,7 @@ export class Replicator implements AsyncDisposable {
 
   #interruptNow(why: string): void {
     this.#interrupt.abort(new Fault("OrderInterrupted", `the point under way was dropped: ${why}`));
+    this.#profiling?.abort(new Fault("OrderInterrupted", `the profile was ended: ${why}`));
   }
 
   #note(error: unknown, doing: string): Fault {

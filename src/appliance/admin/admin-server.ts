@@ -13,6 +13,7 @@ import { parseBody } from "../control/json-https.ts";
 import { putVcenter } from "../discovery/discover.ts";
 import { normaliseThumbprint, type VcenterTrust } from "../discovery/vcenter-session.ts";
 import { applianceVersion, parseRegistrationKey } from "../identity/hub-registration.ts";
+import { createProfileHandlers } from "./profile-handlers.ts";
 import { createVaultHandlers } from "./vault-handlers.ts";
 import { spoolBytesOf } from "../ingest/spool.ts";
 import type { Appliance } from "../main.ts";
@@ -63,6 +64,7 @@ function createHandlers(appliance: Appliance): Handlers {
     ...createAccountHandlers(appliance),
     ...createMachineHandlers(appliance),
     ...createVaultHandlers(() => appliance.vault()),
+    ...createProfileHandlers(appliance),
     metrics: async () => ({ text: await appliance.metrics.text() }),
     showLimits: async () => await Promise.resolve(appliance.limits.state()),
     changeLimits: async (change) => await Promise.resolve(appliance.limits.change(limitsChangeShape.parse(change))),

@@ -117,7 +117,7 @@ function modeOf({ phase, disks }: AgentState): FlowMode {
 }
 
 function backlogOf(state: AgentState | undefined, meter: MachineMeter): number {
-  if (state === undefined) return 0;
+  if (state === undefined || state.phase === "idle" || state.phase === "stopped") return 0;
   if (state.phase !== "initial") return meter.dirtyBytes;
   return state.disks.reduce((sum, { sizeBytes, copiedBytes }) => sum + Math.max(0, sizeBytes - copiedBytes), 0);
 }

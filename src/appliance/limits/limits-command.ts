@@ -1,13 +1,15 @@
 // `watari appliance limits …`: how fast bytes may pass the lines of this appliance, by line, machine and time of day, live.
 
 import type { Command } from "commander";
-import { formatBytes, formatTable, printAnswer } from "../../cli/output.ts";
+import { formatTable, printAnswer } from "../../cli/output.ts";
 import type { AdminResponse } from "../../contract/appliance-admin.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import { limitScopes, weekDays, type LimitPlace, type LimitScope, type LimitWindow, type WeekDay } from "../../contract/line-limits.ts";
 import { callAppliance } from "../admin/admin-client.ts";
+import { findMachine } from "./find-machine.ts";
 import { windowText } from "./limit-in-force.ts";
+import { parseRate, rateText } from "./rate-text.ts";
 
 type Verb = (parent: Command, name: string, description: string) => Command;
 
@@ -49,7 +51,7 @@ export function addLimitsCommands(verb: Verb, noun: Command): void {
     .requiredOption("--rate <rate>", 'for example 200mbit, 25MB, 10MiB (each a second), or "unlimited"')
     .addHelpText("after", explanation)
     .action(async (options: PlaceOptions & { readonly rate: string }) => {
-      const limit = { ...(await placeOf(options)), bytesPerSecond: parseRate(options.rate) };
+      const limit = { ...(await placeOf(options)), bytesPerSecond: parseRate("--rate", options.rate) };
       show(options, await callAppliance(options.state, "changeLimits", { set: [limit] }));
     });
   withPlace(verb(noun, "remove", "remove the limit of a line and window")).action(async (options: PlaceOptions) => {
@@ -85,14 +87,7 @@ async function machineOf(scope: LimitScope, { machine, state }: PlaceOptions): P
       action: "give both, or neither",
     });
   if (machine === undefined) return undefined;
-  const { machines } = await callAppliance(state, "listMachines", {});
-  const found = machines.filter((each) => each.machineId === machine || each.hostname === machine);
-  const [only] = found;
-  if (only !== undefined && found.length === 1) return only.machineId;
-  throw new Fault("NotFound", `could not tell which machine is meant: ${found.length} are called ${machine}`, {
-    evidence: { known: machines.slice(0, 50).map((each) => `${each.hostname} ${each.machineId}`) },
-    action: "give the id of one that `watari appliance machine list` shows",
-  });
+  return (await findMachine(state, machine)).machineId;
 }
 
 function windowOf({ days, from, until }: PlaceOptions): LimitWindow | undefined {
@@ -115,21 +110,6 @@ function parseDays(text: string): WeekDay[] {
     }
   }
   return weekDays.filter((day) => chosen.has(day));
-}
-
-const rateUnits: Readonly<Record<string, number>> = {
-  ...{ kbit: 125, mbit: 125_000, gbit: 125_000_000 },
-  ...{ kb: 1e3, mb: 1e6, gb: 1e9, kib: 1024, mib: 2 ** 20, gib: 2 ** 30, b: 1 },
-};
-
-/** Bytes a second. */
-function parseRate(text: string): number | "unlimited" {
-  if (text.toLowerCase() === "unlimited") return "unlimited";
-  const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]+?)(?:\/s|ps)?$/i.exec(text) ?? [];
-  const factor = rateUnits[unit.toLowerCase()];
-  if (factor === undefined)
-    throw unreadable("--rate", text, "write a number with kbit, mbit, gbit, KB, MB, GB, KiB, MiB or GiB, or unlimited");
-  return Math.round(Number(number) * factor);
 }
 
 function unreadable(option: string, given: string, action: string): Fault {
@@ -161,8 +141,4 @@ function limitsText({ timeZone, limits, lines }: AdminResponse<"showLimits">): s
     ]),
   );
   return `${inForce}\n\ntime zone ${timeZone}\n${limits.length === 0 ? "no limits are set" : set}`;
-}
-
-function rateText(bytesPerSecond: number | undefined): string {
-  return bytesPerSecond === undefined ? "unlimited" : `${formatBytes(Math.round(bytesPerSecond))}/s`;
 }
