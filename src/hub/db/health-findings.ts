@@ -37,7 +37,7 @@ export function silentAgents(since: string): Findings {
 /** Protected items whose newest point is older than `factor` intervals of their policy, and older than `floorMs`. */
 export function overduePoints(nowMs: number, allowed: { readonly factor: number; readonly floorMs: number }): Findings {
   const intervalSeconds = sql`coalesce((p.properties->'settings'->>'pointIntervalSeconds')::float8,
-    (p.properties->'settings'->>'crashConsistentFrequencyInMinutes')::float8 * 60, 10)`;
+    (p.properties->'settings'->>'crashConsistentFrequencyInMinutes')::float8 * 60, 300)`;
   return sql`select s.vault_key, i.id as entity_id, i.properties->>'machineName' as entity_name, ${fabricOfItem} as fabric_id,
       (i.properties->>'machineName') || ' has had no new recovery point for longer than its policy allows' as message
     from resources i

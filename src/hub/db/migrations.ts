@@ -202,6 +202,13 @@ const migrations: readonly Migration[] = [
     name: "events by what they happened to",
     statements: [`create index events_by_affected on events (lower(affected_name), at desc, event_id desc)`],
   },
+  {
+    number: 23,
+    name: "points of groups of machines",
+    statements: [
+      `create index points_by_group on points (vault_key, (report->'group'->>'groupPointId')) where report->'group'->>'groupPointId' is not null`,
+    ],
+  },
 ];
 
 /** What this program knows. */

@@ -1,6 +1,6 @@
 // The catalogue of recovery points: what appliances reported as sealed. The vault's own objects are the truth.
 
-import type { Kysely } from "kysely";
+import { sql, type Kysely } from "kysely";
 import { sealedPointReportShape, type SealedPointReport } from "../../contract/appliance-protocol.ts";
 import type { MachineId, PointId } from "../../contract/ids.ts";
 import { notify } from "./notifications.ts";
@@ -21,6 +21,8 @@ export interface PointCatalogue {
       readonly consistencies?: readonly SealedPointReport["consistency"][];
     },
   ): Promise<readonly SealedPointReport[]>;
+  /** Of these points, those of a group of which every member has its own of the same id. */
+  completeOf(vaultId: string, reports: readonly SealedPointReport[]): Promise<ReadonlySet<PointId>>;
   /** Points that are not known are no fault. */
   remove(vaultId: string, pointIds: readonly PointId[]): Promise<void>;
   removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
@@ -73,6 +75,21 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
         );
       const rows = await query.orderBy("time_ms", "desc").orderBy("point_id", "desc").limit(page.countMax).execute();
       return rows.map((row) => sealedPointReportShape.parse(row.report));
+    },
+    completeOf: async (vaultId, reports) => {
+      const groupPointIds = reports.flatMap(({ group }) => (group === undefined ? [] : [group.groupPointId]));
+      if (groupPointIds.length === 0) return new Set();
+      const found = await sql<{
+        id: string;
+        count: number;
+      }>`select report->'group'->>'groupPointId' as id, count(distinct machine_id)::int as count
+        from points where vault_key = ${vaultId.toLowerCase()} and report->'group'->>'groupPointId' = any(${groupPointIds}::text[]) group by 1`.execute(
+        db,
+      );
+      const counts = new Map(found.rows.map(({ id, count }) => [id, count]));
+      const isComplete = ({ group }: SealedPointReport): boolean =>
+        group !== undefined && (counts.get(group.groupPointId) ?? 0) >= group.memberCount;
+      return new Set(reports.filter(isComplete).map(({ pointId }) => pointId));
     },
     remove: async (vaultId, pointIds) => {
       if (pointIds.length === 0) return;

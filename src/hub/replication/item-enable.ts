@@ -17,7 +17,8 @@ import { enableDetailsShape, settingsOfEnable } from "./item-settings.ts";
 import { answerAtOnce, jobTarget } from "./item-start.ts";
 import { parseItem, type Item } from "./item.ts";
 import { applianceOf, itemType, vaultOf } from "./names.ts";
-import { agentPolicyOf } from "./policy.ts";
+import { settingsOfPolicy, toAgentPolicy } from "./policy.ts";
+import { groupOfEnable, requireOneGroup } from "./item-group.ts";
 import type { ReplicationFront } from "./world.ts";
 
 export const enableShape = z.strictObject({
@@ -39,7 +40,8 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
   const { runAsAccountId, address } = details;
   const vault = vaultOf(call.id);
   const policyId = parseResourceId(wish.policyId ?? `${vault.text}/replicationPolicies/default`);
-  const policy = await agentPolicyOf(services, policyId);
+  const policySettings = await settingsOfPolicy(services, policyId);
+  const group = groupOfEnable(call.id, details, policySettings);
   const startTime = toTimestamp(services.clock.nowMs());
   const machine = await checkMachine(front, { itemId: call.id.text, infrastructureId, runAsAccountId });
   const settings = settingsOfEnable(details, {
@@ -50,6 +52,7 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
   });
   await requireSubnet(front, { networkId: details.targetAzureNetworkId, subnetName: settings.subnetName, vault });
   const jobId = await services.database.db.transaction().execute(async (db) => {
+    if (group !== undefined) await lockKey(db, `group:${group.groupId}`);
     await lockKey(db, `machine:${infrastructureId}`);
     if (machine.smbiosUuid !== "") await lockKey(db, `smbios:${machine.smbiosUuid}`);
     await refuseProtected(db, call.id.text, machine);
@@ -57,7 +60,13 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
       {
         kind: "EnableProtection",
         ...jobTarget(call.id, machine.name, call.caller.name),
-        parameters: { itemId: call.id.text, infrastructureId, runAsAccountId, policy, ...(address === undefined ? {} : { address }) },
+        parameters: {
+          itemId: call.id.text,
+          infrastructureId,
+          runAsAccountId,
+          policy: toAgentPolicy(policySettings, group),
+          ...(address === undefined ? {} : { address }),
+        },
       },
       db,
     );
@@ -78,11 +87,13 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
         resourceGroupId: details.targetAzureV2ResourceGroupId,
       },
       settings,
+      ...(group === undefined ? {} : { group }),
       wishDigest,
       excludedDiskIds: [],
       faults: [],
       scenario: { scenarioName: "EnableProtection", jobId: id, startTime },
     };
+    await requireOneGroup(db, call.id, item);
     await insertItem(db, call.id, item);
     return id;
   });

@@ -137,8 +137,6 @@ const ownAddress = "a guest keeps its own network configuration; reserve the add
 const newNics = "interfaces come and go with their machine, beside it";
 
 const enableRefusals = {
-  multiVmGroupId: "each machine makes its points for itself; use a recovery plan to move several in order",
-  multiVmGroupName: "each machine makes its points for itself; use a recovery plan to move several in order",
   targetAzureV1ResourceGroupId: "there are no classic resource groups",
   targetAvailabilitySetId: oneHost,
   targetAvailabilityZone: oneHost,

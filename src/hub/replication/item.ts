@@ -2,7 +2,7 @@
 
 import { sql, type RawBuilder, type Selectable } from "kysely";
 import { z } from "zod";
-import { machineFactsShape } from "../../contract/agent-control.ts";
+import { machineFactsShape, replicationPolicyShape } from "../../contract/agent-control.ts";
 import { Fault, type FaultReport } from "../../contract/errors.ts";
 import { diskIdShape, faultReportShape, machineIdShape, pointIdShape } from "../../contract/shapes.ts";
 import type { ResourceId } from "../api/resource-id.ts";
@@ -71,6 +71,8 @@ export const itemShape = z.object({
     })
     .default({}),
   settings: settingsShape.prefault({}),
+  /** Machines of one group make their points at one moment. */
+  group: replicationPolicyShape.shape.group,
   /** Tells the same enable call again from another one. */
   wishDigest: z.string().optional(),
   test: landingShape.optional(),

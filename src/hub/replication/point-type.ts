@@ -26,7 +26,8 @@ export function pointResource(services: HubServices): ResourceType {
         const itemId = parseResourceId(id.parentText);
         const { machineId } = parseItem((await services.resources.get(itemId)).properties);
         const point = await services.points.find(vaultOf(id).key, pointId.data);
-        return point === undefined || point.machineId !== machineId ? undefined : show(itemId, point);
+        if (point === undefined || point.machineId !== machineId) return undefined;
+        return show(itemId, point, await services.points.completeOf(vaultOf(id).key, [point]));
       },
       list: async (call, { after, countMax }) => {
         const { id } = call;
@@ -36,21 +37,24 @@ export function pointResource(services: HubServices): ResourceType {
         const before = after === undefined ? undefined : pointIdShape.parse(after);
         const points = await services.points.list(vaultOf(id).key, machineId, { countMax: countMax + 1, before });
         const page = points.slice(0, countMax);
-        return { items: page.map((point) => show(id, point)), next: points.length > countMax ? page.at(-1)?.pointId : undefined };
+        const complete = await services.points.completeOf(vaultOf(id).key, page);
+        return { items: page.map((point) => show(id, point, complete)), next: points.length > countMax ? page.at(-1)?.pointId : undefined };
       },
     },
   });
 }
 
-function show(itemId: ResourceId, point: SealedPointReport): JsonObject {
+/** A point of a whole group shows the group's moment; one whose group is not whole is its machine's alone. */
+function show(itemId: ResourceId, point: SealedPointReport, complete: ReadonlySet<string>): JsonObject {
+  const group = complete.has(point.pointId) ? point.group : undefined;
   return {
     id: `${itemId.text}/recoveryPoints/${point.pointId}`,
     name: point.pointId,
     type: pointType,
     properties: {
-      recoveryPointTime: toTimestamp(point.timeMs),
+      recoveryPointTime: toTimestamp(group?.timeMs ?? point.timeMs),
       recoveryPointType: point.consistency === "application" ? "ApplicationConsistent" : "CrashConsistent",
-      providerSpecificDetails: { instanceType: provider, isMultiVmSyncPoint: "No", watari: point },
+      providerSpecificDetails: { instanceType: provider, isMultiVmSyncPoint: group === undefined ? "No" : "Yes", watari: point },
     },
   };
 }

@@ -20,11 +20,11 @@ export const settingsShape = z.strictObject({
   crashConsistentFrequencyInMinutes: z.number().min(0.01).max(1440).optional(),
   /** Between points for which the guest's scripts bring its applications to rest; 0 makes none. */
   appConsistentFrequencyInMinutes: z.number().min(0).max(1440).default(0),
-  /** Of groups of machines that make their points together: there are none, and an item's multiVmGroupName is refused. */
+  /** Machines that are put into a group when they are enabled make their points at one moment. */
   multiVmSyncStatus: z.enum(["Enable", "Disable"]).default("Disable"),
   /** Ours: seconds between points, finer than Azure's minutes; it wins when both are given. */
   pointIntervalSeconds: z.number().min(1).max(86_400).optional(),
-  freezeMsMax: z.number().int().min(50).max(10_000).default(2000),
+  freezeMsMax: z.number().int().min(50).max(10_000).default(1000),
 });
 export type Settings = z.infer<typeof settingsShape>;
 
@@ -40,7 +40,8 @@ export const settingsChangeShape = z.strictObject({
   freezeMsMax: z.number().optional(),
 });
 
-const intervalSecondsDefault = 10;
+/** As users of Azure know it. */
+const intervalSecondsDefault = 300;
 
 /** Fault NotFound for a policy that does not exist; the default one always does. */
 export async function settingsOfPolicy(services: Pick<HubServices, "resources">, id: ResourceId): Promise<Settings> {
@@ -51,13 +52,19 @@ export async function settingsOfPolicy(services: Pick<HubServices, "resources">,
 }
 
 /** What a policy tells an agent. Fault NotFound for one that does not exist. */
-export async function agentPolicyOf(services: Pick<HubServices, "resources">, id: ResourceId): Promise<ReplicationPolicy> {
-  return toAgentPolicy(await settingsOfPolicy(services, id));
+export async function agentPolicyOf(
+  services: Pick<HubServices, "resources">,
+  id: ResourceId,
+  group: ReplicationPolicy["group"],
+): Promise<ReplicationPolicy> {
+  return toAgentPolicy(await settingsOfPolicy(services, id), group);
 }
 
-export function toAgentPolicy(settings: Settings): ReplicationPolicy {
+/** A group counts as long as the policy wants points of several machines. */
+export function toAgentPolicy(settings: Settings, group: ReplicationPolicy["group"]): ReplicationPolicy {
   const { appConsistentFrequencyInMinutes: applicationIntervalMinutes, freezeMsMax, recoveryPointHistory: historyMinutes } = settings;
-  return { pointIntervalSeconds: intervalOf(settings), freezeMsMax, historyMinutes, applicationIntervalMinutes };
+  const common = { pointIntervalSeconds: intervalOf(settings), freezeMsMax, historyMinutes, applicationIntervalMinutes };
+  return group === undefined || settings.multiVmSyncStatus !== "Enable" ? common : { ...common, group };
 }
 
 /** What a change leaves: minutes given without seconds replace seconds that were given before. */

@@ -92,6 +92,9 @@ function details({ item, facts: { machine, newestPoint: point }, nowMs, resource
   return {
     ...presentSettings(item),
     instanceType: provider,
+    multiVmGroupId: item.group?.groupId ?? "",
+    multiVmGroupName: item.group?.name ?? "",
+    multiVmSyncStatus: item.group === undefined ? "Disabled" : "Enabled",
     infrastructureVmId: item.infrastructureId,
     vCenterInfrastructureId: item.infrastructureId,
     vmId: item.machineId ?? "",

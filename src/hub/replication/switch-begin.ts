@@ -122,7 +122,7 @@ async function begin(
     requireShown(accounts.target, item, target);
     const runAsAccountId = wish.runAsAccountId ?? sameAccount(accounts, item, target);
     requireAccount(accounts.target, runAsAccountId);
-    const policy = await agentPolicyOf(services, parseResourceId(`${vaultOf(id).text}/replicationPolicies/${item.policyName}`));
+    const policy = await agentPolicyOf(services, parseResourceId(`${vaultOf(id).text}/replicationPolicies/${item.policyName}`), item.group);
     const address = item.address === undefined ? {} : { address: item.address };
     const { machineId } = machineOf(item);
     machines.push({ itemId: itemId.text, machineId, infrastructureId: item.infrastructureId, runAsAccountId, policy, ...address });

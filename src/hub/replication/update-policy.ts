@@ -88,16 +88,16 @@ export function defineUpdatePolicy(world: Replication): JobKind {
 
 async function tellMachines(world: Replication, context: StepContext<Parameters, State>): Promise<State> {
   const { services, limits } = world;
-  const policy = toAgentPolicy(settingsShape.parse(context.parameters.settings));
+  const settings = settingsShape.parse(context.parameters.settings);
   const items = (await itemsUnder(services.database.db, parseResourceId(context.parameters.policyId))).filter(({ item }) =>
     isReplicating(item),
   );
   const turns = new Semaphore(machinesAtOnceMax);
   const faults: string[] = [];
-  const tell = async ({ applianceId, machineId, machineName }: Item): Promise<void> => {
+  const tell = async ({ applianceId, machineId, machineName, group }: Item): Promise<void> => {
     if (machineId === undefined) return;
     try {
-      const draft = { kind: "setPolicy", machineId: parseMachineId(machineId), policy } as const;
+      const draft = { kind: "setPolicy", machineId: parseMachineId(machineId), policy: toAgentPolicy(settings, group) } as const;
       const wish = { applianceId, draft, label: `setPolicy/${machineId}`, pollMs: limits.pollMs };
       await giveOrder(services, context, { ...wish, waitSecondsMax: limits.shortOrderSeconds });
     } catch (error) {
