@@ -52,7 +52,6 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
   });
   await requireSubnet(front, { networkId: details.targetAzureNetworkId, subnetName: settings.subnetName, vault });
   const jobId = await services.database.db.transaction().execute(async (db) => {
-    if (group !== undefined) await lockKey(db, `group:${group.groupId}`);
     await lockKey(db, `machine:${infrastructureId}`);
     if (machine.smbiosUuid !== "") await lockKey(db, `smbios:${machine.smbiosUuid}`);
     await refuseProtected(db, call.id.text, machine);
@@ -87,13 +86,12 @@ export async function enable(front: ReplicationFront, call: ArmCall, desired: De
         resourceGroupId: details.targetAzureV2ResourceGroupId,
       },
       settings,
-      ...(group === undefined ? {} : { group }),
+      group,
       wishDigest,
       excludedDiskIds: [],
       faults: [],
       scenario: { scenarioName: "EnableProtection", jobId: id, startTime },
     };
-    await requireOneGroup(db, call.id, item);
     await insertItem(db, call.id, item);
     return id;
   });
@@ -154,6 +152,7 @@ function refuseSecond(existing: Resource, item: Item): never {
 
 /** Puts a new item, also in the place of one whose enabling failed and left nothing behind. */
 async function insertItem(db: Queryable, id: ResourceId, item: Item): Promise<void> {
+  await requireOneGroup(db, id, item);
   const inserted = await sql`insert into resources
       (key, id, type, name, parent_key, location, envelope, properties, provisioning_state, etag, created_at, updated_at)
     values (${id.key}, ${id.text}, ${itemType.toLowerCase()}, ${id.name}, ${id.parentKey}, null, '{}', ${JSON.stringify(item)}::jsonb,

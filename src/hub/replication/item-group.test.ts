@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { after, before, it } from "node:test";
+import { toTimestamp } from "../../base/clock.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
@@ -37,7 +38,7 @@ it("a machine joins a group when its policy allows it, and its points are the gr
       pointId: parsePointId(randomUUID()),
       machineId: parseMachineId(machineId),
       timeMs: timeMs + skewMs,
-      sealedAt: new Date(timeMs).toISOString(),
+      sealedAt: toTimestamp(timeMs),
     },
     ...{ consistency: "crash", disks: [], readBytes: 0, sentBytes: 0, storedBytes: 0, frozenMs: 1, mode: "delta" },
     group: { groupId: randomUUID(), groupPointId, timeMs, memberCount: 2 },
@@ -48,10 +49,10 @@ it("a machine joins a group when its policy allows it, and its points are the gr
     return [recoveryPointTime, providerSpecificDetails?.["isMultiVmSyncPoint"]];
   };
   await hub.services.points.add(simVault, [mine]);
-  assert.deepEqual(await shown(), [new Date(timeMs + 5000).toISOString(), "No"]);
+  assert.deepEqual(await shown(), [toTimestamp(timeMs + 5000), "No"]);
   const theirs = reportOf(randomUUID(), -7000);
   await hub.services.points.add(simVault, [theirs]);
-  assert.deepEqual(await shown(), [new Date(timeMs).toISOString(), "Yes"], "and it shows the moment of the group");
+  assert.deepEqual(await shown(), [toTimestamp(timeMs), "Yes"], "and it shows the moment of the group");
   const listed = await stage.list(`${item}/recoveryPoints`);
   assert.deepEqual(
     listed.map(({ properties }) => properties.providerSpecificDetails?.["isMultiVmSyncPoint"]),

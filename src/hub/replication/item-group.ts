@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { Fault } from "../../contract/errors.ts";
+import { lockKey } from "../db/locks.ts";
 import type { Queryable } from "../jobs/job.ts";
 import type { ResourceId } from "../api/resource-id.ts";
 import { itemType, vaultOf } from "./names.ts";
@@ -35,6 +36,7 @@ export function groupOfEnable(itemId: ResourceId, details: EnableDetails, policy
 export async function requireOneGroup(db: Queryable, itemId: ResourceId, item: Item): Promise<void> {
   const { group } = item;
   if (group === undefined) return;
+  await lockKey(db, `group:${group.groupId}`);
   const found = await sql<{ policy: string; appliance: string; name: string }>`select properties->>'policyName' as policy,
       properties->>'applianceId' as appliance, properties->'group'->>'name' as name from resources
     where type = ${itemType.toLowerCase()} and starts_with(key, ${`${vaultOf(itemId).key}/`}) and key <> ${itemId.key}
