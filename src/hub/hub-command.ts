@@ -6,6 +6,7 @@ import { openLog, silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { openServiceNotices, type NoticeEnvironment } from "../base/service-notices.ts";
 import { say } from "../cli/output.ts";
+import type { AnswerWatch } from "./api/arm-call.ts";
 import { registerAuditCommands } from "./audit/audit-command.ts";
 import { registerAccountCommands } from "./auth/account-command.ts";
 import { registerBackupCommands } from "./backup/backup-command.ts";
@@ -39,6 +40,7 @@ export interface EphemeralWish {
   /** What an order, a boot or a fill takes at the simulated site. */
   readonly paceSeconds: number;
   readonly log: Log;
+  readonly answerWatch?: AnswerWatch | undefined;
   /** Further sections of the hub's configuration, for trials. */
   readonly sections?: Readonly<Record<string, unknown>>;
 }
@@ -57,6 +59,7 @@ interface EphemeralOptions {
   readonly pace: number;
   readonly logFile?: string;
   readonly stopWithStdin?: boolean;
+  readonly checkAnswers?: boolean;
 }
 
 const applianceCountMax = 8;
@@ -94,6 +97,7 @@ export function registerHubCommand(program: Command, parts: HubCommandParts): vo
     .option("--pace <seconds>", "what an order, a boot or a fill takes at the simulated site", parsePace, 0.2)
     .option("--stop-with-stdin", "stop also when stdin ends, as it does when the program that holds it dies")
     .option("--log-file <file>", "append the log to this file; an ephemeral hub keeps none unless told")
+    .option("--check-answers", "end at the first answer that is not as docs/api says, and say on stderr what is wrong with it")
     .addHelpText("after", exampleText)
     .configureHelp({ showGlobalOptions: false }) // The ephemeral hub's options mean nothing to the verbs.
     .action(async (options: EphemeralOptions) => {
@@ -130,10 +134,17 @@ async function runEphemeral(parts: HubCommandParts, options: EphemeralOptions): 
   let isEnding = false;
   const ending = waitForEnd(options.stopWithStdin === true ? process.stdin : undefined).then(() => (isEnding = true));
   const log = options.logFile === undefined ? undefined : openLog({ program: "hub", file: options.logFile });
-  const wish = { machineCount: options.simulate, applianceCount: options.appliances, paceSeconds: options.pace, log: log ?? silentLog };
-  await using hub = await parts.startEphemeral(wish);
+  const answerWatch = options.checkAnswers === true ? await watchAnswers() : undefined;
+  const site = { machineCount: options.simulate, applianceCount: options.appliances, paceSeconds: options.pace };
+  await using hub = await parts.startEphemeral({ ...site, log: log ?? silentLog, answerWatch });
   if (!isEnding) process.stdout.write(`${JSON.stringify(hub.facts)}\n`);
   await ending;
+}
+
+/** Read only where it is wanted: no other hub holds its answers against anything. */
+async function watchAnswers(): Promise<AnswerWatch> {
+  const { createAnswerCheck, endProgram } = await import("./openapi/check-answers.ts");
+  return createAnswerCheck(endProgram);
 }
 
 async function waitForEnd(stdin?: NodeJS.ReadStream): Promise<void> {

@@ -5,6 +5,7 @@ import type { FastifyInstance } from "fastify";
 import type { Clock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
 import { createHttpFace, createManagementApi, type AnsweredRequest, type Authenticate } from "./api/api-server.ts";
+import type { AnswerWatch } from "./api/arm-call.ts";
 import { createRateLimit } from "./api/rate-limits.ts";
 import { parseResourceId, subscriptionType } from "./api/resource-id.ts";
 import type { Caller } from "./api/resource-type.ts";
@@ -21,7 +22,6 @@ import type { HubConfig } from "./hub-config.ts";
 import type { Platform } from "./hub-platform.ts";
 import type { HubStores } from "./hub-stores.ts";
 import type { Authority } from "./pki/authority.ts";
-import { makeWholeDocument } from "./openapi/documents.ts";
 import { answerFault, type HttpHandler } from "./private-link/door.ts";
 import type { PrivateLink } from "./private-link/private-link.ts";
 import type { PublicNames } from "./private-link/public-door.ts";
@@ -55,6 +55,7 @@ export async function openFaces(wanted: {
   readonly privateLink: () => PrivateLink;
   readonly onAnswered?: ((face: string, request: AnsweredRequest) => void) | undefined;
   readonly routeOf: (path: string) => string;
+  readonly onSent?: AnswerWatch["onSent"] | undefined;
 }): Promise<Faces> {
   const { config, services, stores, platform, authority, names } = wanted;
   const { log, random, clock, traces } = services;
@@ -85,8 +86,7 @@ export async function openFaces(wanted: {
   const management = createManagementApi({
     ...{ router: platform.router, authenticate, subscriptions, limits, signedReads: services.signedReads, ...counted("management") },
     ...tenantReads(platform.types, tenantId),
-    health: async () => await healthOf(wanted),
-    document: documented(platform),
+    ...{ health: async () => await healthOf(wanted), document: documented(platform), onSent: wanted.onSent },
   });
   const download = createHttpFace(counted("download"));
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
@@ -140,9 +140,10 @@ function publicFacts({ subscriptionId }: HubStores, parts: PeopleParts, manageme
   return { managementUrl, loginUrl: loginUrl(), tenantId, subscriptionId, redirectUri: callbackUrl(parts) };
 }
 
-function documented({ types }: Platform): () => unknown {
-  let made: unknown;
-  return () => (made ??= makeWholeDocument(types));
+/** Made when it is first asked for: a hub starts without the descriptions of its answers. */
+function documented({ types }: Platform): () => Promise<unknown> {
+  let made: Promise<unknown> | undefined;
+  return async () => await (made ??= import("./openapi/documents.ts").then(({ makeWholeDocument }) => makeWholeDocument(types)));
 }
 
 function createAuthenticate(

@@ -1,5 +1,6 @@
 // The platform's resource types, and the router over them and the extensions' types.
 
+import type { AnswerWatch } from "./api/arm-call.ts";
 import { createArmRouter, type ArmRouter } from "./api/arm-router.ts";
 import { createTypeTable, type ResourceType, type TypeTable } from "./api/resource-type.ts";
 import { createAuthorize, type Authorize } from "./auth/roles.ts";
@@ -51,6 +52,7 @@ export function createPlatform(wanted: {
   readonly blobs: BlobFiles;
   readonly accountsChanged: () => Promise<void>;
   readonly extraTypes: readonly ResourceType[];
+  readonly answerWatch?: AnswerWatch | undefined;
   /** Begins jobs, where there are any. */
   readonly submit: GroupDependencies["submit"];
 }): Platform {
@@ -103,6 +105,9 @@ export function createPlatform(wanted: {
   return {
     types,
     authorize,
-    router: createArmRouter({ types, resources, operations: services.operations, audit: services.audit, authorize }),
+    router: createArmRouter({
+      ...{ types, resources, operations: services.operations, audit: services.audit, authorize },
+      onAnswer: wanted.answerWatch?.onAnswer,
+    }),
   };
 }

@@ -3,6 +3,7 @@
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Log } from "../base/log.ts";
+import type { AnswerWatch } from "./api/arm-call.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { createSignedReads } from "./api/signed-reads.ts";
 import { BlobFiles } from "./blob/blob-files.ts";
@@ -52,6 +53,8 @@ export interface RunningHub extends AsyncDisposable {
 
 export interface HubEnvironment extends StoreEnvironment {
   readonly extensions: readonly OpenExtension[];
+  /** Looks at every answer, in tests and trials. */
+  readonly answerWatch?: AnswerWatch | undefined;
 }
 
 /** Ready for calls on return. Starting again after any kill goes on from what is in the state folder and the database. */
@@ -91,12 +94,14 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     accountsChanged: accounts.changed,
     extraTypes: extensions.flatMap((extension) => extension.types),
     submit: extensions.find(({ submit }) => submit !== undefined)?.submit,
+    answerWatch: environment.answerWatch,
   };
   const platform = setPlatform(createPlatform(wanted));
   const routeOf = createRouteNames(platform.types.types.map(({ type }) => type));
   const metrics = config.metrics && createMetrics({ database: stores.database, clock, routeOf });
   const faces = await openFaces({
     ...{ config, services, stores, platform, authority, names, privateLink: privateLinkNow, onAnswered: metrics?.answered, routeOf },
+    onSent: environment.answerWatch?.onSent,
   });
   opening.defer(async () => await faces.close());
   await saveSubscription(stores);

@@ -10,6 +10,7 @@ import { silentLog, type Log } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { faultReportShape } from "../contract/shapes.ts";
 import { parseHubConfig } from "./hub-config.ts";
+import { createAnswerCheck, endProgram } from "./openapi/check-answers.ts";
 import { startHub, type HubEnvironment, type RunningHub } from "./main.ts";
 
 export const testDomain = "watari.test";
@@ -105,6 +106,9 @@ const operatorShape = z.object({
   caPem: z.string(),
 });
 
+/** Every answer of a test's hub is held against its description; one that is not as described fails the test, whatever the test looks at. */
+const answerWatch = createAnswerCheck(endProgram);
+
 export interface TestHub {
   readonly hub: RunningHub;
   readonly operator: z.infer<typeof operatorShape>;
@@ -153,7 +157,8 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     signIn: options.signIn,
     metrics: options.hasMetrics === true ? { port: 0 } : undefined,
   });
-  const environment = { clock: systemClock, random: systemRandom, log: options.log ?? silentLog, extensions: [], ...options.environment };
+  const { log = silentLog } = options;
+  const environment = { clock: systemClock, random: systemRandom, log, extensions: [], answerWatch, ...options.environment };
   const hub = await startHub(config, environment);
   const operator = operatorShape.parse(JSON.parse(await readFile(join(config.stateDir, "operator.json"), "utf8")));
   const target = (name: string): Target => ({ name, address: "127.0.0.1", port: hub.port, ca: hub.caPem });

@@ -101,6 +101,7 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
     log: wish.log,
     extensions: [replication, registerAlerts()],
     databaseLives: "as this program",
+    answerWatch: wish.answerWatch,
   });
 }
 

@@ -26,9 +26,6 @@ export interface DocumentedAnswers {
   problemOf(answer: SeenAnswer): string | undefined;
 }
 
-/** Not part of any type: addresses that a 202 names, and what a provider can be asked. */
-const beside = [/\/operation(statuses|results|status)\/[^/]+$/i, /^\/providers\/[^/]+\/operations$/i];
-
 export async function readDocuments(): Promise<DocumentedAnswers> {
   const names = (await readdir(folder)).filter((name) => /^[A-Z][A-Za-z]+\.[A-Za-z]+\.json$/.test(name));
   const documents = await Promise.all(
@@ -43,7 +40,6 @@ export async function readDocuments(): Promise<DocumentedAnswers> {
       const path = decodeURIComponent(new URL(url).pathname)
         .replaceAll(/\/{2,}/g, "/")
         .replace(/\/$/, "");
-      if (beside.some((each) => each.test(path))) return undefined;
       const fitting = routes.filter(({ pattern, item }) => pattern.test(path) && item[method.toLowerCase()] !== undefined);
       // The path with the fewest parameters is meant: {vault}/replicationJobs/export beside {vault}/replicationJobs/{name}.
       const [route] = fitting.toSorted((left, right) => parameterCount(left.path) - parameterCount(right.path));

@@ -103,7 +103,10 @@ async function startCommand(options: RigOptions): Promise<{ readonly facts: RigF
     ...log,
   ];
   // The child holds our pipe as its stdin: should this process be killed, the hub stops by itself.
-  const child = spawn(process.execPath, [...flags, "--stop-with-stdin"], { cwd: projectRoot, stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(process.execPath, [...flags, "--check-answers", "--stop-with-stdin"], {
+    cwd: projectRoot,
+    stdio: ["pipe", "pipe", "inherit"],
+  });
   for await (const line of createInterface({ input: child.stdout })) return { facts: parseFacts(line), child };
   throw new Error(`the hub ended with exit code ${child.exitCode} before it was ready`);
 }
@@ -113,7 +116,9 @@ function parseFacts(text: string): RigFacts {
 }
 
 async function stopCommand(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
+  if (child.signalCode !== null) return;
+  assert.ok(child.exitCode === null || child.exitCode === 0, "the hub ended by itself: stderr says why");
+  if (child.exitCode !== null) return;
   const ended = once(child, "exit");
   child.kill("SIGTERM");
   assert.deepEqual(await ended, [0, null]);

@@ -9,7 +9,7 @@ import type { HubServices } from "../services.ts";
 import { mailAddressShape, mailServerAnswerShape, mailServerShape, type MailServerProperties } from "./alert-shapes.ts";
 import type { Delivery } from "./delivery.ts";
 import type { Destinations } from "./destinations.ts";
-import { testAnswerOf, testAnswerShape } from "./on-vault.ts";
+import { testAnswerOf } from "./on-vault.ts";
 
 const mailServerType = "Watari.Alerts/mailServers";
 const serverName = "default";
@@ -28,7 +28,6 @@ export function mailServerResource({ services, destinations, test }: MailServerD
     type: mailServerType,
     within: "subscription",
     properties: mailServerShape,
-    answer: mailServerAnswerShape,
     canPatch: true,
     onPut: async (call, { properties, existing }) => {
       requireName(call.id);
@@ -50,7 +49,6 @@ export function mailServerResource({ services, destinations, test }: MailServerD
     actions: {
       test: defineAction({
         body: z.strictObject({ to: mailAddressShape, locale: z.string().max(35).default("") }),
-        answer: testAnswerShape,
         run: async (call, body, server) => ({ kind: "done", body: testAnswerOf(await test(server, body, call.signal)) }),
       }),
     },

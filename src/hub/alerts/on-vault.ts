@@ -1,8 +1,6 @@
 // What the resources of alerts on a vault share: the check that it is a vault, and the answer of a test.
 
-import { z } from "zod";
-import { Fault, toReport } from "../../contract/errors.ts";
-import { faultReportShape } from "../../contract/shapes.ts";
+import { Fault, toReport, type FaultReport } from "../../contract/errors.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import type { Delivery } from "./delivery.ts";
 
@@ -16,13 +14,13 @@ export function requireVault(id: ResourceId): void {
   });
 }
 
-export const testAnswerShape = z.object({
-  outcome: z.enum(["sent", "failed"]),
-  evidence: z.record(z.string(), z.unknown()),
-  fault: faultReportShape.optional(),
-});
+interface TestAnswer {
+  readonly outcome: "sent" | "failed";
+  readonly evidence: Readonly<Record<string, unknown>>;
+  readonly fault?: FaultReport;
+}
 
-export function testAnswerOf(delivery: Delivery): z.infer<typeof testAnswerShape> {
+export function testAnswerOf(delivery: Delivery): TestAnswer {
   if (delivery.kind === "sent") return { outcome: "sent", evidence: delivery.evidence };
   return { outcome: "failed", evidence: delivery.fault.evidence, fault: toReport(delivery.fault) };
 }

@@ -9,7 +9,7 @@ import type { HubServices } from "../services.ts";
 import { secretBytesOf, secretTextOf, webhookAnswerShape, webhookShape, type Webhook } from "./alert-shapes.ts";
 import type { Delivery } from "./delivery.ts";
 import { targetOf, type Destinations } from "./destinations.ts";
-import { requireVault, testAnswerShape, testAnswerOf } from "./on-vault.ts";
+import { requireVault, testAnswerOf } from "./on-vault.ts";
 
 const webhookType = "Watari.Alerts/webhooks";
 const webhooksMax = 10;
@@ -29,7 +29,6 @@ export function webhookResource({ services, destinations, test }: WebhookDepende
     type: webhookType,
     within: "anything",
     properties: webhookShape,
-    answer: webhookAnswerShape,
     canPatch: true,
     onPut: async (call, { properties, existing }) => {
       requireVault(call.id);
@@ -48,12 +47,10 @@ export function webhookResource({ services, destinations, test }: WebhookDepende
     actions: {
       test: defineAction({
         body: z.strictObject({}),
-        answer: testAnswerShape,
         run: async (call, _body, webhook) => ({ kind: "done", body: testAnswerOf(await test(webhook, call.signal)) }),
       }),
       rotateSecret: defineAction({
         body: z.strictObject({}),
-        answer: z.object({ signingSecret: z.string() }),
         run: async (call) => {
           const secret = random.bytes(freshSecretBytes);
           await secrets.replace(call.id.text, secretName, secret);

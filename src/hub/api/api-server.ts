@@ -12,7 +12,7 @@ import type { CallView } from "../db/call-view.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { isConnectionFault } from "../jobs/connection-fault.ts";
 import { signedPrefix, type SignedReads } from "./signed-reads.ts";
-import { keysOfPath, unknownType } from "./arm-call.ts";
+import { keysOfPath, unknownType, type AnswerWatch } from "./arm-call.ts";
 import type { ArmRouter } from "./arm-router.ts";
 import type { CallLimits, Taken } from "./rate-limits.ts";
 import type { Caller } from "./resource-type.ts";
@@ -123,17 +123,19 @@ export function createManagementApi(dependencies: {
   readonly health: () => Promise<Readonly<Record<string, unknown>>>;
   readonly limits: CallLimits;
   /** OpenAPI of every type. The same for every hub of a version, so anyone may read it. */
-  readonly document: () => unknown;
+  readonly document: () => Promise<unknown>;
   readonly onAnswered?: ((request: AnsweredRequest) => void) | undefined;
   /** Told of every route: "POST /path". */
   readonly onRoute?: ((route: string) => void) | undefined;
   readonly tracing?: FaceTracing | undefined;
   readonly signedReads: SignedReads;
+  readonly onSent?: AnswerWatch["onSent"] | undefined;
   readonly log: Log;
   readonly random: Random;
 }): FastifyInstance {
-  const { router, health, log, limits } = dependencies;
+  const { router, health, log, limits, onSent } = dependencies;
   const face = createHttpFace(dependencies);
+  if (onSent !== undefined) tellSent(face, onSent);
   face.addHook("onRequest", async (request) => refuseBeyond(limits.address.take(request.ip), "this address"));
   const authenticate = async (request: FastifyRequest, reply: FastifyReply, keys: readonly string[] = []): Promise<AuthenticatedCall> => {
     const { caller, view } = await dependencies.authenticate(request.headers.authorization, keys);
@@ -144,7 +146,7 @@ export function createManagementApi(dependencies: {
   };
   takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
-  face.get("/openapi.json", async (_request, reply) => await reply.type("application/json").send(dependencies.document()));
+  face.get("/openapi.json", async (_request, reply) => await reply.type("application/json").send(await dependencies.document()));
   // The signature in the address is the proof; no token is asked for.
   face.get(`${signedPrefix}*`, async (request, reply) => {
     const { path, query } = readUrl(request.url);
@@ -180,6 +182,13 @@ export function createManagementApi(dependencies: {
     return await reply.code(answer.status).send(answer.body);
   });
   return face;
+}
+
+function tellSent(face: FastifyInstance, onSent: AnswerWatch["onSent"]): void {
+  face.addHook("preSerialization", async (request, reply, body: unknown) => {
+    onSent({ route: request.routeOptions.url ?? "none", status: reply.statusCode, body });
+    return body;
+  });
 }
 
 /** What any known caller may read: nothing in it is anyone's. */

@@ -46,7 +46,7 @@ export async function act(hub: ArmRouterDependencies, request: ArmRequest, path:
   const call = toCall(request, await canonicalId(hub, path.scope, request.view));
   const run = async (): Promise<ArmAnswer> => await perform(hub, call, type, request, definition);
   const answer = await gate(hub, call, `${type.type}/${name}`, request.method, definition, run);
-  hub.onAnswer?.({ type, method: request.method, action: name, answer });
+  hub.onAnswer?.({ type, what: "action", method: request.method, action: name, sent: request.body, answer });
   return answer;
 }
 
@@ -55,7 +55,7 @@ async function gate(
   call: ArmCall,
   operation: string,
   method: string,
-  definition: ActionDefinition,
+  definition: Pick<ActionDefinition, "isRead">,
   run: () => Promise<ArmAnswer>,
 ): Promise<ArmAnswer> {
   const action = method === "GET" ? `${operation}/read` : `${operation}/action`;
@@ -94,9 +94,9 @@ export async function callType(hub: ArmRouterDependencies, request: ArmRequest, 
   const call = toCall(request, await canonicalId(hub, path.scope, request.view));
   const run = async (): Promise<ArmAnswer> =>
     answerOf(request, call.id, await onCall.run(call, parseInput(onCall.body, request.body ?? {}, "the call's body")));
-  if (onCall.isRead !== true) return await audited(hub, { call, action: `${type.type}/action`, work: run });
-  await hub.authorize(call, `${type.type}/action`, call.id);
-  return await run();
+  const answer = await gate(hub, call, type.type, "POST", onCall, run);
+  hub.onAnswer?.({ type, what: "call", method: "POST", sent: request.body, answer });
+  return answer;
 }
 
 /** POST {container}/{type}/{action}: a path that looks like one of a resource, because the collection has no name of its own. */
@@ -112,10 +112,9 @@ export async function callCollection(
   const call = toCall(request, await canonicalId(hub, given, request.view));
   const run = async (): Promise<ArmAnswer> =>
     answerOf(request, call.id, await definition.run(call, parseInput(definition.body, request.body ?? {}, "the action's body")));
-  const action = `${type.type}/${name}/action`;
-  if (definition.isRead !== true) return await audited(hub, { call, action, work: run });
-  await hub.authorize(call, action, call.id);
-  return await run();
+  const answer = await gate(hub, call, `${type.type}/${name}`, "POST", definition, run);
+  hub.onAnswer?.({ type, what: "collectionAction", method: "POST", action: name, sent: request.body, answer });
+  return answer;
 }
 
 export function findCollectionAction(

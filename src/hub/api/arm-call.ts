@@ -46,17 +46,27 @@ export interface ArmRouterDependencies {
   readonly audit: AuditTrail;
   /** Throws Fault Forbidden unless the caller holds a role that allows `action` at or above `scope`. */
   readonly authorize: Authorize;
-  /** Told of every answer before it is sent. */
-  readonly onAnswer?: (told: AnsweredCall) => void;
+  /** Told of every answer that is no refusal, before it is sent. */
+  readonly onAnswer?: AnswerWatch["onAnswer"] | undefined;
 }
 
 export interface AnsweredCall {
+  /** Of an operation: that of the resource which it works on. */
   readonly type: ResourceType;
+  readonly what: "resource" | "list" | "action" | "collectionAction" | "call" | "operationStatus" | "operationResult";
   readonly method: string;
   /** Of an action. */
   readonly action?: string;
-  readonly isList?: boolean;
+  /** Body of the call. */
+  readonly sent: unknown;
   readonly answer: ArmAnswer;
+}
+
+/** Who looks at answers, in tests and trials; what it throws is what the caller gets. */
+export interface AnswerWatch {
+  readonly onAnswer: (told: AnsweredCall) => void;
+  /** Of every body that is sent, refusals among them; `route` is the face's template. */
+  readonly onSent: (told: { readonly route: string; readonly status: number; readonly body: unknown }) => void;
 }
 
 export function toCall(request: ArmRequest, id: ResourceId): ArmCall {

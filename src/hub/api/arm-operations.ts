@@ -31,6 +31,13 @@ export function operationHeaders(
 const statusKinds: ReadonlySet<string> = new Set(["locations/operationstatuses", "vaults/operationstatus"]);
 const resultKinds: ReadonlySet<string> = new Set(["locations/operationresults", "vaults/operationresults"]);
 
+export interface AnsweredOperation {
+  readonly what: "operationStatus" | "operationResult";
+  /** Of the resource that it works on. */
+  readonly type: string;
+  readonly answer: ArmAnswer;
+}
+
 /** Answers a GET of an operation's status or result; undefined when the path names neither. */
 export async function findOperation(
   hub: {
@@ -41,7 +48,7 @@ export async function findOperation(
   },
   request: ArmRequest,
   id: ResourceId,
-): Promise<ArmAnswer | undefined> {
+): Promise<AnsweredOperation | undefined> {
   const kind = id.type.split("/").slice(1).join("/").toLowerCase();
   const isStatus = statusKinds.has(kind);
   if (!isStatus && !resultKinds.has(kind)) return undefined;
@@ -55,12 +62,12 @@ export async function findOperation(
       evidence: { operationId: id.name },
       action: "read the address that the header Azure-AsyncOperation or Location of a 202 names",
     });
-  if (isStatus) return toStatus(operation, id);
+  const { type } = scope;
+  if (isStatus) return { what: "operationStatus", type, answer: toStatus(operation, id) };
   const answer = toResult(operation);
-  if (answer.status !== 204) return answer;
   // Clients that follow Location after a PUT or PATCH take what it answers for the resource.
-  const shown = await hub.show(scope);
-  return shown === undefined ? answer : { status: 200, body: shown };
+  const shown = answer.status === 204 ? await hub.show(scope) : undefined;
+  return { what: "operationResult", type, answer: shown === undefined ? answer : { status: 200, body: shown } };
 }
 
 function toStatus(operation: Operation, id: ResourceId): ArmAnswer {

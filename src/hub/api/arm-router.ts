@@ -36,14 +36,17 @@ export function createArmRouter(dependencies: ArmRouterDependencies): ArmRouter 
     requireApiVersion(request.query["api-version"]);
     const path = parseArmPath(request.path);
     if (path.kind === "resource") {
-      const operation = await findOperation({ ...dependencies, show }, request, path.id);
-      return operation ?? (await onResource(dependencies, request, path.id));
+      const found = await findOperation({ ...dependencies, show }, request, path.id);
+      if (found === undefined) return await onResource(dependencies, request, path.id);
+      const type = dependencies.types.find(found.type);
+      if (type !== undefined) dependencies.onAnswer?.({ type, what: found.what, method: "GET", sent: undefined, answer: found.answer });
+      return found.answer;
     }
     const action = findAction(dependencies, path);
     const type = listedType(dependencies, path);
     if (request.method === "GET" && type !== undefined && (action === undefined || !methodsOfAction(action.definition).includes("GET"))) {
       const answer = await list(dependencies, request, path);
-      dependencies.onAnswer?.({ type, method: "GET", isList: true, answer });
+      dependencies.onAnswer?.({ type, what: "list", method: "GET", sent: undefined, answer });
       return answer;
     }
     return action === undefined ? await callType(dependencies, request, path) : await act(dependencies, request, path, action);
@@ -79,7 +82,7 @@ async function onResource(hub: ArmRouterDependencies, request: ArmRequest, given
   if (!methods.includes(request.method)) throw notSupported(request, methods);
   const call = toCall(request, await canonicalId(hub, given, request.view));
   const answer = await dispatch(hub, request, call, type);
-  hub.onAnswer?.({ type, method: request.method, answer });
+  hub.onAnswer?.({ type, what: "resource", method: request.method, sent: request.body, answer });
   return answer;
 }
 

@@ -67,8 +67,6 @@ interface ActionTraits {
   readonly isRead?: boolean;
   /** GET instead of POST, for example instanceView, with the right `<type>/<action>/read`. "also": some clients get it and others post it. */
   readonly isGet?: boolean | "also";
-  /** Body of the answer (of the operation's result, for a long one), for the documents. */
-  readonly answer?: z.ZodType;
   /** Every call is refused, whatever its body. */
   readonly isRefused?: boolean;
   /** May answer 202. Documented as long-running. */
@@ -123,10 +121,6 @@ export interface ResourceType {
   readonly inputs?: { readonly put?: z.ZodType; readonly patch?: z.ZodType };
   /** It has nothing beside its properties: location, tags, sku, kind and identity are refused, because nothing would store them. */
   readonly isBare?: boolean;
-  /** `properties` as answered, for the documents. */
-  readonly answer?: z.ZodType;
-  /** An item of its lists, where that is no resource with an id: a count, for one. */
-  readonly listed?: z.ZodType;
   /** What `$filter` of a list may name; without it every filter is InvalidFilter. */
   readonly filter?: FilterGrammar;
   /** Writes that may go on after their answer. Documented as long-running. */

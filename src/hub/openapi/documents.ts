@@ -1,11 +1,13 @@
 // OpenAPI 3.1 of the management API, made from the table of types alone: one document for each provider namespace.
 
-import { z } from "zod";
+import type { z } from "zod";
 import { listRoutes } from "../api/arm-router.ts";
 import { resourceGroupType, subscriptionType } from "../api/resource-id.ts";
 import type { ActionDefinition, ResourceType, TypeTable } from "../api/resource-type.ts";
 import { dialectOf } from "../api/type-dialect.ts";
-import { commonComponents, envelopeSchema, problems, type Json } from "./components.ts";
+import { answersOf } from "./answers/answers.ts";
+import { bodyOf, commonComponents, envelopeSchema, reference, responsesOf, toAnswerSchema, toSchema, type Json } from "./components.ts";
+import { fixedPaths } from "./fixed-paths.ts";
 
 export interface ApiDocument {
   /** "Microsoft.Network". */
@@ -37,8 +39,10 @@ function makeDocument(table: TypeTable, title: string, types: readonly ResourceT
     for (const { path, method, operation } of operationsOf(type, actions)) (paths[path] ??= parametersOf(path))[method] = operation;
     schemas[`${schemaName(type)}Properties`] = toSchema(type.inputs?.put ?? type.properties, "input");
     if (type.inputs?.patch !== undefined) schemas[`${schemaName(type)}Change`] = toSchema(type.inputs.patch, "input");
-    if (type.answer !== undefined) schemas[`${schemaName(type)}Answer`] = toSchema(type.answer, "output");
+    const answers = answersOf(type);
+    if (answers !== undefined) schemas[`${schemaName(type)}Answer`] = toAnswerSchema(answers.resource, type);
   }
+  Object.assign(paths, fixedPaths(title));
   const info = { title: `${title} as Watari answers it`, version: types.map(newestVersion).toSorted().at(-1) ?? "" };
   return {
     openapi: "3.1.1",
@@ -66,10 +70,8 @@ interface Operation {
 function operationsOf(type: ResourceType, actions: ReadonlySet<string>): readonly Operation[] {
   const name = schemaName(type);
   const path = pathOf(type);
-  const resource =
-    type.listed === undefined
-      ? envelopeSchema(`${name}${type.answer === undefined ? "" : "Answer"}`, type.answer !== undefined)
-      : toSchema(type.listed, "output");
+  const answers = answersOf(type);
+  const resource = answers === undefined ? {} : reference("schemas", `${name}Answer`);
   const common = { tags: [type.type], "x-watari-api-versions": dialectOf(type.type).apiVersions };
   const make = (method: string, verb: string, details: Record<string, Json>, at = path): Operation => ({
     path: at,
@@ -81,7 +83,7 @@ function operationsOf(type: ResourceType, actions: ReadonlySet<string>): readonl
     const isLong = type.longWrites?.includes(method) === true;
     const body = {
       requestBody: bodyOf(
-        envelopeSchema(`${name}${method === "PATCH" && type.inputs?.patch !== undefined ? "Change" : "Properties"}`, true),
+        envelopeSchema(`${name}${method === "PATCH" && type.inputs?.patch !== undefined ? "Change" : "Properties"}`),
         method === "PUT",
       ),
     };
@@ -104,10 +106,18 @@ function operationsOf(type: ResourceType, actions: ReadonlySet<string>): readonl
     ...Object.entries(type.actions ?? {}).flatMap(([action, definition]) => actionOperations(type, action, definition, make)),
     ...(type.onCall === undefined
       ? []
-      : [make("post", "Call", callDetails(type.type, type.onCall.body), listPathAt(type, "/subscriptions/{subscriptionId}"))]),
-    ...Object.entries(type.collectionActions ?? {}).map(([action, { body }]) =>
-      make("post", `List_${action}`, callDetails(`${type.type}/${action}`, body), `${collectionOf(type)}/${action}`),
-    ),
+      : [
+          make(
+            "post",
+            "Call",
+            callDetails(type.type, type.onCall.body, answers?.call),
+            listPathAt(type, "/subscriptions/{subscriptionId}"),
+          ),
+        ]),
+    ...Object.entries(type.collectionActions ?? {}).map(([action, { body }]) => {
+      const details = callDetails(`${type.type}/${action}`, body, answers?.collectionActions?.[action]);
+      return make("post", `List_${action}`, details, `${collectionOf(type)}/${action}`);
+    }),
   ];
 }
 
@@ -118,7 +128,13 @@ function actionOperations(
   make: (method: string, verb: string, details: Record<string, Json>, at?: string) => Operation,
 ): readonly Operation[] {
   const methods = definition.isGet === "also" ? ["get", "post"] : [definition.isGet === true ? "get" : "post"];
-  const answer = definition.answer === undefined ? {} : toSchema(definition.answer, "output");
+  const answer = answersOf(type)?.actions?.[action];
+  const responses =
+    definition.isRefused === true || type.absent !== undefined
+      ? responsesOf(undefined, [])
+      : answer === undefined || answer === "nothing"
+        ? responsesOf(undefined, ["202", "204"])
+        : responsesOf(schemaOf(type, answer), ["200", "202"]);
   return methods.map((method) =>
     make(
       method,
@@ -127,21 +143,27 @@ function actionOperations(
         ...(method === "get" ? {} : { requestBody: bodyOf(toSchema(definition.body, "input"), false) }),
         ...long(definition.isLong === true, "location"),
         "x-watari-right": `${type.type}/${action}/${method === "get" ? "read" : "action"}`,
-        responses: responsesOf(answer, definition.isLong === true ? ["200", "202", "204"] : ["200", "202", "204"]),
+        responses,
       },
       `${pathOf(type)}/${action}`,
     ),
   );
 }
 
-function callDetails(name: string, body: z.ZodType): Record<string, Json> {
-  const responses = responsesOf({}, ["200", "202", "204"]);
+/** Most actions answer what they work on. */
+function schemaOf(type: ResourceType, answer: z.ZodType): Json {
+  return answer === answersOf(type)?.resource ? reference("schemas", `${schemaName(type)}Answer`) : toSchema(answer, "output");
+}
+
+function callDetails(name: string, body: z.ZodType, answer: z.ZodType | undefined): Record<string, Json> {
+  const responses = responsesOf(answer === undefined ? undefined : toSchema(answer, "output"), ["200"]);
   return { requestBody: bodyOf(toSchema(body, "input"), false), "x-watari-right": `${name}/action`, responses };
 }
 
 function listDetails(type: ResourceType, resource: Json): Record<string, Json> {
   const page = {
     type: "object",
+    additionalProperties: false,
     required: ["value"],
     properties: { value: { type: "array", items: resource }, nextLink: { type: "string", format: "uri" } },
   };
@@ -162,29 +184,6 @@ function writeStatuses(type: ResourceType, method: "PUT" | "PATCH" | "DELETE"): 
   if (method === "PATCH") return isLong ? ["200", "202"] : ["200"];
   return [...new Set([200, createdStatus, ...(isLong ? [creatingStatus, 202] : [])])].map(String);
 }
-
-function responsesOf(body: Json | undefined, statuses: readonly string[]): Json {
-  const shown = (status: string): Json => {
-    const hasBody = body !== undefined && (status === "200" || status === "201" || status === "202");
-    const headers = status === "202" || status === "201" ? { headers: reference202 } : {};
-    return { description: descriptions[status] ?? "answered", ...headers, ...(hasBody ? { content: json(body) } : {}) };
-  };
-  const good = Object.fromEntries(statuses.toSorted().map((status) => [status, shown(status)]));
-  return { ...good, ...Object.fromEntries(problems.map((name) => [name === "Error" ? "default" : name, reference("responses", "Error")])) };
-}
-
-const descriptions: Readonly<Record<string, string>> = {
-  "200": "done",
-  "201": "made",
-  "202": "begun: follow Azure-AsyncOperation or Location",
-  "204": "done, or there is nothing",
-  "304": "not changed since",
-};
-const reference202: Json = {
-  "Azure-AsyncOperation": { schema: { type: "string", format: "uri" } },
-  Location: { schema: { type: "string", format: "uri" } },
-  "Retry-After": { schema: { type: "integer" } },
-};
 
 /** Where the resource stands; the names are parameters. */
 function pathOf(type: ResourceType): string {
@@ -246,26 +245,9 @@ function parameterName(segment: string): string {
   return `${singular}Name`;
 }
 
-function toSchema(shape: z.ZodType, io: "input" | "output"): Json {
-  const { $schema: _schema, ...schema } = z.toJSONSchema(shape, { io, unrepresentable: "any", target: "draft-2020-12" });
-  return JSON.parse(JSON.stringify(schema)) as Json; // What zod makes is JSON.
-}
-
 function long(isLong: boolean, finalState: string): Record<string, Json> {
   if (!isLong) return {};
   return { "x-ms-long-running-operation": true, "x-ms-long-running-operation-options": { "final-state-via": finalState } };
-}
-
-function bodyOf(schema: Json, required: boolean): Json {
-  return { required, content: json(schema) };
-}
-
-function json(schema: Json): Json {
-  return { "application/json": { schema } };
-}
-
-function reference(kind: string, name: string): Json {
-  return { $ref: `#/components/${kind}/${name}` };
 }
 
 function newestVersion(type: ResourceType): string {

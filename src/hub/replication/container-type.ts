@@ -8,7 +8,6 @@ import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { requireSame } from "../resources/same-as-present.ts";
 import type { HubServices } from "../services.ts";
-import { containerAnswer } from "./answers.ts";
 import { beginDiscovery, discoverBody } from "./discover-machine.ts";
 import { containerId, containerName, containerType } from "./names.ts";
 import { countItems, refusedAction, sourceOf } from "./site-appliances.ts";
@@ -24,7 +23,6 @@ export function containerResource(front: ReplicationFront): ResourceType {
   const ofFabric = "a fabric has one container, which comes and goes with it";
   return defineResource({
     type: containerType,
-    answer: containerAnswer,
     isBare: true,
     within: "parent",
     isListedUnderAncestors: true,

@@ -10,19 +10,6 @@ import { machineType } from "./names.ts";
 const type = "Microsoft.RecoveryServices/replicationEligibilityResults";
 const name = "default";
 
-const answer = z.looseObject({
-  clientRequestId: z.string(),
-  errors: z.array(
-    z.strictObject({
-      code: z.string(),
-      message: z.string(),
-      possibleCauses: z.string(),
-      recommendedAction: z.string(),
-      status: z.string(),
-    }),
-  ),
-});
-
 export function eligibilityResource({ resources }: HubServices): ResourceType {
   const show = async (machine: ResourceId, clientRequestId: string): Promise<JsonObject | undefined> => {
     if (machine.type !== machineType || (await resources.find(machine)) === undefined) return undefined;
@@ -39,7 +26,6 @@ export function eligibilityResource({ resources }: HubServices): ResourceType {
     type,
     within: "anything",
     properties: z.strictObject({}),
-    answer,
     onPut: "refuse",
     onDelete: "refuse",
     source: {

@@ -2,7 +2,6 @@
 
 import { z } from "zod";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
-import { itemAnswer } from "./answers.ts";
 import { actionsOf, disable } from "./item-actions.ts";
 import { enable, enableShape } from "./item-enable.ts";
 import { changeShape } from "./item-settings.ts";
@@ -17,7 +16,6 @@ const storedOrEnable = z.record(z.string(), z.unknown());
 export function itemResource(front: ReplicationFront): ResourceType {
   return defineResource({
     type: itemType,
-    answer: itemAnswer,
     longWrites: ["PUT", "PATCH", "DELETE"],
     isBare: true,
     within: "parent",

@@ -18,7 +18,6 @@ import {
 import { lockKey } from "../db/locks.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
-import { planAnswer } from "./answers.ts";
 import { recoveryPointTypes } from "./choose-point.ts";
 import { probeShape } from "./launch-steps.ts";
 import { planType, provider, vaultOf } from "./names.ts";
@@ -84,7 +83,6 @@ export function planResource(front: ReplicationFront): ResourceType {
   const { services } = front;
   return defineResource({
     type: planType,
-    answer: planAnswer,
     isBare: true,
     within: "parent",
     canPatch: true,

@@ -9,14 +9,12 @@ import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
-import { pointAnswer } from "./answers.ts";
 import { parseItem } from "./item.ts";
 import { pointType, provider, vaultOf } from "./names.ts";
 
 export function pointResource(services: HubServices): ResourceType {
   return defineResource({
     type: pointType,
-    answer: pointAnswer,
     within: "parent",
     properties: z.record(z.string(), z.unknown()),
     source: {

@@ -12,7 +12,6 @@ import type { JsonObject, Resource } from "../db/resources.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { lockKey } from "../db/locks.ts";
 import type { HubServices } from "../services.ts";
-import { policyAnswer } from "./answers.ts";
 import { mappingsOf } from "./mapping.ts";
 import { policyType, vaultOf } from "./names.ts";
 import {
@@ -40,7 +39,6 @@ export function policyResource(front: ReplicationFront): ResourceType {
   const { services } = front;
   return defineResource({
     type: policyType,
-    answer: policyAnswer,
     isBare: true,
     within: "parent",
     canPatch: true,

@@ -14,19 +14,6 @@ const type = `${itemType}/targetComputeSizes`;
 const mebibyte = 2 ** 20;
 const nicsMax = 8;
 
-const answer = z.strictObject({
-  name: z.string(),
-  friendlyName: z.string(),
-  cpuCoresCount: z.number(),
-  vCPUsAvailable: z.number(),
-  memoryInGB: z.number(),
-  maxDataDiskCount: z.number(),
-  maxNicsCount: z.number(),
-  errors: z.array(z.strictObject({ message: z.string(), severity: z.string() })),
-  highIopsSupported: z.string(),
-  hyperVGenerations: z.array(z.string()),
-});
-
 export function targetSizeResource({ resources }: HubServices): ResourceType {
   const show = async (item: ResourceId): Promise<JsonObject> => {
     const { facts, machineName } = parseItem((await resources.get(item)).properties);
@@ -57,7 +44,6 @@ export function targetSizeResource({ resources }: HubServices): ResourceType {
     type,
     within: "parent",
     properties: z.strictObject({}),
-    answer,
     onPut: "refuse",
     onDelete: "refuse",
     source: { get: async () => undefined, list: async ({ id }) => ({ items: [await show(id)], next: undefined }) },

@@ -15,38 +15,17 @@ import { lookAtItems } from "./vault-health-type.ts";
 
 const properties = z.record(z.string(), z.unknown());
 
-const count = z.number().int();
-const usageShape = z.strictObject({
-  unit: z.literal("Count"),
-  currentValue: count,
-  name: z.strictObject({ value: z.string(), localizedValue: z.string() }),
-});
-const replicationUsageShape = z.strictObject({
-  monitoringSummary: z.strictObject({
-    unHealthyVmCount: count,
-    unHealthyProviderCount: count,
-    supportedProviderCount: count,
-    deprecatedProviderCount: count,
-    unsupportedProviderCount: count,
-  }),
-  jobsSummary: z.strictObject({ failedJobs: count, suspendedJobs: count, inProgressJobs: count }),
-  protectedItemCount: count,
-  registeredServersCount: count,
-  recoveryServicesProviderAuthType: count,
-});
-
 export function vaultUsageTypes(services: HubServices): readonly ResourceType[] {
-  const listed = (name: string, item: z.ZodType, list: (vault: ResourceId) => Promise<readonly JsonObject[]>): ResourceType =>
+  const listed = (name: string, list: (vault: ResourceId) => Promise<readonly JsonObject[]>): ResourceType =>
     defineResource({
       type: `${vaultType}/${name}`,
       within: "parent",
       properties,
-      listed: item,
       source: { get: async () => undefined, list: async ({ id }) => ({ items: await list(vaultOf(id)), next: undefined }) },
     });
   return [
-    listed("usages", usageShape, async (vault) => await usagesOf(services, vault)),
-    listed("replicationUsages", replicationUsageShape, async (vault) => [await replicationUsageOf(services, vault)]),
+    listed("usages", async (vault) => await usagesOf(services, vault)),
+    listed("replicationUsages", async (vault) => [await replicationUsageOf(services, vault)]),
     identityResource(services),
   ];
 }
