@@ -133,24 +133,32 @@ export class EntryRun {
     return bucketOf(words[0] ?? 0, this.shape.bucketBits);
   }
 
-  /** Rows of a bucket; undefined when they are not what was written. */
-  readBucket(bucket: number): Uint32Array | undefined {
-    const { offset, rows } = this.#room(bucket, bucket + 1);
-    const readBytes = rows.length === 0 ? 0 : readSync(this.#file.fd, rows, 0, rows.byteLength, offset);
-    return readBytes === rows.byteLength && this.#isWhole(bucket, rows) ? rows : undefined;
+  /** Numbers that the rows of a bucket have. */
+  bucketWords(bucket: number): number {
+    return (this.rowOf(bucket + 1) - this.rowOf(bucket)) * rowWords;
+  }
+
+  /** Reads the rows of a bucket; false when they are not what was written. */
+  readBucket(bucket: number, into: Uint32Array): boolean {
+    const offset = this.rowOf(bucket) * rowBytes;
+    const readBytes = into.length === 0 ? 0 : readSync(this.#file.fd, into, 0, into.byteLength, offset);
+    return readBytes === into.byteLength && this.#isWhole(bucket, into);
+  }
+
+  /** First row of a bucket. */
+  rowOf(bucket: number): number {
+    return this.shape.starts[bucket] ?? 0;
   }
 
   /** As readBucket for all from `first` to before `end`, without stopping the program meanwhile. */
-  async readBuckets(first: number, end: number): Promise<Uint32Array | undefined> {
-    const { offset, rows } = this.#room(first, end);
-    if (!(await this.#read(rows, offset))) return undefined;
-    const { starts } = this.shape;
-    const firstRow = starts[first] ?? 0;
+  async readBuckets(first: number, end: number, into: Uint32Array<ArrayBuffer>): Promise<boolean> {
+    const firstRow = this.rowOf(first);
+    if (!(await this.#read(into, firstRow * rowBytes))) return false;
     for (let bucket = first; bucket < end; bucket++) {
-      const from = ((starts[bucket] ?? 0) - firstRow) * rowWords;
-      if (!this.#isWhole(bucket, rows.subarray(from, ((starts[bucket + 1] ?? 0) - firstRow) * rowWords))) return undefined;
+      const from = (this.rowOf(bucket) - firstRow) * rowWords;
+      if (!this.#isWhole(bucket, into.subarray(from, (this.rowOf(bucket + 1) - firstRow) * rowWords))) return false;
     }
-    return rows;
+    return true;
   }
 
   /** Once who reads is done. */
@@ -159,11 +167,16 @@ export class EntryRun {
     if (this.#readers === 0) await this.#file.close();
   }
 
-  async #read(rows: Uint32Array, offset: number): Promise<boolean> {
+  async #read(rows: Uint32Array<ArrayBuffer>, offset: number): Promise<boolean> {
     this.#readers += 1;
     try {
       for (let done = 0; done < rows.byteLength;) {
-        const { bytesRead } = await this.#file.read(new Uint8Array(rows.buffer, done), 0, rows.byteLength - done, offset + done);
+        const { bytesRead } = await this.#file.read(
+          new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength),
+          done,
+          rows.byteLength - done,
+          offset + done,
+        );
         if (bytesRead === 0) return false;
         done += bytesRead;
       }
@@ -172,11 +185,6 @@ export class EntryRun {
       this.#readers -= 1;
       if (this.#isClosing && this.#readers === 0) await this.#file.close();
     }
-  }
-
-  #room(first: number, end: number): { readonly offset: number; readonly rows: Uint32Array } {
-    const [from = 0, to = 0] = [this.shape.starts[first], this.shape.starts[end]];
-    return { offset: from * rowBytes, rows: new Uint32Array((to - from) * rowWords) };
   }
 
   #isWhole(bucket: number, rows: Uint32Array): boolean {

@@ -9,15 +9,20 @@ const none = 0xffff_ffff;
 
 export class EntryTable {
   readonly #chunks: Uint32Array[] = [];
-  #slots = new Uint32Array(1024).fill(none);
+  #slots: Uint32Array;
   #count = 0;
+
+  /** Has room for so many; more make it grow. */
+  constructor(expectedCount = 512) {
+    this.#slots = new Uint32Array(2 ** Math.ceil(Math.log2(Math.max(expectedCount, 512) * 1.5))).fill(none);
+  }
 
   get count(): number {
     return this.#count;
   }
 
   add(id: Uint8Array, entry: IndexEntry): void {
-    if (this.#count % chunkRows === 0) this.#chunks.push(new Uint32Array(chunkRows * rowWords));
+    if (this.#count === this.#chunks.length * chunkRows) this.#chunks.push(new Uint32Array(chunkRows * rowWords));
     const number = this.#count++;
     const { rows, at } = this.rowAt(number);
     writeRow(rows, at, id, entry);
@@ -38,6 +43,12 @@ export class EntryTable {
     }
   }
 
+  /** Empties it and keeps its memory. */
+  clear(): void {
+    this.#count = 0;
+    this.#slots.fill(none);
+  }
+
   /** Where a row stands; not to be changed. */
   rowAt(number: number): { readonly rows: Uint32Array; readonly at: number } {
     const rows = this.#chunks[Math.floor(number / chunkRows)];
@@ -56,7 +67,7 @@ export class EntryTable {
   }
 
   #copy(rows: Uint32Array, at: number): void {
-    if (this.#count % chunkRows === 0) this.#chunks.push(new Uint32Array(chunkRows * rowWords));
+    if (this.#count === this.#chunks.length * chunkRows) this.#chunks.push(new Uint32Array(chunkRows * rowWords));
     const number = this.#count++;
     const own = this.rowAt(number);
     own.rows.set(rows.subarray(at, at + rowWords), own.at);

@@ -227,6 +227,7 @@ class OpenVault extends OpenReader implements Vault {
       claims,
       writer,
       disks,
+      scratch: { folder: this.#options.indexFolder, name: `ids-${pointId}` },
       compose: (sealed, facts) => {
         const point: RecoveryPoint = { pointId: parsePointId(pointId), machineId, ...facts, ...basis, disks: sealed };
         const sealedAtMs = clock.nowMs();

@@ -28,6 +28,8 @@ export interface PointWriterOptions {
   readonly claims: PointClaims;
   readonly writer: EntryWriter;
   readonly disks: readonly WriterDisk[];
+  /** A local folder for what is too much for memory, and a name in it that nobody else uses. */
+  readonly scratch: { readonly folder: string | undefined; readonly name: string };
   /** The point as it will be sealed, given its packs. */
   readonly compose: (
     disks: readonly PointDisk[],
@@ -70,10 +72,13 @@ export class VaultPointWriter implements PointWriter {
   constructor(options: PointWriterOptions) {
     this.#options = options;
     this.#disks = new Map(
-      options.disks.map((disk) => [
-        disk.diskId,
-        { disk, blockCount: blockCountOf(disk.sizeBytes), changed: new ChangedIds(), chains: new Map(), unchanged: new Set() },
-      ]),
+      options.disks.map((disk, index) => {
+        const blockCount = blockCountOf(disk.sizeBytes);
+        const pageCount = Math.ceil(blockCount / idsPerPage);
+        const { folder: scratchFolder, name } = options.scratch;
+        const changed = new ChangedIds({ pageCount, scratchFolder, scratchName: `${name}-${index}` });
+        return [disk.diskId, { disk, blockCount, changed, chains: new Map(), unchanged: new Set() }];
+      }),
     );
   }
 
@@ -164,6 +169,7 @@ export class VaultPointWriter implements PointWriter {
     if (this.#phase === "closed") return;
     this.#phase = "closed";
     await this.#options.writer[Symbol.asyncDispose]();
+    for (const { changed } of this.#disks.values()) changed[Symbol.dispose]();
     this.#options.onClose();
   }
 

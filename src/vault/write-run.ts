@@ -1,10 +1,9 @@
 // Writes runs of the index: of a table, or of several runs into one, in strips of digests, so that memory and pauses stay short.
 
 import { join } from "node:path";
-import { rename, unlink } from "node:fs/promises";
+import { open, rename, unlink, type FileHandle } from "node:fs/promises";
 import { crc32 } from "node:zlib";
 import { flushFolder } from "../base/atomic-file.ts";
-import { openNewFile } from "../store/write-large-file.ts";
 import type { EntryTable } from "./entry-table.ts";
 import { addToFilter, bucketOf, emptyShape, encodeShape, type EntryRun, type RunShape } from "./entry-run.ts";
 import { packNumberAt, rowBytes, rowWords } from "./index-row.ts";
@@ -12,7 +11,7 @@ import { packNumberAt, rowBytes, rowWords } from "./index-row.ts";
 /** Rows that are put in order at once: about 640 KiB, a few milliseconds. */
 const stripRows = 8192;
 
-/** Gives, strip after strip in the order of their digests, all rows whose bucket among 2^bits is `strip`; not for long. */
+/** Gives, strip after strip in the order of their digests, all rows whose bucket among 2^bits is `strip`, in memory that the next call uses. */
 export interface RowSource {
   readonly rowsMax: number;
   strip(strip: number, bits: number): Promise<{ readonly rows: Uint32Array; readonly rowCount: number }>;
@@ -29,20 +28,23 @@ export async function writeRun(folder: string, serial: number, source: RowSource
   const stripBits = Math.max(1, Math.ceil(Math.log2(source.rowsMax / stripRows)));
   const shape = emptyShape(source.rowsMax);
   let rowCount = 0;
+  let memory = new Uint32Array(stripRows * 2 * rowWords);
   try {
-    await using file = await openNewFile(temporary, source.rowsMax * rowBytes);
+    // Through the page cache, where finds will look for it.
+    await using file = await open(temporary, "wx", 0o600);
     for (let strip = 0; strip < 2 ** stripBits; strip++) {
       const given = await source.strip(strip, stripBits);
       const from = Math.floor((strip * 2 ** shape.bucketBits) / 2 ** stripBits);
       const end = Math.floor(((strip + 1) * 2 ** shape.bucketBits) / 2 ** stripBits);
-      const ordered = orderRows(given, shape, { from, end, firstRow: rowCount });
+      if (memory.length < given.rowCount * rowWords) memory = new Uint32Array(given.rowCount * 2 * rowWords);
+      const ordered = orderRows(given, shape, { from, end, firstRow: rowCount, ordered: memory });
       rowCount += given.rowCount;
-      await file.append(new Uint8Array(ordered.buffer));
+      await append(file, new Uint8Array(ordered.buffer, 0, given.rowCount * rowBytes));
       await new Promise((resolve) => setImmediate(resolve));
     }
     shape.starts[2 ** shape.bucketBits] = rowCount;
-    for (const part of encodeShape({ ...shape, rowCount })) await file.append(part);
-    await file.finish();
+    for (const part of encodeShape({ ...shape, rowCount })) await append(file, part);
+    await file.sync();
   } catch (error) {
     await unlink(temporary).catch(() => undefined); // The write's own error is the one to tell.
     throw error;
@@ -53,11 +55,20 @@ export async function writeRun(folder: string, serial: number, source: RowSource
   return rowCount;
 }
 
+async function append(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) done += (await file.write(bytes, done, bytes.length - done)).bytesWritten;
+}
+
 /** Counting sort into the strip's buckets; fills what the shape says of them. */
 function orderRows(
   { rows, rowCount }: { readonly rows: Uint32Array; readonly rowCount: number },
   shape: RunShape,
-  { from, end, firstRow }: { readonly from: number; readonly end: number; readonly firstRow: number },
+  {
+    from,
+    end,
+    firstRow,
+    ordered,
+  }: { readonly from: number; readonly end: number; readonly firstRow: number; readonly ordered: Uint32Array<ArrayBuffer> },
 ): Uint32Array<ArrayBuffer> {
   const { bucketBits, starts, sums, filter } = shape;
   const next = new Uint32Array(end - from + 1);
@@ -67,7 +78,6 @@ function orderRows(
   }
   for (let bucket = 1; bucket < next.length; bucket++) next[bucket] = (next[bucket] ?? 0) + (next[bucket - 1] ?? 0);
   const ends = next.slice(1);
-  const ordered = new Uint32Array(rowCount * rowWords);
   for (let at = 0; at < rowCount * rowWords; at += rowWords) {
     const bucket = bucketOf(rows[at] ?? 0, bucketBits) - from;
     const place = next[bucket] ?? 0;
@@ -87,6 +97,7 @@ function orderRows(
 
 /** Rows of a table whose pack `isAlive` takes. */
 export function rowsOfTable(table: EntryTable, isAlive: (packNumber: number) => boolean): RowSource {
+  let memory = new Uint32Array(0);
   let order: Uint32Array | undefined;
   let strips: Uint32Array | undefined;
   return {
@@ -94,7 +105,8 @@ export function rowsOfTable(table: EntryTable, isAlive: (packNumber: number) => 
     async strip(strip, bits) {
       if (order === undefined || strips === undefined) ({ order, strips } = orderOfTable(table, bits));
       const [from = 0, to = 0] = [strips[strip], strips[strip + 1]];
-      const rows = new Uint32Array((to - from) * rowWords);
+      if (memory.length < (to - from) * rowWords) memory = new Uint32Array((to - from) * 2 * rowWords);
+      const rows = memory;
       let rowCount = 0;
       for (let index = from; index < to; index++) {
         const row = table.rowAt(order[index] ?? 0);
@@ -110,16 +122,18 @@ export function rowsOfTable(table: EntryTable, isAlive: (packNumber: number) => 
 /** Numbers of the table's rows by strip, and where each strip begins. */
 function orderOfTable(table: EntryTable, bits: number): { readonly order: Uint32Array; readonly strips: Uint32Array } {
   const strips = new Uint32Array(2 ** bits + 1);
-  const stripOf = (number: number): number => {
+  const stripOf = new Uint32Array(table.count);
+  for (let number = 0; number < table.count; number++) {
     const { rows, at } = table.rowAt(number);
-    return bucketOf(rows[at] ?? 0, bits);
-  };
-  for (let number = 0; number < table.count; number++) strips[stripOf(number) + 1] = (strips[stripOf(number) + 1] ?? 0) + 1;
+    const strip = bucketOf(rows[at] ?? 0, bits);
+    stripOf[number] = strip;
+    strips[strip + 1] = (strips[strip + 1] ?? 0) + 1;
+  }
   for (let strip = 1; strip < strips.length; strip++) strips[strip] = (strips[strip] ?? 0) + (strips[strip - 1] ?? 0);
   const next = strips.slice();
   const order = new Uint32Array(table.count);
   for (let number = 0; number < table.count; number++) {
-    const strip = stripOf(number);
+    const strip = stripOf[number] ?? 0;
     const place = next[strip] ?? 0;
     next[strip] = place + 1;
     order[place] = number;
@@ -139,30 +153,36 @@ export function rowsOfRuns(
     readonly stopped: () => Error | undefined;
   },
 ): RowSource {
+  let memory = new Uint32Array(0);
+  let read = new Uint32Array(0);
   return {
     rowsMax: runs.reduce((sum, { rowCount }) => sum + rowCount, 0),
     async strip(strip, bits) {
-      const parts: Uint32Array[] = [];
-      for (const run of runs) {
+      const ranges = runs.map((run) => rangeOf(run, strip, bits));
+      const wordCount = ranges.reduce((sum, range) => sum + range.wordCount, 0);
+      if (memory.length < wordCount) [memory, read] = [new Uint32Array(wordCount * 2), new Uint32Array(wordCount * 2)];
+      let used = 0;
+      for (const { run, first, end, wordCount } of ranges) {
         const stopped = on.stopped();
         if (stopped !== undefined) throw stopped;
-        const { bucketBits } = run.shape;
-        const first = Math.floor((strip * 2 ** bucketBits) / 2 ** bits);
-        const end = Math.max(first + 1, Math.floor(((strip + 1) * 2 ** bucketBits) / 2 ** bits));
-        const rows = await run.readBuckets(first, end);
-        if (rows === undefined) throw on.damaged(run);
-        parts.push(rows);
-      }
-      const rows = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
-      let used = 0;
-      for (const part of parts)
-        for (let at = 0; at < part.length; at += rowWords) {
+        const part = read.subarray(0, wordCount);
+        if (!(await run.readBuckets(first, end, part))) throw on.damaged(run);
+        for (let at = 0; at < wordCount; at += rowWords) {
           // A run with few buckets gives the neighbours' rows too.
           if (bucketOf(part[at] ?? 0, bits) !== strip || !on.isAlive(packNumberAt(part, at))) continue;
-          for (let word = 0; word < rowWords; word++) rows[used + word] = part[at + word] ?? 0;
+          for (let word = 0; word < rowWords; word++) memory[used + word] = part[at + word] ?? 0;
           used += rowWords;
         }
-      return { rows, rowCount: used / rowWords };
+      }
+      return { rows: memory, rowCount: used / rowWords };
     },
   };
+}
+
+/** Buckets of a run that hold a strip's rows. */
+function rangeOf(run: EntryRun, strip: number, bits: number): { run: EntryRun; first: number; end: number; wordCount: number } {
+  const { bucketBits } = run.shape;
+  const first = Math.floor((strip * 2 ** bucketBits) / 2 ** bits);
+  const end = Math.max(first + 1, Math.floor(((strip + 1) * 2 ** bucketBits) / 2 ** bits));
+  return { run, first, end, wordCount: (run.rowOf(end) - run.rowOf(first)) * rowWords };
 }
