@@ -1,5 +1,5 @@
-// Measures what a large disk costs the appliance: memory for each TB, looks into the index, and pauses, while a vault that holds the disk is
-// opened, asked for its blocks and sealed. Blocks have digests and places but no content. Run: node bench/vault-index.ts [--tb 1] [--json FILE]
+// Measures memory for each TB, looks into the index and pauses, while a vault with a large disk is opened, asked for its blocks and sealed.
+// Blocks have digests and places but no content. Run: node bench/vault-index.ts [--tb 1] [--folder DIR] [--json FILE]
 
 import { createHash, randomUUID } from "node:crypto";
 import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
