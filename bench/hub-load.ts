@@ -11,6 +11,7 @@ import { z } from "zod";
 import { systemClock } from "../src/base/clock.ts";
 import { systemRandom } from "../src/base/random.ts";
 import { findFreePort } from "../src/hub/test-client.ts";
+import type { LoopDelays } from "./hub-inspector.ts";
 import { startHubProgram, type HubProgram } from "./hub-program.ts";
 import { fillHub, freshenHub } from "./hub-state.ts";
 import { countStatements, openBesideHub, prepareCounting, type StatementFigures } from "./hub-statements.ts";
@@ -40,8 +41,9 @@ export interface KindFigures {
   readonly longestMs: number;
   /** Asked of the database for one call, with its begins and commits. */
   readonly statementsPerCall: number;
-  /** Of the database's own clock, for one call when nothing else is asked. */
-  readonly databaseMsPerCall: number;
+  /** Processor time of one call when nothing else is asked. */
+  readonly hubCpuMs: number;
+  readonly databaseCpuMs: number;
 }
 
 export interface WalkFigures {
@@ -61,6 +63,8 @@ export interface LoadFigures {
   readonly startSeconds: number;
   readonly kinds: readonly KindFigures[];
   readonly refused: number;
+  /** How late the hub's event loop came to what waited. */
+  readonly loop: LoopDelays;
   readonly hubCpuMsPerRequest: number;
   readonly databaseCpuMsPerRequest: number;
   readonly walks: readonly WalkFigures[];
@@ -131,25 +135,41 @@ async function openState({
   }
 }
 
-const countedCalls = 120;
+/** Enough for clocks that count hundredths of a second. */
+const countedCalls = 400;
 
 /** One after the other, so that the figures are of the calls alone. */
-async function countEach(hub: HubProgram, mix: readonly Mix[], dataFolder: string): Promise<ReadonlyMap<string, StatementFigures>> {
+async function countEach(hub: HubProgram, mix: readonly Mix[], dataFolder: string): Promise<ReadonlyMap<string, CallFigures>> {
   await using beside = await openBesideHub(dataFolder);
   await using pool = openPool(hub, 1);
-  const figures = new Map<string, StatementFigures>();
+  const figures = new Map<string, CallFigures>();
   for (const { kind, calls } of mix) {
     const ask = async (): Promise<void> => {
       for (let index = 0; index < countedCalls; index++) await callOnce(pool, hub, calls[index % calls.length]);
     };
-    await ask(); // Plans are made, and what is kept in memory is there.
     const counted = await countStatements(beside.db, countedCalls, ask);
-    figures.set(kind, counted);
-    say(`${kind}: ${counted.statementsPerCall.toFixed(1)} statements a call, ${counted.databaseMsPerCall.toFixed(2)} ms`);
+    // Not while statements are counted; plans are made now, and what is kept in memory is there.
+    const cost = await costOf(hub, ask);
+    figures.set(kind, { ...counted, ...cost });
+    const { hubCpuMs, databaseCpuMs } = cost;
+    say(
+      `${kind}: ${counted.statementsPerCall.toFixed(1)} statements a call, ${hubCpuMs.toFixed(2)} + ${databaseCpuMs.toFixed(2)} ms of processor`,
+    );
     for (const { text, timesPerCall, msPerCall } of counted.dearest)
       say(`  ${msPerCall.toFixed(3)} ms, ${timesPerCall.toFixed(2)} times: ${text}`);
   }
   return figures;
+}
+
+type CallFigures = StatementFigures & { readonly hubCpuMs: number; readonly databaseCpuMs: number };
+
+/** Of one call, hub and database. */
+async function costOf(hub: HubProgram, ask: () => Promise<void>): Promise<{ readonly hubCpuMs: number; readonly databaseCpuMs: number }> {
+  const before = await hub.usage();
+  await ask();
+  const after = await hub.usage();
+  const of = (name: "hubCpuSeconds" | "databaseCpuSeconds"): number => (1000 * (after[name] - before[name])) / countedCalls;
+  return { hubCpuMs: of("hubCpuSeconds"), databaseCpuMs: of("databaseCpuSeconds") };
 }
 
 function openPool({ url, operator }: HubProgram, connections: number): Pool & AsyncDisposable {
@@ -232,8 +252,8 @@ function toOptions({ url, token, operator }: HubProgram, calls: readonly Call[])
 async function loadHub(
   hub: HubProgram,
   mix: readonly Mix[],
-  { perSecond, seconds, profileFile, counted }: LoadWish & { readonly counted: ReadonlyMap<string, StatementFigures> },
-): Promise<Pick<LoadFigures, "kinds" | "refused" | "hubCpuMsPerRequest" | "databaseCpuMsPerRequest">> {
+  { perSecond, seconds, profileFile, counted }: LoadWish & { readonly counted: ReadonlyMap<string, CallFigures> },
+): Promise<Pick<LoadFigures, "kinds" | "refused" | "loop" | "hubCpuMsPerRequest" | "databaseCpuMsPerRequest">> {
   say(`warming up, then ${perSecond} calls a second for ${seconds} s`);
   await using pool = openPool(hub, connectionsMax);
   const offered = mix.map((each) => ({ ...each, next: 0, times: [] as number[], refused: 0 }));
@@ -241,18 +261,21 @@ async function loadHub(
   for (const each of offered) Object.assign(each, { times: [], refused: 0 });
   const before = await hub.usage();
   const offer = async (): Promise<void> => await offerCalls({ pool, hub, offered, perSecond, seconds });
-  if (profileFile === undefined) await offer();
-  else await writeFile(profileFile, await hub.profile(offer));
+  const loop = await hub.delays(async () => {
+    if (profileFile === undefined) await offer();
+    else await writeFile(profileFile, await hub.profile(offer));
+  });
   const after = await hub.usage();
   const count = offered.reduce((sum, { times }) => sum + times.length, 0);
   return {
     kinds: offered.map(({ kind, times }) => {
       const at = (share: number): number => quantile(times, share);
-      const { statementsPerCall = Number.NaN, databaseMsPerCall = Number.NaN } = counted.get(kind) ?? {};
+      const { statementsPerCall = Number.NaN, hubCpuMs = Number.NaN, databaseCpuMs = Number.NaN } = counted.get(kind) ?? {};
       const spread = { p50Ms: at(0.5), p90Ms: at(0.9), p99Ms: at(0.99), longestMs: at(1) };
-      return { kind, perSecond: times.length / seconds, ...spread, statementsPerCall, databaseMsPerCall };
+      return { kind, perSecond: times.length / seconds, ...spread, statementsPerCall, hubCpuMs, databaseCpuMs };
     }),
     refused: offered.reduce((sum, { refused }) => sum + refused, 0),
+    loop,
     hubCpuMsPerRequest: (1000 * (after.hubCpuSeconds - before.hubCpuSeconds)) / count,
     databaseCpuMsPerRequest: (1000 * (after.databaseCpuSeconds - before.databaseCpuSeconds)) / count,
   };

@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 import { Agent, request } from "undici";
 import { z } from "zod";
 import { operatorFileShape, parseJson } from "../src/cli/profile.ts";
-import { collectedHeap, profileDuring } from "./hub-inspector.ts";
+import { collectedHeap, delaysDuring, profileDuring, type LoopDelays } from "./hub-inspector.ts";
 import { childrenOf, cpuSecondsOf, residentMibOf } from "./measured.ts";
 
 const pageShape = z.object({ value: z.array(z.object({ id: z.string(), name: z.string() })), nextLink: z.string().optional() });
@@ -32,6 +32,8 @@ export interface HubProgram extends AsyncDisposable {
   usage(): Promise<Usage>;
   /** Bytes of JavaScript that are alive, after a full collection. Only of a hub that was started with `isInspected`. */
   heapBytes(): Promise<number>;
+  /** Of the event loop while the task runs. Only of a hub that was started with `isInspected`. */
+  delays(task: () => Promise<void>): Promise<LoopDelays>;
   /** A .cpuprofile of the hub while the task runs. Only of a hub that was started with `isInspected`. */
   profile(task: () => Promise<void>): Promise<string>;
   end(signal: "SIGTERM" | "SIGKILL"): Promise<void>;
@@ -79,6 +81,7 @@ export async function startHubProgram({ folder, config, dataFolder, isInspected 
     },
     usage: async () => await usageOf(child.pid ?? 0, dataFolder),
     heapBytes: async () => await collectedHeap(inspector),
+    delays: async (task) => await delaysDuring(inspector, task),
     profile: async (task) => await profileDuring(inspector, task),
     [Symbol.asyncDispose]: async () => await end("SIGTERM"),
   };

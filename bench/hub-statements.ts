@@ -9,7 +9,6 @@ import type { Tables } from "../src/hub/db/tables.ts";
 
 export interface StatementFigures {
   readonly statementsPerCall: number;
-  readonly databaseMsPerCall: number;
   /** Those that take longest in sum, of one call. */
   readonly dearest: readonly { readonly text: string; readonly timesPerCall: number; readonly msPerCall: number }[];
 }
@@ -43,10 +42,8 @@ export async function countStatements(db: Kysely<Tables>, callCount: number, tas
     from pg_stat_statements s join pg_database d on d.oid = s.dbid
     where d.datname = current_database() and query not like '%pg_stat_statements%' order by ms desc`.execute(db);
   await setTracking(db, "none");
-  const sum = (of: (row: { calls: string; ms: number }) => number): number => rows.reduce((total, row) => total + of(row), 0) / callCount;
   return {
-    statementsPerCall: sum(({ calls }) => Number(calls)),
-    databaseMsPerCall: sum(({ ms }) => ms),
+    statementsPerCall: rows.reduce((sum, { calls }) => sum + Number(calls), 0) / callCount,
     dearest: rows.slice(0, dearestMax).map(({ query, calls, ms }) => {
       return { text: query.replaceAll(/\s+/g, " ").slice(0, 160), timesPerCall: Number(calls) / callCount, msPerCall: ms / callCount };
     }),

@@ -77,9 +77,13 @@ function claimsOfLoad(figures: NonNullable<typeof load>): readonly Claim[] {
       what: "processor time of a call, hub + database",
       figure: `${figures.hubCpuMsPerRequest.toFixed(2)} + ${figures.databaseCpuMsPerRequest.toFixed(2)} ms`,
     },
-    ...kinds.map(({ kind, statementsPerCall, databaseMsPerCall }) => ({
-      what: `${kind}: statements of a call, and their time in the database`,
-      figure: `${statementsPerCall.toFixed(1)}, ${databaseMsPerCall.toFixed(1)} ms`,
+    {
+      what: "delay of the hub's event loop, p50 / p99 / longest",
+      figure: `${[figures.loop.p50Ms, figures.loop.p99Ms, figures.loop.longestMs].map((ms) => ms.toFixed(1)).join(" / ")} ms`,
+    },
+    ...kinds.map(({ kind, statementsPerCall, hubCpuMs, databaseCpuMs }) => ({
+      what: `${kind}: statements of a call; its processor time alone, hub + database`,
+      figure: `${statementsPerCall.toFixed(1)}; ${hubCpuMs.toFixed(2)} + ${databaseCpuMs.toFixed(2)} ms`,
     })),
     ...walks.map(({ list, pages, rows, firstMs, middleMs, lastMs }) => ({
       what: `${list}: ${rows} rows, ${pages} pages, first / middle / last`,

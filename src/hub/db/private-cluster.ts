@@ -255,6 +255,10 @@ function settingsFor(socketFolder: string): readonly string[] {
     "timezone=UTC",
     "log_timezone=UTC",
     "jit=off",
+    // What a busy hub reads again and again fits; touched only as it is used.
+    "shared_buffers=256MB",
+    // Old segments of the log are used again in place of being made, which holds up every commit meanwhile.
+    "min_wal_size=256MB",
   ].map((setting) => `-c ${setting}`);
 }
 

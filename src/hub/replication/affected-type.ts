@@ -14,9 +14,11 @@ const types = {
   vaults: "Vault",
 } as const;
 
+const typeOf: ReadonlyMap<string, string> = new Map(Object.entries(types));
+
 export function affectedTypeOf(resourceId: string): string {
   const segment = resourceId.split("/").at(-2)?.toLowerCase() ?? "";
-  return Object.entries(types).find(([name]) => name === segment)?.[1] ?? "Other";
+  return typeOf.get(segment) ?? "Other";
 }
 
 /** Path segments whose objects are of the given kinds; undefined where a kind is unknown. */
