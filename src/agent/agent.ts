@@ -18,6 +18,7 @@ import { ControlLoop } from "./orders/control-loop.ts";
 import { OrderBook } from "./orders/order-book.ts";
 import { Replicator } from "./points/replicator.ts";
 import type { BlockThreads } from "./sender/block-work.ts";
+import type { ReadStall } from "./sender/guest-load.ts";
 import type { Source } from "./source.ts";
 import { agentVersion } from "./version.ts";
 
@@ -28,6 +29,7 @@ export interface AgentOptions {
   readonly random: Random;
   readonly log: AgentLog;
   readonly cpuShareMax?: number;
+  readonly readStall?: ReadStall;
   readonly threads?: BlockThreads;
   readonly bytesPerSecondMax?: number;
 }

@@ -1,18 +1,15 @@
 // The real source: this Linux machine, its disks, its change tracking and its filesystems.
 
-import { constants } from "node:fs";
-import { open } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
-import { join } from "node:path";
+import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
 import { runCommand } from "../base/run-command.ts";
-import type { MachineFacts, SourceDisk } from "../contract/agent-control.ts";
-import { asFault, Fault } from "../contract/errors.ts";
+import type { MachineFacts } from "../contract/agent-control.ts";
 import { granuleBytes } from "../disk/geometry.ts";
 import { openBestTracker, removeTrackingExcept, type Rung } from "./changes/ladder.ts";
 import { readMachineFacts } from "./disks/machine-facts.ts";
-import { listPhysicalDisks } from "./disks/sysfs.ts";
+import { openLinuxDisk } from "./disks/open-disk.ts";
 import { allocatePageAligned } from "./kernel/page-aligned.ts";
 import { openSystemCalls } from "./kernel/system-calls.ts";
 import { freezeFilesystems, thawLeftovers } from "./snapshot/freeze.ts";
@@ -32,13 +29,18 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
   const calls = openSystemCalls();
   await thawLeftovers();
   await endLeftRest(systemScripts, options.clock);
+  const devices = new WeakMap<OpenDisk, number>();
   let facts: MachineFacts | undefined;
   return {
-    facts: async () => (facts = await readMachineFacts()),
-    openDisk: openDirect,
+    facts: async () => (facts = await readMachineFacts(calls)),
+    openDisk: async (wanted) => {
+      const disk = await openLinuxDisk(wanted);
+      devices.set(disk, disk.device);
+      return disk;
+    },
     openTracker: async (disk, request) => {
-      const physical = (await listPhysicalDisks()).find((one) => one.name === disk.facts.deviceName);
-      if (physical === undefined) throw new Fault("StateConflict", `could not track the disk ${disk.facts.diskId}: it is gone`);
+      const device = devices.get(disk);
+      assert(device !== undefined, "the disk was opened by this source");
       const probe = allocatePageAligned(granuleBytes);
       const tracker = await openBestTracker({
         calls,
@@ -48,8 +50,8 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
         hasBase: request.hasBase,
         ...(options.bestRung === undefined ? {} : { bestRung: options.bestRung }),
         diskId: disk.facts.diskId,
-        device: physical.device,
-        sizeBytes: physical.sizeBytes,
+        device,
+        sizeBytes: disk.facts.sizeBytes,
         session: request.session === undefined ? undefined : Buffer.from(request.session, "hex"),
         newSession: options.random.bytes(16),
         readProbe: () => disk.read(0, probe),
@@ -66,32 +68,5 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
       return freezeFilesystems({ calls, clock: options.clock, diskNames, msMax: limits.msMax });
     },
     uninstall: () => removeInstallation(options.stateFolder),
-  };
-}
-
-async function openDirect(facts: SourceDisk): Promise<OpenDisk> {
-  const file = await open(join("/dev", facts.deviceName), constants.O_RDONLY | constants.O_DIRECT);
-  return {
-    facts,
-    read: async (offset, into) => {
-      const wanted = Math.max(0, Math.min(into.length, facts.sizeBytes - offset));
-      let done = 0;
-      while (done < wanted) {
-        const { bytesRead } = await file.read(into, done, into.length - done, offset + done).catch((error: unknown) => {
-          throw new Fault("DataDamaged", `could not read the disk ${facts.deviceName} at ${offset}: ${asFault(error, "read").message}`, {
-            evidence: { diskId: facts.diskId, offset },
-            cause: error,
-          });
-        });
-        if (bytesRead === 0) break;
-        done += bytesRead;
-      }
-      if (done < wanted)
-        throw new Fault("DataDamaged", `the disk ${facts.deviceName} ended at ${offset + done}, before its size`, {
-          evidence: { diskId: facts.diskId },
-        });
-      into.fill(0, wanted);
-    },
-    [Symbol.asyncDispose]: () => file.close(),
   };
 }

@@ -13,9 +13,11 @@ import { readMachineFacts } from "./disks/machine-facts.ts";
 import type { Endpoint } from "./identity/appliance-client.ts";
 import { registerAgent } from "./identity/registration.ts";
 import { identityShape, readState, replicationStateShape, stateFiles } from "./identity/state-folder.ts";
+import { openSystemCalls } from "./kernel/system-calls.ts";
 import { openLinuxSource } from "./linux-source.ts";
 import { createAgentLog } from "./log.ts";
 import { serveBlockJobs } from "./sender/block-work.ts";
+import { createReadStall } from "./sender/guest-load.ts";
 import { agentPlaces, uninstalledStatus } from "./unit.ts";
 import { agentVersion } from "./version.ts";
 
@@ -78,7 +80,11 @@ async function run(stateFolder: string, { cores, bestRung }: { readonly cores: n
   const log = createAgentLog({ clock: systemClock, write: (line) => void process.stderr.write(line) });
   const source = await openLinuxSource({ clock: systemClock, random: systemRandom, stateFolder, bestRung });
   const parallel = cores === 1 ? {} : { cpuShareMax: cores, threads: { count: cores, file: import.meta.filename } };
-  const outcome = await runAgent({ source, stateFolder, clock: systemClock, random: systemRandom, log, ...parallel }, ending.signal);
+  const readStall = createReadStall(systemClock);
+  const outcome = await runAgent(
+    { readStall, source, stateFolder, clock: systemClock, random: systemRandom, log, ...parallel },
+    ending.signal,
+  );
   if (outcome === "stopped") return;
   await source.uninstall();
   process.exitCode = uninstalledStatus; // The unit says that this status is not followed by a restart.
@@ -100,7 +106,7 @@ async function register(given: RegisterArguments): Promise<void> {
     appliance: parseEndpoint(appliance),
     authorityPem: await readFile(ca, "utf8"),
     passphraseFile,
-    facts: await readMachineFacts(),
+    facts: await readMachineFacts(openSystemCalls()),
   });
   process.stdout.write(`${JSON.stringify({ machineId: identity.machineId })}\n`);
 }

@@ -7,6 +7,8 @@ import type { ChangeTracker } from "./changes/tracker.ts";
 /** One opened disk of the source. */
 export interface OpenDisk extends AsyncDisposable {
   readonly facts: SourceDisk;
+  /** Another value after the disk was taken off and put on again: nobody saw what was written to it meanwhile. */
+  readonly attachment: string;
   /**
    * Fills `into` with what is on the device now, never from a cache. Offset and length are multiples of 4 KiB,
    * `into` starts on a page; what lies beyond the end of the disk reads as zeros. Excluded ranges are not masked.

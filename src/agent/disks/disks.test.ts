@@ -119,7 +119,13 @@ test("listPhysicalDisks follows the places on the buses, whatever names the disk
   t.after(async () => await rm(folder, { recursive: true }));
   const controller = "devices/pci0000:00/0000:00:05.0/host2";
   const unit = (name: string, target: number): string => `${controller}/target2:0:${target}/2:0:${target}:0/block/${name}`;
-  const disks = [unit("sdc", 0), unit("sda", 9), unit("sdb", 10), "devices/virtual/block/zero0"];
+  const disks = [
+    unit("sdc", 0),
+    unit("sda", 9),
+    unit("sdb", 10),
+    "devices/virtual/block/zero0",
+    "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1",
+  ];
   for (const [index, path] of disks.entries()) {
     const place = join(folder, path);
     await mkdir(place, { recursive: true });
@@ -132,6 +138,6 @@ test("listPhysicalDisks follows the places on the buses, whatever names the disk
   const listed = await listPhysicalDisks(folder);
   assert.deepEqual(
     listed.map(({ name }) => name),
-    ["sdc", "sda", "sdb"],
+    ["sdc", "sda", "sdb", "nvme0n1"],
   );
 });

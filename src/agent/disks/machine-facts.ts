@@ -6,17 +6,16 @@ import { availableParallelism, hostname, networkInterfaces, release, totalmem } 
 import { basename, join } from "node:path";
 import type { MachineFacts, SourceDisk } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
-import { granuleBytes } from "../../disk/geometry.ts";
 import { allocatePageAligned } from "../kernel/page-aligned.ts";
+import type { SystemCalls } from "../kernel/system-calls.ts";
 import { chooseIdentities, identitiesOf } from "./disk-identity.ts";
-import { parseMountinfo, parseSwaps } from "./mounts.ts";
-import { alignInward, joinRanges, type ByteRange } from "./ranges.ts";
-import { disksUnder, listPhysicalDisks, placeOfDevice, readTrimmed, type PhysicalDisk } from "./sysfs.ts";
-
-const headBytes = 8192;
+import { headBytes } from "./open-disk.ts";
+import { parseMountinfo } from "./mounts.ts";
+import { readSwapRanges } from "./swaps.ts";
+import { disksUnder, listPhysicalDisks, readTrimmed, type PhysicalDisk } from "./sysfs.ts";
 
 /** Throws Fault DiskUnidentified when a disk has nothing to be known by. */
-export async function readMachineFacts(): Promise<MachineFacts> {
+export async function readMachineFacts(calls: SystemCalls): Promise<MachineFacts> {
   const osRelease = (await readTrimmed("/etc/os-release")) ?? "";
   const addresses = Object.values(networkInterfaces()).flatMap((list) =>
     (list ?? []).filter((one) => !one.internal).map((one) => one.address),
@@ -33,7 +32,7 @@ export async function readMachineFacts(): Promise<MachineFacts> {
     memoryBytes: totalmem(),
     addresses: addresses.slice(0, 64),
     nics: await readNics(),
-    disks: await readDisks(),
+    disks: await readDisks(calls),
   };
 }
 
@@ -48,10 +47,10 @@ async function readNics(): Promise<MachineFacts["nics"]> {
 }
 
 /** The physical disks with their identities; the source of every other question about disks. */
-async function readDisks(): Promise<SourceDisk[]> {
+async function readDisks(calls: SystemCalls): Promise<SourceDisk[]> {
   const disks = await listPhysicalDisks();
   const identities = chooseIdentities(await Promise.all(disks.map(async (disk) => identitiesOf(disk.name, await readHead(disk)))));
-  const [boot, swaps] = await Promise.all([bootDisks(), swapRanges()]);
+  const [boot, swaps] = await Promise.all([bootDisks(), readSwapRanges(calls)]);
   return disks.map((disk, index) => {
     const identity = identities[index];
     if (identity === undefined)
@@ -67,7 +66,7 @@ async function readDisks(): Promise<SourceDisk[]> {
       deviceName: disk.name,
       sizeBytes: disk.sizeBytes,
       isBoot: boot.has(disk.name),
-      excluded: joinRanges(swaps.get(disk.name) ?? []),
+      excluded: [...(swaps.get(disk.name) ?? [])],
     };
   });
 }
@@ -92,17 +91,4 @@ export async function deviceOf(mount: { readonly device: string; readonly source
   if (!mount.device.startsWith("0:") || !mount.source.startsWith("/dev/")) return mount.device;
   const name = basename(await realpath(mount.source).catch(() => mount.source)); // Gone: then no disk is found under it.
   return (await readTrimmed(join("/sys/class/block", name, "dev"))) ?? mount.device;
-}
-
-/** Swap partitions without their first page, which holds label and UUID. Swap files and mapped swaps stay in the replica. */
-async function swapRanges(): Promise<Map<string, ByteRange[]>> {
-  const ranges = new Map<string, ByteRange[]>();
-  for (const swap of parseSwaps(await readFile("/proc/swaps", "utf8"))) {
-    if (swap.kind !== "partition") continue;
-    const place = await placeOfDevice(basename(await realpath(swap.path).catch(() => swap.path))); // Gone: then it has no place.
-    if (place === undefined) continue;
-    const range = alignInward({ offset: place.offset + granuleBytes, length: place.length - granuleBytes });
-    if (range !== undefined) ranges.set(place.disk, [...(ranges.get(place.disk) ?? []), range]);
-  }
-  return ranges;
 }

@@ -12,7 +12,9 @@ export interface PhysicalDisk {
   readonly logicalBlockBytes: number;
 }
 
-const virtualNames = /^(loop|ram|zram|dm-|md|sr|fd|nbd|drbd|pmem|rbd)/;
+const virtualNames = /^(loop|ram|zram|dm-|md|sr|fd|nbd|drbd|rbd)/;
+/** Devices without a place on a bus, but for NVMe namespaces with several ways to them, which stand there. */
+const virtualPlaces = /\/devices\/virtual\/(?!nvme-subsystem\/)/;
 const levelsMax = 16;
 
 export async function readTrimmed(path: string): Promise<string | undefined> {
@@ -35,7 +37,7 @@ export async function listPhysicalDisks(sysFolder = "/sys"): Promise<PhysicalDis
     const folder = join(sysFolder, "block", name);
     const attribute = async (path: string): Promise<string> => (await readTrimmed(join(folder, path))) ?? "";
     const target = await realpath(folder);
-    if (target.includes("/devices/virtual/") || (await attribute("removable")) === "1" || (await attribute("hidden")) === "1") continue;
+    if (virtualPlaces.test(target) || (await attribute("removable")) === "1" || (await attribute("hidden")) === "1") continue;
     const sizeBytes = Number(await attribute("size")) * 512;
     if (!(sizeBytes > 0)) continue;
     const device = parseDevice(await attribute("dev"));

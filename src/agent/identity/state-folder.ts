@@ -19,22 +19,27 @@ export const identityShape = z.object({
 });
 export type Identity = z.infer<typeof identityShape>;
 
+const trackedDisksShape = z
+  .array(
+    z.object({
+      diskId: diskIdShape,
+      sizeBytes: countShape,
+      excluded: z.array(byteRangeShape).max(256),
+      session: z.string().max(64),
+      /** Absent in what older agents wrote: then the disk may have been away. */
+      attachment: z.string().max(64).optional(),
+    }),
+  )
+  .max(64);
+
 export const replicationStateShape = z.object({
   policy: replicationPolicyShape.optional(),
   /** Disks that are not replicated. */
   excludedDiskIds: z.array(diskIdShape).max(64).optional(),
   /** Newest point that is known to be sealed, and what its disks were. */
-  base: z
-    .object({
-      pointId: pointIdShape,
-      bootId: z.string().max(64),
-      disks: z
-        .array(
-          z.object({ diskId: diskIdShape, sizeBytes: countShape, excluded: z.array(byteRangeShape).max(256), session: z.string().max(64) }),
-        )
-        .max(64),
-    })
-    .optional(),
+  base: z.object({ pointId: pointIdShape, bootId: z.string().max(64), disks: trackedDisksShape }).optional(),
+  /** A pass over these whole disks was begun, tracked from its begin on, and no point was sealed since. */
+  passing: z.object({ bootId: z.string().max(64), disks: trackedDisksShape }).optional(),
 });
 export type ReplicationState = z.infer<typeof replicationStateShape>;
 

@@ -6,12 +6,13 @@ import { Fault, toReport } from "../../contract/errors.ts";
 import { agentProtocolVersion, type ApplicationOutcome } from "../../contract/agent-control.ts";
 import type { BeginPoint, EndPoint, MeetingOutcome, SealedPoint } from "../../contract/agent-frames.ts";
 import { parseDigestHex, type PointId } from "../../contract/ids.ts";
-import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
+import { granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import { countGranules, type ChangeTracker, type GranuleRun, type Mark } from "../changes/tracker.ts";
 import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disks/ranges.ts";
 import type { DigestTable } from "../sender/digest-table.ts";
 import { batchRuns, readBatch, refreshDigests, sendBatch, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
 import { BlindDisks } from "./blind-disks.ts";
+import type { PassRecord } from "../sender/pass-record.ts";
 import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
 import type { ApplicationRest, Freeze, OpenDisk, Source } from "../source.ts";
 
@@ -23,6 +24,8 @@ export interface PointDisk {
   /** Ranges that are changed though nobody wrote them: what became or ceased to be excluded, a grown tail. */
   readonly alsoChanged: readonly ByteRange[];
   readonly digests: DigestTable | undefined;
+  /** What a broken-off pass over the whole disk had read. */
+  readonly record: PassRecord | undefined;
 }
 
 export interface PointPlan {
@@ -59,12 +62,13 @@ export interface MadePoint {
   readonly sourceRoots: SealedPoint["roots"];
   /** Of a point for which the applications were to rest. */
   readonly application: ApplicationOutcome | undefined;
-  /** Blocks that differed from the base point although nobody was seen to write them. */
-  readonly unexplainedBlockCount: number;
+  /** Blocks that differed from the base point although nobody was seen to write them; the first of them by name. */
+  readonly unexplained: { readonly count: number; readonly sample: readonly { readonly diskId: string; readonly block: number }[] };
   /** To be called once the point is remembered as the new base. */
   readonly acknowledge: () => void;
 }
 
+const unexplainedSampleMax = 16;
 const liveRoundsMax = 12;
 const freezeAttemptsMax = 4;
 const quietRoundsMax = 6;
@@ -81,14 +85,15 @@ interface Round {
 }
 
 export async function makePoint(context: PointContext, plan: PointPlan): Promise<MadePoint> {
-  const passDisks = plan.disks.map((disk, index): PassDisk => ({ index, open: disk.open, digests: disk.digests }));
+  const passDisks = plan.disks.map(({ open, digests, record }, index): PassDisk => ({ index, open, digests, record }));
   const run = new PointRun(context, plan, passDisks);
   await context.link.begin(beginOf(plan));
-  const differing = await run.sendFirstRound();
+  await run.sendFirstRound();
   await run.sendLiveRounds();
   if (plan.isInGroup) await run.gather();
   const instant = await run.freezeAtRest();
   try {
+    await requireStillExcluded(context, plan);
     const sourceRoots = plan.consistency === "final" ? run.sourceRoots() : [];
     const sealed = await context.link.end({
       pointId: plan.pointId,
@@ -99,12 +104,25 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
       ...(instant.application === undefined ? {} : { application: instant.application }),
       ...(run.group === undefined ? {} : { group: run.group }),
     });
-    const unexplainedBlockCount = run.countUnexplained(differing);
-    return { sealed, ...instant, sourceRoots, unexplainedBlockCount, acknowledge: () => run.acknowledge() };
+    return { sealed, ...instant, sourceRoots, unexplained: run.unexplained, acknowledge: () => run.acknowledge() };
   } catch (error) {
     await instant.freeze?.thaw();
     context.releaseLogs();
     throw error;
+  }
+}
+
+/** What is not replicated must not have become something else before the moment of the point: a swap that was turned off. */
+async function requireStillExcluded(context: PointContext, plan: PointPlan): Promise<void> {
+  if (plan.disks.every(({ open }) => open.facts.excluded.length === 0)) return;
+  const { disks } = await context.source.facts();
+  for (const { open } of plan.disks) {
+    const now = disks.find(({ diskId }) => diskId === open.facts.diskId)?.excluded ?? [];
+    if (runsOfRanges(open.facts.excluded).every((run) => [...withoutExcluded([run], now)].length === 0)) continue;
+    throw new Fault("StateConflict", "a swap was turned off while the point was made; the point is made again", {
+      evidence: { diskId: open.facts.diskId },
+      retry: "now",
+    });
   }
 }
 
@@ -151,6 +169,8 @@ class PointRun {
   readonly #isFinal: boolean;
   readonly #use: DigestUse;
   readonly #blind: BlindDisks;
+  readonly #unexplained: { readonly diskId: string; readonly block: number }[] = [];
+  #unexplainedCount = 0;
   #marks: readonly Mark[] = [];
   #rest: ApplicationRest | undefined;
   #isRestWanted: boolean;
@@ -172,16 +192,17 @@ class PointRun {
     return this.#group;
   }
 
-  /** Everything that changed since the base, or everything there is. Answers what differed, by disk. */
-  async sendFirstRound(): Promise<ReadonlyMap<number, ReadonlySet<number>>> {
+  /** Everything that changed since the base, or everything there is. */
+  async sendFirstRound(): Promise<void> {
     this.#blind.requireShort();
     this.#marks = await Promise.all(this.#plan.disks.map((disk) => disk.tracker.compact()));
-    const differing = new Map<number, ReadonlySet<number>>();
     for (const [index, disk] of this.#plan.disks.entries()) {
       const pass = this.#passDisk(index);
       if (disk.mode !== "delta") {
         const { tracker } = disk;
-        differing.set(index, await (tracker.isBlind ? this.#blind.pass({ pass, tracker }) : sendWholeDisk(this.#context, pass)));
+        const changed = tracker.changed({ until: this.#mark(index) });
+        const differing = await (tracker.isBlind ? this.#blind.pass({ pass, tracker }) : sendWholeDisk(this.#context, pass, changed));
+        await this.#findUnexplained(disk, differing);
         continue;
       }
       const changed = withoutExcluded(disk.tracker.changed({ until: this.#mark(index) }), disk.open.facts.excluded);
@@ -191,7 +212,6 @@ class PointRun {
     await this.#context.link.roundEnd();
     if (this.#use === "keep") for (const pass of this.#disks) await refreshDigests(this.#context, pass);
     this.#blind.requireShort();
-    return differing;
   }
 
   async sendLiveRounds(): Promise<void> {
@@ -261,19 +281,24 @@ class PointRun {
     return roots;
   }
 
-  countUnexplained(differing: ReadonlyMap<number, ReadonlySet<number>>): number {
-    let count = 0;
-    for (const [index, blocks] of differing) {
-      const unexplained = new Set(blocks);
-      for (const run of this.#plan.disks[index]?.tracker.changed({ until: this.#mark(index) }) ?? [])
-        for (let block = Math.floor(run.first / granulesPerBlock); block * granulesPerBlock < run.first + run.count; block++)
-          unexplained.delete(block);
-      for (const range of this.#plan.disks[index]?.alsoChanged ?? [])
-        for (let block = Math.floor(range.offset / blockBytes); block * blockBytes < range.offset + range.length; block++)
-          unexplained.delete(block);
-      count += unexplained.size;
-    }
-    return count;
+  /**
+   * What differed without having been written. Right after the pass: a cell tells of its last write only, and what is written
+   * after the point's moment would hide that a block was written before it.
+   */
+  async #findUnexplained(disk: PointDisk, differing: ReadonlySet<number>): Promise<void> {
+    const unexplained = new Set(differing);
+    const until = await disk.tracker.tick();
+    for (const run of joinRuns([[...disk.tracker.changed({ until })], runsOfRanges(disk.alsoChanged)]))
+      for (let block = Math.floor(run.first / granulesPerBlock); block * granulesPerBlock < run.first + run.count; block++)
+        unexplained.delete(block);
+    this.#unexplainedCount += unexplained.size;
+    const { diskId } = disk.open.facts;
+    for (const block of [...unexplained].slice(0, unexplainedSampleMax - this.#unexplained.length))
+      this.#unexplained.push({ diskId, block });
+  }
+
+  get unexplained(): MadePoint["unexplained"] {
+    return { count: this.#unexplainedCount, sample: this.#unexplained };
   }
 
   acknowledge(): void {
@@ -286,7 +311,8 @@ class PointRun {
     let freeze: Freeze | undefined;
     try {
       freeze = await this.#context.source.freeze({ msMax: this.#isFinal ? this.#plan.holdMsMax : this.#plan.freezeMsMax });
-      const instant = await this.#readWhileFrozen(freeze);
+      const held = freeze;
+      const instant = await this.#context.pacer.hurry(async () => await this.#readWhileFrozen(held));
       if (instant?.freeze === undefined) this.#context.releaseLogs();
       return instant;
     } catch (error) {

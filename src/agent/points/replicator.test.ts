@@ -338,3 +338,41 @@ test("a machine is not frozen for a disk that takes longer to read than it may b
   assert.equal(bench.source.freezeCount, frozen);
   assert.deepEqual(bench.receiver.breaches, []);
 });
+
+test("a disk that was taken off and put on again is compared whole, though it looks the same, also when no agent saw it", async () => {
+  await using bench = await openBench();
+  await using agent = await bench.start();
+  await agent.point();
+  bench.source.attachments.set("serial-1", 1);
+  await agent.point();
+  assert.deepEqual(modesOf(bench), ["delta", "checksum"]);
+  assert.match(bench.receiver.begins.at(-1)?.disks[1]?.reason ?? "", /taken off/);
+  await agent[Symbol.asyncDispose]();
+  bench.source.attachments.set("serial-0", 1);
+  await using next = await bench.start();
+  await next.point();
+  assert.deepEqual(modesOf(bench), ["checksum", "delta"]);
+  await assertReplica(bench);
+});
+
+test("a copy that was broken off goes on where it was, after a cut and after a kill, and takes in what was written meanwhile", async () => {
+  await using bench = await openBench({ cutAtFrame: 4 });
+  const whole = sizes.reduce((sum, size) => sum + size, 0);
+  {
+    await using agent = await bench.start();
+    await assert.rejects(agent.point(), { code: "AgentProtocolBroken" });
+    bench.receiver.mischief.cutAtFrame = bench.receiver.frameCount + 4;
+    const readBefore = agent.state().readBytes;
+    await assert.rejects(agent.point(), { code: "AgentProtocolBroken" });
+    assert.ok(agent.state().readBytes - readBefore < whole, "what an earlier attempt had read is read only where the appliance asks");
+  }
+  await bench.write(0, 7 * blockBytes, randomBytes(300));
+  await using next = await bench.start();
+  await next.point();
+  assert.match(bench.receiver.begins.at(-1)?.disks[0]?.reason ?? "", /no recovery point/);
+  await assertReplica(bench);
+  await bench.write(0, 0, randomBytes(300));
+  await next.point();
+  assert.deepEqual(modesOf(bench), ["delta", "delta"]);
+  await assertReplica(bench);
+});

@@ -2,6 +2,7 @@
 
 import type { Duplex } from "node:stream";
 import { setImmediate } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { assert } from "../../base/assert.ts";
 import type { Random } from "../../base/random.ts";
 import { Semaphore } from "../../base/semaphore.ts";
@@ -12,6 +13,7 @@ import { parsePointId, type DiskId, type PointId } from "../../contract/ids.ts";
 import { readState, replicationStateShape, stateFiles, writeState, type ReplicationState } from "../identity/state-folder.ts";
 import type { AgentLog } from "../log.ts";
 import { BlockWork, type BlockThreads } from "../sender/block-work.ts";
+import type { ReadStall } from "../sender/guest-load.ts";
 import { createLanes, type Lane } from "../sender/lanes.ts";
 import { ApplianceLink } from "../sender/link.ts";
 import { LaneTimes } from "../sender/lane-times.ts";
@@ -33,6 +35,8 @@ export interface ReplicatorOptions {
   readonly cpuSeconds: () => number;
   readonly residentBytes: () => number;
   readonly cpuShareMax?: number;
+  /** What the machine's own programs wait; without it the agent does not give way to them. */
+  readonly readStall?: ReadStall;
   /** Threads for the work on whole blocks; without them everything is done in this one. */
   readonly threads?: BlockThreads;
   readonly bytesPerSecondMax?: number;
@@ -94,6 +98,7 @@ export class Replicator implements AsyncDisposable {
       clock: options.clock,
       cpuSeconds: options.cpuSeconds,
       cpuShareMax: options.cpuShareMax ?? 0.9,
+      ...(options.readStall === undefined ? {} : { readStall: options.readStall }),
       ...(options.bytesPerSecondMax === undefined ? {} : { bytesPerSecondMax: options.bytesPerSecondMax }),
     });
   }
@@ -153,7 +158,7 @@ export class Replicator implements AsyncDisposable {
     await this.#one.run(async () => {
       if (excludedDiskIds !== undefined) requireExcludable(excludedDiskIds, (await this.#options.source.facts()).disks);
       const excluded = excludedDiskIds ?? this.#state.excludedDiskIds ?? [];
-      await this.#disks.open(this.#state.base, excluded);
+      await this.#disks.open({ ...this.#state, excludedDiskIds: excluded });
       this.#state = { ...this.#state, policy, excludedDiskIds: [...excluded] };
       await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
     });
@@ -174,7 +179,8 @@ export class Replicator implements AsyncDisposable {
       this.#profiling = profiling;
       this.#isBusy = true;
       try {
-        await this.#disks.open(undefined);
+        await this.#disks.open({});
+        this.#disks.requireSeen();
         return { profile: await profileChurn(this.#disks.list(), { clock, seconds }, profiling.signal) };
       } catch (error) {
         throw profiling.signal.aborted ? interrupted(profiling.signal) : error;
@@ -198,7 +204,9 @@ export class Replicator implements AsyncDisposable {
 
   async verify(): Promise<Doing> {
     const made = await this.#makeExclusive({ kind: "verify", holdMsMax: 0 });
-    return { ...doingOf(made), repairedBlockCount: made.unexplainedBlockCount };
+    const { count, sample } = made.unexplained;
+    if (count > 0) this.#options.log.warn("blocks differed that nobody was seen to write", { count, sample });
+    return { ...doingOf(made), repairedBlockCount: count };
   }
 
   async quiesce(holdMsMax: number): Promise<Doing> {
@@ -232,6 +240,7 @@ export class Replicator implements AsyncDisposable {
     await this.#one.run(async () => {
       this.#state = {};
       await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
+      await this.#disks.forgetPasses(this.#options.stateFolder);
       await this.#disks.remove();
       await this.#link?.[Symbol.asyncDispose]();
       this.#link = undefined;
@@ -321,9 +330,10 @@ export class Replicator implements AsyncDisposable {
     const { policy } = this.#state;
     assert(policy !== undefined, "a point is made while replication is on");
     const { signal } = this.#interrupt;
-    const bootId = await this.#disks.open(this.#state.base, this.#state.excludedDiskIds);
+    const bootId = await this.#disks.open(this.#state);
     if (kind.kind === "verify" || kind.kind === "final") this.#disks.keepDigests();
     const startMs = clock.monotonicMs();
+    await this.#rememberPasses(bootId);
     const plan = this.#planOf(kind, { bootId, freezeMsMax: policy.freezeMsMax });
     if (plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";
     this.#copiedBytes.clear();
@@ -345,6 +355,7 @@ export class Replicator implements AsyncDisposable {
           times: this.#times,
           readBytes: () => this.#readBytes - readBefore,
           onRead: (disk, bytes) => this.#countRead(disk, bytes),
+          onSkip: (disk, bytes) => this.#countCopied(disk, bytes),
           holdLogs: () => log.hold(),
           releaseLogs: () => log.release(),
         },
@@ -368,6 +379,16 @@ export class Replicator implements AsyncDisposable {
     }
   }
 
+  /** Durable before a pass over whole disks begins: from then on its tracking counts, and what it has read can be used again. */
+  async #rememberPasses(bootId: string): Promise<void> {
+    const { stateFolder } = this.#options;
+    const passing = await this.#disks.keepPasses(stateFolder, { base: this.#state.base, bootId });
+    if (isDeepStrictEqual(passing, this.#state.passing)) return;
+    const { passing: _, ...rest } = this.#state;
+    this.#state = passing === undefined ? rest : { ...rest, passing };
+    await writeState(stateFolder, stateFiles.replication, this.#state);
+  }
+
   #planOf(kind: PointKind, limits: { readonly bootId: string; readonly freezeMsMax: number }): PointPlan {
     const { base } = this.#state;
     return {
@@ -384,8 +405,10 @@ export class Replicator implements AsyncDisposable {
 
   /** Order matters: the new base is durable before the tracker forgets. */
   async #settle(made: MadePoint, bootId: string): Promise<void> {
-    this.#state = { ...this.#state, base: this.#disks.baseOf(made.sealed.pointId, bootId) };
+    const { passing: _, ...rest } = this.#state;
+    this.#state = { ...rest, base: this.#disks.baseOf(made.sealed.pointId, bootId) };
     await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
+    await this.#disks.forgetPasses(this.#options.stateFolder);
     made.acknowledge();
     this.#disks.trust();
     this.#phase = "delta";
@@ -401,6 +424,10 @@ export class Replicator implements AsyncDisposable {
 
   #countRead(disk: number, bytes: number): void {
     this.#readBytes += bytes;
+    this.#countCopied(disk, bytes);
+  }
+
+  #countCopied(disk: number, bytes: number): void {
     this.#copiedBytes.set(disk, (this.#copiedBytes.get(disk) ?? 0) + bytes);
   }
 

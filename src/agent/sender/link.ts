@@ -3,6 +3,7 @@
 import type { Duplex } from "node:stream";
 import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
+import { Semaphore } from "../../base/semaphore.ts";
 import { asFault, Fault, fromReport, toReport } from "../../contract/errors.ts";
 import {
   encodeFrameHeader,
@@ -48,6 +49,7 @@ export class ApplianceLink implements AsyncDisposable {
   /** Answered in their order. */
   readonly #meetings: Waiting<MeetingOutcome>[] = [];
   readonly #ending = new AbortController();
+  readonly #writing = new Semaphore(1);
   #sealing: Waiting<SealedPoint> | undefined;
   #failure: Fault | undefined;
   #lastUnit = 0;
@@ -184,15 +186,21 @@ export class ApplianceLink implements AsyncDisposable {
     await this.#write([header, ...frame.parts]);
   }
 
-  /** All parts of one frame are queued at once, so frames of parallel callers do not mix. Resolves when they left. */
+  /** Frames do not mix, and leave in pieces: what is under way is copied and encrypted once more, so it must be small. Resolves when all left. */
   async #write(parts: readonly Uint8Array[]): Promise<void> {
+    await this.#writing.run(async () => {
+      for (const piece of piecesOf(parts)) await this.#writePiece(piece);
+    });
+  }
+
+  async #writePiece(piece: readonly Uint8Array[]): Promise<void> {
     this.#throwIfBroken();
     const { transport } = this.#options;
     await new Promise<void>((resolve, reject) => {
       transport.cork();
-      parts.forEach((part, index) => {
+      piece.forEach((part, index) => {
         this.#sentBytes += part.length;
-        const isLast = index === parts.length - 1;
+        const isLast = index === piece.length - 1;
         transport.write(part, isLast ? (error) => (error ? reject(this.#failure ?? brokenBy(error)) : resolve()) : undefined);
       });
       transport.uncork();
@@ -296,4 +304,24 @@ function brokenBy(error: unknown): Fault {
   if (error instanceof FrameError)
     return new Fault("AgentProtocolBroken", `could not understand the appliance: ${error.message}`, { cause: error });
   return new Fault("AgentProtocolBroken", `the connection to the appliance broke: ${asFault(error, "use it").message}`, { cause: error });
+}
+
+const pieceBytesMax = 512 << 10;
+
+/** The same bytes in the same order, in groups of at most pieceBytesMax. */
+function* piecesOf(parts: readonly Uint8Array[]): Generator<readonly Uint8Array[]> {
+  let piece: Uint8Array[] = [];
+  let room = pieceBytesMax;
+  for (const part of parts)
+    for (let at = 0; at < part.length;) {
+      const slice = part.subarray(at, at + room);
+      piece.push(slice);
+      room -= slice.length;
+      at += slice.length;
+      if (room > 0) continue;
+      yield piece;
+      piece = [];
+      room = pieceBytesMax;
+    }
+  if (piece.length > 0) yield piece;
 }

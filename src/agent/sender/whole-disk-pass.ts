@@ -1,7 +1,10 @@
 // Announces every block of a disk and sends those that the appliance wants: the first round of modes full and checksum.
 
 import { blocksPerFrameMax, needAnswers } from "../../contract/agent-frames.ts";
-import { blockBytes, blockCountOf, digestBytes } from "../../disk/geometry.ts";
+import { Fault } from "../../contract/errors.ts";
+import { equalBytes } from "../../disk/digest.ts";
+import { blockBytes, blockCountOf, digestBytes, granulesPerBlock } from "../../disk/geometry.ts";
+import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
 import type { OpenDisk } from "../source.ts";
 import type { BlockWork } from "./block-work.ts";
@@ -10,6 +13,7 @@ import type { LaneTimes } from "./lane-times.ts";
 import { runLanes, type Lane } from "./lanes.ts";
 import type { ApplianceLink } from "./link.ts";
 import type { Pacer } from "./pacer.ts";
+import type { PassRecord } from "./pass-record.ts";
 
 export interface PassContext {
   readonly link: ApplianceLink;
@@ -18,6 +22,8 @@ export interface PassContext {
   readonly work: BlockWork;
   readonly times: LaneTimes;
   readonly onRead: (diskIndex: number, byteCount: number) => void;
+  /** Passed over, because an earlier pass had read it and nothing was written there since. */
+  readonly onSkip: (diskIndex: number, byteCount: number) => void;
   readonly signal: AbortSignal;
 }
 
@@ -25,24 +31,24 @@ export interface PassDisk {
   readonly index: number;
   readonly open: OpenDisk;
   readonly digests: DigestTable | undefined;
+  /** What an earlier pass had read; undefined when nothing is to be kept. */
+  readonly record?: PassRecord | undefined;
 }
 
 /** Blocks remembered as different; more than that and the count is only a lower bound. */
 const differingBlocksMax = 1 << 20;
 
 /** Answers the blocks that the appliance said differ from the base point or are missing. Resolves when the round has ended. */
-export async function sendWholeDisk(context: PassContext, disk: PassDisk): Promise<Set<number>> {
+export async function sendWholeDisk(context: PassContext, disk: PassDisk, changed: Iterable<GranuleRun> = []): Promise<Set<number>> {
   const differing = new Set<number>();
   const { times, link, work } = context;
-  const { sizeBytes, excluded } = disk.open.facts;
+  const { sizeBytes } = disk.open.facts;
+  const isRead = framesToRead(disk.record, changed);
   await runLanes(context.lanes, firstBlocks(sizeBytes), async (firstBlock, lane) => {
     context.signal.throwIfAborted();
-    const count = Math.min(blocksPerFrameMax, blockCountOf(sizeBytes) - firstBlock);
-    const bytes = lane.raw.subarray(0, count * blockBytes);
-    await times.spend("read", async () => await disk.open.read(firstBlock * blockBytes, bytes, context.signal));
-    maskExcluded(bytes, firstBlock * blockBytes, excluded);
-    context.onRead(disk.index, Math.min(bytes.length, sizeBytes - firstBlock * blockBytes));
-    const digests = lane.digests.subarray(0, await times.spend("work", async () => await work.run(lane, { kind: "digest", count })));
+    const frame = { firstBlock, count: Math.min(blocksPerFrameMax, blockCountOf(sizeBytes) - firstBlock) };
+    const isFresh = isRead(firstBlock / blocksPerFrameMax);
+    const digests = isFresh ? await readFrame(context, disk, { frame, lane }) : await recallFrame(context, disk, { frame, lane });
     rememberDigests(disk, firstBlock, digests);
     const ids = { diskIndex: disk.index, firstBlock, digests };
     const { unit, need } = await times.spend("wait", async () => await link.announce(ids));
@@ -51,14 +57,64 @@ export async function sendWholeDisk(context: PassContext, disk: PassDisk): Promi
       if (answer === needAnswers.send) wanted.push(index);
       if (answer !== needAnswers.have && differing.size < differingBlocksMax) differing.add(firstBlock + index);
     });
+    if (wanted.length > 0 && !isFresh) await readAnnounced(context, disk, { frame, lane, announced: Uint8Array.from(digests) });
     const job = { kind: "pack", diskIndex: disk.index, firstBlock, wanted } as const;
     const bodyLength = wanted.length === 0 ? 0 : await times.spend("work", async () => await work.run(lane, job));
     const body = lane.body.subarray(0, bodyLength);
     if (bodyLength > 0) await times.spend("wait", async () => await link.sendBlocks(unit, wanted.length, [body]));
+    if (isFresh) await disk.record?.write(firstBlock / blocksPerFrameMax, digests);
     await times.spend("pause", async () => await context.pacer.pause(digests.length + bodyLength, context.signal));
   });
   await context.link.roundEnd();
   return differing;
+}
+
+interface FrameWork {
+  readonly frame: { readonly firstBlock: number; readonly count: number };
+  readonly lane: Lane;
+}
+
+/** Every frame but those that the record holds and nothing has changed since. */
+function framesToRead(record: PassRecord | undefined, changed: Iterable<GranuleRun>): (frame: number) => boolean {
+  if (record === undefined || record.frameCount === 0) return () => true;
+  const granulesPerFrame = granulesPerBlock * blocksPerFrameMax;
+  const stale = new Set<number>();
+  for (const { first, count } of changed)
+    for (let frame = Math.floor(first / granulesPerFrame); frame * granulesPerFrame < first + count; frame++) stale.add(frame);
+  return (frame) => stale.has(frame) || !record.has(frame);
+}
+
+async function readFrame(context: PassContext, disk: PassDisk, { frame, lane }: FrameWork): Promise<Uint8Array> {
+  const { sizeBytes, excluded } = disk.open.facts;
+  const offset = frame.firstBlock * blockBytes;
+  const bytes = lane.raw.subarray(0, frame.count * blockBytes);
+  const { times, work } = context;
+  await times.spend("read", async () => await disk.open.read(offset, bytes, context.signal));
+  maskExcluded(bytes, offset, excluded);
+  context.onRead(disk.index, Math.min(bytes.length, sizeBytes - offset));
+  return lane.digests.subarray(0, await times.spend("work", async () => await work.run(lane, { kind: "digest", count: frame.count })));
+}
+
+async function recallFrame(context: PassContext, disk: PassDisk, { frame, lane }: FrameWork): Promise<Uint8Array> {
+  const digests = lane.digests.subarray(0, frame.count * digestBytes);
+  await disk.record?.read(frame.firstBlock / blocksPerFrameMax, digests);
+  context.onSkip(disk.index, Math.min(frame.count * blockBytes, disk.open.facts.sizeBytes - frame.firstBlock * blockBytes));
+  return digests;
+}
+
+/** The appliance lacks what an earlier pass had announced: it is read now, and must still be what was announced just now. */
+async function readAnnounced(
+  context: PassContext,
+  disk: PassDisk,
+  { frame, lane, announced }: FrameWork & { readonly announced: Uint8Array },
+): Promise<void> {
+  const digests = await readFrame(context, disk, { frame, lane });
+  if (equalBytes(digests, announced)) return;
+  await disk.record?.forget(frame.firstBlock / blocksPerFrameMax);
+  throw new Fault("StateConflict", "the disk changed where an earlier pass is gone on with; the point is made again", {
+    evidence: { diskId: disk.open.facts.diskId, firstBlock: frame.firstBlock },
+    retry: "now",
+  });
 }
 
 function* firstBlocks(sizeBytes: number): Generator<number> {

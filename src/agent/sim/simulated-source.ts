@@ -47,6 +47,8 @@ export class SimulatedSource implements Source, AsyncDisposable {
   #frozen: PromiseWithResolvers<void> | undefined;
   /** Disks whose changes the simulated kernel does not show. */
   readonly blindDiskIds = new Set<string>();
+  /** How often each disk was taken off and put on again. */
+  readonly attachments = new Map<string, number>();
   /** Counts what tests and demos want to know. */
   freezeCount = 0;
   isUninstalled = false;
@@ -98,6 +100,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
     const file = this.#file(facts.diskId);
     return Promise.resolve({
       facts,
+      attachment: String(this.attachments.get(facts.diskId) ?? 0),
       read: async (offset, into) => {
         const wanted = Math.max(0, Math.min(into.length, facts.sizeBytes - offset));
         const { bytesRead } = await file.read(into, 0, wanted, offset);

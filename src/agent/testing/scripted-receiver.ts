@@ -20,7 +20,7 @@ import {
 } from "../../contract/agent-frames.ts";
 import { parseDigestHex } from "../../contract/ids.ts";
 import { blockBytes, blockCountOf, granuleBytes } from "../../disk/geometry.ts";
-import { idOf } from "../../disk/digest.ts";
+import { idOf, toHex } from "../../disk/digest.ts";
 import { rootOfBlockIds } from "../../disk/page-tree.ts";
 
 export interface SealedReplica {
@@ -42,6 +42,8 @@ export class ScriptedReceiver {
   readonly mischief: Mischief;
   readonly begins: BeginPoint[] = [];
   readonly breaches: string[] = [];
+  /** Blocks that came in `blocks` frames, by their ids: never asked for again, whatever became of their point. */
+  readonly kept = new Map<string, Uint8Array>();
   frameCount = 0;
   /** Called with each begin: a test may write to the source at this moment. */
   onFrame: (frame: Frame) => Promise<void> | void = () => undefined;
@@ -147,12 +149,16 @@ class Session {
     const ids = body.subarray(8);
     this.#require(ids.length === frame.count * 32 && this.#openIds.size < unitsInFlightMax, "ids fit the protocol");
     const [disk, first] = [body.readUInt32BE(0), body.readUInt32BE(4)];
+    const idAt = (index: number): Buffer => ids.subarray(index * 32, index * 32 + 32);
+    const { kept } = this.#receiver;
     const need = Uint8Array.from({ length: frame.count }, (_, index) =>
-      ids.subarray(index * 32, index * 32 + 32).some((byte) => byte !== 0) ? 1 : 0,
+      idAt(index).some((byte) => byte !== 0) && !kept.has(idAt(index).toString("hex")) ? 1 : 0,
     );
     const wanted = [...need.keys()].filter((index) => need[index] === 1).map((index) => first + index);
-    for (let index = 0; index < frame.count; index++)
+    for (let index = 0; index < frame.count; index++) {
       this.#disks[disk]?.fill(0, (first + index) * blockBytes, (first + index + 1) * blockBytes);
+      this.#disks[disk]?.set(kept.get(idAt(index).toString("hex")) ?? [], (first + index) * blockBytes);
+    }
     if (wanted.length > 0) this.#openIds.set(frame.unit, { ids: Buffer.from(ids), disk, first, wanted });
     this.#stream.write(encodeFrame({ type: frameTypes.need, unit: frame.unit, count: frame.count, body: need }));
     return true;
@@ -173,6 +179,7 @@ class Session {
       const id = asked?.ids.subarray((block - asked.first) * 32, (block - asked.first + 1) * 32);
       this.#require(raw.length === blockBytes && id !== undefined && Buffer.compare(idOf(raw), id) === 0, "a block has its digest");
       this.#disks[asked?.disk ?? 0]?.set(raw, block * blockBytes);
+      this.#receiver.kept.set(toHex(idOf(raw)), Uint8Array.from(raw));
       at += 9 + length;
     }
     this.#require(at === body.length, "a body ends with its last block");

@@ -272,7 +272,10 @@ class IngestConnection {
     this.#writer = writer;
     this.#session = new PointSession(begin, writer, this.#meter);
     this.#meter.pointBegan();
-    this.#log.debug("point began", { pointId: begin.pointId, modes: begin.disks.map((disk) => disk.mode) });
+    this.#log.debug("point began", {
+      pointId: begin.pointId,
+      modes: Object.fromEntries(begin.disks.map(({ diskId, mode }) => [diskId, mode])),
+    });
   }
 
   async #end(session: PointSession, end: EndPoint): Promise<Uint8Array> {

@@ -52,7 +52,6 @@ say systemctl "$(command -v systemctl)"
 say tar "$(command -v tar)"
 say gzip "$(command -v gzip)"
 say bash "$(command -v bash)"
-say btf "$(test -r /sys/kernel/btf/vmlinux && echo yes || echo no)"
 say lockdown "$(cat /sys/kernel/security/lockdown 2>/dev/null)"
 say opt "$(free /opt || free /)"
 say var "$(free /var || free /)"
@@ -173,7 +172,11 @@ function judgeSurroundings(of: Look, { back, nowMs }: Question): Finding[] {
 function describe(of: Look): Finding[] {
   const lockdown = of("lockdown") === "" ? "none" : of("lockdown");
   return [
-    info("change tracking", `BTF ${of("btf")}, lockdown ${lockdown}`, "BTF and no lockdown give the best rung"),
+    info(
+      "change tracking",
+      `${isAtLeast(of("kernel"), [5, 5]) ? "eBPF" : "tracefs"} is expected, lockdown ${lockdown}`,
+      "the agent takes the best that the machine allows, and says which and why",
+    ),
     info("swap", of("swap"), "left out of replication"),
     info("filesystems", of("filesystems"), "frozen together for each point"),
   ];

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemClock, type Clock } from "../../base/clock.ts";
-import { silentLog } from "../../base/log.ts";
+import { silentLog, type Log } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
 import type { ReplicationPolicy } from "../../contract/agent-control.ts";
 import type { Fault } from "../../contract/errors.ts";
@@ -66,6 +66,8 @@ export interface TestSite extends AsyncDisposable {
 }
 
 export interface TestSiteOptions {
+  /** Of the data port; silent unless given. */
+  readonly log?: Log;
   /** Of the caller, and stays the caller's. */
   readonly vault?: Vault;
   readonly silentMsMax?: number;
@@ -101,7 +103,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
         ledger,
         registry,
         clock,
-        log: silentLog,
+        log: options.log ?? silentLog,
         groups: createGroupPoints({ registry, ledger, orders, clock, random: systemRandom, log: silentLog }),
         checkSpace: async () => {
           await space.held;
