@@ -12,7 +12,7 @@ import { runCommand, tryCommand } from "../../src/base/run-command.ts";
 import { agentGuestImage, type GuestSuite } from "./agent-guest-image.ts";
 
 /** Address in the guest under which the given ports of this machine's loopback stand. */
-const wayOut = "10.0.2.100";
+export const wayOut = "10.0.2.100";
 const bootMsMax = 240_000;
 
 export interface GuestOptions {
@@ -21,7 +21,14 @@ export interface GuestOptions {
   /** Ports of this machine's loopback that the guest reaches at `wayOut`; nothing else is to be reached. */
   readonly ways?: readonly number[];
   /** Further disks beside vda and vdb. "nvme" ones have a shared namespace, whose block device is bio-based. */
-  readonly more?: readonly { readonly name: string; readonly sizeBytes: number; readonly bus: "virtio" | "nvme" }[];
+  readonly more?: readonly {
+    readonly name: string;
+    readonly sizeBytes: number;
+    readonly bus: "virtio" | "nvme";
+    /** Has a file, and is put on later. */
+    readonly isLate?: boolean;
+  }[];
+  readonly vdbBytes?: number;
 }
 
 export interface Guest extends AsyncDisposable {
@@ -56,7 +63,7 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
     ...Object.fromEntries(more.map(({ name }) => [name, join(folder, name)])),
   };
   await runCommand("cp", ["--sparse=always", join(image, "root.img"), disks.vda]);
-  for (const { name, sizeBytes } of [{ name: "vdb", sizeBytes: 3 * 2 ** 30 }, ...more]) {
+  for (const { name, sizeBytes } of [{ name: "vdb", sizeBytes: options.vdbBytes ?? 3 * 2 ** 30 }, ...more]) {
     await writeFile(join(folder, name), "");
     await runCommand("truncate", ["-s", String(sizeBytes), join(folder, name)]);
   }
@@ -114,8 +121,9 @@ function machineArguments(
   const { image, folder, disks, port } = place;
   const args = "-accel tcg,thread=multi -cpu max -smp 2 -m 1024 -display none -monitor none".split(" ");
   const buses = new Map((options.more ?? []).map(({ name, bus }) => [name, bus]));
-  // Free slots, so that disks may come while the machine runs.
+  const late = new Set((options.more ?? []).filter(({ isLate }) => isLate === true).map(({ name }) => name));
   for (const [name, path] of Object.entries(disks)) {
+    if (late.has(name)) continue;
     args.push("-drive", `file=${path},format=raw,if=none,id=${name},discard=unmap`);
     if (buses.get(name) === "nvme")
       args.push(
