@@ -17,6 +17,8 @@ export interface OpenDisk extends AsyncDisposable {
 }
 
 export interface Freeze {
+  /** How long the calls that freeze took. */
+  readonly tookMs: number;
   /** Thaws everything. isWhole: nothing had been thawed before this call, so what was read in between is one instant. Twice is fine. */
   thaw(): Promise<{ readonly isWhole: boolean; readonly frozenMs: number }>;
   /** Whether the filesystems are known to be frozen still. */

@@ -98,6 +98,20 @@ export const scriptRunShape = z.object({
 });
 export type ScriptRun = z.infer<typeof scriptRunShape>;
 
+/** What the standstill of a machine's writers for one point was made of. */
+export const pauseShape = z.object({
+  /** Freezes that were needed; all but the last were given up because they would have become too long. */
+  freezeCount: countShape,
+  /** In the kernel's calls that freeze: what was still in memory is written out there. */
+  freezeMs: z.number().nonnegative(),
+  /** Reading what changed last into memory. */
+  readMs: z.number().nonnegative(),
+  /** Waiting for the other machines of a group. */
+  waitMs: z.number().nonnegative(),
+  heldBytes: countShape,
+});
+export type Pause = z.infer<typeof pauseShape>;
+
 /** How bringing the applications to rest went, of a point for which that was asked. */
 export const applicationOutcomeShape = z.object({
   /** false: the point is crash-consistent, and `fault` says why. */

@@ -1,7 +1,7 @@
 // Binary frames between agent and appliance on port 9443: codec, limits and message bodies. Big-endian throughout.
 
 import { z } from "zod";
-import { applicationOutcomeShape, byteRangeShape } from "./agent-control.ts";
+import { applicationOutcomeShape, byteRangeShape, pauseShape } from "./agent-control.ts";
 import { countShape, digestShape, diskIdShape, faultReportShape, pointIdShape } from "./shapes.ts";
 
 /**
@@ -82,6 +82,8 @@ export const endPointShape = z.object({
   /** The instant that the point shows, milliseconds since 1970 by the source's clock. */
   timeMs: countShape,
   frozenMs: z.number().nonnegative(),
+  /** What the time of the freeze went into. */
+  pause: pauseShape.optional(),
   /** Bytes read from the disks for this point, all rounds. */
   readBytes: countShape,
   /** Only for consistency "final": roots that the agent computed from the source. */

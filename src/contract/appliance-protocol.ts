@@ -1,7 +1,14 @@
 // What an appliance and its hub say to each other over HTTPS through the vault's private endpoint.
 
 import { z } from "zod";
-import { agentStateShape, applicationOutcomeShape, machineFactsShape, orderResultShape, replicationPolicyShape } from "./agent-control.ts";
+import {
+  agentStateShape,
+  applicationOutcomeShape,
+  machineFactsShape,
+  orderResultShape,
+  pauseShape,
+  replicationPolicyShape,
+} from "./agent-control.ts";
 import { shownDiskShape } from "./disk-choice.ts";
 import { machineFlowShape, modeChangeShape } from "./machine-flow.ts";
 import {
@@ -165,6 +172,7 @@ export const sealedPointReportShape = z.object({
   sentBytes: countShape,
   storedBytes: countShape,
   frozenMs: z.number().nonnegative(),
+  pause: pauseShape.optional(),
   mode: z.enum(["full", "delta", "checksum"]),
   /** Of a point for which the guest's applications were to rest. */
   application: applicationOutcomeShape.optional(),

@@ -3,7 +3,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
-import { agentProtocolVersion, type ApplicationOutcome } from "../../contract/agent-control.ts";
+import { agentProtocolVersion, type ApplicationOutcome, type Pause } from "../../contract/agent-control.ts";
 import type { BeginPoint, EndPoint, MeetingOutcome, SealedPoint } from "../../contract/agent-frames.ts";
 import { parseDigestHex, type PointId } from "../../contract/ids.ts";
 import { granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
@@ -99,6 +99,7 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
       pointId: plan.pointId,
       timeMs: instant.timeMs,
       frozenMs: instant.frozenMs,
+      pause: run.pause,
       readBytes: context.readBytes(),
       sourceRoots,
       ...(instant.application === undefined ? {} : { application: instant.application }),
@@ -145,6 +146,10 @@ function beginOf(plan: PointPlan): BeginPoint {
   };
 }
 
+function bytesOfHeld(held: readonly (readonly ReadBatch[])[]): number {
+  return held.flat().reduce((sum, batch) => sum + batch.raw.length, 0);
+}
+
 function groupPartOf(outcome: MeetingOutcome): GroupPart {
   return outcome.kind === "together" ? { kind: "together" } : outcome;
 }
@@ -172,6 +177,7 @@ class PointRun {
   readonly #unexplained: { readonly diskId: string; readonly block: number }[] = [];
   #unexplainedCount = 0;
   #marks: readonly Mark[] = [];
+  #pause: Pause = { freezeCount: 0, freezeMs: 0, readMs: 0, waitMs: 0, heldBytes: 0 };
   #rest: ApplicationRest | undefined;
   #isRestWanted: boolean;
   /** Whether the other machines of the group have come so far too; undefined without a group. */
@@ -186,6 +192,10 @@ class PointRun {
     const entries = plan.disks.flatMap(({ tracker }, index) => (disks[index] === undefined ? [] : { pass: disks[index], tracker }));
     this.#blind = new BlindDisks(context, entries, this.#isFinal ? plan.holdMsMax : plan.freezeMsMax);
     this.#isRestWanted = plan.consistency === "application";
+  }
+
+  get pause(): Pause {
+    return this.#pause;
   }
 
   get group(): GroupPart | undefined {
@@ -342,7 +352,13 @@ class PointRun {
       this.#marks = next.until;
     }
     const isKept = this.#isFinal && isQuiet;
+    const readEndMs = clock.monotonicMs();
     if (isQuiet && frozen !== undefined) this.#group = await this.#untilAllFrozen(frozen, startMs);
+    const heldBytes = bytesOfHeld(held);
+    this.#pause = {
+      ...{ freezeCount: this.#pause.freezeCount + 1, freezeMs: freeze.tookMs, readMs: readEndMs - startMs, heldBytes },
+      waitMs: clock.monotonicMs() - readEndMs,
+    };
     const outcome = isKept ? undefined : await freeze.thaw();
     if (isQuiet && outcome?.isWhole === true) await this.#rest?.end();
     await this.#sendHeld(held);
@@ -366,8 +382,7 @@ class PointRun {
   }
 
   #fits(next: Round, state: { readonly held: readonly (readonly ReadBatch[])[]; readonly leftMs: number }): boolean {
-    const heldBytes = state.held.flat().reduce((sum, batch) => sum + batch.raw.length, 0);
-    if (heldBytes + this.#bytesOf(next) > heldBytesMax) return false;
+    if (bytesOfHeld(state.held) + this.#bytesOf(next) > heldBytesMax) return false;
     return this.#isFinal || this.#bytesOf(next) / readBytesPerMsMin <= state.leftMs;
   }
 

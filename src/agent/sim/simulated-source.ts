@@ -172,6 +172,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
       () => undefined, // Disarmed.
     );
     return {
+      tookMs: 0,
       isHeld: () => outcome === undefined && !endedByWatchdog,
       thaw: () => {
         outcome ??= { isWhole: !endedByWatchdog, frozenMs: clock.monotonicMs() - startMs };

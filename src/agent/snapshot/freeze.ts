@@ -17,6 +17,10 @@ const thawRequest = 0xc004_5878;
 /** In memory (tmpfs): there while filesystems may be frozen; what starts after a crash looks for it. */
 const frozenMarker = "/run/watari-agent-frozen";
 
+const writeOutPassesMax = 4;
+/** What comes during so short a pass is written out in no time. */
+const shortPassMs = 40;
+
 export interface FreezeOptions {
   readonly calls: SystemCalls;
   readonly clock: Clock;
@@ -37,8 +41,10 @@ export async function freezeFilesystems(options: FreezeOptions): Promise<Freeze>
   const mounts = await openMounts(options.diskNames);
   const frozen: FileHandle[] = [];
   const paths = mounts.map(({ mount }) => mount.path);
-  const watchdog = await armWatchdog(options.msMax, paths);
+  const watchdog = await armWatchdog(paths);
   await writeFile(frozenMarker, paths.join("\n"));
+  writeOut(options, mounts);
+  watchdog.begin(options.msMax);
   // From here until the thaw nothing may be written anywhere: each step is a system call on what is open already.
   const startMs = options.clock.monotonicMs();
   let outcome: { readonly isWhole: boolean; readonly frozenMs: number } | undefined;
@@ -58,7 +64,20 @@ export async function freezeFilesystems(options: FreezeOptions): Promise<Freeze>
     await thaw();
     throw error;
   }
-  return { thaw, isHeld: () => outcome === undefined && !watchdog.hasEnded() };
+  const tookMs = options.clock.monotonicMs() - startMs;
+  return { tookMs, thaw, isHeld: () => outcome === undefined && !watchdog.hasEnded() };
+}
+
+/**
+ * A freeze writes out what is in memory while all writers stand still. So as much as can be is written out just before: each pass leaves
+ * what came during it, which is less each time.
+ */
+function writeOut({ calls, clock }: FreezeOptions, mounts: readonly OpenMount[]): void {
+  for (let pass = 0; pass < writeOutPassesMax; pass++) {
+    const startMs = clock.monotonicMs();
+    for (const { file } of mounts) calls.call("syncfs", file.fd);
+    if (clock.monotonicMs() - startMs < shortPassMs) return;
+  }
 }
 
 interface OpenMount {

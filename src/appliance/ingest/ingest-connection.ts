@@ -325,6 +325,7 @@ class IngestConnection {
       storedBytes: 0,
       frozenMs: end.frozenMs,
       mode: modes.has("full") ? "full" : modes.has("checksum") ? "checksum" : "delta",
+      ...(end.pause === undefined ? {} : { pause: end.pause }),
       ...(end.application === undefined ? {} : { application: end.application }),
       ...this.#groupPartOf(end),
     };
