@@ -74,7 +74,14 @@ describe("Microsoft.Compute", () => {
         assert.deepEqual([found.name, found.provisioningState], [vm, "Succeeded"]);
       }),
       "virtualMachines.list": works(async () => assert.equal((await collect(client.virtualMachines.list(group))).length, 1)),
-      "virtualMachines.listAll": works(async () => assert.equal((await collect(client.virtualMachines.listAll())).length, 1)),
+      "virtualMachines.listAll": works(async () => {
+        const [listed, ...others] = await collect(client.virtualMachines.listAll({ statusOnly: "true" }));
+        assert.equal(others.length, 0);
+        assert.ok(
+          listed?.instanceView?.statuses?.some(({ code }) => code === "PowerState/running"),
+          "its status is with it",
+        );
+      }),
       "virtualMachines.listByLocation": works(async () => {
         const { location } = await client.virtualMachines.get(...at());
         assert.equal((await collect(client.virtualMachines.listByLocation(location))).length, 1);
@@ -97,6 +104,9 @@ describe("Microsoft.Compute", () => {
       }),
       "virtualMachines.deallocate": works(async () => {
         await client.virtualMachines.deallocate(...at());
+        assert.equal(await powerOf(), "PowerState/deallocated");
+        await client.virtualMachines.start(...at());
+        await client.virtualMachines.deallocate(...at(), { forceDeallocate: true });
         assert.equal(await powerOf(), "PowerState/deallocated");
       }),
       "virtualMachines.update": works(async () => {
@@ -137,7 +147,11 @@ describe("Microsoft.Compute", () => {
           async () => await client.virtualMachines.installPatches(...at(), { rebootSetting: "Never" }),
         ],
       }),
-      "virtualMachines.delete": refused("Conflict", "counts on it", async () => await client.virtualMachines.delete(...at())),
+      "virtualMachines.delete": refused(
+        "Conflict",
+        "counts on it",
+        async () => await client.virtualMachines.delete(...at(), { forceDeletion: true }),
+      ),
       "disks.get": works(async () => assert.equal((await client.disks.get(...diskAt())).diskState, "Attached")),
       "disks.list": works(async () => assert.ok((await collect(client.disks.list())).some(({ name }) => name === disk))),
       "disks.listByResourceGroup": works(async () => assert.ok((await collect(client.disks.listByResourceGroup(group))).length > 0)),

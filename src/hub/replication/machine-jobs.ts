@@ -8,7 +8,7 @@ import { findItemWithLanded } from "./item.ts";
 import { authorityOf, findLanded, patchLanded, removeLandedRow, requireHere, type Landed } from "./landed.ts";
 import type { Replication } from "./world.ts";
 
-export const powerWishes = ["start", "powerOff", "cut", "deallocate", "restart"] as const;
+export const powerWishes = ["start", "powerOff", "cut", "deallocate", "cutAndDeallocate", "restart"] as const;
 export type PowerWish = (typeof powerWishes)[number];
 
 const powerShape = z.object({ machineId: z.string(), wish: z.enum(powerWishes) });
@@ -30,7 +30,7 @@ export function defineMachinePower(world: Replication): JobKind {
       if (wish === "start") return {};
       const { launch } = await landedHere(world, machineId);
       await context.confirm();
-      await world.target.under(authorityOf(context)).stop(launch.name, wish === "cut" ? "cut" : "orderly");
+      await world.target.under(authorityOf(context)).stop(launch.name, wish === "cut" || wish === "cutAndDeallocate" ? "cut" : "orderly");
       return { stopped: true };
     },
     undo: "the order was to switch it off; who wants it on starts it again",
@@ -54,7 +54,8 @@ export function defineMachinePower(world: Replication): JobKind {
     parameters: powerShape,
     steps: [stop, start],
     settle: async (db, { parameters: { machineId, wish }, outcome }) => {
-      if (outcome.kind === "succeeded") await patchLanded(db, machineId, { isDeallocated: wish === "deallocate" });
+      if (outcome.kind === "succeeded")
+        await patchLanded(db, machineId, { isDeallocated: wish === "deallocate" || wish === "cutAndDeallocate" });
       return undefined;
     },
   });

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { defineAction, defineResource, noBody, type ActionDefinition, type ArmCall, type ResourceType } from "../api/resource-type.ts";
+import { ArmFault } from "../api/arm-errors.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { presentResource, type Resource } from "../db/resources.ts";
 import { landedShape, requireHere } from "./landed.ts";
@@ -74,6 +75,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
       return { kind: "answered", body: presentResource(updated, machineType, showMachine(await seeMachine(front, updated))) };
     },
     onDelete: async (call, resource) => {
+      isAsked(call, "forceDeletion"); // The machine ends at once in any case: no deletion waits for its guest.
       const landed = landedShape.parse(resource.properties);
       requireHere(landed, front.place);
       await refuseHeld(front.services.database.db, landed);
@@ -89,8 +91,8 @@ export function machineResource(front: ReplicationFront): ResourceType {
       }),
       start: power("start"),
       restart: power("restart"),
-      powerOff: power((call) => (call.query["skipshutdown"] === "true" ? "cut" : "powerOff")),
-      deallocate: power((call) => refuseHibernation(call)),
+      powerOff: power((call) => (isAsked(call, "skipShutdown") ? "cut" : "powerOff")),
+      deallocate: power((call) => deallocation(call)),
       retrieveBootDiagnosticsData: bootLogAction(front),
       ...Object.fromEntries(Object.entries(refusedActions).map(([name, reason]) => [name, refusal(name, reason)])),
     },
@@ -117,8 +119,25 @@ async function submit(
   });
 }
 
-function refuseHibernation(call: ArmCall): "deallocate" {
-  if (call.query["hibernate"] !== "true") return "deallocate";
+/** A switch of the query. One that says neither yes nor no is refused: to guess would cut a machine off, or not. */
+function isAsked({ query, id }: ArmCall, name: string): boolean {
+  const value = query[name.toLowerCase()]?.toLowerCase();
+  if (value === undefined || value === "false") return false;
+  if (value === "true") return true;
+  throw new ArmFault(
+    "InputInvalid",
+    "InvalidRequestContent",
+    `could not command the machine ${id.name}: ${name} is neither true nor false`,
+    {
+      evidence: { [name]: value.slice(0, 100) },
+      target: name,
+    },
+  );
+}
+
+function deallocation(call: ArmCall): PowerWish {
+  const wish = isAsked(call, "forceDeallocate") ? "cutAndDeallocate" : "deallocate";
+  if (!isAsked(call, "hibernate")) return wish;
   throw new Fault("OperationNotSupported", `could not hibernate the machine ${call.id.name}: memory is not kept here`, {
     evidence: { hibernate: "true" },
     action: "call deallocate without hibernate",
