@@ -11,6 +11,7 @@ import { armCodes, ArmFault, toErrorBody } from "./arm-errors.ts";
 import type { CallView } from "../db/call-view.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { isConnectionFault } from "../jobs/connection-fault.ts";
+import { takeJson } from "./json-body.ts";
 import { signedPrefix, type SignedReads } from "./signed-reads.ts";
 import { keysOfPath, unknownType, type AnswerWatch } from "./arm-call.ts";
 import type { ArmRouter } from "./arm-router.ts";
@@ -225,20 +226,6 @@ function readTenant(
     if (value === undefined) throw unknownType(`${namespace}/operations`);
     return await reply.send({ value });
   });
-}
-
-/** Clients of every language send JSON under several names, and an empty body with a content type too. */
-function takeJson(face: FastifyInstance): void {
-  const parse = face.getDefaultJsonParser("error", "error");
-  face.removeAllContentTypeParsers();
-  face.addContentTypeParser(
-    ["application/json", "application/merge-patch+json", "text/json"],
-    { parseAs: "string" },
-    (request, body: string, done): void => {
-      if (body.trim() === "") done(null, undefined);
-      else void parse(request, body, done);
-    },
-  );
 }
 
 /** What is left; Fault TooManyRequests when that is nothing. */

@@ -102,7 +102,7 @@ async function addSite(): Promise<void> {
         },
       },
     ],
-    [`${zones}`, { location: "global", properties: {} }],
+    [zones, { location: "global", properties: {} }],
     [`${zones}/TXT/txt`, { properties: { ttl: 60, txtRecords: [{ value: ["x"] }] } }],
     [`${hub.groupPath}/providers/Microsoft.Migrate/migrateProjects/project1`, { location: "lab1", properties: {} }],
     [`${vault}/extendedInformation/vaultExtendedInfo`, { properties: { algorithm: "None" } }],
@@ -272,7 +272,7 @@ test(
       );
     t.diagnostic(
       `${routes.length} routes; answers by status: ${[...seen]
-        .toSorted()
+        .toSorted(([left], [right]) => left - right)
         .map(([status, count]) => `${status}: ${count}`)
         .join(", ")}`,
     );

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { fromTimestamp, toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
+import { parseInput } from "../api/arm-errors.ts";
 import {
   defineAction,
   noBody,
@@ -59,6 +60,7 @@ const accountShape = z.looseObject({
 });
 const storedShape = z.looseObject({ keyCreationTime: z.record(z.string(), z.string()).default({}) });
 const storageOfShape = z.looseObject({ watariStorageAccountId: z.string().optional() });
+const skuShape = z.looseObject({ name: z.string().min(1).max(64) });
 /** Accounts for files alone could hold nothing here. */
 const kinds = ["StorageV2", "Storage", "BlobStorage", "BlockBlobStorage"];
 
@@ -128,9 +130,7 @@ async function putAccount(
     if (taken !== undefined && taken.id.key !== call.id.key) refuseTaken(taken);
   }
   for (const key of keyNames) await accountKey(dependencies, call.id.text, key);
-  const sku = z.looseObject({ name: z.string().max(64) }).safeParse(envelope["sku"] ?? existing?.envelope["sku"]).data ?? {
-    name: "Standard_LRS",
-  };
+  const sku = parseInput(skuShape, envelope["sku"] ?? existing?.envelope["sku"] ?? { name: "Standard_LRS" }, "the storage account", "sku");
   const nowText = toTimestamp(clock.nowMs());
   const madeAt = storedShape.parse(existing?.properties ?? {}).keyCreationTime;
   return {

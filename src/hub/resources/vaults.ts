@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseVaultId } from "../../contract/ids.ts";
+import { parseInput } from "../api/arm-errors.ts";
 import {
   defineAction,
   defineResource,
@@ -45,6 +46,9 @@ const vaultShape = z.looseObject({
     .regex(/^[a-z0-9](-?[a-z0-9]){2,62}$/)
     .optional(),
 });
+
+/** Stored as sent; the service has one kind of vault. */
+const skuShape = z.looseObject({ name: z.string().min(1).max(64), tier: z.string().max(64).optional() });
 
 /** Longest life of a registration key. */
 export const keySecondsMax = 5 * 24 * 3600;
@@ -132,7 +136,7 @@ async function putVault(
     kind: "done",
     envelope: {
       ...desired.envelope,
-      sku: desired.envelope["sku"] ?? { name: "Standard" },
+      sku: parseInput(skuShape, desired.envelope["sku"] ?? { name: "Standard" }, "the vault", "sku"),
       identity: { type: "SystemAssigned", principalId: ids.principalId, tenantId },
     },
     properties: {
