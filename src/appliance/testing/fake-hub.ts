@@ -50,7 +50,8 @@ export interface FakeHub extends AsyncDisposable {
   readonly vaultId: VaultId;
   readonly vaultKey: Uint8Array;
   createKey(over?: Partial<RegistrationKey>): RegistrationKey;
-  give(order: ApplianceOrder): Promise<ApplianceOrderResult>;
+  /** To any appliance that asks, unless one is named. */
+  give(order: ApplianceOrder, applianceId?: string): Promise<ApplianceOrderResult>;
   readonly points: Map<string, SealedPointReport>;
   readonly inventories: Inventory[];
   readonly healthErrors: FaultReport[][];
@@ -61,10 +62,18 @@ export interface FakeHub extends AsyncDisposable {
   keepsOffers: boolean;
 }
 
+export interface FakeHubOptions {
+  /** Puts something before the storage account; answers the address that appliances are told. */
+  readonly front?: (
+    accountUrl: string,
+    identity: { readonly certPem: string; readonly keyPem: string; readonly caPem: string },
+  ) => Promise<string>;
+}
+
 export const storeCredential = { kind: "sharedKey", accountName, accountKey } as const;
 
 // oxlint-disable-next-line max-lines-per-function -- one hub with shared tables; its routes read best side by side
-export async function startFakeHub(): Promise<FakeHub> {
+export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHub> {
   await using cleanup = new AsyncDisposableStack();
   const kept = new Map<string, string>();
   const facts: SealedFacts = {
@@ -76,11 +85,12 @@ export async function startFakeHub(): Promise<FakeHub> {
   const names = privateServices.map(serviceHost);
   const identity = await authority.issueServerIdentity([...names, "localhost"]);
   const accountUrl = await startAzurite(identity, cleanup);
+  const toldUrl = (await options.front?.(accountUrl, { ...identity, caPem: authority.caPem })) ?? accountUrl;
   const container = `vault-${randomUUID()}`;
   const vaultKey = new Uint8Array(randomBytes(32));
   const vaultId = parseVaultId(randomUUID());
   const secrets = new Map<string, { readonly secret: string; used: string | undefined }>();
-  const orders = new Map<string, ApplianceOrder>();
+  const orders = new Map<string, { readonly order: ApplianceOrder; readonly applianceId: string | undefined }>();
   const waiting = new Map<string, (result: ApplianceOrderResult) => void>();
   const hub = {
     points: new Map<string, SealedPointReport>(),
@@ -101,7 +111,7 @@ export async function startFakeHub(): Promise<FakeHub> {
       { containerName: container, permissions: ContainerSASPermissions.parse("racwdl"), expiresOn: toDate(expiresAtMs) },
       new StorageSharedKeyCredential(accountName, accountKey),
     ).toString();
-    return { accountUrl, container, sas: `?${sas}`, expiresAt: toTimestamp(expiresAtMs) };
+    return { accountUrl: toldUrl, container, sas: `?${sas}`, expiresAt: toTimestamp(expiresAtMs) };
   };
   const routes: Record<string, (body: unknown, applianceId: string) => Promise<unknown>> = {
     certificate: async (body, applianceId) => {
@@ -134,8 +144,12 @@ export async function startFakeHub(): Promise<FakeHub> {
         waiting.get(result.orderId)?.(result);
       }
       const endMs = systemClock.monotonicMs() + Math.min(request.waitSeconds, 1) * 1000;
-      while (orders.size === 0 && systemClock.monotonicMs() < endMs) await systemClock.sleep(10);
-      return { orders: [...orders.values()] };
+      const due = (): ApplianceOrder[] =>
+        [...orders.values()].flatMap(({ order, applianceId }) =>
+          (applianceId ?? request.applianceId) === request.applianceId ? order : [],
+        );
+      while (due().length === 0 && systemClock.monotonicMs() < endMs) await systemClock.sleep(10);
+      return { orders: due() };
     },
     inventory: async (body) => await Promise.resolve(void hub.inventories.push(inventoryShape.parse(body))),
     points: async (body) => {
@@ -226,9 +240,9 @@ export async function startFakeHub(): Promise<FakeHub> {
         ...(over.privateNames === undefined ? { privateNames: [...names, "localhost"] } : {}),
       };
     },
-    give: async (order) => {
+    give: async (order, applianceId) => {
       const result = new Promise<ApplianceOrderResult>((resolve) => waiting.set(order.orderId, resolve));
-      orders.set(order.orderId, order);
+      orders.set(order.orderId, { order, applianceId });
       return await result;
     },
     [Symbol.asyncDispose]: async () => await owned.disposeAsync(),
