@@ -11,7 +11,7 @@ export function isKey(text: string): boolean {
 }
 
 export function assertKey(key: string): void {
-  assert(isKey(key), `${JSON.stringify(key.slice(0, 80))} is a store key`);
+  if (!isKey(key)) assert(false, `${JSON.stringify(key.slice(0, 80))} is a store key`); // The text only when it is needed: this is called for each read.
 }
 
 export function assertPrefix(prefix: string): void {

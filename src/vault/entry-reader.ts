@@ -76,6 +76,8 @@ export class EntryReader {
   readonly #secret: VaultSecret;
   /** Calls under way: a lone one is quicker without a thread. */
   #loading = 0;
+  /** Loads of one content that several ask for at once: all blocks of a frame go through few pages. */
+  readonly #loads = new Map<string, Promise<Buffer>>();
 
   constructor({ entries, cache, areaIds, pool, secret }: EntryReaderOptions) {
     this.#entries = entries;
@@ -89,6 +91,13 @@ export class EntryReader {
   async load(kind: EntryKind, id: Uint8Array): Promise<Buffer> {
     const cached = this.#cache.get(kind, id);
     if (cached !== undefined) return cached;
+    const name = kind + toHex(id);
+    const loading = this.#loads.get(name) ?? this.#loadOne(kind, id).finally(() => this.#loads.delete(name));
+    this.#loads.set(name, loading);
+    return await loading;
+  }
+
+  async #loadOne(kind: EntryKind, id: Uint8Array): Promise<Buffer> {
     const [content] = await this.loadMany(kind, [id]);
     assert(content !== undefined, "one id gives one content");
     return content;
@@ -103,7 +112,7 @@ export class EntryReader {
     return content;
   }
 
-  /** A block as it is stored, opened but neither unpacked nor checked; undefined when its content is at hand already. */
+  /** A block as it is stored, neither opened nor checked; undefined when its content is at hand already. */
   async loadStored(id: Uint8Array): Promise<StoredBlock | undefined> {
     const job = jobOf(0, id);
     for (let depth = 0; depth <= roundsMax; depth++) {
@@ -112,9 +121,10 @@ export class EntryReader {
       if (found === undefined && this.#placeAgain("block", job) !== undefined) continue;
       if (found === undefined) throw this.#damaged("block", id, "it is missing");
       const { place, bytes } = found;
-      const plain = openSeal(place.pack, place, bytes);
-      if (place.form === "full") return { id, full: plain, method: place.method, patches: job.patches };
-      this.#stackPatch(job, place, unpack(place.pack, place, plain));
+      const { pack, offset, method } = place;
+      const seal = { secret: this.#secret, packKey: pack.key, sealHead: pack.sealHead, offset };
+      if (place.form === "full") return { id, sealed: bytes, seal, method, patches: job.patches };
+      this.#stackPatch(job, place, openEntry(pack, place, bytes));
     }
     throw this.#damaged("block", id, "its chain of patches is too long");
   }
@@ -124,8 +134,14 @@ export class EntryReader {
     return this.#cache.get(kind, id) !== undefined;
   }
 
-  /** The fault of a block whose stored bytes do not give its content. */
-  damagedBlock(id: Uint8Array): Fault {
+  /** The fault of a block whose stored bytes do not give its content: where they stand, if they can be told. */
+  async damagedBlock(id: Uint8Array): Promise<Fault> {
+    try {
+      await this.loadOwn("block", id);
+    } catch (error) {
+      if (error instanceof Fault) return error;
+      throw error;
+    }
     return this.#damaged("block", id, "its content does not fit its digest");
   }
 
@@ -228,8 +244,11 @@ export class EntryReader {
   async #readOne(kind: EntryKind, job: LoadJob): Promise<{ readonly place: FoundEntry; readonly bytes: Uint8Array } | undefined> {
     await this.#entries.prefetch(kind, [job.nextId]);
     for (let moves = 0; moves <= movesMax; moves++) {
-      if (this.#entries.find(kind, job.nextId, job.depthBelow) === undefined) await this.#entries.refresh(this.#areaIds);
-      const place = this.#entries.find(kind, job.nextId, job.depthBelow);
+      let place = this.#entries.find(kind, job.nextId, job.depthBelow);
+      if (place === undefined) {
+        await this.#entries.refresh(this.#areaIds);
+        place = this.#entries.find(kind, job.nextId, job.depthBelow);
+      }
       if (place === undefined) return undefined;
       const bytes = await place.pack.read(place.offset, place.length);
       if (bytes !== undefined) return { place, bytes };

@@ -122,7 +122,7 @@ export class EntryWriter implements AsyncDisposable {
     const { entries, reader, blockPool } = this.#options;
     const mayPatch = this.#depthToStandOn("block", base.id) !== undefined;
     const result = await blockPool.patch({ base, granules, mayPatch }, (seen) => this.#keepResult(seen));
-    if (result.kind === "damaged") throw reader.damagedBlock(base.id);
+    if (result.kind === "damaged") throw await reader.damagedBlock(base.id);
     if (result.kind !== "changed") return result.kind === "zero" ? zeroId : base.id;
     while (!this.#open.builder.hasRoom(result.bytes.length)) await this.#closePack();
     this.throwIfFailed();

@@ -34,7 +34,10 @@ export interface OpenFailure {
 
 /** Keys are derived once for each pack that is read often. */
 const sealersMax = 64;
-const sealers = new Map<StoreKey, ObjectSealer>();
+const sealers = new Map<
+  StoreKey,
+  { readonly sealer: ObjectSealer; readonly vaultKey: Uint8Array | undefined; readonly salt: Uint8Array }
+>();
 
 /** Answers the first entry that is not what it should be; undefined when all are in `into`. */
 export function openEntries(job: OpenJob): OpenFailure | undefined {
@@ -53,15 +56,18 @@ export function openEntries(job: OpenJob): OpenFailure | undefined {
   return undefined;
 }
 
-function sealerOf({ secret, packKey, sealHead }: OpenJob): ObjectSealer {
+/** What opens the entries of a pack; remembered for a while. */
+export function sealerOf({ secret, packKey, sealHead }: Pick<OpenJob, "secret" | "packKey" | "sealHead">): ObjectSealer {
+  const vaultKey = secret.keys.get(sealHead.generation);
   const present = sealers.get(packKey);
-  if (present !== undefined) return present;
+  const isSame = present?.vaultKey !== undefined && vaultKey !== undefined && equalBytes(present.vaultKey, vaultKey);
+  if (isSame && equalBytes(present.salt, sealHead.salt)) return present.sealer;
   const sealer = createObjectSealer(secret, packKey, sealHead);
   assert(sealer !== undefined, "who asks has opened the pack with this key");
   for (const oldest of sealers.keys()) {
     if (sealers.size < sealersMax) break;
     sealers.delete(oldest);
   }
-  sealers.set(packKey, sealer);
+  sealers.set(packKey, { sealer, vaultKey, salt: sealHead.salt });
   return sealer;
 }

@@ -1,17 +1,25 @@
-// Changes granules of stored blocks: unpack, check, change, take the new digest, pack. The same work in this thread and in others.
+// Changes granules of stored blocks: open, unpack, check, change, take the new digest, pack. The same work in this thread and in others.
 
 import { asBuffer, equalBytes, idOf, isZeroId } from "../disk/digest.ts";
 import { blockBytes, digestBytes, granuleBytes } from "../disk/geometry.ts";
+import { sealerOf, type OpenJob } from "./open-entries.ts";
 import { applyPatch, encodePatch, type ChangedGranule } from "./patch.ts";
 import { compressEntry, viewFrame } from "./zstd.ts";
 
 /** A block as it is stored: a full entry and the patches on it, the one that counts last first in the list. */
 export interface StoredBlock {
   readonly id: Uint8Array;
-  /** Unsealed, not unpacked. */
-  readonly full: Uint8Array;
+  /** The full entry. */
+  readonly sealed: Uint8Array;
+  readonly seal: EntrySeal;
   readonly method: "raw" | "zstd";
   readonly patches: readonly Uint8Array[];
+}
+
+/** What opens an entry. */
+interface EntrySeal extends Pick<OpenJob, "secret" | "packKey" | "sealHead"> {
+  /** Of the entry in its pack. */
+  readonly offset: number;
 }
 
 export interface PatchJob {
@@ -38,7 +46,9 @@ export type PatchResult =
 /** Works in `content`, 64 KiB; the bytes of the answer are valid until the next call. */
 export function changeBlock(job: PatchJob, content: Buffer): PatchResult {
   const { base } = job;
-  const plain = base.method === "zstd" ? viewFrame(base.full, blockBytes) : base.full;
+  const opened = sealerOf(base.seal).open("entry", base.sealed, base.seal.offset);
+  if (opened === undefined) return { kind: "damaged" };
+  const plain = base.method === "zstd" ? viewFrame(opened, blockBytes) : opened;
   if (plain?.length !== blockBytes) return { kind: "damaged" };
   content.set(plain);
   for (const patch of base.patches.toReversed()) applyPatch("block", content, patch);
@@ -75,7 +85,8 @@ interface Span {
 }
 interface SharedJob {
   readonly id: Span;
-  readonly full: Span;
+  readonly sealed: Span;
+  readonly seal: EntrySeal;
   readonly method: "raw" | "zstd";
   readonly patches: readonly Span[];
   readonly granules: readonly { readonly index: number; readonly span: Span }[];
@@ -101,11 +112,12 @@ export function shareJobs(memory: SharedArrayBuffer, jobs: readonly PatchJob[]):
   const shared: SharedJob[] = [];
   for (const { base, granules, mayPatch } of jobs.slice(0, jobsMax)) {
     const bytesOf = (list: readonly Uint8Array[]): number => list.reduce((sum, each) => sum + each.length, 0);
-    const wanted = digestBytes + base.full.length + bytesOf(base.patches) + granules.length * granuleBytes;
+    const wanted = digestBytes + base.sealed.length + bytesOf(base.patches) + granules.length * granuleBytes;
     if (used + wanted > inputBytes) break;
     shared.push({
       id: put(base.id),
-      full: put(base.full),
+      sealed: put(base.sealed),
+      seal: base.seal,
       method: base.method,
       patches: base.patches.map(put),
       granules: granules.map(({ index, bytes }) => ({ index, span: put(bytes) })),
@@ -120,7 +132,7 @@ export function changeBlocks({ memory, jobs }: PatchBatch): SharedResult[] {
   const view = ({ at, length }: Span): Uint8Array => new Uint8Array(memory, at, length);
   return jobs.map((job, index): SharedResult => {
     const slot = slotOf(memory, index);
-    const base = { id: view(job.id), full: view(job.full), method: job.method, patches: job.patches.map(view) };
+    const base = { id: view(job.id), sealed: view(job.sealed), seal: job.seal, method: job.method, patches: job.patches.map(view) };
     const granules = job.granules.map((each) => ({ index: each.index, bytes: view(each.span) }));
     const result = changeBlock({ base, granules, mayPatch: job.mayPatch }, asBuffer(slot.content));
     if (result.kind !== "changed") return result;
