@@ -69,6 +69,7 @@ async function storedPage(hub: ArmRouterDependencies, call: ArmCall, type: Resou
     type: type.type,
     afterKey: after ?? "",
     countMax: countMax + 1,
+    ...(type.presentMany === undefined ? {} : { without: type.unlisted }),
     ...(filter === undefined ? {} : { filter: { filter, fields: type.filter?.fields ?? {} } }),
   });
   const shown = rows.slice(0, countMax);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Fault } from "../../contract/errors.ts";
-import { ancestorOfType, childId, parseArmPath, parseResourceId } from "./resource-id.ts";
+import { ancestorOfType, childId, parentOf, parseArmPath, parseNextId, parseResourceId } from "./resource-id.ts";
 
 const subscription = "/subscriptions/11111111-2222-3333-4444-555555555555";
 const vault = `${subscription}/resourceGroups/Move/providers/Microsoft.RecoveryServices/vaults/Vault1`;
@@ -19,6 +19,31 @@ test("an id knows its type, names, group and parent", () => {
   assert.equal(ancestorOfType(id, "microsoft.recoveryservices/VAULTS").text, vault);
   assert.equal(childId(parseResourceId(vault), "replicationPolicies", "p").text, `${vault}/replicationPolicies/p`);
 });
+
+test("an id parsed after another is the same as parsed alone", () => {
+  const texts = [
+    ...[
+      subscription,
+      `${subscription}/resourceGroups/Move`,
+      `${subscription}/resourceGroups/Stay`,
+      vault,
+      `${vault}2`,
+      `${vault}/policies/a`,
+    ],
+    ...[`${vault}/policies/b`, `${vault}/POLICIES/c`, `${vault}/policies/a/points/1`, `${vault}/policies/a/points/2`],
+    ...[`${vault}/providers/Microsoft.Authorization/roleAssignments/a`, `${vault}/providers/Microsoft.Authorization/roleAssignments/b`],
+    ...[`${subscription}/providers/Microsoft.Network`, `${subscription}/providers/Microsoft.Storage`, `${subscription}/tagNames/x`],
+  ];
+  for (const before of texts.map(parseResourceId))
+    for (const text of texts) {
+      const next = parseNextId(text, before);
+      assert.deepEqual(next, parseResourceId(text), `${text} after ${before.text}`);
+      assert.deepEqual(parentOf(next), parentOf(parseResourceId(text)));
+    }
+  assert.throws(() => parseNextId(`${vault}/policies/<`, parseResourceId(`${vault}/policies/a`)), isFault);
+});
+
+const isFault = (error: unknown): boolean => error instanceof Fault;
 
 test("an id of an extension resource belongs to what it extends", () => {
   const id = parseResourceId(`${vault}/providers/Microsoft.Authorization/roleAssignments/abc`);

@@ -43,6 +43,19 @@ export function parseResourceId(text: string): ResourceId {
   return path.kind === "resource" ? path.id : refuse(text, "it ends after a type without a name");
 }
 
+/** As parseResourceId. Ids of a list mostly differ from the one before only in their last name, and then cost little. */
+export function parseNextId(text: string, before: ResourceId | undefined): ResourceId {
+  const parent = before === undefined ? undefined : parentOf(before);
+  if (before === undefined || parent === undefined || text.length > idCharactersMax) return parseResourceId(text);
+  const start = before.text.length - before.name.length;
+  const name = text.slice(start);
+  if (!text.startsWith(before.text.slice(0, start)) || name.includes("/")) return parseResourceId(text);
+  const { type, names, subscriptionId } = before;
+  const prefix = before.text.slice(parent.text.length + 1, start - 1);
+  if (type === subscriptionType || type === resourceGroupType) return parseResourceId(text);
+  return make({ parent, prefix, name: checkName(name, text), type, names: names.slice(0, -1), subscriptionId });
+}
+
 /** Parses the path of a call (without query). */
 export function parseArmPath(text: string): ArmPath {
   if (text.length > idCharactersMax) refuse(text, `it is longer than ${idCharactersMax} characters`);

@@ -139,6 +139,8 @@ export interface ResourceType {
   readonly onChanged?: (call: ArmCall) => Promise<void>;
   /** Properties as answered; the stored ones unless told. Secrets must never be among them. */
   readonly present?: (resource: Resource) => Promise<JsonObject>;
+  /** Stored properties that pages of a list are read without: large ones that presentMany needs of few rows only, and then asks for. */
+  readonly unlisted?: readonly string[];
   /** As present, for a page of a list, in its order: where one question can stand for many. */
   readonly presentMany?: (resources: readonly Resource[]) => Promise<readonly JsonObject[]>;
   readonly source?: ResourceSource;

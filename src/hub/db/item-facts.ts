@@ -1,6 +1,7 @@
 // What the hub knows of many protected items at once: last state, newest point, appliance's name, raised health errors. One question, however many.
 
 import { sql, type Kysely } from "kysely";
+import { machineFactsShape, type MachineFacts } from "../../contract/agent-control.ts";
 import { sealedPointReportShape, type SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { toMachineState, type MachineState } from "./appliances.ts";
 import { openErrorsOf, toHealthError, type HealthErrorColumns, type HealthErrorRow } from "./health-errors.ts";
@@ -16,6 +17,8 @@ export interface ItemKeys {
 
 export interface ItemFacts {
   readonly machine: MachineState | undefined;
+  /** The machine's facts at its registration, while nothing newer is known. */
+  readonly stored: MachineFacts | undefined;
   readonly newestPoint: SealedPointReport | undefined;
   readonly applianceName: string | undefined;
   readonly raised: readonly HealthErrorRow[];
@@ -26,6 +29,7 @@ export async function readItemFacts(db: Kysely<Tables>, items: readonly ItemKeys
   if (items.length === 0) return [];
   const column = (name: keyof ItemKeys) => items.map((item) => item[name] ?? null);
   const { rows } = await sql<Row>`select m.appliance_id, m.last_seen_at, m.report, p.report as point, a.name as appliance_name,
+      case when m.report is null then (select properties->'facts' from resources where resources.key = w.key) end as stored,
       ${openErrorsOf(sql`w.key`)} as raised
     from unnest(${column("key")}::text[], ${column("vaultKey")}::text[], ${column("machineId")}::uuid[], ${column("applianceId")}::uuid[])
       with ordinality w(key, vault_key, machine_id, appliance_id, place)
@@ -36,6 +40,7 @@ export async function readItemFacts(db: Kysely<Tables>, items: readonly ItemKeys
     order by w.place`.execute(db);
   return rows.map((row) => ({
     machine: row.report === null ? undefined : toMachineState(row),
+    stored: row.stored === null ? undefined : machineFactsShape.parse(row.stored),
     newestPoint: row.point === null ? undefined : sealedPointReportShape.parse(row.point),
     applianceName: row.appliance_name ?? undefined,
     raised: (row.raised ?? []).map(toHealthError),
@@ -46,6 +51,7 @@ interface Row {
   readonly appliance_id: string;
   readonly last_seen_at: string;
   readonly report: unknown;
+  readonly stored: unknown;
   readonly point: unknown;
   readonly appliance_name: string | null;
   readonly raised: readonly HealthErrorColumns[] | null;

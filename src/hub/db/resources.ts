@@ -5,7 +5,7 @@ import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { Filter, FilterFields } from "../api/filter.ts";
-import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
+import { parseNextId, parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { toCondition } from "./resource-filter.ts";
 import type { ResourceTable, Tables } from "./tables.ts";
 
@@ -45,6 +45,8 @@ export interface ListResources {
   readonly type: string;
   readonly afterKey?: string;
   readonly countMax: number;
+  /** Properties that the caller does without: they are neither sent nor parsed. */
+  readonly without?: readonly string[] | undefined;
   /** Leaves out what does not pass. */
   readonly filter?: { readonly filter: Filter; readonly fields: FilterFields };
 }
@@ -146,7 +148,11 @@ export function openResourceStore(dependencies: Dependencies): ResourceStore {
         .execute();
       return removed.some((row) => row.key === key);
     },
-    list: async (wanted) => (await pageOf(db, wanted)).map(fromRow),
+    list: async (wanted) => {
+      const found: Resource[] = [];
+      for (const row of await pageOf(db, wanted)) found.push({ ...fromColumns(row), id: parseNextId(row.id, found.at(-1)?.id) });
+      return found;
+    },
     textsOf: async (keys) => {
       const rows = await db
         .selectFrom("resources")
@@ -309,7 +315,11 @@ function checkPreconditions(wanted: SaveResource, etag: string | undefined): voi
 async function pageOf(db: Kysely<Tables>, wanted: ListResources): Promise<readonly Selectable<ResourceTable>[]> {
   const under = wanted.under.toLowerCase();
   const { afterKey = "", filter } = wanted;
-  let query = db.selectFrom("resources").selectAll().where("type", "=", wanted.type.toLowerCase()).limit(wanted.countMax);
+  let query = db
+    .selectFrom("resources")
+    .select(columnsWithout(wanted.without))
+    .where("type", "=", wanted.type.toLowerCase())
+    .limit(wanted.countMax);
   if (filter !== undefined) query = query.where(toCondition(filter.filter, filter.fields));
   if (wanted.isDeep !== true) return await query.where("parent_key", "=", under).where("key", ">", afterKey).orderBy("key").execute();
   // One range of the index by type, whatever the database's collation: "0" is the character after "/". So each page costs the same.
@@ -320,13 +330,38 @@ async function pageOf(db: Kysely<Tables>, wanted: ListResources): Promise<readon
     .execute();
 }
 
+const columns = [
+  ...([
+    "key",
+    "id",
+    "type",
+    "name",
+    "parent_key",
+    "location",
+    "envelope",
+    "provisioning_state",
+    "etag",
+    "created_at",
+    "updated_at",
+  ] as const),
+  "removal_until",
+] as const;
+
+function columnsWithout(names: readonly string[] | undefined) {
+  const properties = names === undefined ? sql<JsonObject>`properties` : sql<JsonObject>`properties - ${names}::text[]`;
+  return [...columns, properties.as("properties")] as const;
+}
+
 function escapeLike(text: string): string {
   return text.replace(/[\\%_]/g, (character) => `\\${character}`);
 }
 
 export function fromRow(row: Selectable<ResourceTable>): Resource {
+  return { id: parseResourceId(row.id), ...fromColumns(row) };
+}
+
+function fromColumns(row: Selectable<ResourceTable>): Omit<Resource, "id"> {
   return {
-    id: parseResourceId(row.id),
     location: row.location ?? undefined,
     envelope: row.envelope,
     properties: row.properties,

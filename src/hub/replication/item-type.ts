@@ -27,6 +27,8 @@ export function itemResource(front: ReplicationFront): ResourceType {
     onPatch: async (call, desired, patch) => await update(front, call, desired, patch),
     onDelete: async (call, resource) => await disable(front, call, resource, { reason: "NotSpecified", isPurge: true }),
     present: async (resource) => await presentItem(front.services, resource),
+    // As the appliance last told them is how they are shown; the stored ones are of use before it has told any.
+    unlisted: ["facts"],
     presentMany: async (resources) => await presentItems(front.services, resources),
     actions: actionsOf(front),
   });

@@ -11,6 +11,7 @@ import { Fault, type FaultCode } from "../../contract/errors.ts";
 import type { ApplianceOrder } from "../../contract/appliance-protocol.ts";
 import { readJob, readSteps } from "../jobs/job-store.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
+import { parseItem } from "./item.ts";
 import { openSimHub, simGroup, simVault, type SimHub, type SimHubOptions } from "./sim/sim-hub.ts";
 import { openSimSite, type SimSite } from "./sim/sim-site.ts";
 
@@ -98,6 +99,37 @@ async function protect(stage: Stage): Promise<void> {
   assert.equal(state, "succeeded");
 }
 
+/** A list shows the machine as a GET does, also while nothing was heard of it. */
+async function proveListed(hub: SimHub, item: string): Promise<void> {
+  const { db } = hub.services.database;
+  const { facts } = parseItem((await hub.services.resources.get(item)).properties);
+  assert.ok(facts !== undefined);
+  const shown = async () => {
+    const [listed, ...others] = await list(hub, `${simVault}/replicationProtectedItems`);
+    assert.deepEqual([listed?.["id"], others], [item, []]);
+    const details = [listed?.properties, await get(hub, item)].map((properties) => detailsShape.parse(properties).providerSpecificDetails);
+    assert.deepEqual(details[0], details[1]);
+    return details[0];
+  };
+  assert.equal((await shown())?.osVersion, facts.osName);
+  const silent = await db.deleteFrom("machine_states").returningAll().execute();
+  assert.equal((await shown())?.osVersion, facts.osName);
+  assert.equal((await shown())?.agentVersion, "");
+  for (const row of silent)
+    await db
+      .insertInto("machine_states")
+      .values({ ...row, report: JSON.stringify(row.report) })
+      .onConflict((conflict) => conflict.doNothing())
+      .execute();
+}
+
+const detailsShape = z.object({
+  providerSpecificDetails: z.object({
+    ...{ osVersion: z.string(), agentVersion: z.string(), sourceVmCpuCount: z.number() },
+    ...{ vmNics: z.array(z.unknown()), azureVMDiskDetails: z.array(z.unknown()) },
+  }),
+});
+
 const isFault = (code: FaultCode) => (error: unknown) => error instanceof Fault && error.code === code;
 
 describe("a migration", { concurrency: 4 }, () => {
@@ -116,7 +148,7 @@ describe("a migration", { concurrency: 4 }, () => {
     assert.equal(item1.protectionState, "Protected");
     assert.equal(item1["replicationHealth"], "Normal");
     assert.deepEqual(item1.allowedOperations, ["TestFailover", "UnplannedFailover", "DisableProtection", "RepairReplication"]);
-    assert.equal((await list(hub, `${simVault}/replicationProtectedItems`)).length, 1);
+    await proveListed(hub, item);
     assert.equal((await list(hub, `${item}/recoveryPoints`)).length, 1);
 
     const tested = await change(hub, "POST", `${item}/testFailover`, testBody);

@@ -83,9 +83,9 @@ function show({ item, facts, nowMs, resource }: Seen): JsonObject {
   };
 }
 
-function details({ item, facts: { machine, newestPoint: point }, nowMs, resource }: Seen): JsonObject {
+function details({ item, facts: { machine, stored, newestPoint: point }, nowMs, resource }: Seen): JsonObject {
   const state = machine?.report.state;
-  const facts = machine?.report.facts ?? item.facts;
+  const facts = machine?.report.facts ?? item.facts ?? stored;
   const lagSeconds = point === undefined ? undefined : Math.max(0, Math.round((nowMs - point.timeMs) / 1000));
   const landed = item.failover ?? item.test;
   const vault = vaultOf(resource.id);
