@@ -12,6 +12,7 @@ import { registerSimulatedAgent } from "../src/agent/sim/simulated-agent.ts";
 import { SimulatedSource } from "../src/agent/sim/simulated-source.ts";
 import { systemClock as clock } from "../src/base/clock.ts";
 import { systemRandom as random } from "../src/base/random.ts";
+import { unitsInFlightMax } from "../src/contract/agent-frames.ts";
 import { parseDiskId, type MachineId } from "../src/contract/ids.ts";
 import { granuleBytes } from "../src/disk/geometry.ts";
 import { serveMessages, usage, type AgentPoint, type AgentStart } from "./data-path-messages.ts";
@@ -42,7 +43,7 @@ async function start(options: AgentStart): Promise<MachineId> {
   const replicator = new Replicator({
     source,
     stateFolder,
-    connect: async (signal) => await connectData({ host: identity.applianceHost, port: identity.dataPort }, trust, signal),
+    connect: async (signal) => await connectData({ host: identity.applianceHost, port: options.dataPort }, trust, signal),
     clock,
     random,
     log: createAgentLog({ clock, write: () => undefined }),
@@ -52,6 +53,7 @@ async function start(options: AgentStart): Promise<MachineId> {
     ...(options.cores > 1 ? { threads: { count: options.cores, file: options.threadFile } } : {}),
   });
   cleanup.use(replicator);
+  replicator.unitsInFlightMax = unitsInFlightMax; // As an agent hears it with each poll.
   await replicator.load();
   agent = { source, replicator };
   return identity.machineId;

@@ -61,7 +61,7 @@ async function start(options: ApplianceStart): Promise<ApplianceReady> {
   );
   const site = cleanup.use(await startTestSite({ vault }));
   appliance = { site, vault, folder: options.folder };
-  return { controlPort: site.controlPort, caPem: site.authority.caPem, passphrase: site.authority.passphrase };
+  return { controlPort: site.controlPort, dataPort: site.dataPort, caPem: site.authority.caPem, passphrase: site.authority.passphrase };
 }
 
 function running(): Appliance {

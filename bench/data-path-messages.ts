@@ -13,6 +13,7 @@ export interface ApplianceStart {
 }
 export interface ApplianceReady {
   readonly controlPort: number;
+  readonly dataPort: number;
   readonly caPem: string;
   readonly passphrase: string;
 }

@@ -69,6 +69,8 @@ export interface PairOptions {
   readonly cores: number;
   readonly blob?: ApplianceStart["blob"];
   readonly execArgv?: readonly string[];
+  /** Puts a line before the appliance's data port; answers the port that the agent dials. */
+  readonly line?: (dataPort: number) => Promise<number>;
 }
 
 export class DataPathPair implements AsyncDisposable {
@@ -81,7 +83,7 @@ export class DataPathPair implements AsyncDisposable {
   }
 
   /** Registered and protected on return. */
-  static async start({ folder, image, files, cores, blob, execArgv = [] }: PairOptions): Promise<DataPathPair> {
+  static async start({ folder, image, files, cores, blob, line, execArgv = [] }: PairOptions): Promise<DataPathPair> {
     await using cleanup = new AsyncDisposableStack();
     const appliance = cleanup.use(new BenchProcess(join(import.meta.dirname, "data-path-appliance-child.ts"), execArgv));
     const ready = await appliance.ask<ApplianceReady>({
@@ -91,7 +93,7 @@ export class DataPathPair implements AsyncDisposable {
     const agent = cleanup.use(new BenchProcess(files.agentFile, [...agentLimits, ...execArgv]));
     const { machineId } = await agent.ask<{ machineId: MachineId }>({
       kind: "startAgent",
-      start: { ...ready, folder, image, cores, threadFile: files.threadFile },
+      start: { ...ready, dataPort: (await line?.(ready.dataPort)) ?? ready.dataPort, folder, image, cores, threadFile: files.threadFile },
     });
     await appliance.ask({ kind: "protect", machineId });
     cleanup.move();

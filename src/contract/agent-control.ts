@@ -215,5 +215,9 @@ export const pollRequestShape = z.object({
 });
 export type PollRequest = z.infer<typeof pollRequestShape>;
 
-export const pollResponseShape = z.object({ orders: z.array(agentOrderShape).max(32) });
+export const pollResponseShape = z.object({
+  orders: z.array(agentOrderShape).max(32),
+  /** Units that the agent may have under way; 8 at an appliance that does not say. */
+  unitsInFlightMax: z.number().int().min(1).max(1024).optional(),
+});
 export type PollResponse = z.infer<typeof pollResponseShape>;

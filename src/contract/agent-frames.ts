@@ -48,8 +48,10 @@ export const payloadMethods = { raw: 0, zstd: 1 } as const;
 export const granulesPerFrameMax = 256;
 /** Blocks in one `ids` or `blocks` frame: 4 MiB. */
 export const blocksPerFrameMax = 64;
-/** Units (ids, blocks, granules frames without their answer) that an agent may have under way. */
-export const unitsInFlightMax = 8;
+/** Units (ids, blocks, granules frames without their answer) that an agent may have under way at an appliance that does not say how many. */
+export const unitsInFlightMin = 8;
+/** What this appliance takes: 256 MiB of a disk, twice the way of 1 Gbit/s and half a second. */
+export const unitsInFlightMax = 64;
 
 export const beginPointShape = z.object({
   protocolVersion: countShape,

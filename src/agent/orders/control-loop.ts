@@ -54,6 +54,7 @@ export class ControlLoop {
       try {
         const response = await this.#poll(results, signal);
         await this.#options.book.told(results);
+        if (response.unitsInFlightMax !== undefined) this.#options.replicator.unitsInFlightMax = response.unitsInFlightMax;
         failures = 0;
         if (this.#isUninstalling && this.#options.book.untold().length === 0) return "uninstall";
         for (const order of response.orders) await this.#take(order);

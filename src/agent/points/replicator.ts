@@ -7,6 +7,7 @@ import { assert } from "../../base/assert.ts";
 import type { Random } from "../../base/random.ts";
 import { Semaphore } from "../../base/semaphore.ts";
 import type { AgentState, OrderResult, ReplicationPolicy } from "../../contract/agent-control.ts";
+import { unitsInFlightMin } from "../../contract/agent-frames.ts";
 import { requireExcludable } from "../../contract/disk-choice.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import { parsePointId, type DiskId, type PointId } from "../../contract/ids.ts";
@@ -14,7 +15,7 @@ import { readState, replicationStateShape, stateFiles, writeState, type Replicat
 import type { AgentLog } from "../log.ts";
 import { BlockWork, type BlockThreads } from "../sender/block-work.ts";
 import type { ReadStall } from "../sender/guest-load.ts";
-import { createLanes, type Lane } from "../sender/lanes.ts";
+import { createLanePool, type LanePool } from "../sender/lanes.ts";
 import { ApplianceLink } from "../sender/link.ts";
 import { LaneTimes } from "../sender/lane-times.ts";
 import { Pacer } from "../sender/pacer.ts";
@@ -60,16 +61,17 @@ interface PointKind {
 /** A pass over the whole disk is good for a quiesce for so long. */
 const verifyAgeMsMax = 3_600_000;
 const backOffMsMax = 60_000;
-const lanesMin = 4;
 
 export class Replicator implements AsyncDisposable {
   readonly #options: ReplicatorOptions;
   readonly #disks: DiskSet;
   readonly #one = new Semaphore(1);
   readonly #pacer: Pacer;
-  readonly #lanes: readonly Lane[];
+  readonly #lanes: LanePool;
   readonly #work: BlockWork;
   readonly #times: LaneTimes;
+  /** Set to what the appliance says. */
+  unitsInFlightMax = unitsInFlightMin;
   #state: ReplicationState = {};
   #link: ApplianceLink | undefined;
   #interrupt = new AbortController();
@@ -92,7 +94,7 @@ export class Replicator implements AsyncDisposable {
     this.#options = options;
     this.#disks = new DiskSet(options.source);
     this.#work = new BlockWork(options.threads);
-    this.#lanes = createLanes(Math.max(lanesMin, (options.threads?.count ?? 0) * 2));
+    this.#lanes = createLanePool(options.threads?.count ?? 0);
     this.#times = new LaneTimes(options.clock);
     this.#pacer = new Pacer({
       clock: options.clock,
@@ -350,7 +352,7 @@ export class Replicator implements AsyncDisposable {
           source,
           signal,
           pacer: this.#pacer,
-          lanes: this.#lanes,
+          ...this.#lanes,
           work: this.#work,
           times: this.#times,
           readBytes: () => this.#readBytes - readBefore,
@@ -418,7 +420,11 @@ export class Replicator implements AsyncDisposable {
   async #openLink(signal: AbortSignal): Promise<ApplianceLink> {
     if (this.#link !== undefined && !this.#link.isBroken) return this.#link;
     this.#sentBytes += this.#link?.sentBytes ?? 0;
-    this.#link = new ApplianceLink({ transport: await this.#options.connect(signal), clock: this.#options.clock });
+    this.#link = new ApplianceLink({
+      transport: await this.#options.connect(signal),
+      clock: this.#options.clock,
+      unitsInFlightMax: () => this.unitsInFlightMax,
+    });
     return this.#link;
   }
 

@@ -6,7 +6,7 @@ import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.
 import { idOf, isAllZero } from "../../disk/digest.ts";
 import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
-import { runLanes } from "./lanes.ts";
+import { runLanes, type LaneChoice } from "./lanes.ts";
 import { compressPayload, type Payload } from "./payload.ts";
 import type { PassContext, PassDisk } from "./whole-disk-pass.ts";
 
@@ -139,17 +139,22 @@ export async function sendRuns(
   disk: PassDisk,
   changes: { readonly runs: Iterable<GranuleRun>; readonly use: DigestUse },
 ): Promise<void> {
-  await runLanes(context.lanes, batchRuns(changes.runs), async (batch, { raw: buffer }) => {
+  await runLanes(fewLanes(context), batchRuns(changes.runs), async (batch, { raw: buffer }) => {
     context.signal.throwIfAborted();
     await sendBatch(context, await readBatch(context, disk, { batch, buffer, use: changes.use }));
   });
+}
+
+/** Frames leave without waiting for answers, so a long line needs no more lanes. */
+function fewLanes({ lanes, lanesMin }: PassContext): LaneChoice {
+  return { lanes, wanted: () => lanesMin };
 }
 
 /** Takes the digests of blocks that the table does not know. */
 export async function refreshDigests(context: PassContext, disk: PassDisk): Promise<void> {
   const table = disk.digests;
   if (table === undefined) return;
-  await runLanes(context.lanes, batchUnknown(table.unknownBlocks()), async (batch, { raw: buffer }) => {
+  await runLanes(fewLanes(context), batchUnknown(table.unknownBlocks()), async (batch, { raw: buffer }) => {
     context.signal.throwIfAborted();
     await readBatch(context, disk, { batch, buffer, use: "keep" });
     await context.pacer.pause(0, context.signal);

@@ -7,6 +7,8 @@ const rawBytes = blocksPerFrameMax * blockBytes;
 const digestsBytes = blocksPerFrameMax * digestBytes;
 /** A page: more than all heads of a blocks frame, so that a body that grows from the start never reaches raw blocks that it still needs. */
 const rawOffset = 4096;
+/** With the rest of the agent they stay within its memory. */
+const lanesMax = 14;
 const laneBytes = rawOffset + rawBytes + digestsBytes;
 
 /** One lane's memory; threads may share it. */
@@ -17,6 +19,18 @@ export interface Lane {
   readonly body: Uint8Array;
   /** Digests of the blocks in raw. */
   readonly digests: Uint8Array;
+}
+
+export interface LanePool {
+  readonly lanes: readonly Lane[];
+  /** Of these, as many as suffice where the line is short. */
+  readonly lanesMin: number;
+}
+
+/** Two lanes for each thread hide the line; a long line is given more, within the agent's memory. */
+export function createLanePool(threadCount: number): LanePool {
+  const lanesMin = Math.max(4, threadCount * 2);
+  return { lanes: createLanes(Math.max(lanesMax, lanesMin)), lanesMin };
 }
 
 export function createLanes(count: number): readonly Lane[] {
@@ -33,17 +47,44 @@ export function laneOf(memory: SharedArrayBuffer): Lane {
   };
 }
 
-/** Calls `work` for each item with a lane that nobody else uses meanwhile. The first failure ends all lanes. */
-export async function runLanes<T>(lanes: readonly Lane[], items: Iterator<T>, work: (item: T, lane: Lane) => Promise<void>): Promise<void> {
+/**
+ * Calls `work` for each item with a lane that nobody else uses meanwhile. As many lanes are used as `wanted` says after each item, and never
+ * fewer again: memory that no lane has touched costs nothing. The first failure ends all lanes.
+ */
+export async function runLanes<T>(
+  { lanes, wanted }: LaneChoice,
+  items: Iterator<T>,
+  work: (item: T, lane: Lane) => Promise<void>,
+): Promise<void> {
   const failing = new AbortController();
-  await Promise.all(
-    lanes.map(async (lane) => {
-      try {
-        for (let next = items.next(); !failing.signal.aborted && next.done !== true; next = items.next()) await work(next.value, lane);
-      } catch (error) {
-        failing.abort();
-        throw error;
+  const running: Promise<void>[] = [];
+  const run = async (lane: Lane): Promise<void> => {
+    try {
+      for (let next = items.next(); !failing.signal.aborted && next.done !== true; next = items.next()) {
+        await work(next.value, lane);
+        startWanted();
       }
-    }),
-  );
+    } catch (error) {
+      failing.abort();
+      throw error;
+    }
+  };
+  const startWanted = (): void => {
+    while (running.length < Math.min(Math.max(1, wanted()), lanes.length) && !failing.signal.aborted) {
+      const lane = lanes[running.length];
+      if (lane === undefined) return;
+      const ended = run(lane);
+      ended.catch(() => undefined); // Awaited below, once those before it have ended.
+      running.push(ended);
+    }
+  };
+  startWanted();
+  // More may be started while these are awaited.
+  for (let index = 0; index < running.length; index++) await Promise.allSettled([running[index]]);
+  await Promise.all(running);
+}
+
+export interface LaneChoice {
+  readonly lanes: readonly Lane[];
+  readonly wanted: () => number;
 }

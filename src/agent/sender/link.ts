@@ -17,7 +17,7 @@ import {
   readFrames,
   meetingOutcomeShape,
   sealedPointShape,
-  unitsInFlightMax,
+  unitsInFlightMin,
   type BeginPoint,
   type EndPoint,
   type Frame,
@@ -26,6 +26,7 @@ import {
   type MeetingOutcome,
   type SealedPoint,
 } from "../../contract/agent-frames.ts";
+import { LineWindow } from "./line-window.ts";
 
 export interface LinkOptions {
   readonly transport: Duplex;
@@ -33,6 +34,8 @@ export interface LinkOptions {
   /** Silence while units are unfinished, after which the connection counts as broken. */
   readonly silenceMsMax?: number;
   readonly sealMsMax?: number;
+  /** Units that may be under way at this moment; the least of all appliances unless given. */
+  readonly unitsInFlightMax?: () => number;
 }
 
 interface Waiting<T> {
@@ -50,6 +53,8 @@ export class ApplianceLink implements AsyncDisposable {
   readonly #meetings: Waiting<MeetingOutcome>[] = [];
   readonly #ending = new AbortController();
   readonly #writing = new Semaphore(1);
+  /** How much must be under way to fill the line. */
+  readonly window: LineWindow;
   #sealing: Waiting<SealedPoint> | undefined;
   #failure: Fault | undefined;
   #lastUnit = 0;
@@ -58,8 +63,9 @@ export class ApplianceLink implements AsyncDisposable {
   #sentBytes = 0;
 
   constructor(options: LinkOptions) {
-    this.#options = { silenceMsMax: 120_000, sealMsMax: 900_000, ...options };
+    this.#options = { silenceMsMax: 120_000, sealMsMax: 900_000, unitsInFlightMax: () => unitsInFlightMin, ...options };
     this.#heardMs = options.clock.monotonicMs();
+    this.window = new LineWindow(options.clock);
     options.transport.on("error", (error) => this.#fail(brokenBy(error)));
     void this.#listen();
     void this.#watch();
@@ -91,28 +97,30 @@ export class ApplianceLink implements AsyncDisposable {
     view.setUint32(0, ids.diskIndex);
     view.setUint32(4, ids.firstBlock);
     body.set(ids.digests, 8);
+    const sentMs = this.#options.clock.monotonicMs();
     const answer = new Promise<Uint8Array>((resolve, reject) => this.#needs.set(unit, { resolve, reject, count }));
     answer.catch(() => undefined); // Rejected again below; a failure during the write must not count as unhandled.
     await this.#send(frameTypes.ids, { unit, count, parts: [body] });
     const need = await answer;
+    this.window.noteAnswer(count, sentMs);
     if (!need.includes(needAnswers.send)) this.#closeUnit();
     return { unit, need };
   }
 
-  /** Sends the wanted blocks of an announced unit; resolves when they were taken. `parts` are the body. */
+  /**
+   * Sends the wanted blocks of an announced unit; resolves when `parts`, the body, have left and may be used anew. That they were taken
+   * is known when the round has ended.
+   */
   async sendBlocks(unit: number, count: number, parts: readonly Uint8Array[]): Promise<void> {
-    const taken = this.#awaitTaken(unit);
+    this.#closeWhenTaken(unit);
     await this.#send(frameTypes.blocks, { unit, count, parts });
-    await taken;
-    this.#closeUnit();
   }
 
+  /** As sendBlocks. */
   async sendGranules(count: number, parts: readonly Uint8Array[]): Promise<void> {
     const unit = await this.#openUnit();
-    const taken = this.#awaitTaken(unit);
+    this.#closeWhenTaken(unit);
     await this.#send(frameTypes.granules, { unit, count, parts });
-    await taken;
-    this.#closeUnit();
   }
 
   /** Resolves when every unit is finished: the round has ended. */
@@ -152,15 +160,19 @@ export class ApplianceLink implements AsyncDisposable {
     await Promise.resolve();
   }
 
-  #awaitTaken(unit: number): Promise<void> {
+  #closeWhenTaken(unit: number): void {
     const taken = new Promise<void>((resolve, reject) => this.#takens.set(unit, { resolve, reject }));
-    taken.catch(() => undefined); // Awaited after the write; a failure during the write must not count as unhandled.
-    return taken;
+    // A failure is the connection's: whoever sends next, or waits for the round's end, hears of it.
+    taken.then(
+      () => this.#closeUnit(),
+      () => undefined,
+    );
   }
 
   async #openUnit(): Promise<number> {
     this.#throwIfBroken();
-    if (this.#unitsInFlight >= unitsInFlightMax) await new Promise<void>((resolve, reject) => this.#forRoom.push({ resolve, reject }));
+    if (this.#unitsInFlight >= this.#options.unitsInFlightMax())
+      await new Promise<void>((resolve, reject) => this.#forRoom.push({ resolve, reject }));
     else this.#unitsInFlight += 1;
     this.#lastUnit = this.#lastUnit === 0xffff_ffff ? 1 : this.#lastUnit + 1;
     return this.#lastUnit;

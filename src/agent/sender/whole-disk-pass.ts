@@ -10,15 +10,14 @@ import type { OpenDisk } from "../source.ts";
 import type { BlockWork } from "./block-work.ts";
 import type { DigestTable } from "./digest-table.ts";
 import type { LaneTimes } from "./lane-times.ts";
-import { runLanes, type Lane } from "./lanes.ts";
+import { runLanes, type Lane, type LanePool } from "./lanes.ts";
 import type { ApplianceLink } from "./link.ts";
 import type { Pacer } from "./pacer.ts";
 import type { PassRecord } from "./pass-record.ts";
 
-export interface PassContext {
+export interface PassContext extends LanePool {
   readonly link: ApplianceLink;
   readonly pacer: Pacer;
-  readonly lanes: readonly Lane[];
   readonly work: BlockWork;
   readonly times: LaneTimes;
   readonly onRead: (diskIndex: number, byteCount: number) => void;
@@ -44,7 +43,9 @@ export async function sendWholeDisk(context: PassContext, disk: PassDisk, change
   const { times, link, work } = context;
   const { sizeBytes } = disk.open.facts;
   const isRead = framesToRead(disk.record, changed);
-  await runLanes(context.lanes, firstBlocks(sizeBytes), async (firstBlock, lane) => {
+  const { lanes, lanesMin } = context;
+  const choice = { lanes, wanted: () => link.window.lanesWanted(lanesMin) };
+  await runLanes(choice, firstBlocks(sizeBytes), async (firstBlock, lane) => {
     context.signal.throwIfAborted();
     const frame = { firstBlock, count: Math.min(blocksPerFrameMax, blockCountOf(sizeBytes) - firstBlock) };
     const isFresh = isRead(firstBlock / blocksPerFrameMax);

@@ -12,6 +12,7 @@ import {
   type PollResponse,
   type RegisterResponse,
 } from "../../contract/agent-control.ts";
+import { unitsInFlightMax } from "../../contract/agent-frames.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import { certificateDigestOf, type SiteAuthority } from "../identity/site-authority.ts";
@@ -89,9 +90,9 @@ async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>,
   holdWhileOpen(parts, held, request.socket, { machineId: peer.machineId, bootId: call.facts.bootId });
   for (const result of call.results) orders.recordResult(peer.machineId, result);
   const ready = orders.take(peer.machineId);
-  if (ready.length > 0) return { orders: [...ready] };
+  if (ready.length > 0) return { orders: [...ready], unitsInFlightMax };
   await orders.waitOrder(peer.machineId, call.waitSeconds * 1000, request.signal);
-  return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)] };
+  return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)], unitsInFlightMax };
 }
 
 /** Takes note of the agent, or refuses it; a copy is told of with the addresses at which it can be found. */

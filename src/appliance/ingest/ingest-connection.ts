@@ -20,7 +20,6 @@ import {
   type Frame,
   type Meeting,
   type SealedPoint,
-  unitsInFlightMax,
 } from "../../contract/agent-frames.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
@@ -39,6 +38,8 @@ import { PointSession } from "./point-session.ts";
 
 /** A connection on which nothing arrives while something should is given up. */
 const silentMsMax = 120_000;
+/** Frames with content that are worked on at once; more stay on the line. */
+const unitsAtWorkMax = 8;
 /** While this side is at work the agent hears of it this often. */
 const aliveEveryMs = 20_000;
 /** How long a fault frame may take to leave. */
@@ -184,7 +185,7 @@ class IngestConnection {
     const answering = this.#answer(frame).catch((error: unknown) => this.#failed.reject(error));
     this.#underWay.add(answering);
     void answering.then(() => this.#underWay.delete(answering));
-    while (this.#underWay.size > unitsInFlightMax) await Promise.race([...this.#underWay, this.#failed.promise]);
+    while (this.#underWay.size >= unitsAtWorkMax) await Promise.race([...this.#underWay, this.#failed.promise]);
   }
 
   async #settle(): Promise<void> {
