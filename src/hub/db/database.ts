@@ -133,8 +133,9 @@ const getTypeParser: pg.CustomTypesConfig["getTypeParser"] = (oid: number, forma
 
 /** PostgreSQL prints "2026-01-02 03:04:05.6+00"; with three digits of fraction the texts also sort by time. */
 function toRfc3339(text: string): string {
-  return text.replace(
-    /^(\S+) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?\+00$/,
-    (_whole, day: string, time: string, fraction: string | undefined) => `${day}T${time}.${(fraction ?? "").slice(0, 3).padEnd(3, "0")}Z`,
-  );
+  const gap = text.indexOf(" ");
+  if (gap === -1 || text[gap + 3] !== ":" || !text.endsWith("+00")) return text; // "infinity", and years before ours.
+  const seconds = gap + 9;
+  const fraction = text[seconds] === "." ? text.slice(seconds + 1, -3) : "";
+  return `${text.slice(0, gap)}T${text.slice(gap + 1, seconds)}.${fraction.slice(0, 3).padEnd(3, "0")}Z`;
 }
