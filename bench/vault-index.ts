@@ -1,5 +1,5 @@
 // Measures memory for each TB, looks into the index and pauses, while a vault with a large disk is opened, asked for its blocks and sealed.
-// Blocks have digests and places but no content. Run: node bench/vault-index.ts [--tb 1] [--folder DIR] [--json FILE]
+// Blocks have digests and places but no content. Run: node bench/vault-index.ts [--quick | --tb 10] [--folder DIR] [--json FILE]
 
 import { createHash, randomUUID } from "node:crypto";
 import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
@@ -21,12 +21,13 @@ import { formatClaims, withinLimit } from "./claim.ts";
 
 const { values } = parseArgs({
   options: {
-    tb: { type: "string", default: "1" },
+    quick: { type: "boolean", default: false },
+    tb: { type: "string" },
     folder: { type: "string", default: tmpdir() },
     json: { type: "string" },
   },
 });
-const tb = Number(values.tb);
+const tb = Number(values.tb ?? (values.quick ? 0.2 : 10));
 /** What is kept whatever the disk's size shows beside a disk of this part. */
 const smallPart = 1 / 5;
 /** A pack of 64 MiB with blocks that shrink to half. */
