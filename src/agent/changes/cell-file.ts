@@ -123,11 +123,16 @@ async function mapFile(
   await using file = await open(wanted.path, wanted.flags, 0o600);
   if (wanted.flags === "wx+") await file.truncate(wanted.byteCount);
   const { bytes, unmap } = mapMemory(calls, file.fd, wanted.byteCount);
+  let isMapped = true;
+  const close = (): void => {
+    if (isMapped) unmap(); // Twice would take away what stands there by then.
+    isMapped = false;
+  };
   const remove = async (): Promise<void> => {
-    unmap();
+    close();
     await rm(wanted.path, { force: true });
   };
-  return { record: bytes.subarray(0, recordBytes), cells: bytes.subarray(recordBytes), isDurable: true, close: unmap, remove };
+  return { record: bytes.subarray(0, recordBytes), cells: bytes.subarray(recordBytes), isDurable: true, close, remove };
 }
 
 function inMemory(byteCount: number): CellFile {
