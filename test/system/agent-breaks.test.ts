@@ -113,7 +113,9 @@ test(
         await guest.run(`systemctl kill -s KILL ${unit}; ${write("first")}`);
         const whole = await wait("the first point", ({ phase, pointCount }) => phase === "delta" && pointCount > 0);
         const sizeBytes = whole.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0);
-        t.diagnostic(`killed after ${half.readBytes >> 20} MiB of ${sizeBytes >> 20}; ${whole.readBytes >> 20} MiB were read afterwards`);
+        t.diagnostic(
+          `killed after ${mebibytes(half.readBytes)} MiB of ${mebibytes(sizeBytes)}; ${mebibytes(whole.readBytes)} MiB were read afterwards`,
+        );
         assert.ok(whole.readBytes < sizeBytes * 0.6, "what had been read is not read again");
         await requireEqual(agent);
       });
