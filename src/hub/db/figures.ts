@@ -19,6 +19,8 @@ export interface HubFigures {
   readonly items: readonly Figure[];
   /** Age of the newest recovery point of protected items, quantiles by vault. */
   readonly lagSeconds: readonly Figure[];
+  /** How long writers stood still for the newest recovery point of protected items, quantiles by vault. */
+  readonly pauseSeconds: readonly Figure[];
   /** Machines by what their replication does and by the rung of change tracking. */
   readonly modes: readonly Figure[];
   /** Machines by the stage that the others wait for. */
@@ -58,7 +60,8 @@ export async function readFigures(db: Kysely<Tables>, limits: FigureLimits): Pro
     appliances: await counted(db, appliances(limits)),
     ordersQueued: queued?.value ?? 0,
     items: await counted(db, items(limits)),
-    lagSeconds: await spread(db, lags(limits)),
+    lagSeconds: await spread(db, newestPoints(limits, sql`extract(epoch from ${limits.now}::timestamptz) - newest.time_ms / 1000.0`)),
+    pauseSeconds: await spread(db, newestPoints(limits, sql`(newest.report->>'frozenMs')::float8 / 1000`)),
     ...(await flows(db, limits)),
     healthErrors: await counted(db, sql`select code, count(*) as value from health_errors where cleared_at is null group by code`),
     events: await counted(
@@ -108,11 +111,11 @@ function items({ criticalCodes, rowsMax }: FigureLimits): Query {
     from resources i left join ill on ill.entity_key = i.key where i.type = ${itemType} group by 1, 2 order by 1, 2 limit ${rowsMax}`;
 }
 
-function lags({ now, rowsMax }: FigureLimits): Query {
-  const seconds = sql`extract(epoch from ${now}::timestamptz) - newest.time_ms / 1000.0`;
+/** Quantiles of what `seconds` says of each protected item's newest point, called `newest`. */
+function newestPoints({ rowsMax }: FigureLimits, seconds: Query): Query {
   return sql`select k.vault, ${spreadOf(seconds)} as values from resources i
     cross join lateral (select substring(i.key from '^(.*?/microsoft\\.recoveryservices/vaults/[^/]+)/') as vault) k
-    cross join lateral (select time_ms from points q where q.vault_key = k.vault and q.machine_id = (i.properties->>'machineId')::uuid
+    cross join lateral (select time_ms, report from points q where q.vault_key = k.vault and q.machine_id = (i.properties->>'machineId')::uuid
       order by q.time_ms desc, q.point_id desc limit 1) newest
     where i.type = ${itemType} and i.properties->>'protectionState' = 'Protected' group by k.vault order by k.vault limit ${rowsMax}`;
 }

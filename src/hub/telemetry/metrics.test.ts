@@ -63,7 +63,7 @@ test("figures of the database are counted by set and kept for a while", async ()
     values (${key}, ${key}, ${type}, 'i', '', '{}', ${JSON.stringify({ machineId, protectionState: "Protected" })}::jsonb, 'Succeeded', 'e', now(), now())`.execute(
     database.db,
   );
-  await sql`insert into points values (${vault}, ${machineId}, ${systemRandom.uuid()}, ${systemClock.nowMs() - 60_000}, 'crash', '{}')`.execute(
+  await sql`insert into points values (${vault}, ${machineId}, ${systemRandom.uuid()}, ${systemClock.nowMs() - 60_000}, 'crash', '{"frozenMs": 250}')`.execute(
     database.db,
   );
   await sql`insert into health_errors (vault_key, entity_key, entity_id, entity_name, code, message, raised_at)
@@ -95,6 +95,8 @@ test("figures of the database are counted by set and kept for a while", async ()
   assert.equal(lags.length, 3);
   const seconds = Number(lags[2]?.split(" ").at(-1));
   assert.ok(seconds >= 60 && seconds < 120, lags.join("\n"));
+  const pauses = await readLines(text, "watari_pause_seconds");
+  assert.ok(pauses.length === 3 && pauses.every((line) => line.endsWith(" 0.25")), pauses.join("\n"));
   await sql`delete from orders`.execute(database.db);
   passedMs = 999;
   assert.deepEqual(await readLines(await metrics.text(), "watari_orders_queued"), ["watari_orders_queued 1"]);

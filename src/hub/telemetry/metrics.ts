@@ -75,6 +75,12 @@ function addFigures(registry: Registry, figures: () => Promise<HubFigures>): voi
   add("watari_appliances", "Appliances, online or lost", ["state"], ({ appliances }) => appliances);
   add("watari_orders_queued", "Orders that wait for an appliance", [], ({ ordersQueued }) => [{ labels: {}, value: ordersQueued }]);
   add("watari_protected_items", "Protected items", ["state", "health"], ({ items }) => items);
+  add(
+    "watari_pause_seconds",
+    "Standstill of writers for the newest recovery point",
+    ["vault", "quantile"],
+    ({ pauseSeconds }) => pauseSeconds,
+  );
   add("watari_lag_seconds", "Age of the newest recovery point", ["vault", "quantile"], ({ lagSeconds }) => lagSeconds);
   add("watari_machine_modes", "Machines by what their replication does", ["phase", "rung"], ({ modes }) => modes);
   add("watari_slowest_stages", "Machines by the stage that the others wait for", ["stage"], ({ slowestStages }) => slowestStages);
