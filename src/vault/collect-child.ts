@@ -8,12 +8,13 @@ import { openDirectoryStore } from "../store/directory-store.ts";
 import { contentOfSeed } from "./kill-content.ts";
 import { diskId, newPoint, openTestVault, sealFacts, sendAll } from "./test-vault.ts";
 
-const [folder = "", machineText = "", keyHex = "", vaultText = ""] = process.argv.slice(2);
+const [folder = "", machineText = "", keyHex = "", vaultText = "", indexFolder = ""] = process.argv.slice(2);
 const say = (line: string): void => void writeSync(1, `${line}\n`);
 
 const machineId = parseMachineId(machineText);
 await using store = await openDirectoryStore(folder);
 await using vault = await openTestVault(store, {
+  ...(indexFolder === "" ? {} : { indexFolder, indexTableMax: 6 }),
   ...{ packBytes: 100_000, key: Buffer.from(keyHex, "hex"), vaultId: vaultText as never },
 });
 const points: PointId[] = [];

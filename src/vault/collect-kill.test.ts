@@ -15,8 +15,12 @@ import { assertContent, newMachine, openTestVault, testKey, vaultId } from "./te
 const killsCount = 8;
 
 /** Lines of a child that is killed after `linesMax` of them and some steps of its own. */
-async function runAndKill(folder: string, machineId: string, linesMax: number): Promise<string[]> {
-  const args = [new URL("./collect-child.ts", import.meta.url).pathname, folder, machineId, testKey.toString("hex"), vaultId];
+async function runAndKill(
+  { folder, indexFolder, machineId }: { readonly folder: string; readonly indexFolder: string | undefined; readonly machineId: string },
+  linesMax: number,
+): Promise<string[]> {
+  const program = new URL("./collect-child.ts", import.meta.url).pathname;
+  const args = [program, folder, machineId, testKey.toString("hex"), vaultId, ...(indexFolder === undefined ? [] : [indexFolder])];
   const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", ...args], { stdio: ["ignore", "pipe", "inherit"] });
   const lines: string[] = [];
   for await (const line of createInterface({ input: child.stdout })) {
@@ -28,37 +32,41 @@ async function runAndKill(folder: string, machineId: string, linesMax: number): 
 }
 
 describe("A writer that is killed", () => {
-  it(`${killsCount} times loses nothing that it had sealed, and leaves no garbage in the end`, async () => {
-    const folder = await mkdtemp(join(tmpdir(), "watari-kill-"));
-    try {
-      const machineId = newMachine();
-      const contents = new Map<PointId, Buffer>();
-      const mustBe = new Set<PointId>();
-      for (let kill = 0; kill < killsCount; kill++) {
-        for (const line of await runAndKill(folder, machineId, 7 + kill * 5)) {
-          const [what, id, seed] = line.split(" ");
-          const pointId = id as PointId; // As the child printed it.
-          if (what === "removing") mustBe.delete(pointId);
-          else contents.set(pointId, contentOfSeed(Number(seed)));
-          if (what === "sealed") mustBe.add(pointId);
+  for (const where of ["memory", "a folder"] as const)
+    it(`${killsCount} times, with its index in ${where}, loses nothing that it had sealed, and leaves no garbage in the end`, async () => {
+      const root = await mkdtemp(join(tmpdir(), "watari-kill-"));
+      const folder = join(root, "store");
+      const indexFolder = where === "memory" ? undefined : join(root, "index");
+      const indexed = indexFolder === undefined ? {} : { indexFolder, indexTableMax: 6 };
+      try {
+        const machineId = newMachine();
+        const contents = new Map<PointId, Buffer>();
+        const mustBe = new Set<PointId>();
+        for (let kill = 0; kill < killsCount; kill++) {
+          for (const line of await runAndKill({ folder, indexFolder, machineId }, 7 + kill * 5)) {
+            const [what, id, seed] = line.split(" ");
+            const pointId = id as PointId; // As the child printed it.
+            if (what === "removing") mustBe.delete(pointId);
+            else contents.set(pointId, contentOfSeed(Number(seed)));
+            if (what === "sealed") mustBe.add(pointId);
+          }
+          await using store = await openDirectoryStore(folder);
+          await using vault = await openTestVault(store, indexed);
+          const there = new Set<PointId>();
+          for await (const { pointId } of vault.listPoints()) {
+            there.add(pointId);
+            await assertContent(vault, pointId, contents.get(pointId) ?? assert.fail("nobody wrote it"));
+          }
+          for (const pointId of mustBe) assert.ok(there.has(pointId), "what was sealed and not removed is there");
         }
         await using store = await openDirectoryStore(folder);
-        await using vault = await openTestVault(store);
-        const there = new Set<PointId>();
-        for await (const { pointId } of vault.listPoints()) {
-          there.add(pointId);
-          await assertContent(vault, pointId, contents.get(pointId) ?? assert.fail("nobody wrote it"));
-        }
-        for (const pointId of mustBe) assert.ok(there.has(pointId), "what was sealed and not removed is there");
+        await using vault = await openTestVault(store, indexed);
+        for (let round = 0; round < 2; round++) await vault.collect({ orphanGraceMs: 0, liveShareMin: 1 });
+        assert.equal((await vault.verify()).damagedCount, 0);
+        const left = await vault.collect({ isDryRun: true, orphanGraceMs: 0, liveShareMin: 1 });
+        assert.deepEqual([left.removedPackCount, left.rewrittenPackCount], [0, 0]);
+      } finally {
+        await rm(root, { recursive: true });
       }
-      await using store = await openDirectoryStore(folder);
-      await using vault = await openTestVault(store);
-      for (let round = 0; round < 2; round++) await vault.collect({ orphanGraceMs: 0, liveShareMin: 1 });
-      assert.equal((await vault.verify()).damagedCount, 0);
-      const left = await vault.collect({ isDryRun: true, orphanGraceMs: 0, liveShareMin: 1 });
-      assert.deepEqual([left.removedPackCount, left.rewrittenPackCount], [0, 0]);
-    } finally {
-      await rm(folder, { recursive: true });
-    }
-  });
+    });
 });
