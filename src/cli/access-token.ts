@@ -10,7 +10,7 @@ import { systemRandom } from "../base/random.ts";
 import { Fault } from "../contract/errors.ts";
 import { commandLineClientId } from "../contract/sign-in.ts";
 import type { HubConnection } from "./hub-connection.ts";
-import { parseJson, type HubFacts, type Profile } from "./profile.ts";
+import { operatorFileShape, parseJson, type HubFacts, type Profile } from "./profile.ts";
 
 export interface AccessToken {
   readonly text: string;
@@ -134,8 +134,8 @@ async function takeLock(file: string, clock: Clock): Promise<AsyncDisposable> {
 }
 
 async function proofOf({ profile, clock }: Way): Promise<Readonly<Record<string, string>>> {
-  const { clientId, clientSecret, certificateFile } = profile;
-  if (certificateFile === undefined) return { client_id: clientId, client_secret: clientSecret ?? "" };
+  const { clientId, certificateFile } = profile;
+  if (certificateFile === undefined) return { client_id: clientId, client_secret: await secretOf(profile) };
   const pem = await readFile(certificateFile, "utf8");
   const certificate = new X509Certificate(pem);
   const thumbprint = createHash("sha256").update(certificate.raw).digest("base64url");
@@ -154,6 +154,14 @@ async function proofOf({ profile, clock }: Way): Promise<Readonly<Record<string,
     client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
     client_assertion: await signed.sign(createPrivateKey(pem)),
   };
+}
+
+/** What the file has now, where it can be read still: the hub renews the first operator's secret in it. */
+async function secretOf({ clientId, clientSecret = "", credentialFile }: Profile): Promise<string> {
+  const text = credentialFile === undefined ? undefined : await readFile(credentialFile, "utf8").catch(() => undefined); // It was carried away.
+  if (text === undefined || credentialFile === undefined) return clientSecret;
+  const present = parseJson(text, operatorFileShape, credentialFile);
+  return present.clientId === clientId ? present.clientSecret : clientSecret;
 }
 
 function toAccessToken(given: GivenToken, clock: Clock): AccessToken {

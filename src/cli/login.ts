@@ -137,7 +137,7 @@ function programOf({ clientId, certificate }: LoginOptions): Pick<Profile, "clie
 }
 
 async function fromCredential(options: LoginOptions, file: string): Promise<Profile> {
-  return { ...parseJson(await readInput(file), operatorFileShape, file), ...placeOf(options) };
+  return { ...parseJson(await readInput(file), operatorFileShape, file), ...placeOf(options), credentialFile: resolve(file) };
 }
 
 function placeOf({ resourceGroup, location, proxy, address }: LoginOptions) {

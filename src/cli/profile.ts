@@ -23,6 +23,8 @@ export const operatorFileShape = hubFactsShape.extend({ clientId: z.string(), cl
 const profileShape = hubFactsShape.extend({
   clientId: z.string(),
   clientSecret: z.string().optional(),
+  /** Where the secret came from: the hub renews it there before its end. */
+  credentialFile: z.string().optional(),
   /** PEM with certificate and key, in place of a secret. */
   certificateFile: z.string().optional(),
   /** Tokens of a person, in place of a credential. */

@@ -14,7 +14,7 @@ import { openAppliances } from "./hub-appliances.ts";
 import { openFaces } from "./hub-faces.ts";
 import { openStores, type HubStores, type StoreEnvironment } from "./hub-stores.ts";
 import type { HubConfig } from "./hub-config.ts";
-import { bootstrapOperator } from "./auth/operator.ts";
+import { bootstrapOperator, keepOperator } from "./auth/operator.ts";
 import { openAuthority, type Authority } from "./pki/authority.ts";
 import { createResolver, type LandingResolver } from "./dns/resolver.ts";
 import { openDoor, type HttpHandler } from "./private-link/door.ts";
@@ -112,7 +112,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   faces.listenOn(port);
   const metricsPort = metrics && config.metrics && opening.use(await openMetricsListener({ ...config.metrics, metrics, log })).port;
   const { managementUrl, loginUrl } = faces.urls();
-  await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.caPem });
+  await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.caPem, opening });
   log.info("hub started", { managementUrl, loginUrl });
   const close = closeOnce(opening.move(), log);
   return {
@@ -185,13 +185,16 @@ async function createOperator(wanted: {
   readonly config: HubConfig;
   readonly urls: { readonly managementUrl: string; readonly loginUrl: string };
   readonly caPem: string;
+  readonly opening: AsyncDisposableStack;
 }): Promise<void> {
-  const { stores, environment, config, urls, caPem } = wanted;
+  const { stores, environment, config, urls, caPem, opening } = wanted;
   if (config.operator === "none") return;
-  const { tenantId, subscriptionId, principals, resources } = stores;
+  const { tenantId, subscriptionId } = stores;
   const facts = { ...urls, tenantId, subscriptionId, caPem };
-  const file = await bootstrapOperator({ principals, resources, random: environment.random, stateDir: config.stateDir, facts });
+  const wish = { ...stores, ...environment, stateDir: config.stateDir };
+  const file = await bootstrapOperator({ ...wish, facts });
   if (file !== undefined) environment.log.info("operator created", { file });
+  opening.use(keepOperator(wish));
 }
 
 async function openPublicDoors(

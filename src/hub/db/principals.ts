@@ -25,6 +25,8 @@ export interface Principals {
   listServices(after: string | undefined, countMax: number): Promise<readonly Principal[]>;
   /** Whether the first operator was ever made: one that was removed does not come back. */
   hadOperator(): Promise<boolean>;
+  /** A secret that was given without an end lasts until then, as a credential. Repeatable. */
+  endFirstSecret(principalId: string, end: { readonly credentialId: string; readonly expiresAt: string }): Promise<void>;
   remove(principalId: string): Promise<void>;
 }
 
@@ -78,10 +80,30 @@ export function openPrincipals({ db, clock }: { readonly db: Kysely<Tables>; rea
       await settingOf(db, operatorSetting, () => toTimestamp(clock.nowMs()));
       return true;
     },
+    endFirstSecret: async (principalId, end) => await endFirstSecret(db, principalId, { ...end, createdAt: toTimestamp(clock.nowMs()) }),
     remove: async (principalId) => {
       await db.deleteFrom("principals").where("principal_id", "=", principalId).execute();
     },
   };
+}
+
+async function endFirstSecret(
+  db: Kysely<Tables>,
+  principalId: string,
+  { credentialId, expiresAt, createdAt }: { readonly credentialId: string; readonly expiresAt: string; readonly createdAt: string },
+): Promise<void> {
+  await db.transaction().execute(async (transaction) => {
+    const ofPrincipal = transaction.selectFrom("principals").select("secret_hash").where("principal_id", "=", principalId);
+    const row = await ofPrincipal.forUpdate().executeTakeFirst();
+    if (row === undefined || row.secret_hash === null) return;
+    const facts = { credential_id: credentialId, principal_id: principalId, kind: "secret", secret_hash: row.secret_hash } as const;
+    const none = { certificate_pem: null, sha1: null, sha256: null };
+    await transaction
+      .insertInto("credentials")
+      .values({ ...facts, ...none, expires_at: expiresAt, created_at: createdAt })
+      .execute();
+    await transaction.updateTable("principals").set({ secret_hash: null }).where("principal_id", "=", principalId).execute();
+  });
 }
 
 /** The database compares digests of what was said, so its time tells nothing of the secret. */
