@@ -62,6 +62,8 @@ export interface IngestParts {
   readonly pass: (machineId: MachineId, bytes: number, signal: AbortSignal) => Promise<void> | undefined;
   /** How long an agent may be silent when it is its turn; 120 000 unless told. */
   readonly silentMsMax?: number;
+  /** How often an agent that waits hears that this side is at work; 20 000 unless told. */
+  readonly aliveEveryMs?: number;
 }
 
 /** Serves the connection to its end. Never rejects. */
@@ -169,7 +171,7 @@ class IngestConnection {
   async #tellAlive(signal: AbortSignal): Promise<void> {
     const alive = encodeFrame({ type: frameTypes.alive, unit: 0, count: 0, body: new Uint8Array(0) });
     while (!signal.aborted && !this.#socket.destroyed) {
-      await this.#parts.clock.sleep(aliveEveryMs, signal).catch(() => undefined); // The loop's head sees the abort.
+      await this.#parts.clock.sleep(this.#parts.aliveEveryMs ?? aliveEveryMs, signal).catch(() => undefined); // The loop's head sees the abort.
       if (this.#understandsAlive && this.#isOurTurn && !signal.aborted && this.#socket.writable) this.#socket.write(alive);
     }
   }

@@ -9,6 +9,7 @@ import { setImmediate } from "node:timers/promises";
 import { describe, test } from "node:test";
 import { fromTimestamp, type Clock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
+import { frameTypes } from "../../contract/agent-frames.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId } from "../../contract/ids.ts";
 import type { LimitWindow, LineLimit } from "../../contract/line-limits.ts";
@@ -203,5 +204,30 @@ describe("limits of the lines", () => {
     assert.ok(Math.abs(before / 100_000 - 1) < 0.05, `${before} bytes a second before`);
     assert.ok(Math.abs(after / 1_000_000 - 1) < 0.05, `${after} bytes a second after`);
     assert.ok(kept.passedBytes > content.length && kept.passedBytes < content.length * 1.02, `${kept.passedBytes} bytes on the wire`);
+  });
+
+  test("an agent that is held back hears that the appliance is at work, if it knows the word", async () => {
+    await using site = await startTestSite({ aliveEveryMs: 5 });
+    const facts = createFacts();
+    const ports = { controlPort: site.controlPort, dataPort: site.dataPort, caPem: site.authority.caPem };
+    const agent = await registerAgent(ports, facts, site.authority.passphrase);
+    site.protect(agent.machineId);
+    for (const features of [["alive"], []]) {
+      const held = Promise.withResolvers<void>();
+      site.space.held = held.promise;
+      await using line = await DataLine.open(ports, agent);
+      const begin = createBegin({ bootId: facts.bootId, disks: [wholeDisk(4 * blockBytes)], features });
+      line.begin(begin);
+      const types = [];
+      if (features.length > 0) for (let count = 0; count < 20; count++) types.push((await line.next())?.type);
+      assert.ok(
+        types.every((type) => type === frameTypes.alive),
+        "nothing but that it is alive",
+      );
+      held.resolve();
+      if (features.length > 0) continue; // More of them may be on their way.
+      await sendWholeDisk(line, 0, new Uint8Array(4 * blockBytes));
+      await line.end(begin.pointId);
+    }
   });
 });

@@ -71,6 +71,7 @@ export interface TestSiteOptions {
   /** Of the caller, and stays the caller's. */
   readonly vault?: Vault;
   readonly silentMsMax?: number;
+  readonly aliveEveryMs?: number;
   /** By which the lines' limits count; the site's unless given. */
   readonly limitsClock?: Clock;
 }
@@ -113,6 +114,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
         flow,
         pass: (machineId, bytes, gone) => limits.passFromAgent(machineId, bytes, gone),
         ...(options.silentMsMax === undefined ? {} : { silentMsMax: options.silentMsMax }),
+        ...(options.aliveEveryMs === undefined ? {} : { aliveEveryMs: options.aliveEveryMs }),
       },
       listen,
     ),
