@@ -155,8 +155,8 @@ async function countEach(hub: HubProgram, mix: readonly Mix[], dataFolder: strin
     say(
       `${kind}: ${counted.statementsPerCall.toFixed(1)} statements a call, ${hubCpuMs.toFixed(2)} + ${databaseCpuMs.toFixed(2)} ms of processor`,
     );
-    for (const { text, timesPerCall, msPerCall } of counted.dearest)
-      say(`  ${msPerCall.toFixed(3)} ms, ${timesPerCall.toFixed(2)} times: ${text}`);
+    for (const { text, timesPerCall, plannedPerCall, msPerCall } of counted.dearest)
+      say(`  ${msPerCall.toFixed(3)} ms, ${timesPerCall.toFixed(2)} times, planned ${plannedPerCall.toFixed(2)} times: ${text}`);
   }
   return figures;
 }

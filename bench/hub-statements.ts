@@ -10,7 +10,12 @@ import type { Tables } from "../src/hub/db/tables.ts";
 export interface StatementFigures {
   readonly statementsPerCall: number;
   /** Those that take longest in sum, of one call. */
-  readonly dearest: readonly { readonly text: string; readonly timesPerCall: number; readonly msPerCall: number }[];
+  readonly dearest: readonly {
+    readonly text: string;
+    readonly timesPerCall: number;
+    readonly plannedPerCall: number;
+    readonly msPerCall: number;
+  }[];
 }
 
 const library = "pg_stat_statements";
@@ -21,7 +26,7 @@ export async function prepareCounting(dataFolder: string): Promise<void> {
   const file = join(dataFolder, "postgresql.auto.conf");
   const present = await readFile(file, "utf8");
   if (present.includes(library)) return;
-  await appendFile(file, `shared_preload_libraries = '${library}'\n${library}.track = 'none'\n`);
+  await appendFile(file, `shared_preload_libraries = '${library}'\n${library}.track = 'none'\n${library}.track_planning = 'on'\n`);
 }
 
 /** A connection beside the hub's own to its private cluster. */
@@ -38,14 +43,24 @@ export async function countStatements(db: Kysely<Tables>, callCount: number, tas
   await setTracking(db, "top");
   await sql`select pg_stat_statements_reset()`.execute(db);
   await task();
-  const { rows } = await sql<{ query: string; calls: string; ms: number }>`select query, calls, total_exec_time as ms
+  const { rows } = await sql<{
+    query: string;
+    calls: string;
+    plans: string;
+    ms: number;
+  }>`select query, calls, plans, total_exec_time + total_plan_time as ms
     from pg_stat_statements s join pg_database d on d.oid = s.dbid
     where d.datname = current_database() and query not like '%pg_stat_statements%' order by ms desc`.execute(db);
   await setTracking(db, "none");
   return {
     statementsPerCall: rows.reduce((sum, { calls }) => sum + Number(calls), 0) / callCount,
-    dearest: rows.slice(0, dearestMax).map(({ query, calls, ms }) => {
-      return { text: query.replaceAll(/\s+/g, " ").slice(0, 160), timesPerCall: Number(calls) / callCount, msPerCall: ms / callCount };
+    dearest: rows.slice(0, dearestMax).map(({ query, calls, plans, ms }) => {
+      return {
+        text: query.replaceAll(/\s+/g, " ").slice(0, 160),
+        timesPerCall: Number(calls) / callCount,
+        plannedPerCall: Number(plans) / callCount,
+        msPerCall: ms / callCount,
+      };
     }),
   };
 }

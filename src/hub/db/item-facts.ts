@@ -27,11 +27,13 @@ export interface ItemFacts {
 /** In the order of `items`. */
 export async function readItemFacts(db: Kysely<Tables>, items: readonly ItemKeys[]): Promise<readonly ItemFacts[]> {
   if (items.length === 0) return [];
+  // Arrays through selects: a planner that sees their lengths plans at every call.
   const column = (name: keyof ItemKeys) => items.map((item) => item[name] ?? null);
   const { rows } = await sql<Row>`select m.appliance_id, m.last_seen_at, m.report, p.report as point, a.name as appliance_name,
       case when m.report is null then (select properties->'facts' from resources where resources.key = w.key) end as stored,
       ${openErrorsOf(sql`w.key`)} as raised
-    from unnest(${column("key")}::text[], ${column("vaultKey")}::text[], ${column("machineId")}::uuid[], ${column("applianceId")}::uuid[])
+    from unnest((select ${column("key")}::text[]), (select ${column("vaultKey")}::text[]), (select ${column("machineId")}::uuid[]),
+        (select ${column("applianceId")}::uuid[]))
       with ordinality w(key, vault_key, machine_id, appliance_id, place)
     left join machine_states m on m.vault_key = w.vault_key and m.machine_id = w.machine_id
     left join appliances a on a.appliance_id = w.appliance_id
