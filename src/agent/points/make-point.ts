@@ -71,6 +71,7 @@ export interface MadePoint {
 const unexplainedSampleMax = 16;
 const liveRoundsMax = 12;
 const freezeAttemptsMax = 4;
+const settleRoundsMax = 4;
 const quietRoundsMax = 6;
 /** Changes that are read into memory while frozen. */
 const heldBytesMax = 24 << 20;
@@ -263,12 +264,14 @@ class PointRun {
   }
 
   async #freezeAndRead(): Promise<Instant> {
+    let restBytes = 0;
     for (let attempt = 1; attempt <= freezeAttemptsMax; attempt++) {
-      await this.#context.source.sync();
-      const next = await this.#nextRound();
-      if (this.#bytesOf(next) > 0) await this.#sendRound(next);
-      // Sending took its time; what was written meanwhile goes to the disk now, so that the freeze itself is short.
-      await this.#context.source.sync();
+      restBytes = await this.#settle();
+      // Known before: such a freeze would only keep writers waiting for nothing.
+      if (restBytes > this.#restBytesMax()) {
+        this.#context.log.warn("freeze was put off", { pointId: this.#plan.pointId, attempt, restBytes });
+        continue;
+      }
       if (this.#group?.kind === "together") this.#group = groupPartOf(await this.#context.link.meet({ stage: "prepared" }));
       const instant = await this.#tryFreeze();
       if (this.#group?.kind === "together" && instant === undefined) this.#group = aloneFor("its own freeze did not work out at once");
@@ -279,9 +282,23 @@ class PointRun {
       "FreezeFailed",
       `could not read the last changes within ${this.#plan.freezeMsMax} ms of freeze, ${freezeAttemptsMax} times`,
       {
-        evidence: { freezeMsMax: this.#plan.freezeMsMax },
+        evidence: { freezeMsMax: this.#plan.freezeMsMax, freezeCount: this.#pause.freezeCount, restBytes },
       },
     );
+  }
+
+  /** Writes out and sends until little comes while that is done; answers how much there is to read now. */
+  async #settle(): Promise<number> {
+    for (let round = 0; round < settleRoundsMax; round++) {
+      await this.#context.source.sync();
+      const next = await this.#nextRound();
+      const bytes = this.#bytesOf(next);
+      if (bytes > 0) await this.#sendRound(next);
+      if (bytes <= this.#restBytesMax() / 4) break;
+    }
+    // Sending took its time; what was written meanwhile goes to the disk now, so that the freeze itself is short.
+    await this.#context.source.sync();
+    return this.#bytesOf(await this.#nextRound());
   }
 
   sourceRoots(): SealedPoint["roots"] {

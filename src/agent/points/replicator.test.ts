@@ -376,3 +376,21 @@ test("a copy that was broken off goes on where it was, after a cut and after a k
   assert.deepEqual(modesOf(bench), ["delta", "delta"]);
   await assertReplica(bench);
 });
+
+test("Replicator freezes nothing while it knows that the freeze would be too long, and says so", async () => {
+  await using bench = await openBench();
+  await using agent = await bench.start();
+  await agent.point();
+  await agent.replicate({ ...policy, freezeMsMax: 50 });
+  const frozenBefore = bench.source.freezeCount;
+  // Each time something is sent, more comes than can be read within the freeze.
+  bench.receiver.onFrame = async ({ type }) => {
+    if (type === frameTypes.granules) await bench.write(0, 6 * blockBytes, randomBytes(30 * blockBytes));
+  };
+  await bench.write(0, 6 * blockBytes, randomBytes(30 * blockBytes));
+  await assert.rejects(agent.point(), { code: "FreezeFailed" });
+  assert.equal(bench.source.freezeCount, frozenBefore);
+  bench.receiver.onFrame = () => undefined;
+  await agent.point();
+  await assertReplica(bench);
+});
