@@ -31,6 +31,8 @@ export interface PackQueueOptions {
 /** With a spool, an upload is tried again this often, with waits up to uploadWaitMsMax: about an hour without a line. */
 const spooledAttemptsMax = 250;
 const uploadWaitMsMax = 15_000;
+/** While uploads end this quickly one after the other, waiting for the next end costs less than writing a pack twice. */
+const patienceMs = 250;
 
 export class PackQueue {
   readonly #options: PackQueueOptions;
@@ -38,6 +40,7 @@ export class PackQueue {
   #uploading = 0;
   #spooledBytes = 0;
   #endedCount = 0;
+  #lastEndMs = Number.NEGATIVE_INFINITY;
   /** Called, all of them, whenever an upload ended. */
   #wakers: (() => void)[] = [];
 
@@ -71,6 +74,7 @@ export class PackQueue {
         const uploaded = this.#upload(pack, async () => bytes, signal);
         return { uploaded, released: uploaded };
       }
+      if (spool !== undefined && (await this.#waitForQuickEnd(signal))) continue;
       if (
         spool !== undefined &&
         this.#spooledBytes + bytes.length <= spool.spoolBytesMax &&
@@ -138,10 +142,23 @@ export class PackQueue {
       pack.state = "stored";
       pack.read = readFromStore(this.#options.store, pack.key);
       this.#endedCount += 1;
+      this.#lastEndMs = this.#options.clock.monotonicMs();
     } finally {
       this.#uploading -= 1;
       this.#wake();
     }
+  }
+
+  /** Waits for an upload that is likely to end soon; whether one did. */
+  async #waitForQuickEnd(signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#options;
+    const leftMs = this.#lastEndMs + patienceMs - clock.monotonicMs();
+    if (!(leftMs > 0)) return false;
+    const endedBefore = this.#endedCount;
+    const timer = new AbortController();
+    await Promise.race([this.#nextEnd(signal), clock.sleep(leftMs, timer.signal).catch(() => undefined)]); // Aborted below alone.
+    timer.abort();
+    return this.#endedCount !== endedBefore;
   }
 
   /** Waits until some upload ended; with a spool, at most stallMsMax. */

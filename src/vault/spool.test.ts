@@ -66,6 +66,21 @@ describe("Spool", () => {
     await assertContent(vault, pointId, content);
   });
 
+  it("writes no pack twice while uploads end quickly", async () => {
+    const memory = new MemoryStore();
+    const spool = { folder: join(folder, "quick"), spoolBytesMax: 10_000_000 };
+    const spooled = new Set<string>();
+    const store = withFaults(memory, () => undefined);
+    store.put = async (key, bytes, signal) => {
+      for (const name of await readdir(spool.folder)) spooled.add(name);
+      await memory.put(key, bytes, signal);
+    };
+    const stillClock: Clock = { ...patientClock, monotonicMs: () => 5 };
+    await using vault = await openTestVault(store, { packBytes, spool, uploadsMax: 1, clock: stillClock });
+    await sealWhole(vault, newMachine(), randomBytes(20 * blockBytes));
+    assert.ok(spooled.size <= 2, `${spooled.size} packs, before the first upload ended`);
+  });
+
   it("waits for room as long as uploads end, and says SpoolFull when none does", async () => {
     const content = randomBytes(20 * blockBytes);
     const spool = { folder: join(folder, "b"), spoolBytesMax: 200_000 };
