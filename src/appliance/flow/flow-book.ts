@@ -77,8 +77,8 @@ export class FlowBook {
       limits.inForce({ scope: "machine", machineId }).bytesPerSecond,
       limits.inForce({ scope: "agents" }).bytesPerSecond,
     ]);
-    const backlogBytes = backlogOf(state, meter);
     const lagSeconds = this.#lagOf(machineId, meter);
+    const backlogBytes = backlogOf(state, meter, (churn ?? 0) * (lagSeconds ?? 0));
     return {
       mode: state === undefined ? { phase: "unknown", reason: "the agent has not spoken yet" } : modeOf(state),
       ...(lagSeconds === undefined ? {} : { lagSeconds }),
@@ -116,9 +116,10 @@ function modeOf({ phase, disks }: AgentState): FlowMode {
   return { phase, rung: worst.tracking.rung, reason: worst.tracking.reason };
 }
 
-function backlogOf(state: AgentState | undefined, meter: MachineMeter): number {
+/** While a point is under way the agent does not count: what churn has brought since the newest point is taken instead, when it is more. */
+function backlogOf(state: AgentState | undefined, meter: MachineMeter, churnedBytes: number): number {
   if (state === undefined || state.phase === "idle" || state.phase === "stopped") return 0;
-  if (state.phase !== "initial") return meter.dirtyBytes;
+  if (state.phase !== "initial") return Math.max(meter.dirtyBytes, Math.round(meter.leftOf(churnedBytes) ?? 0));
   return state.disks.reduce((sum, { sizeBytes, copiedBytes }) => sum + Math.max(0, sizeBytes - copiedBytes), 0);
 }
 

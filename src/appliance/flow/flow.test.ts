@@ -125,6 +125,17 @@ test("lag, backlog, churn and mode follow what an agent tells and sends, and a d
   assert.ok(Math.abs((changed.churnBytesPerSecond ?? 0) / churn - 1) < 0.1, `churn ${changed.churnBytesPerSecond}, not ${churn}`);
   assert.ok((changed.downtimeSeconds ?? 0) > 0);
 
+  // While a point is under way, what churn has brought since the newest one counts, less what has come.
+  {
+    await using line = await DataLine.open(ports, agent);
+    line.begin(createBegin({ bootId: facts.bootId, disks: [{ ...delta, mode: "delta", basePointId: first.pointId }] }));
+    await sendGranules(line, 0, content, [5]);
+    site.clock.advance(900_000);
+    const under = flowNow();
+    const wanted = (under.churnBytesPerSecond ?? 0) * (under.lagSeconds ?? 0) - granuleBytes;
+    assert.ok(Math.abs(under.backlogBytes / wanted - 1) < 0.05, `backlog ${under.backlogBytes}, not ${wanted}`);
+    while ((await endLine(line)) !== undefined);
+  }
   flow.noteState(machineId, stateOf({ rung: "checksum" }));
   const told = flow.untoldChanges();
   assert.deepEqual(

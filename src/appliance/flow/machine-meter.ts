@@ -69,6 +69,11 @@ export class MachineMeter {
     return Math.max(0, this.#dirtyBytes - this.#point.changedBytes);
   }
 
+  /** What of the changes of so many seconds is still to come; undefined while no point is under way, when the agent counts by itself. */
+  leftOf(changedBytes: number): number | undefined {
+    return this.#active.isBusy ? Math.max(0, changedBytes - this.#point.changedBytes) : undefined;
+  }
+
   noteState(state: AgentState): void {
     // Another way of finding changes: what was counted before says nothing of what comes.
     if (this.#state !== undefined && this.#state.phase !== state.phase) {
