@@ -128,6 +128,9 @@ export function loopbackNetwork(): string {
 export interface TestHubOptions {
   readonly stateDir: string;
   readonly databaseUrl?: string;
+  /** Of a server outside: by what its certificate is trusted, and the password. */
+  readonly databaseCaFile?: string;
+  readonly databasePasswordFile?: string;
   readonly cidr: string;
   readonly endpointPort: number;
   readonly dns?: { readonly dnsAddress: string; readonly dnsPort: number };
@@ -151,7 +154,7 @@ export async function openTestHub(options: TestHubOptions): Promise<TestHub> {
     localName: options.localPort === undefined ? undefined : "localhost",
     endpointPort: options.endpointPort,
     networks: [{ virtualNetwork: "landing", cidr: options.cidr, ...options.dns }],
-    databaseUrl: options.databaseUrl,
+    ...{ databaseUrl: options.databaseUrl, databaseCaFile: options.databaseCaFile, databasePasswordFile: options.databasePasswordFile },
     limits: options.limits,
     alerts: options.alerts,
     signIn: options.signIn,

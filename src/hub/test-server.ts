@@ -17,6 +17,9 @@ export interface TestServer extends AsyncDisposable {
   readonly passwordFile: string;
   /** A new, empty database; the URL names this server by the name in its certificate. */
   createDatabase(): Promise<string>;
+  /** "fast" ends its sessions in order; "immediate" is as if it had crashed. */
+  stop(mode: "fast" | "immediate"): Promise<void>;
+  start(): Promise<void>;
   /** Every connection is cut, the server comes back at once. */
   restart(): Promise<void>;
   /** No process of the server runs until `resume`; connections stay open. */
@@ -77,6 +80,8 @@ export async function startTestServer(): Promise<TestServer> {
       await run("createdb", ["-h", folder, "-p", String(port), "-U", "watari", name]);
       return `postgres://watari@localhost:${port}/${name}`;
     },
+    stop,
+    start,
     restart: async () => {
       await stop("immediate");
       await start();

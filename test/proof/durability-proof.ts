@@ -1,5 +1,5 @@
 // Harms every kind of job in every way and at every moment, and shows what became of it: each trial must end exactly as one that nobody harmed.
-// Run: npm run proof -- durability [--quick] [--json]
+// Run: npm run proof -- durability [--quick] [--json] [--how kill,outside,…]
 
 import { availableParallelism } from "node:os";
 import { isDeepStrictEqual, parseArgs } from "node:util";
@@ -18,6 +18,7 @@ import {
   type Volume,
 } from "../../src/hub/replication/kill-trial.ts";
 import { startTestCluster, type TestCluster } from "../../src/hub/test-hub.ts";
+import { proveOutsideServer } from "./outside-server.ts";
 import { mountSmallVolume } from "./small-volume.ts";
 
 type How = Exclude<Strike["how"], "none"> | "fail";
@@ -51,8 +52,12 @@ const { values } = parseArgs({
   options: { quick: { type: "boolean" }, json: { type: "boolean" }, kinds: { type: "string" }, how: { type: "string" } },
 });
 const isQuick = values.quick === true;
-const cases = killCases.filter(({ kind }) => values.kinds === undefined || values.kinds.split(",").includes(kind));
+/** An outage of a server outside is suffered by a hub, not by one job. */
+const cases = killCases.filter(
+  ({ kind }) => values.how !== "outside" && (values.kinds === undefined || values.kinds.split(",").includes(kind)),
+);
 const isChosen = (how: How): boolean => values.how === undefined || values.how.split(",").includes(how);
+const isOutsideChosen = values.how === undefined || values.how.split(",").includes("outside");
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 const secondsSince = (startedMs: number): number => Math.round((systemClock.monotonicMs() - startedMs) / 1000);
 
@@ -231,5 +236,13 @@ for (const found of await Promise.all(parallel)) rows.push(...found);
 rows.push(...(await strikeServers()));
 const summary = summarise(rows, secondsSince(startedMs));
 show(rows, summary);
-if (values.json === true) process.stdout.write(`${JSON.stringify({ summary, rows })}\n`);
-if (rows.length === 0 || summary.wrong > 0 || summary.orphans > 0 || summary.doubledEffects > 0) process.exitCode = 1;
+const outside = isOutsideChosen ? await proveOutsideServer({ rounds: isQuick ? 2 : 6, say }) : [];
+for (const { mode, awayMs, acknowledged, refused, lost, otherAnswers, backMs } of outside)
+  say(
+    `a server of the site stopped (${mode}) for ${awayMs} ms: ${acknowledged} writes acknowledged, ${lost} lost, ${refused} refused with 503, ${otherAnswers} answered otherwise; writes go on ${backMs} ms after its start`,
+  );
+const isOutsideWrong = outside.some(({ lost, otherAnswers, isAuditWhole }) => lost > 0 || otherAnswers > 0 || !isAuditWhole);
+if (values.json === true) process.stdout.write(`${JSON.stringify({ summary, rows, outside })}\n`);
+if (isOutsideWrong) process.exitCode = 1;
+if ((rows.length === 0 && outside.length === 0) || summary.wrong > 0 || summary.orphans > 0 || summary.doubledEffects > 0)
+  process.exitCode = 1;
