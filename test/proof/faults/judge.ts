@@ -18,7 +18,7 @@ export interface Judgement {
   catchUpSeconds: number;
 }
 
-const settleMsMax = 120_000;
+const settleMsMax = 240_000;
 /** Of one machine in one judgement. */
 const comparedPointsMax = 15;
 
@@ -31,7 +31,11 @@ export async function judge(
   const judgement: Judgement = { sealedPoints: 0, comparedPoints: 0, comparedBytes: 0, wrong: [], catchUpSeconds: 0 };
   const startMs = systemClock.monotonicMs();
   const resting = await Promise.all(
-    served.map(async ({ machine, appliance }) => ({ machine, content: await machine.rest(), pointId: await pointOf(appliance, machine) })),
+    served.map(async ({ machine, appliance }) => ({
+      machine,
+      content: await machine.rest(),
+      pointId: await pointOf(appliance, machine, judgement.wrong),
+    })),
   );
   judgement.catchUpSeconds = (systemClock.monotonicMs() - startMs) / 1000;
   // Agents go on making points of machines that rest: what was told before the vault is read must be in it.
@@ -66,14 +70,17 @@ export async function judge(
   return judgement;
 }
 
-/** The machine's appliance makes a point as soon as it can. */
-async function pointOf(appliance: ProofAppliance, machine: ProofMachine): Promise<string | undefined> {
+/** The machine's appliance makes a point as soon as it can; undefined, and said to be wrong, when it cannot for long. */
+async function pointOf(appliance: ProofAppliance, machine: ProofMachine, wrong: string[]): Promise<string | undefined> {
   const endMs = systemClock.monotonicMs() + settleMsMax;
   for (;;) {
     try {
       return await appliance.order({ kind: "point", machineId: machine.machineId });
     } catch (error) {
-      if (systemClock.monotonicMs() > endMs) throw error;
+      if (systemClock.monotonicMs() > endMs) {
+        wrong.push(`${machine.name} has no new point: ${error instanceof Error ? error.message : String(error)}`);
+        return undefined;
+      }
       await systemClock.sleep(500);
     }
   }

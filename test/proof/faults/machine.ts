@@ -11,8 +11,8 @@ import { systemRandom } from "../../../src/base/random.ts";
 import { Semaphore } from "../../../src/base/semaphore.ts";
 import { parseDiskId, type MachineId } from "../../../src/contract/ids.ts";
 
-/** An hour of the agents passes in six minutes. */
-export const agentHaste = 10;
+/** An hour of the agents passes in twelve minutes. More haste, and on a busy machine an appliance at work would be taken for a dead one. */
+export const agentHaste = 5;
 const diskBytes = 8 << 20;
 const writeEveryMs = 5;
 export const proofDiskId = parseDiskId("serial-0");
