@@ -22,14 +22,15 @@ export async function whyNoGuest(): Promise<string | undefined> {
   return undefined;
 }
 
-/** The folder with kernel, initrd, root.img and key. */
-export async function agentGuestImage(suite: GuestSuite): Promise<string> {
-  const folder = join(process.env["WATARI_CACHE"] ?? "/var/cache/watari", `agent-test-guest-2-${suite}`);
+/** The folder with kernel, initrd, root.img and key; with further packages it is an image of its own. */
+export async function agentGuestImage(suite: GuestSuite, more: readonly string[] = []): Promise<string> {
+  const name = ["agent-test-guest-2", suite, ...more].join("-");
+  const folder = join(process.env["WATARI_CACHE"] ?? "/var/cache/watari", name);
   const isThere = await access(join(folder, "root.img")).then(
     () => true,
     () => false,
   );
-  if (!isThere) await buildImage(suite, folder);
+  if (!isThere) await buildImage(suite, folder, [packages, ...more].join(","));
   return folder;
 }
 
@@ -42,14 +43,14 @@ const setUp = [
   'rm -rf "$1/var/cache/apt/archives" "$1/usr/share/doc" "$1/usr/share/locale"',
 ].join("; ");
 
-async function buildImage(suite: GuestSuite, folder: string): Promise<void> {
+async function buildImage(suite: GuestSuite, folder: string, included: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   const tree = await mkdtemp(join(folder, "tree-"));
   const root = join(tree, "root");
   // Other releases come from where this machine's own comes from.
   const own = (await hostAptSources("bookworm")).split("\n").filter((line) => suite === "bookworm" || line.endsWith(" bookworm main"));
   const sources = own.join("\n").replaceAll("bookworm", suite);
-  const choice = ["--variant=minbase", "--aptopt=APT::Install-Recommends false", `--include=${packages}`, `--customize-hook=${setUp}`];
+  const choice = ["--variant=minbase", "--aptopt=APT::Install-Recommends false", `--include=${included}`, `--customize-hook=${setUp}`];
   await runCommand("mmdebstrap", [...choice, suite, root, "-"], { timeoutMs: 900_000, stdin: new TextEncoder().encode(`${sources}\n`) });
   await rm(join(folder, "key"), { force: true });
   await runCommand("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", join(folder, "key")]);

@@ -18,6 +18,8 @@ const bootMsMax = 240_000;
 export interface GuestOptions {
   /** bookworm unless told. */
   readonly suite?: GuestSuite;
+  /** Debian packages beside those of every guest. */
+  readonly packages?: readonly string[];
   /** Ports of this machine's loopback that the guest reaches at `wayOut`; nothing else is to be reached. */
   readonly ways?: readonly number[];
   /** Further disks beside vda and vdb. "nvme" ones have a shared namespace, whose block device is bio-based. */
@@ -54,7 +56,7 @@ export interface GuestProgram {
 }
 
 export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
-  const image = await agentGuestImage(options.suite ?? "bookworm");
+  const image = await agentGuestImage(options.suite ?? "bookworm", options.packages);
   const folder = await mkdtemp(join(tmpdir(), "watari-agent-guest-"));
   const more = options.more ?? [];
   const disks: Guest["disks"] = {
@@ -70,7 +72,7 @@ export async function startGuest(options: GuestOptions = {}): Promise<Guest> {
   const port = await freePort();
   const machine = spawn("qemu-system-x86_64", machineArguments(options, { image, folder, disks, port }), { stdio: "ignore" });
   const ssh = ["-i", join(image, "key"), "-p", String(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
-  ssh.push("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "root@127.0.0.1");
+  ssh.push("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", "root@127.0.0.1");
   const run = async (command: string, stdin?: Uint8Array): Promise<string> =>
     (await runCommand("ssh", [...ssh, command], { timeoutMs: 900_000, ...(stdin === undefined ? {} : { stdin }) })).stdout;
   const monitor = (execute: string, given?: object): Promise<void> => qmp(join(folder, "qmp"), execute, given);

@@ -1,0 +1,174 @@
+// Takes points of a real guest under load and proves of each that it shows one moment over all disks, with sound filesystems and a database that recovers.
+// TODO(#4): it was seen to run up to the load, not through: on a host where four cores were shared by forty busy processes no point was made under load.
+// Run: npm run proof -- points [--quick] [--churn MB/s] [--json]
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { randomBytes, randomUUID } from "node:crypto";
+import { parseArgs } from "node:util";
+import { z } from "zod";
+import { startTestSite } from "../../src/appliance/testing/test-site.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { silentLog } from "../../src/base/log.ts";
+import { systemRandom } from "../../src/base/random.ts";
+import type { SealedPointReport } from "../../src/contract/appliance-protocol.ts";
+import { parseOrderId, parseVaultId } from "../../src/contract/ids.ts";
+import { openDirectoryStore } from "../../src/store/directory-store.ts";
+import { openVault } from "../../src/vault/open-vault.ts";
+import { whyNoGuest } from "../system/agent-guest-image.ts";
+import { startGuest } from "../system/agent-guest.ts";
+import { checkPoint, writeDisk, type PointVerdict } from "./points/check-guest.ts";
+import { agentJournal, prepareSource, putProgram, startAgent, startLoad } from "./points/source-guest.ts";
+
+const packages = ["postgresql"];
+/** Where a guest sees its appliance. */
+const host = "10.0.2.100";
+const intervalSeconds = 5;
+const freezeMsMax = 1000;
+const initialCopyMsMax = 900_000;
+const firstPointMsMax = 600_000;
+
+const { values } = parseArgs({ options: { quick: { type: "boolean" }, json: { type: "boolean" }, churn: { type: "string" } } });
+const isQuick = values.quick === true;
+const loadSeconds = isQuick ? 60 : 300;
+const checkedMax = isQuick ? 3 : 20;
+/** Of random writes. A guest that sends more slowly than that has no point under load, and the proof fails and says so. */
+const churnBytesPerSecond = Number(values.churn ?? (isQuick ? 1 : 20)) * 1e6;
+const say = (line: string): void => void process.stderr.write(`${line}\n`);
+
+interface Row {
+  readonly pointId: string;
+  readonly consistency: SealedPointReport["consistency"];
+  readonly frozenMs: number;
+  readonly dataBytes: number;
+  readonly verdict: PointVerdict;
+  readonly isRight: boolean;
+}
+
+function spreadOf(figures: readonly number[]): { readonly p50: number; readonly p99: number; readonly max: number } {
+  const sorted = figures.toSorted((one, other) => one - other);
+  const at = (share: number): number => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0);
+  return { p50: at(0.5), p99: at(0.99), max: at(1) };
+}
+
+/** All application-consistent ones, and the others at even distances. */
+function choose(points: readonly SealedPointReport[]): readonly SealedPointReport[] {
+  const best = points.filter(({ consistency }) => consistency === "application").slice(0, checkedMax / 2);
+  const crash = points.filter(({ consistency }) => consistency === "crash");
+  const count = Math.min(crash.length, checkedMax - best.length);
+  return [
+    ...best,
+    ...Array.from({ length: count }, (_, index) => crash[Math.floor(((index + 0.5) * crash.length) / count)]).flatMap((one) => one ?? []),
+  ];
+}
+
+const whyNot = await whyNoGuest();
+if (whyNot !== undefined) {
+  say(`cannot run here: ${whyNot}`);
+  process.exit(2);
+}
+await using cleanup = new AsyncDisposableStack();
+const folder = await mkdtemp(join(tmpdir(), "watari-points-"));
+cleanup.defer(async () => await rm(folder, { recursive: true, force: true }));
+const store = cleanup.use(await openDirectoryStore(join(folder, "store")));
+const parts = { store, vaultId: parseVaultId(randomUUID()), key: randomBytes(32) };
+const vault = cleanup.use(await openVault({ ...parts, clock: systemClock, random: systemRandom, log: silentLog }));
+const site = cleanup.use(await startTestSite({ vault }));
+
+const pausesShape = z.object({ way: z.string(), pauses: z.array(z.number()) });
+
+/** The points that were made under load, and how long writers stand still with each way to bring filesystems to rest. */
+async function takePoints(): Promise<{
+  readonly points: readonly SealedPointReport[];
+  readonly ways: Readonly<Record<string, readonly number[]>>;
+}> {
+  await using guest = await startGuest({ packages, ways: [site.controlPort, site.dataPort] });
+  await prepareSource(guest);
+  const machineId = await startAgent(guest, site, host);
+  site.protect(machineId);
+  const policy = { pointIntervalSeconds: intervalSeconds, freezeMsMax, applicationIntervalMinutes: 0.4 };
+  const orderId = parseOrderId(randomUUID());
+  site.orders.give(machineId, { kind: "replicate", orderId, policy });
+  const ended = await site.orders.waitResult(orderId);
+  if (ended.outcome === "failed") throw new Error(ended.fault.message);
+  say("the agent copies the disks");
+  const endMs = systemClock.monotonicMs() + initialCopyMsMax;
+  while (site.ledger.countOf(machineId) === 0) {
+    if (systemClock.monotonicMs() > endMs) throw new Error(`there is no first point: ${await agentJournal(guest)}`);
+    await systemClock.sleep(1000);
+  }
+  await startLoad(guest, churnBytesPerSecond);
+  say(`under load: ${churnBytesPerSecond / 1e6} MB/s of random writes, stamps, pgbench`);
+  const before = site.ledger.countOf(machineId);
+  // The point that was under way while the load began has all of the load's own files to send.
+  const firstEndMs = systemClock.monotonicMs() + firstPointMsMax;
+  while (site.ledger.countOf(machineId) <= before && systemClock.monotonicMs() < firstEndMs) await systemClock.sleep(1000);
+  await systemClock.sleep(loadSeconds * 1000);
+  const points = site.ledger.untold(10_000).slice(before);
+  if (points.length === 0) say(await agentJournal(guest));
+  const stopped = parseOrderId(randomUUID());
+  site.orders.give(machineId, { kind: "stop", orderId: stopped });
+  await site.orders.waitResult(stopped);
+  if (isQuick) return { points, ways: {} };
+  const program = await putProgram(guest, "pause-child.ts");
+  const ways: Record<string, readonly number[]> = {};
+  for (let round = 0; round < 3; round++)
+    for (const way of ["freeze", "writers"]) {
+      const told = pausesShape.parse(JSON.parse(await guest.run(`${program} ${way} load.slice 6`)));
+      ways[way] = [...(ways[way] ?? []), ...told.pauses];
+    }
+  return { points, ways };
+}
+
+async function checkPoints(points: readonly SealedPointReport[]): Promise<Row[]> {
+  await using guest = await startGuest({ packages });
+  const rows: Row[] = [];
+  for (const { pointId, consistency, frozenMs, disks, application } of points) {
+    let dataBytes = 0;
+    for (const [index, { diskId }] of disks.toSorted((one, other) => Number(other.isBoot) - Number(one.isBoot)).entries())
+      dataBytes += await writeDisk(vault, { pointId, diskId, path: join(folder, index === 0 ? "vda" : "vdb") });
+    const verdict = await checkPoint(guest, folder);
+    const isRight =
+      verdict.stamps.wrong.length === 0 && verdict.stamps.newest > 0 && verdict.faults.length === 0 && verdict.historyRows > 0;
+    rows.push({ pointId, consistency, frozenMs, dataBytes, verdict, isRight });
+    const { stamps, faults } = verdict;
+    say(
+      `${isRight ? "✔" : "✖"} ${consistency.padEnd(11)} frozen ${Math.round(frozenMs)} ms; ${stamps.stampCount} stamps show the moment of ${stamps.newest}, ${stamps.wrong.length} do not; ` +
+        `${Math.round(dataBytes / 1e6)} MB; PostgreSQL up after ${verdict.recoveryMs} ms with ${verdict.historyRows} transactions` +
+        `${application === undefined ? "" : `, ${verdict.restRows} rows of the script`}${[...stamps.wrong.slice(0, 3), ...faults].map((fault) => `\n    ${fault}`).join("")}`,
+    );
+  }
+  return rows;
+}
+
+const { points, ways } = await takePoints();
+const rows = await checkPoints(choose(points));
+const frozen = spreadOf(points.map(({ frozenMs }) => frozenMs));
+const gaps = points.slice(1).map(({ timeMs }, index) => timeMs - (points[index]?.timeMs ?? 0));
+const application = points.filter((point) => point.application !== undefined);
+const result = {
+  ...{ points: points.length, checked: rows.length, wrong: rows.filter(({ isRight }) => !isRight).length },
+  ...{ intervalSeconds, gapMs: spreadOf(gaps), freezeMsMax, frozenMs: frozen },
+  parts: {
+    freezeMs: spreadOf(points.map(({ pause }) => pause?.freezeMs ?? 0)),
+    readMs: spreadOf(points.map(({ pause }) => pause?.readMs ?? 0)),
+    heldBytes: spreadOf(points.map(({ pause }) => pause?.heldBytes ?? 0)),
+    freezeCount: spreadOf(points.map(({ pause }) => pause?.freezeCount ?? 0)),
+  },
+  application: { asked: application.length, made: application.filter((point) => point.application?.isConsistent === true).length },
+  ways: Object.fromEntries(Object.entries(ways).map(([way, pauses]) => [way, spreadOf(pauses)])),
+  rows,
+};
+say(
+  `${points.length} points in ${loadSeconds} s, every ${result.gapMs.p50} ms (p50), ${result.gapMs.p99} ms (p99); wanted every ${intervalSeconds * 1000} ms`,
+);
+say(
+  `frozen p50 ${frozen.p50} ms, p99 ${frozen.p99} ms: kernel ${result.parts.freezeMs.p50}/${result.parts.freezeMs.p99}, reading ${result.parts.readMs.p50}/${result.parts.readMs.p99}`,
+);
+for (const [way, { p50, p99 }] of Object.entries(result.ways)) say(`standstill by "${way}" without reading: p50 ${p50} ms, p99 ${p99} ms`);
+say(`application-consistent: ${result.application.made} of ${result.application.asked} asked for`);
+say(`${rows.length} points checked, ${result.wrong} wrong`);
+if (values.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
+const isProved = rows.length > 0 && result.wrong === 0 && result.application.made > 0 && frozen.p99 <= freezeMsMax;
+process.exitCode = isProved ? 0 : 1;
