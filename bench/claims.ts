@@ -12,7 +12,7 @@ import { runToEnd } from "./measured.ts";
 const { values } = parseArgs({ options: { quick: { type: "boolean", default: false }, json: { type: "string" } } });
 
 /** Each takes --quick and --json FILE, and writes `{ "results": [Claim] }`. */
-const benches = ["replication.ts", "vault-index.ts"];
+const benches = ["replication.ts", "vault-index.ts", "line.ts"];
 
 const claimShape = z.object({
   claim: z.string(),
