@@ -23,6 +23,15 @@ export interface PointCatalogue {
   ): Promise<readonly SealedPointReport[]>;
   /** Of these points, those of a group of which every member has its own of the same id. */
   completeOf(vaultId: string, reports: readonly SealedPointReport[]): Promise<ReadonlySet<PointId>>;
+  /**
+   * The newest point that a whole group has and each of these machines its own of, by machine; undefined when there is none.
+   * All of them show one moment.
+   */
+  newestTogether(
+    vaultId: string,
+    machineIds: readonly MachineId[],
+    consistencies?: readonly SealedPointReport["consistency"][],
+  ): Promise<ReadonlyMap<MachineId, PointId> | undefined>;
   /** Points that are not known are no fault. */
   remove(vaultId: string, pointIds: readonly PointId[]): Promise<void>;
   removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
@@ -91,6 +100,8 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
         group !== undefined && (counts.get(group.groupPointId) ?? 0) >= group.memberCount;
       return new Set(reports.filter(isComplete).map(({ pointId }) => pointId));
     },
+    newestTogether: async (vaultId, machineIds, consistencies) =>
+      await findTogether(db, vaultId.toLowerCase(), { machineIds, consistencies }),
     remove: async (vaultId, pointIds) => {
       if (pointIds.length === 0) return;
       await db.deleteFrom("points").where("vault_key", "=", vaultId.toLowerCase()).where("point_id", "in", pointIds).execute();
@@ -99,4 +110,25 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
       await db.deleteFrom("points").where("vault_key", "=", vaultId.toLowerCase()).where("machine_id", "=", machineId).execute();
     },
   };
+}
+
+async function findTogether(
+  db: Kysely<Tables>,
+  vaultKey: string,
+  wish: { readonly machineIds: readonly MachineId[]; readonly consistencies: readonly SealedPointReport["consistency"][] | undefined },
+): Promise<ReadonlyMap<MachineId, PointId> | undefined> {
+  const { machineIds, consistencies } = wish;
+  const isWanted = consistencies === undefined ? sql`true` : sql`consistency = any(${consistencies}::text[])`;
+  const found = await sql<{ machine_id: MachineId; point_id: PointId }>`with own as (
+      select machine_id, point_id, time_ms, report->'group'->>'groupPointId' as group_point,
+        (report->'group'->>'memberCount')::int as member_count, (report->'group'->>'timeMs')::bigint as group_ms
+      from points where vault_key = ${vaultKey} and machine_id = any(${machineIds}::uuid[]) and report ? 'group' and ${isWanted}),
+    newest as (
+      select group_point from own group by group_point
+      having count(distinct machine_id) = ${machineIds.length} and max(member_count) <= (
+        select count(distinct machine_id) from points
+        where vault_key = ${vaultKey} and report->'group'->>'groupPointId' = own.group_point)
+      order by max(group_ms) desc limit 1)
+    select machine_id, point_id from own where group_point = (select group_point from newest)`.execute(db);
+  return found.rows.length === 0 ? undefined : new Map(found.rows.map((row) => [row.machine_id, row.point_id]));
 }

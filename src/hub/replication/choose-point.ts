@@ -15,7 +15,8 @@ import type { Replication } from "./world.ts";
 export const recoveryPointTypes = ["Latest", "LatestProcessed", "LatestApplicationConsistent", "LatestCrashConsistent"] as const;
 export type RecoveryPointType = (typeof recoveryPointTypes)[number];
 
-const consistenciesOf: Readonly<Record<RecoveryPointType, readonly ("crash" | "application" | "final")[] | undefined>> = {
+/** Undefined: points of any. */
+export const consistenciesOf: Readonly<Record<RecoveryPointType, readonly ("crash" | "application" | "final")[] | undefined>> = {
   Latest: undefined,
   LatestProcessed: undefined,
   LatestApplicationConsistent: ["application"],

@@ -26,6 +26,7 @@ const runShape = z.object({
     networkType: z.enum(["NoNetworkAttachAsInput", "VmNetworkAsInput"]).optional(),
     networkId: z.string().optional(),
     recoveryPointType: z.enum(recoveryPointTypes).optional(),
+    useMultiVmSyncPoint: z.enum(["Enable", "Disable"]).optional(),
     sourceSiteOperations: z.enum(["Required", "NotRequired"]).optional(),
     probe: probeShape.optional(),
     comments: z.string().optional(),
@@ -35,7 +36,8 @@ const runShape = z.object({
     z.object({
       groupType: z.string(),
       starts: z.array(stopShape),
-      machines: z.array(z.object({ itemId: z.string(), name: z.string() })),
+      /** With a point where the plan has chosen one for all of a group. */
+      machines: z.array(z.object({ itemId: z.string(), name: z.string(), pointId: z.string().optional() })),
       ends: z.array(stopShape),
     }),
   ),
@@ -148,6 +150,7 @@ interface Child {
   readonly itemId: string;
   readonly name: string;
   readonly jobId: string;
+  readonly pointId?: string | undefined;
 }
 
 /** Begins what has not begun and waits until all have ended. A run that took over finds the jobs that the one before began. */
@@ -188,7 +191,7 @@ async function beginMachine(
   try {
     const resource = await front.services.resources.get(child.itemId);
     const call = { id: resource.id, caller: { name: actor }, jobId: child.jobId, write: context.write };
-    await operateItem(front, call, resource, wishOf(operation, input));
+    await operateItem(front, call, resource, wishOf(operation, input, child.pointId));
     await context.log(`began ${child.name}`, { jobId: child.jobId });
     return undefined;
   } catch (error) {
@@ -197,9 +200,10 @@ async function beginMachine(
   }
 }
 
-function wishOf(operation: PlanOperation, input: PlanRun["input"]): ItemWish {
+function wishOf(operation: PlanOperation, input: PlanRun["input"], recoveryPointId: string | undefined): ItemWish {
   const { probe, recoveryPointType } = input;
-  const details = { instanceType: provider, recoveryPointType, ...(probe === undefined ? {} : { probe }) } as const;
+  const point = recoveryPointId === undefined ? { recoveryPointType } : { recoveryPointId };
+  const details = { instanceType: provider, ...point, ...(probe === undefined ? {} : { probe }) } as const;
   switch (operation) {
     case "TestFailover": {
       const { networkType, networkId } = input;
@@ -245,10 +249,10 @@ async function readEnds(
 
 /** The jobs' ids follow from the plan's job, so that who takes the plan over asks for the same ones. */
 function childrenOf(planJobId: string, operation: PlanOperation, { machines }: Wave): readonly Child[] {
-  return machines.map(({ itemId, name }) => {
+  return machines.map(({ itemId, name, pointId }) => {
     const hex = createHash("sha256").update(`${planJobId}\n${itemId.toLowerCase()}\n${operation}`).digest("hex");
     // RFC 9562, version 8: bits of our own choice.
     const jobId = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
-    return { itemId, name, jobId };
+    return { itemId, name, jobId, pointId };
   });
 }

@@ -19,6 +19,7 @@ import { lockKey } from "../db/locks.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
 import { recoveryPointTypes } from "./choose-point.ts";
+import { chooseGroupPoints, requireMultiVmType } from "./group-points.ts";
 import { probeShape } from "./launch-steps.ts";
 import { planType, provider, vaultOf } from "./names.ts";
 import {
@@ -56,7 +57,7 @@ const details = z
     z.strictObject({
       instanceType: z.literal(provider, `the provider must be ${provider}`),
       recoveryPointType: z.enum(recoveryPointTypes).optional(),
-      useMultiVmSyncPoint: z.literal("Disable", "recovery points of several machines are not made at one moment").optional(),
+      useMultiVmSyncPoint: z.enum(["Enable", "Disable"]).optional(),
       probe: probeShape.optional(),
     }),
   )
@@ -154,8 +155,13 @@ function refuse({ id }: ArmCall, what: string, action: string): never {
 }
 
 function landingOf(wish: z.infer<typeof details>): PlanRun["input"] {
-  const { probe, recoveryPointType } = wish[0] ?? {};
-  return { ...(probe === undefined ? {} : { probe }), ...(recoveryPointType === undefined ? {} : { recoveryPointType }) };
+  const { probe, recoveryPointType, useMultiVmSyncPoint } = wish[0] ?? {};
+  if (useMultiVmSyncPoint === "Enable") requireMultiVmType(recoveryPointType);
+  return {
+    ...(probe === undefined ? {} : { probe }),
+    ...(recoveryPointType === undefined ? {} : { recoveryPointType }),
+    ...(useMultiVmSyncPoint === undefined ? {} : { useMultiVmSyncPoint }),
+  };
 }
 
 /** Only what the caller states is written: what a run left in the plan stays. */
@@ -200,7 +206,7 @@ async function begin(front: ReplicationFront, call: ArmCall, operation: PlanOper
     await lockIdle(db, id, "run");
     const plan = await readPlan(db, id);
     const items = await readItems(db, itemIdsOf(plan.groups));
-    const groups = toRun(id, plan, items, operation);
+    const groups = await withGroupPoints(db, id, { groups: toRun(id, plan, items, operation), items, input });
     const parameters: PlanRun = { planId: id.text, actor: call.caller.name, input, groups };
     const target = { scope: vaultOf(id).key, targetId: id.text, targetName: id.name, lockKey: id.key, actor: call.caller.name };
     const jobId = await engine.submit({ kind: planJobKinds[operation], ...target, parameters }, db);
@@ -214,6 +220,20 @@ async function begin(front: ReplicationFront, call: ArmCall, operation: PlanOper
     return jobId;
   });
   return { kind: "accepted", operationId };
+}
+
+/** Chosen once, when the plan is called: waves that begin hours later land at the same moment. */
+async function withGroupPoints(
+  db: Queryable,
+  id: ResourceId,
+  run: Pick<PlanRun, "groups" | "input"> & { readonly items: ReadonlyMap<string, PlanItem> },
+): Promise<PlanRun["groups"]> {
+  const { groups, input, items } = run;
+  if (input.useMultiVmSyncPoint !== "Enable") return groups;
+  const due = groups.flatMap(({ machines }) => machines.flatMap(({ itemId }) => items.get(itemId.toLowerCase()) ?? []));
+  const type = input.recoveryPointType ?? "LatestProcessed";
+  const points = await chooseGroupPoints(db, { vaultKey: vaultOf(id).key, items: due, type });
+  return groups.map((group) => ({ ...group, machines: group.machines.map((each) => ({ ...each, pointId: points.get(each.itemId) })) }));
 }
 
 function toRun(id: ResourceId, plan: Plan, items: ReadonlyMap<string, PlanItem>, operation: PlanOperation): PlanRun["groups"] {

@@ -7,9 +7,12 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { sql } from "kysely";
 import { z } from "zod";
-import { systemClock } from "../../base/clock.ts";
+import { systemClock, toTimestamp } from "../../base/clock.ts";
+import { systemRandom } from "../../base/random.ts";
 import { forEachParallel } from "../../base/semaphore.ts";
+import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import { Fault, type FaultCode } from "../../contract/errors.ts";
+import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import { resumeJob } from "../jobs/job-control.ts";
 import type { JobRecord } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
@@ -37,7 +40,7 @@ const failoverBody = { properties: { failoverDirection, sourceSiteOperations: "R
 const cleanupBody = { properties: { comments: "looked well" } };
 
 /** A site whose machines are all protected and know their network. */
-async function openStage(names: readonly string[], options: Partial<SimHubOptions> = {}): Promise<Stage> {
+async function openStage(names: readonly string[], options: Partial<SimHubOptions> = {}, group?: string): Promise<Stage> {
   const database = await cluster.openFreshDatabase();
   const folder = await mkdtemp(join(tmpdir(), "wp-"));
   const limits = { probeSeconds: 1, pollMs: 20 };
@@ -50,13 +53,22 @@ async function openStage(names: readonly string[], options: Partial<SimHubOption
     await rm(folder, { recursive: true, force: true });
   };
   const items = site.sources.map((source) => `${site.container}/replicationProtectedItems/${source.discovered.infrastructureId}`);
-  await forEachParallel(items, 4, async (item, index) => await protect(hub, site, item, index));
+  if (group !== undefined) {
+    const providerSpecificInput = { instanceType: "InMageAzureV2", pointIntervalSeconds: 3600, multiVmSyncStatus: "Enable" };
+    await hub.call("PUT", `${simVault}/replicationPolicies/default`, { properties: { providerSpecificInput } });
+  }
+  const more = group === undefined ? {} : { multiVmGroupName: group };
+  await forEachParallel(items, 4, async (item, index) => await protect(hub, site, { item, index, more }));
   return { hub, site, items, [Symbol.asyncDispose]: close };
 }
 
-async function protect(hub: SimHub, site: SimSite, item: string, index: number): Promise<void> {
+async function protect(
+  hub: SimHub,
+  site: SimSite,
+  { item, index, more }: { readonly item: string; readonly index: number; readonly more: object },
+): Promise<void> {
   const protectableItemId = `${site.container}/replicationProtectableItems/${site.sources[index]?.discovered.infrastructureId}`;
-  const providerSpecificDetails = { instanceType: "InMageAzureV2", runAsAccountId: "root" };
+  const providerSpecificDetails = { instanceType: "InMageAzureV2", runAsAccountId: "root", ...more };
   const policyId = `${simVault}/replicationPolicies/default`;
   const enabled = await change(hub, "PUT", item, { properties: { protectableItemId, policyId, providerSpecificDetails } });
   assert.equal(enabled.state, "succeeded");
@@ -262,4 +274,49 @@ describe("a recovery plan", { concurrency: 4 }, () => {
     assert.equal(toEnd(await change(hub, "POST", `${plan}/testFailover`, testBody)), "succeeded");
     assert.equal((await hub.target.list()).length, 20);
   });
+
+  it("lands the machines of a group at one moment, when it is asked to, and says when they have none", async () => {
+    await using stage = await openStage(["web", "db"], {}, "shop");
+    const { hub, site, items } = stage;
+    const { db } = hub.services.database;
+    await hub.call("PUT", plan, planBody(site, [{ items: items.slice(0, 1) }, { items: items.slice(1) }]));
+    const bodyOf = (recoveryPointType: string): object => ({
+      properties: {
+        failoverDirection,
+        networkType: "NoNetworkAttachAsInput",
+        providerSpecificDetails: [{ ...details[0], recoveryPointType, useMultiVmSyncPoint: "Enable" }],
+      },
+    });
+    await assert.rejects(hub.call("POST", `${plan}/testFailover`, bodyOf("Latest")), isFault("InputInvalid", /Latest/));
+    await assert.rejects(hub.call("POST", `${plan}/testFailover`, bodyOf("LatestProcessed")), isFault("ReplicationNotReady", /shop.*web/));
+
+    // What the appliance reports of the points that these machines have: they are of one moment.
+    const group = { groupId: systemRandom.uuid(), groupPointId: systemRandom.uuid(), timeMs: 1_700_000_000_000, memberCount: 2 };
+    await sql`update points set report = report || ${JSON.stringify({ group })}::jsonb`.execute(db);
+    const together = await sql<{ machine_id: string; point_id: string }>`select machine_id, point_id from points`.execute(db);
+    // Newer ones, of each machine alone, and of a group of which a third member has none.
+    for (const { machine_id: machineId } of together.rows)
+      for (const lone of [
+        {},
+        { group: { ...group, groupPointId: systemRandom.uuid() } },
+        { group: { ...group, groupPointId: uuidOfThree, timeMs: 1_900_000_000_000, memberCount: 3 } },
+      ])
+        await hub.services.points.add(simVault, [newerPoint(machineId, lone)]);
+
+    const job = await change(hub, "POST", `${plan}/testFailover`, bodyOf("LatestProcessed"));
+    assert.equal(toEnd(job), "succeeded");
+    const used = await sql<{ point: string }>`select parameters->>'pointId' as point from jobs where kind = 'TestFailover'`.execute(db);
+    assert.deepEqual(used.rows.map(({ point }) => point).toSorted(), together.rows.map(({ point_id: point }) => point).toSorted());
+  });
 });
+
+const uuidOfThree = systemRandom.uuid();
+
+function newerPoint(machineId: string, more: object): SealedPointReport {
+  const timeMs = 1_950_000_000_000;
+  return {
+    ...{ pointId: parsePointId(systemRandom.uuid()), machineId: parseMachineId(machineId), timeMs, sealedAt: toTimestamp(timeMs) },
+    ...{ consistency: "crash", disks: [], readBytes: 0, sentBytes: 0, storedBytes: 0, frozenMs: 1, mode: "delta" },
+    ...more,
+  };
+}
