@@ -85,21 +85,7 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
       const rows = await query.orderBy("time_ms", "desc").orderBy("point_id", "desc").limit(page.countMax).execute();
       return rows.map((row) => sealedPointReportShape.parse(row.report));
     },
-    completeOf: async (vaultId, reports) => {
-      const groupPointIds = reports.flatMap(({ group }) => (group === undefined ? [] : [group.groupPointId]));
-      if (groupPointIds.length === 0) return new Set();
-      const found = await sql<{
-        id: string;
-        count: number;
-      }>`select report->'group'->>'groupPointId' as id, count(distinct machine_id)::int as count
-        from points where vault_key = ${vaultId.toLowerCase()} and report->'group'->>'groupPointId' = any(${groupPointIds}::text[]) group by 1`.execute(
-        db,
-      );
-      const counts = new Map(found.rows.map(({ id, count }) => [id, count]));
-      const isComplete = ({ group }: SealedPointReport): boolean =>
-        group !== undefined && (counts.get(group.groupPointId) ?? 0) >= group.memberCount;
-      return new Set(reports.filter(isComplete).map(({ pointId }) => pointId));
-    },
+    completeOf: async (vaultId, reports) => await findComplete(db, vaultId.toLowerCase(), reports),
     newestTogether: async (vaultId, machineIds, consistencies) =>
       await findTogether(db, vaultId.toLowerCase(), { machineIds, consistencies }),
     remove: async (vaultId, pointIds) => {
@@ -131,4 +117,18 @@ async function findTogether(
       order by max(group_ms) desc limit 1)
     select machine_id, point_id from own where group_point = (select group_point from newest)`.execute(db);
   return found.rows.length === 0 ? undefined : new Map(found.rows.map((row) => [row.machine_id, row.point_id]));
+}
+
+async function findComplete(db: Kysely<Tables>, vaultKey: string, reports: readonly SealedPointReport[]): Promise<ReadonlySet<PointId>> {
+  const groupPointIds = reports.flatMap(({ group }) => (group === undefined ? [] : [group.groupPointId]));
+  if (groupPointIds.length === 0) return new Set();
+  const found = await sql<{
+    id: string;
+    count: number;
+  }>`select report->'group'->>'groupPointId' as id, count(distinct machine_id)::int as count
+    from points where vault_key = ${vaultKey} and report->'group'->>'groupPointId' = any(${groupPointIds}::text[]) group by 1`.execute(db);
+  const counts = new Map(found.rows.map(({ id, count }) => [id, count]));
+  const isComplete = ({ group }: SealedPointReport): boolean =>
+    group !== undefined && (counts.get(group.groupPointId) ?? 0) >= group.memberCount;
+  return new Set(reports.filter(isComplete).map(({ pointId }) => pointId));
 }
