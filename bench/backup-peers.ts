@@ -1,6 +1,6 @@
 // Programs that keep generations of a disk image and look for changes by reading all of it, each set up as its manual advises for images.
 
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { measureChildren, runToEnd, type Measured } from "./measured.ts";
 
@@ -11,6 +11,8 @@ export interface BackupPeer {
   prepare(folder: string): Promise<void>;
   /** Adds a generation: first of all content, later of what a scan finds changed. */
   backup(image: string, folder: string, generation: string): Promise<Measured>;
+  /** Reads the generation back; its files are gone on return. */
+  readonly restore?: { readonly name: string; measure(image: string, folder: string, generation: string): Promise<Measured> };
 }
 
 /** borg: no encryption, zstd as we use it, pieces of our block size, which suits images best. */
@@ -23,6 +25,13 @@ const borg: BackupPeer = {
     const args = ["create", ...chunks, `${join(folder, "borg")}::${generation}`, image];
     return await measureChildren(async () => await runToEnd({ command: "borg", args, env: borgEnv(folder) }));
   },
+  restore: {
+    name: "borg extract, to nowhere",
+    measure: async (_image, folder, generation) => {
+      const args = ["extract", "--stdout", `${join(folder, "borg")}::${generation}`];
+      return await measureChildren(async () => await runToEnd({ command: "borg", args, env: borgEnv(folder) }));
+    },
+  },
 };
 
 const restic: BackupPeer = {
@@ -32,6 +41,16 @@ const restic: BackupPeer = {
     await runToEnd({ command: "restic", args: ["init", "-q", "--repository-version", "2"], env: resticEnv(folder) }),
   backup: async (image, folder) =>
     await measureChildren(async () => await runToEnd({ command: "restic", args: ["backup", "-q", image], env: resticEnv(folder) })),
+  restore: {
+    name: "restic restore, to a file",
+    measure: async (image, folder) => {
+      const target = join(folder, "restored");
+      const args = ["restore", "-q", "latest", "--target", target, "--include", join(dirname(image), basename(image))];
+      const measured = await measureChildren(async () => await runToEnd({ command: "restic", args, env: resticEnv(folder) }));
+      await rm(target, { recursive: true });
+      return measured;
+    },
+  },
 };
 
 const casync: BackupPeer = {
@@ -55,18 +74,6 @@ const rsync: BackupPeer = {
 };
 
 export const backupPeers: readonly BackupPeer[] = [borg, restic, casync, rsync];
-
-/** Reads a whole generation out of borg's repository to nowhere. */
-export async function extractBorg(folder: string, generation: string): Promise<Measured> {
-  const args = ["extract", "--stdout", `${join(folder, "borg")}::${generation}`];
-  return await measureChildren(async () => await runToEnd({ command: "borg", args, env: borgEnv(folder) }));
-}
-
-/** Writes the newest generation of restic's repository into a folder. */
-export async function restoreRestic(image: string, folder: string, target: string): Promise<Measured> {
-  const args = ["restore", "-q", "latest", "--target", target, "--include", join(dirname(image), basename(image))];
-  return await measureChildren(async () => await runToEnd({ command: "restic", args, env: resticEnv(folder) }));
-}
 
 function borgEnv(folder: string): NodeJS.ProcessEnv {
   return { ...process.env, BORG_BASE_DIR: join(folder, "borg-home"), BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK: "yes" };

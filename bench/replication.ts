@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCommand } from "../src/base/run-command.ts";
 import { granuleBytes } from "../src/disk/geometry.ts";
-import { backupPeers, extractBorg, restoreRestic } from "./backup-peers.ts";
+import { backupPeers } from "./backup-peers.ts";
 import { BitmapPeer } from "./bitmap-peer.ts";
 import { formatClaims, type Claim } from "./claim.ts";
 import { bundleAgent, copyGranules, DataPathPair, rootOfImage } from "./data-path-pair.ts";
@@ -83,21 +83,30 @@ async function measureRound({ work, scratch, files, roots, bitmapPeer }: RoundOp
   const again: Record<string, Figures> = {};
   for (const peer of peers) {
     if (!(await isThere(...peer.programs))) continue;
-    first[peer.name] = await peer.measure(work, scratch);
+    const own = await mkdtemp(join(scratch, "peer-"));
+    first[peer.name] = await peer.measure(work, own);
+    await rm(own, { recursive: true });
   }
+  const restore: Record<string, Figures> = {};
+  // One after the other with all that it does, so that the disk holds the repository of one at a time.
   for (const peer of backupPeers) {
     if (!(await isThere(peer.program))) continue;
-    await peer.prepare(scratch);
-    first[peer.name] = await peer.backup(work, scratch, "first");
+    const own = await mkdtemp(join(scratch, "peer-"));
+    await peer.prepare(own);
+    first[peer.name] = await peer.backup(work, own, "first");
+    if (peer.restore !== undefined) restore[peer.restore.name] = await peer.restore.measure(work, own, "first");
+    await copyGranules(changes.path, work, changes.granules);
+    again[peer.name] = await peer.backup(work, own, "second");
+    await copyGranules(image.path, work, changes.granules);
+    await rm(own, { recursive: true });
   }
   const pairFolder = join(scratch, "pair");
   await mkdir(pairFolder);
   await using pair = await DataPathPair.start({ folder: pairFolder, image: work, files, cores });
   const initial = await pair.point(roots.initial);
-  const restored = await measureRestores(pair, initial.pointId, { work, scratch });
+  const restored = await measureRestores(pair, initial.pointId, { work, scratch, restore });
   await pair.write(changes.path, changes.granules);
   const changed = await pair.point(roots.changed);
-  for (const peer of backupPeers) if (await isThere(peer.program)) again[peer.name] = await peer.backup(work, scratch, "second");
   await pair.loseTracking();
   await copyGranules(image.path, work, changes.granules);
   const rescan = await pair.point(roots.initial);
@@ -108,9 +117,8 @@ async function measureRound({ work, scratch, files, roots, bitmapPeer }: RoundOp
 async function measureRestores(
   pair: DataPathPair,
   pointId: Parameters<DataPathPair["serve"]>[0],
-  { work, scratch }: { readonly work: string; readonly scratch: string },
+  { work, scratch, restore }: { readonly work: string; readonly scratch: string; readonly restore: Record<string, Figures> },
 ): Promise<Pick<Round, "restore" | "nbd">> {
-  const restore: Record<string, Figures> = {};
   const nbd: Record<string, { readonly seconds: number; readonly iops: number }> = {};
   const { uri } = await pair.serve(pointId);
   const watch = { cpuSeconds: async () => await pair.applianceCpuSeconds() };
@@ -118,11 +126,6 @@ async function measureRestores(
   restore["ours, to a file"] = await measureProcess(watch, async () => await copyToFile(uri, join(scratch, "restored.raw")));
   nbd["ours"] = { seconds: restore["ours, to nowhere"].wallSeconds, iops: await randomReads(uri) };
   await rm(join(scratch, "restored.raw"));
-  if (await isThere("borg")) restore["borg extract, to nowhere"] = await extractBorg(scratch, "first");
-  if (await isThere("restic")) {
-    restore["restic restore, to a file"] = await restoreRestic(work, scratch, join(scratch, "restic-out"));
-    await rm(join(scratch, "restic-out"), { recursive: true });
-  }
   await using served = await serveCompressed(work, scratch);
   restore["qemu-img convert from compressed qcow2, to a file"] = await served.convert(join(scratch, "restored.raw"));
   await rm(join(scratch, "restored.raw"));
