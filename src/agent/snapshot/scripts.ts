@@ -2,9 +2,10 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { lstat, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { lstat, readdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { z } from "zod";
+import { writeFileAtomic } from "../../base/atomic-file.ts";
 import type { Clock } from "../../base/clock.ts";
 import type { ScriptRun } from "../../contract/agent-control.ts";
 import { asFault, Fault } from "../../contract/errors.ts";
@@ -57,7 +58,8 @@ export async function restApplications(
   };
   try {
     const scripts = await listScripts(place);
-    await writeFile(place.marker, JSON.stringify(scripts), { mode: 0o600 });
+    // Whole or absent: an agent that was killed while it wrote must be able to start.
+    await writeFileAtomic(place.marker, JSON.stringify(scripts), { mode: 0o600 });
     for (const script of scripts) {
       begun.push(script);
       await note(script, "pre");

@@ -176,7 +176,7 @@ class IngestConnection {
     }
   }
 
-  /** Starts on a frame. Content is taken in beside each other, as many units as an agent may have under way; end and begin wait for it. */
+  /** Starts on a frame. Content is taken in beside each other, up to unitsAtWorkMax; end and begin wait for it. */
   async #accept(frame: Frame): Promise<void> {
     // Announcements are judged one after the other: whether a unit may begin depends on all before it.
     if (frame.type === frameTypes.ids) return await this.#answer(frame);

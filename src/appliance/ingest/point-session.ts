@@ -95,8 +95,6 @@ export class PointSession {
     if (frame.unit === 0 || this.#pending.has(frame.unit)) throw new FrameError(`unit ${frame.unit} is not free`);
     if (this.#pending.size >= unitsInFlightMax) throw new FrameError("too many units under way");
     this.#refusePending(diskIndex, firstBlock, firstBlock + ids.length);
-    // Taken before anything is waited for, so that no frame meanwhile gets the same unit or blocks; nobody may send it yet.
-    this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed: [], isSent: true });
     const differs = disk.isCompared ? await this.#compare(disk, firstBlock, ids) : [];
     const need = await this.#writer.need(disk.diskId, firstBlock, ids);
     const body = new Uint8Array(ids.length);
@@ -113,7 +111,6 @@ export class PointSession {
     }
     this.#meter.tookIds(ids.length * blockBytes);
     if (needed.length > 0) this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed, isSent: false });
-    else this.#pending.delete(frame.unit);
     return encodeFrame({ type: frameTypes.need, unit: frame.unit, count: ids.length, body });
   }
 

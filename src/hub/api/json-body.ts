@@ -22,7 +22,7 @@ export function takeJson(face: FastifyInstance): void {
       const text = bytes.toString("utf8");
       if (text.trim() === "") return done(null, undefined);
       void parse(request, text, (error, body: unknown) => {
-        const problem = error === null ? problemOf(body, []) : undefined;
+        const problem = error === null ? problemOf(body) : undefined;
         if (problem === undefined) done(error, body);
         else done(refusal(problem));
       });
@@ -36,14 +36,15 @@ interface Problem {
 }
 
 /** The first place that the database could not keep: NUL and halves of a character, as names or values, and what is nested without end. */
-function problemOf(value: unknown, path: readonly string[]): Problem | undefined {
-  if (typeof value === "string") return isKeepable(value) ? undefined : { path, reason: "it has a NUL or half of a character" };
+function problemOf(value: unknown, level = 0): Problem | undefined {
+  if (typeof value === "string") return isKeepable(value) ? undefined : { path: [], reason: "it has a NUL or half of a character" };
   if (typeof value !== "object" || value === null) return undefined;
-  if (path.length >= levelsMax) return { path, reason: `it is nested deeper than ${levelsMax} levels` };
-  for (const [name, inner] of Object.entries(value)) {
-    if (!isKeepable(name)) return { path, reason: "a member's name has a NUL or half of a character" };
-    const problem = problemOf(inner, [...path, name]);
-    if (problem !== undefined) return problem;
+  if (level >= levelsMax) return { path: [], reason: `it is nested deeper than ${levelsMax} levels` };
+  // Paths are made for what is refused only: anybody may send a large body.
+  for (const name in value) {
+    if (!isKeepable(name)) return { path: [], reason: "a member's name has a NUL or half of a character" };
+    const problem = problemOf(Reflect.get(value, name), level + 1);
+    if (problem !== undefined) return { ...problem, path: [name, ...problem.path] };
   }
   return undefined;
 }

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { z } from "zod";
-import { systemClock, type Clock } from "../../base/clock.ts";
+import { systemClock, toTimestamp, type Clock } from "../../base/clock.ts";
 import { systemRandom } from "../../base/random.ts";
 import { openCredentials } from "../db/credentials.ts";
 import { openPrincipals } from "../db/principals.ts";
@@ -49,6 +49,9 @@ test("the operator's secret is renewed before its end, and lives no longer than 
   assert.deepEqual(await read(), first);
 
   nowMs += 61 * dayMs;
+  // A hub that was killed after it had a successor accepted and before it wrote the file: nobody knows that secret.
+  const killed = { principalId: (await principals.findClient(first.clientId))?.principalId ?? "", credentialId: systemRandom.uuid() };
+  await credentials.addSecret({ ...killed, secretHash: "0".repeat(64), expiresAt: toTimestamp(nowMs + 90 * dayMs) });
   assert.equal((await renewOperator(wish)).kind, "renewed");
   const second = await read();
   assert.equal((await stat(path)).mode & 0o777, 0o600);

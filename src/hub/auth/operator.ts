@@ -86,16 +86,16 @@ export async function renewOperator({
   const nowMs = clock.nowMs();
   // A hub of an earlier version gave it a secret without an end: it gets one.
   await principals.endFirstSecret(principalId, { credentialId: random.uuid(), expiresAt: toTimestamp(nowMs + overlapMs) });
-  const secrets = (await credentials.of(principalId)).filter(({ kind }) => kind === "secret");
-  const endMs = Math.max(0, ...secrets.map(({ expiresAt }) => fromTimestamp(expiresAt)));
+  // What counts is the secret that the file has: a hub that was killed before it wrote the file has left another in the database.
+  const present = await credentials.findSecret(principalId, hashOf(file.clientSecret));
+  const endMs = present === undefined ? 0 : fromTimestamp(present.expiresAt);
   if (endMs - nowMs > overlapMs) return { kind: "fresh", endsAt: toTimestamp(endMs) };
-  for (const { credentialId, expiresAt } of secrets)
-    if (fromTimestamp(expiresAt) <= nowMs) await credentials.remove(principalId, credentialId);
+  for (const { credentialId, kind, expiresAt } of await credentials.of(principalId))
+    if (kind === "secret" && fromTimestamp(expiresAt) <= nowMs) await credentials.remove(principalId, credentialId);
   const clientSecret = makeSecret(random);
   const endsAt = toTimestamp(nowMs + lifeMs);
-  const secretHash = createHash("sha256").update(clientSecret, "utf8").digest("hex");
   // Accepted before anyone can read it: the file never has a secret that does not hold.
-  await credentials.addSecret({ credentialId: random.uuid(), principalId, secretHash, expiresAt: endsAt });
+  await credentials.addSecret({ credentialId: random.uuid(), principalId, secretHash: hashOf(clientSecret), expiresAt: endsAt });
   await writeSecret(path, { ...file, clientSecret });
   return { kind: "renewed", endsAt };
 }
@@ -130,6 +130,10 @@ function pathIn(stateDir: string): string {
 
 function makeSecret(random: Random): string {
   return Buffer.from(random.bytes(secretBytes)).toString("base64url");
+}
+
+function hashOf(secret: string): string {
+  return createHash("sha256").update(secret, "utf8").digest("hex");
 }
 
 async function writeSecret(path: string, facts: object): Promise<void> {

@@ -33,6 +33,8 @@ export interface Credentials {
   }): Promise<void>;
   remove(principalId: string, credentialId: string): Promise<boolean>;
   of(principalId: string): Promise<readonly Credential[]>;
+  /** Past its end or not. */
+  findSecret(principalId: string, secretHash: string): Promise<Credential | undefined>;
   /** The client's certificate with this thumbprint (base64url of SHA-1 or SHA-256), unless it is past its end. */
   findCertificate(clientId: string, thumbprint: { readonly sha1?: string; readonly sha256?: string }): Promise<Credential | undefined>;
   /** Binds an assertion to the first client and address that show it; false when it was bound to others. */
@@ -81,6 +83,11 @@ export function openCredentials({ db, clock }: { readonly db: Kysely<Tables>; re
     of: async (principalId) => {
       const query = db.selectFrom("credentials").selectAll().where("principal_id", "=", principalId).orderBy("created_at");
       return (await query.execute()).map(fromRow);
+    },
+    findSecret: async (principalId, secretHash) => {
+      const query = db.selectFrom("credentials").selectAll().where("principal_id", "=", principalId).where("secret_hash", "=", secretHash);
+      const row = await query.executeTakeFirst();
+      return row === undefined ? undefined : fromRow(row);
     },
     findCertificate: async (clientId, { sha1, sha256 }) => {
       const query = db
