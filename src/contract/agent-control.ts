@@ -5,7 +5,7 @@ import { churnProfileShape, profileSecondsMax, profileSecondsMin } from "./churn
 import { countShape, digestShape, diskIdShape, faultReportShape, machineIdShape, orderIdShape, pointIdShape } from "./shapes.ts";
 
 /** Raised by one for each change of this protocol; history in docs/design/agent-protocol.md. */
-export const agentProtocolVersion = 1;
+export const agentProtocolVersion = 2;
 
 export const agentRoutes = {
   register: "/agent/v1/register",

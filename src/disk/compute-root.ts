@@ -1,7 +1,8 @@
 // The Merkle root of any Disk, read once from start to end; extents that are known to be zero are not read.
 
 import type { Disk } from "./disk.ts";
-import { idOf, toHex, zeroId } from "./digest.ts";
+import { blockIdOf } from "./block-id.ts";
+import { toHex, zeroId } from "./digest.ts";
 import { blockBytes, blockCountOf, digestBytes, idsPerPage } from "./geometry.ts";
 import { parentIdsOf, rootOfBlockIds } from "./page-tree.ts";
 
@@ -40,5 +41,5 @@ function digestInto(page: Uint8Array, firstSlot: number, buffer: Buffer, length:
   const blockCount = blockCountOf(length);
   buffer.fill(0, length, blockCount * blockBytes);
   for (let block = 0; block < blockCount; block++)
-    page.set(idOf(buffer.subarray(block * blockBytes, (block + 1) * blockBytes)), (firstSlot + block) * digestBytes);
+    page.set(blockIdOf(buffer.subarray(block * blockBytes, (block + 1) * blockBytes)), (firstSlot + block) * digestBytes);
 }

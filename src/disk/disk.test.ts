@@ -28,7 +28,7 @@ function rootByDefinition(content: Buffer): string {
   for (let offset = 0; offset < content.length; offset += blockBytes) {
     const block = Buffer.alloc(blockBytes);
     content.copy(block, 0, offset, offset + blockBytes);
-    ids.push(idOf(block));
+    ids.push(idOf(Buffer.concat(Array.from({ length: 16 }, (_, granule) => idOf(block.subarray(granule * 4096, (granule + 1) * 4096))))));
   }
   return rootOfBlockIds(Buffer.concat(ids));
 }

@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { describe, test } from "node:test";
 import { zstdCompressSync } from "node:zlib";
 import { computeRoot } from "../disk/compute-root.ts";
-import { idOf } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
 import { blockBytes, granuleBytes, granulesPerBlock } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import { MemoryStore } from "../store/memory-store.ts";
@@ -42,7 +42,7 @@ function sentBlocks(content: Buffer, blocks: readonly number[]): SentBlock[] {
   return parts.map(({ plain, bytes, packing }, index) => {
     memory.set(bytes, at);
     at += bytes.length;
-    return { block: blocks[index] ?? 0, id: idOf(plain), bytes: memory.subarray(at - bytes.length, at), packing };
+    return { block: blocks[index] ?? 0, id: blockIdOf(plain), bytes: memory.subarray(at - bytes.length, at), packing };
   });
 }
 
@@ -110,7 +110,7 @@ for (const blockThreads of [0, 2]) {
       {
         await using writer = await vault.beginPoint({ ...begin, pointId, machineId });
         const blocks = sentBlocks(content, [0, 2, 4]);
-        const wrong = blocks.map((each) => (each.block === 2 ? { ...each, id: idOf(blockAt(content, 4)) } : each));
+        const wrong = blocks.map((each) => (each.block === 2 ? { ...each, id: blockIdOf(blockAt(content, 4)) } : each));
         await assert.rejects(writer.putBlocks(diskId, wrong), { code: "DataDamaged" });
         await assert.rejects(async () => await writer.seal(sealFacts), { code: "DataDamaged" });
       }

@@ -5,7 +5,8 @@ import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { parseAreaId, parsePackId, type MachineId, type PointId } from "../contract/ids.ts";
-import { idOf, isZeroId, toHex } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
+import { isZeroId, toHex } from "../disk/digest.ts";
 import { blockBytes, granuleBytes } from "../disk/geometry.ts";
 import { withFaults, type FaultMoment } from "../store/faulty-store.ts";
 import { MemoryStore } from "../store/memory-store.ts";
@@ -174,7 +175,7 @@ async function assertNoGarbage(store: Store, contents: Iterable<Buffer>): Promis
   const liveIds = new Set<string>();
   for (const content of contents)
     for (let at = 0; at < content.length; at += blockBytes) {
-      const id = idOf(content.subarray(at, at + blockBytes));
+      const id = blockIdOf(content.subarray(at, at + blockBytes));
       if (!isZeroId(id)) liveIds.add(toHex(id));
     }
   const stored = new Map<string, string | undefined>();

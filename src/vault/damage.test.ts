@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 import { Fault } from "../contract/errors.ts";
 import type { MachineId, PointId } from "../contract/ids.ts";
-import { idOf } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
 import { blockBytes, granuleBytes } from "../disk/geometry.ts";
 import { withFaults, type FaultMoment } from "../store/faulty-store.ts";
 import { MemoryStore } from "../store/memory-store.ts";
@@ -240,7 +240,7 @@ describe("Vault after a crash", () => {
     {
       await using vault = await openTestVault(losing, { packBytes: 70_000 });
       await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, disks });
-      const put = async (index: number, bytes: Buffer): Promise<void> => await writer.putBlock(diskId, index, idOf(bytes), bytes);
+      const put = async (index: number, bytes: Buffer): Promise<void> => await writer.putBlock(diskId, index, blockIdOf(bytes), bytes);
       await put(0, Buffer.from(block));
       await put(1, randomBytes(blockBytes));
       const patch = randomBytes(granuleBytes);

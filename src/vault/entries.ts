@@ -208,7 +208,7 @@ export class Entries implements AsyncDisposable {
 
   /**
    * An entry whose pack, and whose bases' packs, `accept` takes; undefined when there is none. A base has less depth than what
-   * stands on it, so that equal entries never make a circle or a long chain. Bases of version 1 are unknown and not asked for.
+   * stands on it, so that equal entries never make a circle or a long chain.
    */
   findWhole(kind: EntryKind, id: Uint8Array, accept: (pack: Pack) => boolean, depthBelow = noDepth): FoundEntry | undefined {
     for (const entry of this.#index.all(kind, id)) {

@@ -4,7 +4,7 @@ import { assert } from "../base/assert.ts";
 import { forEachParallel } from "../base/semaphore.ts";
 import { Fault } from "../contract/errors.ts";
 import type { AreaId } from "../contract/ids.ts";
-import { equalBytes, idOf, isZeroId, toHex } from "../disk/digest.ts";
+import { equalBytes, isZeroId, toHex } from "../disk/digest.ts";
 import type { BlockPool } from "./block-pool.ts";
 import type { ContentCache } from "./content-cache.ts";
 import type { Entries, FoundEntry } from "./entries.ts";
@@ -13,7 +13,7 @@ import { openInThreads, type FailedOpening } from "./open-in-threads.ts";
 import type { Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
 import type { StoredBlock } from "./patch-work.ts";
-import { applyPatch, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
+import { applyPatch, contentIdOf, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
 import { tagBytes, type VaultSecret } from "./sealing.ts";
 import { decompressEntry } from "./zstd.ts";
 
@@ -269,7 +269,7 @@ export class EntryReader {
   #finish(kind: EntryKind, job: LoadJob, base: Buffer): Buffer {
     if (base.length !== kindSizes[kind].contentBytes) throw this.#damaged(kind, job.id, "its content has a wrong size");
     for (const patch of job.patches.reverse()) applyPatch(kind, base, patch);
-    if (!equalBytes(idOf(base), job.id)) throw this.#damaged(kind, job.id, "its content does not fit its digest");
+    if (!equalBytes(contentIdOf(kind, base), job.id)) throw this.#damaged(kind, job.id, "its content does not fit its digest");
     return base;
   }
 

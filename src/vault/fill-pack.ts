@@ -1,6 +1,7 @@
 // Checks blocks as they came from their sender and seals them into a pack's memory: the same work in this thread and in others.
 
-import { equalBytes, idOf } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
+import { equalBytes } from "../disk/digest.ts";
 import { blockBytes, digestBytes } from "../disk/geometry.ts";
 import type { StoreKey } from "../store/store.ts";
 import { createNewSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
@@ -36,7 +37,7 @@ export function fillPack(job: FillJob): number {
     const bytes = body.subarray(at, at + length);
     const content = isPacked === 1 ? viewFrame(bytes, blockBytes) : bytes;
     const id = ids.subarray(index * digestBytes, (index + 1) * digestBytes);
-    if (content?.length !== blockBytes || !equalBytes(idOf(content), id)) return index;
+    if (content?.length !== blockBytes || !equalBytes(blockIdOf(content), id)) return index;
     if (packOffset !== checkOnly) sealer.seal("entry", bytes, pack, packOffset);
   }
   return -1;

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import type { PointId } from "../contract/ids.ts";
-import { idOf } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
 import { blockBytes } from "../disk/geometry.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import type { Store } from "../store/store.ts";
@@ -55,7 +55,7 @@ describe("A vault with an index folder", () => {
       await using vault = await openTestVault(counting.store, options);
       const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
       await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, disks });
-      const ids = Array.from({ length: 150 }, (_, block) => idOf(blockAt(content, block)));
+      const ids = Array.from({ length: 150 }, (_, block) => blockIdOf(blockAt(content, block)));
       assert.deepEqual(new Set(await writer.need(diskId, 0, ids)), new Set([false]));
       assert.equal(counting.packReads(), 0);
       await assertContent(vault, pointId, content);
@@ -73,7 +73,7 @@ describe("A vault with an index folder", () => {
       await using vault = await openTestVault(store, options);
       const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
       await using writer = await vault.beginPoint({ pointId: newPoint(), machineId: newMachine(), disks });
-      assert.deepEqual(await writer.need(diskId, 0, [idOf(blockAt(content, 3))]), [true]);
+      assert.deepEqual(await writer.need(diskId, 0, [blockIdOf(blockAt(content, 3))]), [true]);
     });
   });
 
@@ -101,7 +101,7 @@ describe("A vault with an index folder", () => {
       let neededCount = 0;
       for (const bytes of [content, more])
         for (let block = 0; block < 40; block++) {
-          const [isNeeded] = await writer.need(diskId, block, [idOf(blockAt(bytes, block))]);
+          const [isNeeded] = await writer.need(diskId, block, [blockIdOf(blockAt(bytes, block))]);
           if (isNeeded === true) neededCount += 1;
         }
       assert.ok(neededCount > 0 && neededCount <= 9, `${neededCount} blocks of one pack`);

@@ -2,7 +2,7 @@
 
 import { crc32 } from "node:zlib";
 import { parseAreaId, parseMachineId, parsePackId, type AreaId, type MachineId, type PackId } from "../contract/ids.ts";
-import { saltBytes, type SealHead } from "./sealing.ts";
+import { formatVersion, saltBytes, type SealHead } from "./sealing.ts";
 
 /** A pack whose entries need not be read from its end again. */
 export interface KeptPack {
@@ -56,6 +56,7 @@ export async function parseManifest(bytes: Buffer): Promise<IndexManifest | unde
   const runSerials = Array.from({ length: runCount }, (_, index) => bytes.readUInt32BE(headBytes + index * 4));
   const packs: KeptPack[] = [];
   for (let at = headBytes + runCount * 4; at < sumAt; at += packRecordBytes) {
+    if (bytes.readUInt32BE(at + 72) !== formatVersion) return undefined;
     packs.push(readPack(bytes, at));
     if (packs.length % sliceRecords === 0) await letOthersRun();
   }
@@ -71,13 +72,12 @@ function writePack(bytes: Buffer, at: number, pack: KeptPack): void {
   bytes.writeUInt32BE(pack.sizeBytes, at + 60);
   bytes.writeUInt32BE(pack.entryBytes, at + 64);
   bytes.writeUInt32BE(pack.entryCount, at + 68);
-  bytes.writeUInt32BE(pack.sealHead.version, at + 72);
+  bytes.writeUInt32BE(formatVersion, at + 72);
   bytes.writeUInt32BE(pack.sealHead.generation, at + 76);
   bytes.set(pack.sealHead.salt, at + 80);
 }
 
 function readPack(bytes: Buffer, at: number): KeptPack {
-  const version = bytes.readUInt32BE(at + 72) === 1 ? 1 : 2;
   return {
     number: bytes.readUInt32BE(at),
     packId: parsePackId(uuidAt(bytes, at + 4)),
@@ -87,7 +87,7 @@ function readPack(bytes: Buffer, at: number): KeptPack {
     sizeBytes: bytes.readUInt32BE(at + 60),
     entryBytes: bytes.readUInt32BE(at + 64),
     entryCount: bytes.readUInt32BE(at + 68),
-    sealHead: { version, generation: bytes.readUInt32BE(at + 76), salt: Uint8Array.from(bytes.subarray(at + 80, at + 80 + saltBytes)) },
+    sealHead: { generation: bytes.readUInt32BE(at + 76), salt: Uint8Array.from(bytes.subarray(at + 80, at + 80 + saltBytes)) },
   };
 }
 

@@ -20,7 +20,7 @@ export interface EntryPlace {
 export interface IndexEntry extends EntryPlace {
   /** Which one of its pack it is, from 0 on. */
   readonly ordinal: number;
-  /** Digest of what a patch stands on; undefined for full entries, and for patches of version 1. */
+  /** Digest of what a patch stands on; undefined for full entries. */
   readonly baseId: Uint8Array | undefined;
 }
 
@@ -32,7 +32,7 @@ const traitsWord = digestWords + 1;
 const offsetWord = digestWords + 2;
 const lengthWord = digestWords + 3;
 const baseWord = digestWords + 4;
-/** Low bits of the traits: the ordinal, as many as the largest pack of version 1 needs. */
+/** Low bits of the traits: the ordinal. */
 const ordinalBits = 18;
 const ordinalEnd = 2 ** ordinalBits;
 

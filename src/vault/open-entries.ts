@@ -1,10 +1,10 @@
 // Opens, unpacks and checks full entries of one pack into memory of their reader: the same work in this thread and in others.
 
 import { assert } from "../base/assert.ts";
-import { equalBytes, idOf } from "../disk/digest.ts";
+import { equalBytes } from "../disk/digest.ts";
 import { digestBytes } from "../disk/geometry.ts";
 import type { StoreKey } from "../store/store.ts";
-import { kindSizes, type EntryKind } from "./patch.ts";
+import { contentIdOf, kindSizes, type EntryKind } from "./patch.ts";
 import { createObjectSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
 import { viewFrame } from "./zstd.ts";
 
@@ -50,7 +50,8 @@ export function openEntries(job: OpenJob): OpenFailure | undefined {
     if (plain === undefined) return { index, finding: "seal" };
     const content = isPacked === 1 ? viewFrame(plain, contentBytes) : plain;
     if (content?.length !== contentBytes) return { index, finding: "frame" };
-    if (!equalBytes(idOf(content), ids.subarray(index * digestBytes, (index + 1) * digestBytes))) return { index, finding: "digest" };
+    if (!equalBytes(contentIdOf(job.kind, content), ids.subarray(index * digestBytes, (index + 1) * digestBytes)))
+      return { index, finding: "digest" };
     into.set(content, target);
   }
   return undefined;

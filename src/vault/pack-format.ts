@@ -2,30 +2,28 @@
 
 import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
-import { parseMachineId, type AreaId, type MachineId } from "../contract/ids.ts";
+import { parseMachineId, type MachineId } from "../contract/ids.ts";
 import { asBuffer } from "../disk/digest.ts";
 import { digestBytes } from "../disk/geometry.ts";
 import type { EntryPlace } from "./index-row.ts";
 import { depthMax } from "./patch.ts";
-import { saltBytes, tagBytes, type SealHead } from "./sealing.ts";
+import { formatVersion, saltBytes, tagBytes, type SealHead } from "./sealing.ts";
 
 export const packBytesMax = 80 << 20;
-/** Of packs of version 1. */
-const packEntriesReadMax = 262_144;
-/** Of packs that are written now: entries, index and points fit packBytesMax. */
+/** Entries, digests, index and points of so many fit packBytesMax. */
 export const packEntriesMax = 131_072;
 export const pointTextBytesMax = 4 << 20;
 export const trailerBytes = 64;
 const rowBytes = 48;
 const countBytes = 4;
-/** Version 2: count, owner, time, length of the points' text. */
+/** Count, owner, time, length of the points' text. */
 const headBytes = countBytes + 16 + 8 + 4;
 const magic = Buffer.from("WTRPACK\0", "latin1");
 
 /** One row of a pack's index. */
 export interface PackRow extends Omit<EntryPlace, "packNumber"> {
   readonly id: Uint8Array;
-  /** Of a patch, what it stands on; unknown in version 1. */
+  /** Of a patch, what it stands on. */
   readonly baseId?: Uint8Array;
 }
 
@@ -34,7 +32,7 @@ export interface PackIndex {
   readonly rows: readonly PackRow[];
   /** The machine that proved to have the content of every entry. */
   readonly ownerId: MachineId;
-  /** Milliseconds since 1970; 0 in version 1. */
+  /** Milliseconds since 1970. */
   readonly writtenAtMs: number;
   /** JSON of the points that were sealed with this pack, one a line; or nothing. */
   readonly pointsText: string;
@@ -84,34 +82,26 @@ function writeRow(bytes: Buffer, at: number, row: PackRow): void {
 }
 
 /** An opened index, proved to cover the pack's entries without a gap. */
-export function parseIndex(
-  pack: { readonly key: string; readonly areaId: AreaId; readonly version: 1 | 2 },
-  plain: Uint8Array,
-  indexOffset: number,
-): PackIndex {
+export function parseIndex(packKey: string, plain: Uint8Array, indexOffset: number): PackIndex {
   const bytes = asBuffer(plain);
-  const firstRowAt = pack.version === 1 ? countBytes : headBytes;
-  const rowCount = bytes.length < firstRowAt ? -1 : bytes.readUInt32BE(0);
-  const basesAt = firstRowAt + rowCount * rowBytes;
-  if (rowCount < 0 || rowCount > packEntriesReadMax || basesAt > bytes.length) throw damagedPack(pack.key, "its index has a wrong size");
+  const rowCount = bytes.length < headBytes ? -1 : bytes.readUInt32BE(0);
+  const basesAt = headBytes + rowCount * rowBytes;
+  if (rowCount < 0 || rowCount > packEntriesMax || basesAt > bytes.length) throw damagedPack(packKey, "its index has a wrong size");
   const rows: PackRow[] = [];
   let expectedOffset = 0;
   let textAt = basesAt;
-  for (let at = firstRowAt; at < basesAt; at += rowBytes) {
-    const row = parseRow(pack.key, bytes, at);
-    if (row.offset !== expectedOffset) throw damagedPack(pack.key, "its entries do not follow each other");
+  for (let at = headBytes; at < basesAt; at += rowBytes) {
+    const row = parseRow(packKey, bytes, at);
+    if (row.offset !== expectedOffset) throw damagedPack(packKey, "its entries do not follow each other");
     expectedOffset += row.length;
-    if (row.form === "full" || pack.version === 1) rows.push(row);
+    if (row.form === "full") rows.push(row);
     else {
       rows.push({ ...row, baseId: bytes.subarray(textAt, textAt + digestBytes) });
       textAt += digestBytes;
     }
   }
-  if (expectedOffset !== indexOffset) throw damagedPack(pack.key, "its entries do not reach its index");
-  const textBytes = pack.version === 1 ? 0 : bytes.readUInt32BE(countBytes + 24);
-  if (textAt + textBytes !== bytes.length) throw damagedPack(pack.key, "its index has a wrong size");
-  // In version 1 every area is a machine's.
-  if (pack.version === 1) return { rows, ownerId: parseMachineId(pack.areaId), writtenAtMs: 0, pointsText: "" };
+  if (expectedOffset !== indexOffset) throw damagedPack(packKey, "its entries do not reach its index");
+  if (textAt + bytes.readUInt32BE(countBytes + 24) !== bytes.length) throw damagedPack(packKey, "its index has a wrong size");
   return {
     rows,
     ownerId: parseMachineId(bytes.toString("hex", countBytes, countBytes + 16).replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-")),
@@ -148,7 +138,7 @@ export function writeTrailer(trailer: Trailer, into: Buffer, at: number): void {
   into.writeUInt32BE(trailer.indexLength, at + 4);
   into.set(trailer.sealHead.salt, at + 8);
   into.writeUInt32BE(trailer.sealHead.generation, at + 40);
-  into.writeUInt16BE(trailer.sealHead.version, at + 54);
+  into.writeUInt16BE(formatVersion, at + 54);
   into.set(magic, at + 56);
 }
 
@@ -158,15 +148,14 @@ export function parseTrailer(packKey: string, packBytes: number, tail: Uint8Arra
   if (tail.length < trailerBytes) throw damagedPack(packKey, "it is cut");
   const bytes = asBuffer(tail).subarray(tail.length - trailerBytes);
   if (!bytes.subarray(56).equals(magic)) throw damagedPack(packKey, "it does not end as a pack");
-  const version = bytes.readUInt16BE(54);
-  if (version !== 1 && version !== 2) throw damagedPack(packKey, "it has a version that this program does not know");
+  if (bytes.readUInt16BE(54) !== formatVersion) throw damagedPack(packKey, "it has a version that this program does not know");
   const generation = bytes.readUInt32BE(40);
-  const isKnown = bytes.subarray(44, 54).equals(Buffer.alloc(10)) && (version === 1 ? generation === 0 : generation > 0);
+  const isKnown = bytes.subarray(44, 54).equals(Buffer.alloc(10)) && generation > 0;
   if (!isKnown) throw damagedPack(packKey, "its trailer has unknown content");
   const [indexOffset, indexLength] = [bytes.readUInt32BE(0), bytes.readUInt32BE(4)];
   if (indexOffset + indexLength + trailerBytes !== packBytes) throw damagedPack(packKey, "its trailer does not fit its size");
   const salt = Uint8Array.from(bytes.subarray(8, 8 + saltBytes));
-  return { indexOffset, indexLength, sealHead: { version, generation: version === 1 ? 1 : generation, salt } };
+  return { indexOffset, indexLength, sealHead: { generation, salt } };
 }
 
 export function damagedPack(packKey: string, finding: string): Fault {

@@ -78,7 +78,7 @@ export async function openStoredPack(
   if (sealedIndex === undefined) return undefined;
   const plain = sealer.open("index", sealedIndex, indexOffset);
   if (plain === undefined) throw damagedPack(key, "the seal of its index is broken");
-  const index = parseIndex({ key, areaId, version: sealHead.version }, plain, indexOffset);
+  const index = parseIndex(key, plain, indexOffset);
   const { ownerId, writtenAtMs } = index;
   const facts = { packId, key, areaId, ownerId, sealHead, writtenAtMs, sizeBytes, entryBytes: indexOffset };
   const pack: Pack = { ...facts, ...unnumbered, sealer, writer: undefined, state: "stored", read };

@@ -1,6 +1,7 @@
 // Changes granules of stored blocks: open, unpack, check, change, take the new digest, pack. The same work in this thread and in others.
 
-import { asBuffer, equalBytes, idOf, isZeroId } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
+import { asBuffer, equalBytes, isZeroId } from "../disk/digest.ts";
 import { blockBytes, digestBytes, granuleBytes } from "../disk/geometry.ts";
 import { sealerOf, type OpenJob } from "./open-entries.ts";
 import { applyPatch, encodePatch, type ChangedGranule } from "./patch.ts";
@@ -52,10 +53,10 @@ export function changeBlock(job: PatchJob, content: Buffer): PatchResult {
   if (plain?.length !== blockBytes) return { kind: "damaged" };
   content.set(plain);
   for (const patch of base.patches.toReversed()) applyPatch("block", content, patch);
-  if (!equalBytes(idOf(content), base.id)) return { kind: "damaged" };
+  if (!equalBytes(blockIdOf(content), base.id)) return { kind: "damaged" };
   const changed = applyChanges(content, job.granules);
   if (changed.length === 0) return { kind: "same" };
-  const id = idOf(content);
+  const id = blockIdOf(content);
   if (isZeroId(id)) return { kind: "zero" };
   const patch = job.mayPatch ? encodePatch("block", base.id, changed) : undefined;
   const packed = compressEntry(patch ?? content);

@@ -1,7 +1,8 @@
 // Patches: what changed in a block or page against a base. Bytes: docs/design/vault-format.md, Entry.
 
 import { assert } from "../base/assert.ts";
-import { asBuffer } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
+import { asBuffer, idOf } from "../disk/digest.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
 import { pageBytes } from "../disk/page-tree.ts";
 
@@ -22,6 +23,11 @@ export const kindSizes: Readonly<Record<EntryKind, KindSizes>> = {
   block: { contentBytes: blockBytes, granuleBytes, maskBytes: granulesPerBlock / 8, granulesMax: 11 },
   page: { contentBytes: pageBytes, granuleBytes: digestBytes, maskBytes: idsPerPage / 8, granulesMax: 88 },
 };
+
+/** Id of the whole content of a block or page. */
+export function contentIdOf(kind: EntryKind, content: Uint8Array): Uint8Array {
+  return kind === "block" ? blockIdOf(content) : idOf(content);
+}
 
 /** A granule of a block or page, and what it becomes. */
 export interface ChangedGranule {

@@ -9,14 +9,15 @@ import { parseAreaId, parsePackId, type AreaId, type MachineId, type PackId, typ
 import { countShape, digestShape, diskIdShape, machineIdShape, pointIdShape } from "../contract/shapes.ts";
 import { asBuffer } from "../disk/digest.ts";
 import type { StoreKey } from "../store/store.ts";
-import { createNewSealer, createObjectSealer, newSealHead, saltBytes, tagBytes, type VaultSecret } from "./sealing.ts";
+import { createNewSealer, createObjectSealer, formatVersion, newSealHead, saltBytes, tagBytes, type VaultSecret } from "./sealing.ts";
 import type { RecoveryPoint } from "./vault.ts";
 
 const headerBytes = 48;
 const textBytesMax = 4 << 20;
 const magic = Buffer.from("WTRPOIN\0", "latin1");
 
-const pointFields = {
+const pointShape = z.strictObject({
+  format: z.literal(formatVersion),
   pointId: pointIdShape,
   machineId: machineIdShape,
   timeMs: countShape,
@@ -32,16 +33,9 @@ const pointFields = {
     }),
   ),
   packIds: z.array(z.string().transform((text) => parsePackId(text))),
-};
-const pointShape = z.discriminatedUnion("format", [
-  z.strictObject({ format: z.literal(1), ...pointFields }),
-  z.strictObject({
-    format: z.literal(2),
-    ...pointFields,
-    areaIds: z.array(z.string().transform((text) => parseAreaId(text))).max(256),
-    sealedAtMs: countShape,
-  }),
-]);
+  areaIds: z.array(z.string().transform((text) => parseAreaId(text))).max(256),
+  sealedAtMs: countShape,
+});
 
 /** A point with what the vault itself needs to know of it. */
 export interface StoredPoint {
@@ -50,7 +44,7 @@ export interface StoredPoint {
   readonly packIds: readonly PackId[];
   /** Where its content stands, that of its writer first. */
   readonly areaIds: readonly AreaId[];
-  /** By its writer's clock; 0 in version 1. */
+  /** By its writer's clock. */
   readonly sealedAtMs: number;
   /** Key generation that the object is sealed with. */
   readonly generation: number;
@@ -62,7 +56,7 @@ export function pointKeyOf(machineId: MachineId, pointId: PointId): StoreKey {
 
 /** The point as JSON on one line. */
 export function toPointText({ point, packIds, areaIds, sealedAtMs }: Omit<StoredPoint, "generation">): string {
-  return JSON.stringify({ format: 2, ...point, packIds, areaIds, sealedAtMs });
+  return JSON.stringify({ format: formatVersion, ...point, packIds, areaIds, sealedAtMs });
 }
 
 /** Undefined when the text is no point. */
@@ -75,10 +69,6 @@ export function parsePointText(text: string): Omit<StoredPoint, "generation"> | 
   }
   const parsed = pointShape.safeParse(json);
   if (!parsed.success) return undefined;
-  if (parsed.data.format === 1) {
-    const { format: _, packIds, ...point } = parsed.data;
-    return { point, packIds, areaIds: [parseAreaId(point.machineId)], sealedAtMs: 0 };
-  }
   const { format: _, packIds, areaIds, sealedAtMs, ...point } = parsed.data;
   return { point, packIds, areaIds, sealedAtMs };
 }
@@ -90,7 +80,7 @@ export function encodePoint(secret: VaultSecret, random: Random, stored: Omit<St
   const bytes = Buffer.alloc(headerBytes + plain.length + tagBytes);
   const head = newSealHead(secret, random.bytes(saltBytes));
   bytes.set(magic);
-  bytes.writeUInt16BE(head.version, 8);
+  bytes.writeUInt16BE(formatVersion, 8);
   bytes.writeUInt32BE(head.generation, 10);
   bytes.set(head.salt, 16);
   createNewSealer(secret, pointKeyOf(machineId, pointId), head).seal("point", plain, bytes, headerBytes);
@@ -104,11 +94,10 @@ export function parsePoint(secret: VaultSecret, key: StoreKey, object: Uint8Arra
     throw damagedPoint(key, "it has a wrong size");
   if (!bytes.subarray(0, 8).equals(magic)) throw damagedPoint(key, "it does not begin as one");
   const version = bytes.readUInt16BE(8);
-  if (version !== 1 && version !== 2) throw damagedPoint(key, "it has a version that this program does not know");
-  const told = bytes.readUInt32BE(10);
-  if (bytes.readUInt16BE(14) !== 0 || (version === 1 ? told !== 0 : told === 0)) throw damagedPoint(key, "its header has unknown content");
-  const generation = version === 1 ? 1 : told;
-  const sealer = createObjectSealer(secret, key, { version, generation, salt: bytes.subarray(16, headerBytes) });
+  if (version !== formatVersion) throw damagedPoint(key, "it has a version that this program does not know");
+  const generation = bytes.readUInt32BE(10);
+  if (bytes.readUInt16BE(14) !== 0 || generation === 0) throw damagedPoint(key, "its header has unknown content");
+  const sealer = createObjectSealer(secret, key, { generation, salt: bytes.subarray(16, headerBytes) });
   if (sealer === undefined) throw damagedPoint(key, `it is sealed with key generation ${generation}, which is not at hand`);
   const plain = sealer.open("point", bytes.subarray(headerBytes), headerBytes);
   if (plain === undefined) throw damagedPoint(key, "its seal is broken");

@@ -3,7 +3,8 @@
 import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
 import type { DiskId, PackId } from "../contract/ids.ts";
-import { equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
+import { equalBytes, idFromHex, isZeroId, toHex, zeroId } from "../disk/digest.ts";
 import { blockBytes, blockCountOf, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
 import { ChangedIds } from "./changed-ids.ts";
@@ -105,7 +106,7 @@ export class VaultPointWriter implements PointWriter {
   async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing: "raw" | "zstd" = "raw"): Promise<void> {
     const state = this.#stateOf(diskId, block);
     const content = packing === "raw" ? bytes : viewFrame(bytes, blockBytes);
-    if (content?.length !== blockBytes || !equalBytes(idOf(content), id)) throw damagedBlock(diskId, { block, id, bytes, packing });
+    if (content?.length !== blockBytes || !equalBytes(blockIdOf(content), id)) throw damagedBlock(diskId, { block, id, bytes, packing });
     voidChain(state, block);
     const { writer } = this.#options;
     if (isZeroId(id) || writer.isStored("block", id)) return state.changed.set(block, id);
@@ -209,7 +210,7 @@ export class VaultPointWriter implements PointWriter {
     const content = isZeroId(baseId) ? Buffer.alloc(blockBytes) : await reader.loadOwn("block", baseId);
     const changed = applyChanges(content, granules);
     if (changed.length === 0) return baseId;
-    const id = idOf(content);
+    const id = blockIdOf(content);
     if (!isZeroId(id) && !writer.isStored("block", id))
       await writer.store("block", id, content, isZeroId(baseId) ? undefined : { id: baseId, changed });
     if (!isZeroId(id)) reader.remember("block", id, content); // What changed now is likely to change again.

@@ -5,6 +5,8 @@ import { assert } from "../base/assert.ts";
 import type { VaultId } from "../contract/ids.ts";
 import type { StoreKey } from "../store/store.ts";
 
+/** Of every object; others are refused by name. */
+export const formatVersion = 3;
 export const tagBytes = 16;
 export const saltBytes = 32;
 const vaultKeyBytes = 32;
@@ -39,7 +41,6 @@ export interface VaultSecret extends VaultKeys {
 
 /** What an object says of its own sealing. */
 export interface SealHead {
-  readonly version: 1 | 2;
   readonly generation: number;
   readonly salt: Uint8Array;
 }
@@ -57,7 +58,7 @@ export function toVaultSecret(vaultId: VaultId, given: Uint8Array | VaultKeys): 
 
 /** The head of an object that is written now. */
 export function newSealHead(secret: VaultSecret, salt: Uint8Array): SealHead {
-  return { version: 2, generation: secret.current, salt };
+  return { generation: secret.current, salt };
 }
 
 /** Undefined when the generation's key is not at hand. */
@@ -65,7 +66,7 @@ export function createObjectSealer(secret: VaultSecret, objectKey: StoreKey, hea
   assert(head.salt.length === saltBytes, "a salt has 32 bytes");
   const vaultKey = secret.keys.get(head.generation);
   if (vaultKey === undefined) return undefined;
-  const key = Buffer.from(hkdfSync("sha256", vaultKey, head.salt, `watari vault ${head.version} ${secret.vaultId} ${objectKey}`, 32));
+  const key = Buffer.from(hkdfSync("sha256", vaultKey, head.salt, `watari vault ${formatVersion} ${secret.vaultId} ${objectKey}`, 32));
   const nonce = Buffer.alloc(12);
   const setNonce = (offset: number): Buffer => {
     nonce.writeBigUInt64BE(BigInt(offset), 4);

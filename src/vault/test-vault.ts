@@ -7,7 +7,8 @@ import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { parseDiskId, parseMachineId, parsePointId, parseVaultId, type MachineId, type PointId } from "../contract/ids.ts";
 import { computeRoot } from "../disk/compute-root.ts";
-import { idOf, isAllZero } from "../disk/digest.ts";
+import { blockIdOf } from "../disk/block-id.ts";
+import { isAllZero } from "../disk/digest.ts";
 import { blockBytes } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import type { Store } from "../store/store.ts";
@@ -36,7 +37,7 @@ export async function sendAll(writer: PointWriter, content: Buffer, disk = diskI
   let neededCount = 0;
   for (let block = 0; block * blockBytes < content.length; block++) {
     const bytes = blockAt(content, block);
-    const id = idOf(bytes);
+    const id = blockIdOf(bytes);
     const [isNeeded] = await writer.need(disk, block, [id]);
     if (isNeeded === true) {
       neededCount += 1;

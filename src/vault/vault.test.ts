@@ -7,6 +7,7 @@ import { zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import type { PointId } from "../contract/ids.ts";
 import { computeRoot } from "../disk/compute-root.ts";
+import { blockIdOf } from "../disk/block-id.ts";
 import { idOf, zeroId } from "../disk/digest.ts";
 import { blockBytes, granuleBytes } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
@@ -128,7 +129,7 @@ describe("Vault", () => {
     await using again = await vault.beginPoint({ pointId: newPoint(), machineId: one, disks });
     assert.equal(await sendAll(again, content), 0);
     await using foreign = await vault.beginPoint({ pointId: newPoint(), machineId: other, disks });
-    const id = idOf(blockAt(content, 0));
+    const id = blockIdOf(blockAt(content, 0));
     assert.deepEqual(await foreign.need(diskId, 0, [id, zeroId]), [true, false]);
     assert.throws(() => foreign.setBlock(diskId, 0, id), { code: "InputInvalid" });
     assert.equal(await sendAll(foreign, content), 1);
@@ -148,12 +149,12 @@ describe("Vault", () => {
       disks: [{ diskId, sizeBytes: 2 * blockBytes, isBoot: true, excluded: [] }],
     });
     const bytes = randomBytes(blockBytes);
-    await assert.rejects(writer.putBlock(diskId, 0, idOf(content), bytes), { code: "DataDamaged" });
+    await assert.rejects(writer.putBlock(diskId, 0, blockIdOf(content), bytes), { code: "DataDamaged" });
     await assert.rejects(writer.putBlock(diskId, 0, zeroId, bytes), { code: "DataDamaged" });
     await assert.rejects(writer.putBlock(diskId, 0, idOf(bytes.subarray(1)), bytes.subarray(1)), { code: "DataDamaged" });
-    await assert.rejects(writer.putBlock(diskId, 2, idOf(bytes), bytes), { code: "InputInvalid" });
+    await assert.rejects(writer.putBlock(diskId, 2, blockIdOf(bytes), bytes), { code: "InputInvalid" });
     await assert.rejects(writer.patchBlock(diskId, 0, [{ index: 16, bytes: Buffer.alloc(granuleBytes) }]), { code: "InputInvalid" });
-    assert.deepEqual(await writer.need(diskId, 0, [Buffer.from(root, "hex"), idOf(bytes)]), [true, true]);
+    assert.deepEqual(await writer.need(diskId, 0, [Buffer.from(root, "hex"), blockIdOf(bytes)]), [true, true]);
   });
 
   it("takes blocks as zstd frames, and refuses frames of other content", async () => {
@@ -161,7 +162,7 @@ describe("Vault", () => {
     await using vault = await openTestVault(store);
     const machineId = newMachine();
     const content = Buffer.concat([Buffer.alloc(blockBytes, "text "), randomBytes(blockBytes)]);
-    const [textId, noiseId] = [idOf(blockAt(content, 0)), idOf(blockAt(content, 1))];
+    const [textId, noiseId] = [blockIdOf(blockAt(content, 0)), blockIdOf(blockAt(content, 1))];
     const pointId = newPoint();
     await using writer = await vault.beginPoint({
       pointId,
@@ -203,7 +204,7 @@ describe("Vault", () => {
     const full = randomBytes(blockBytes);
     const running = [patch(0, 1, 0), patch(0, 2, 1), patch(0, 1, 2), patch(1, 0, 0), patch(2, 0, 0)];
     writer.setBlock(diskId, 1, zeroId);
-    running.push(patch(1, 5, 3), writer.putBlock(diskId, 2, idOf(full), full), patch(2, 4, 1));
+    running.push(patch(1, 5, 3), writer.putBlock(diskId, 2, blockIdOf(full), full), patch(2, 4, 1));
     await Promise.all(running);
     await writer.seal(sealFacts);
     granules[2]?.copy(content, granuleBytes);
@@ -265,7 +266,7 @@ describe("Vault", () => {
     await sealWhole(vault, newMachine(), content);
     const disks = [{ diskId, sizeBytes: blockBytes, isBoot: true, excluded: [] }];
     await using writer = await vault.beginPoint({ pointId: newPoint(), machineId: newMachine(), disks });
-    const wrong = { block: 0, id: idOf(content), bytes: randomBytes(blockBytes), packing: "raw" } as const;
+    const wrong = { block: 0, id: blockIdOf(content), bytes: randomBytes(blockBytes), packing: "raw" } as const;
     await assert.rejects(writer.putBlocks(diskId, [wrong]), { code: "DataDamaged" });
   });
 
@@ -289,7 +290,7 @@ describe("Vault", () => {
     const root = await computeRoot(new MemoryDisk(content));
     {
       await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, parentPointId, disks });
-      assert.deepEqual(Buffer.from(await writer.blockId(diskId, 1)), Buffer.from(idOf(blockAt(content, 1))));
+      assert.deepEqual(Buffer.from(await writer.blockId(diskId, 1)), Buffer.from(blockIdOf(blockAt(content, 1))));
       writer.setBlock(diskId, 1, zeroId);
       assert.deepEqual(Buffer.from(await writer.blockId(diskId, 1)), Buffer.from(zeroId));
       await assert.rejects(writer.seal({ ...sealFacts, expectedRoots: [{ diskId, root }] }), { code: "RootsDiffer" });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { zstdDecompressSync } from "node:zlib";
 import { payloadMethods } from "../../contract/agent-frames.ts";
-import { idOf } from "../../disk/digest.ts";
+import { blockIdOf } from "../../disk/block-id.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 import { buildAgentBundle } from "../bundle.ts";
 import { BlockWork } from "./block-work.ts";
@@ -38,7 +38,7 @@ async function assertWorks(work: BlockWork): Promise<void> {
     blocks.forEach((bytes, block) => lane.raw.set(bytes, block * blockBytes));
     assert.equal(await work.run(lane, { kind: "digest", count }), count * digestBytes);
     blocks.forEach((bytes, block) =>
-      assert.equal(Buffer.compare(lane.digests.subarray(block * digestBytes, (block + 1) * digestBytes), idOf(bytes)), 0),
+      assert.equal(Buffer.compare(lane.digests.subarray(block * digestBytes, (block + 1) * digestBytes), blockIdOf(bytes)), 0),
     );
     const wanted = blocks
       .keys()

@@ -2,7 +2,7 @@
 
 import { Worker } from "node:worker_threads";
 import { assert } from "../../base/assert.ts";
-import { idOf } from "../../disk/digest.ts";
+import { blockIdOf } from "../../disk/block-id.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 import { laneOf, type Lane } from "./lanes.ts";
 import { viewPayload } from "./payload.ts";
@@ -16,7 +16,7 @@ function doBlockJob(lane: Lane, job: BlockJob): number {
   switch (job.kind) {
     case "digest":
       for (let index = 0; index < job.count; index++)
-        lane.digests.set(idOf(lane.raw.subarray(index * blockBytes, (index + 1) * blockBytes)), index * digestBytes);
+        lane.digests.set(blockIdOf(lane.raw.subarray(index * blockBytes, (index + 1) * blockBytes)), index * digestBytes);
       return job.count * digestBytes;
     case "pack":
       return packBlocks(lane, job);

@@ -3,7 +3,8 @@
 import { hash } from "node:crypto";
 import { blocksPerFrameMax, granulesPerFrameMax } from "../../contract/agent-frames.ts";
 import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
-import { idOf, isAllZero } from "../../disk/digest.ts";
+import { blockIdOf } from "../../disk/block-id.ts";
+import { isAllZero } from "../../disk/digest.ts";
 import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
 import { runLanes, type LaneChoice } from "./lanes.ts";
@@ -98,7 +99,7 @@ export async function readBatch(
       raw.set(buffer.subarray(at, at + granuleBytes), granules.length * granuleBytes);
       granules.push(block.block * granulesPerBlock + granule);
     }
-    if (use === "keep") disk.digests?.set(block.block, idOf(buffer.subarray(slot * blockBytes, (slot + 1) * blockBytes)));
+    if (use === "keep") disk.digests?.set(block.block, blockIdOf(buffer.subarray(slot * blockBytes, (slot + 1) * blockBytes)));
     else disk.digests?.forget(block.block);
   });
   return { diskIndex: disk.index, granules, raw };

@@ -112,6 +112,6 @@ function pathOf(stateFolder: string, diskId: string): string {
 
 function headOf(subject: PassSubject): Buffer {
   const head = Buffer.alloc(headBytes);
-  head.write(hash("sha256", JSON.stringify({ version: 1, ...subject }), "hex"), "latin1");
+  head.write(hash("sha256", JSON.stringify({ version: 2, ...subject }), "hex"), "latin1");
   return head;
 }

@@ -20,7 +20,8 @@ import {
 } from "../../contract/agent-frames.ts";
 import { parseDigestHex } from "../../contract/ids.ts";
 import { blockBytes, blockCountOf, granuleBytes } from "../../disk/geometry.ts";
-import { idOf, toHex } from "../../disk/digest.ts";
+import { blockIdOf } from "../../disk/block-id.ts";
+import { toHex } from "../../disk/digest.ts";
 import { rootOfBlockIds } from "../../disk/page-tree.ts";
 
 export interface SealedReplica {
@@ -177,9 +178,9 @@ class Session {
       const length = body.readUInt32BE(at + 4);
       const raw = unpack(body.readUInt8(at + 8), body.subarray(at + 9, at + 9 + length));
       const id = asked?.ids.subarray((block - asked.first) * 32, (block - asked.first + 1) * 32);
-      this.#require(raw.length === blockBytes && id !== undefined && Buffer.compare(idOf(raw), id) === 0, "a block has its digest");
+      this.#require(raw.length === blockBytes && id !== undefined && Buffer.compare(blockIdOf(raw), id) === 0, "a block has its digest");
       this.#disks[asked?.disk ?? 0]?.set(raw, block * blockBytes);
-      this.#receiver.kept.set(toHex(idOf(raw)), Uint8Array.from(raw));
+      this.#receiver.kept.set(toHex(blockIdOf(raw)), Uint8Array.from(raw));
       at += 9 + length;
     }
     this.#require(at === body.length, "a body ends with its last block");
@@ -240,7 +241,7 @@ function unpack(method: number, bytes: Uint8Array): Uint8Array {
 /** The Merkle root of whole blocks, worked out anew. */
 export function rootOf(bytes: Uint8Array): string {
   const blocks = Array.from({ length: bytes.length / blockBytes }, (_, index) =>
-    idOf(bytes.subarray(index * blockBytes, (index + 1) * blockBytes)),
+    blockIdOf(bytes.subarray(index * blockBytes, (index + 1) * blockBytes)),
   );
   return rootOfBlockIds(Buffer.concat(blocks));
 }

@@ -21,7 +21,8 @@ import { parseBody, peerOf, startJsonServer, type JsonRequest, type JsonServer, 
 import type { MachineRegistry } from "./machine-registry.ts";
 
 /** Versions that are served: this one and the four before it. */
-const versionMin = Math.max(1, agentProtocolVersion - 4);
+/** Ids of blocks meant something else before. */
+const versionMin = Math.max(2, agentProtocolVersion - 4);
 
 export interface AgentListenerParts {
   readonly authority: SiteAuthority;

@@ -4,7 +4,13 @@ import { createHash, createHmac, hash, randomUUID } from "node:crypto";
 import { request } from "node:https";
 import { connect, type TLSSocket } from "node:tls";
 import { zstdCompressSync } from "node:zlib";
-import { agentRoutes, registerResponseShape, type MachineFacts, type OrderResult } from "../../contract/agent-control.ts";
+import {
+  agentProtocolVersion,
+  agentRoutes,
+  registerResponseShape,
+  type MachineFacts,
+  type OrderResult,
+} from "../../contract/agent-control.ts";
 import {
   encodeFrame,
   encodeJsonFrame,
@@ -111,7 +117,7 @@ export async function tryRegister(
     port: ports.controlPort,
     path: agentRoutes.register,
     caPem: ports.caPem,
-    body: { protocolVersion: 1, agentVersion: "0.0.1", csrPem, proof, facts },
+    body: { protocolVersion: agentProtocolVersion, agentVersion: "0.0.1", csrPem, proof, facts },
   });
   return { answer, keyPem };
 }
@@ -132,7 +138,7 @@ export async function poll(ports: Ports, identity: AgentIdentity, facts: Machine
     identity,
     ...(options.signal === undefined ? {} : { signal: options.signal }),
     body: {
-      protocolVersion: 1,
+      protocolVersion: agentProtocolVersion,
       machineId: options.machineId ?? identity.machineId,
       agentVersion: "0.0.1",
       facts,
@@ -212,7 +218,7 @@ export function text(frame: Frame): string {
 }
 
 export function createBegin(over: Partial<BeginPoint> & Pick<BeginPoint, "bootId" | "disks">): BeginPoint {
-  return { protocolVersion: 1, pointId: parsePointId(randomUUID()), consistency: "crash", ...over };
+  return { protocolVersion: agentProtocolVersion, pointId: parsePointId(randomUUID()), consistency: "crash", ...over };
 }
 
 export function wholeDisk(sizeBytes: number, diskId: DiskId = parseDiskId("disk-1")): BeginPoint["disks"][number] {
@@ -225,7 +231,13 @@ export function blockOf(content: Uint8Array, block: number): Uint8Array {
   return bytes;
 }
 
-export function idOf(bytes: Uint8Array): Uint8Array {
+/** Id of a block by the page of the vault's format: the digests of its granules, zeros for a granule of zeros, digested. */
+export function idOf(block: Uint8Array): Uint8Array {
+  const granules = Array.from({ length: 16 }, (_, index) => digestOf(block.subarray(index * 4096, (index + 1) * 4096)));
+  return digestOf(Buffer.concat(granules));
+}
+
+function digestOf(bytes: Uint8Array): Uint8Array {
   return bytes.every((byte) => byte === 0) ? new Uint8Array(32) : createHash("sha256").update(bytes).digest();
 }
 

@@ -9,7 +9,8 @@ import { findDisks, requireExcludable } from "../../../contract/disk-choice.ts";
 import { asFault, Fault, toReport, type FaultCode } from "../../../contract/errors.ts";
 import { parseDigestHex, parseDiskId, parseMachineId, parsePointId, type MachineId, type PointId } from "../../../contract/ids.ts";
 import { computeRoot } from "../../../disk/compute-root.ts";
-import { idOf, isAllZero, zeroId } from "../../../disk/digest.ts";
+import { blockIdOf } from "../../../disk/block-id.ts";
+import { isAllZero, zeroId } from "../../../disk/digest.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
 import type { RecoveryPoint, Vault } from "../../../vault/vault.ts";
 import type { Journal } from "./journal.ts";
@@ -295,7 +296,7 @@ export class SimAppliance implements AsyncDisposable {
       for (let block = 0; block * blockBytes < content.sizeBytes; block++) {
         // A copy: the guest goes on writing while the block is on its way.
         const bytes = content.bytes.slice(block * blockBytes, (block + 1) * blockBytes);
-        const id = isAllZero(bytes) ? zeroId : idOf(bytes);
+        const id = isAllZero(bytes) ? zeroId : blockIdOf(bytes);
         const [isNeeded] = id === zeroId ? [false] : await writer.need(parseDiskId(name), block, [id]);
         if (isNeeded === true) {
           await writer.putBlock(parseDiskId(name), block, id, bytes);
