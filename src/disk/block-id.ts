@@ -5,8 +5,8 @@ import { assert } from "../base/assert.ts";
 import { idOf, isAllZero, zeroId } from "./digest.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "./geometry.ts";
 
-/** Digests of a block's granules in order, 32 bytes each; a granule of zeros has 32 zero bytes. */
-export const digestRowBytes = granulesPerBlock * digestBytes;
+/** 32 bytes for each granule. */
+const digestRowBytes = granulesPerBlock * digestBytes;
 
 const row = Buffer.alloc(digestRowBytes);
 
