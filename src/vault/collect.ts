@@ -117,7 +117,7 @@ function choosePacks(
     .filter(
       (each) =>
         each.share < liveShareMin ||
-        each.pack.sealHead.generation !== maker.generation ||
+        each.pack.sealHead.generation !== maker.secret.current ||
         (isSmall(each) && (smallCounts.get(each.pack.ownerId) ?? 0) >= joinedMin),
     )
     .sort((one, other) => one.share - other.share);

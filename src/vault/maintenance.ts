@@ -14,6 +14,7 @@ import { packPrefixOf, type Pack } from "./pack.ts";
 import type { PointCatalogue } from "./point-catalogue.ts";
 import type { PointClaims } from "./point-claims.ts";
 import type { StoredPoint } from "./point-format.ts";
+import { renewSecret, type VaultKeys } from "./sealing.ts";
 import { removeUnheld } from "./point-holds.ts";
 import type { CollectionOptions, CollectionReport } from "./vault.ts";
 
@@ -133,6 +134,28 @@ export class Maintenance {
     });
   }
 
+  hasOlderSeals(): boolean {
+    const { entries, areaId, maker } = this.#parts;
+    for (const pack of entries.packs)
+      if (pack.areaId === areaId && pack.sealHead.generation !== maker.secret.current && pack.state !== "dropped") return true;
+    return false;
+  }
+
+  /** A key that goes is not waited for by any pack of the area; a collection under way is, because it may be writing one. */
+  async useKeys(keys: VaultKeys): Promise<void> {
+    const { secret } = this.#parts.maker;
+    const going = new Set(secret.keys.keys()).difference(new Set(keys.keys.keys()));
+    if (going.size === 0) return renewSecret(secret, keys);
+    await this.#collections.run(async () => {
+      const { entries, areaId } = this.#parts;
+      await entries.refresh([areaId]);
+      // From here on nothing is awaited: nothing new is sealed with what goes, unless it is the current one.
+      const held = [...entries.packs].filter((pack) => pack.areaId === areaId && going.has(pack.sealHead.generation));
+      if (held.length > 0 || (going.has(secret.current) && this.#claims.size > 0)) throw keyInUse([...going], held.length);
+      renewSecret(secret, keys);
+    });
+  }
+
   async removeMachine(machineId: MachineId): Promise<{ readonly freedBytes: number }> {
     const { store, catalogue, log } = this.#parts;
     let freedBytes = 0;
@@ -179,4 +202,16 @@ export class Maintenance {
     for (const claims of this.#claims.keys()) if (pack.writer === claims || claims.pinned.has(pack)) return true;
     return false;
   }
+}
+
+function keyInUse(generations: readonly number[], packCount: number): Fault {
+  return new Fault(
+    "StateConflict",
+    "could not give up a vault key: packs are sealed with it, or a recovery point is being written with it",
+    {
+      evidence: { generations: generations.join(", "), packCount },
+      action: "wait until collection has rewritten the packs",
+      retry: "later",
+    },
+  );
 }

@@ -19,8 +19,6 @@ import { createNewSealer, newSealHead, saltBytes, type VaultSecret } from "./sea
 /** How packs are made here. */
 export interface PackMaker {
   readonly packBytes: number;
-  /** Of new packs. */
-  readonly generation: number;
   readonly random: Random;
   readonly secret: VaultSecret;
 }

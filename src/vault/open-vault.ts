@@ -19,10 +19,11 @@ import { PointCatalogue } from "./point-catalogue.ts";
 import { PointClaims } from "./point-claims.ts";
 import { encodePoint, pointKeyOf, type StoredPoint } from "./point-format.ts";
 import { VaultPointWriter, type WriterDisk } from "./point-writer.ts";
-import { toVaultSecret, type VaultKeys, type VaultSecret } from "./sealing.ts";
+import { renewSecret, toVaultSecret, type VaultKeys, type VaultSecret } from "./sealing.ts";
 import { findLostPoints, type LostPoint } from "./lost-points.ts";
 import { verify } from "./verify.ts";
 import { Maintenance } from "./maintenance.ts";
+import { countSeals, type CountOptions, type SealCensus } from "./seal-census.ts";
 import { placeHold, releaseHold } from "./point-holds.ts";
 import type {
   CollectionOptions,
@@ -140,6 +141,15 @@ class OpenReader implements VaultReader {
     return await verify({ entries: this.entries, readerOf: (areaIds) => this.readerOf(areaIds), points }, options);
   }
 
+  async useKeys(keys: VaultKeys): Promise<void> {
+    renewSecret(this.secret, keys);
+    return await Promise.resolve();
+  }
+
+  async countSeals(options: CountOptions = {}): Promise<SealCensus> {
+    return await countSeals(this.store, this.entries.packs, options);
+  }
+
   async openDisk(pointId: PointId, diskId: DiskId): Promise<Disk> {
     const stored = await this.catalogue.find(pointId);
     const disk = stored?.point.disks.find((each) => each.diskId === diskId);
@@ -179,7 +189,7 @@ class OpenVault extends OpenReader implements Vault {
     this.#areaId = options.areaId ?? parseAreaId(options.vaultId);
     const { store, secret, entries, catalogue } = this;
     const { clock, log, random, packBytes = packBytesDefault } = options;
-    const maker = { packBytes, random, secret, generation: secret.current };
+    const maker = { packBytes, random, secret };
     const readerOf = (areaIds: readonly AreaId[]): EntryReader => this.readerOf(areaIds);
     this.#maintenance = new Maintenance({ store, areaId: this.#areaId, entries, catalogue, clock, log, maker, readerOf });
   }
@@ -246,6 +256,14 @@ class OpenVault extends OpenReader implements Vault {
         this.#busy.delete(machineId);
       },
     });
+  }
+
+  override async useKeys(keys: VaultKeys): Promise<void> {
+    await this.#maintenance.useKeys(keys);
+  }
+
+  hasOlderSeals(): boolean {
+    return this.#maintenance.hasOlderSeals();
   }
 
   async removeMachine(machineId: MachineId): Promise<{ readonly freedBytes: number }> {

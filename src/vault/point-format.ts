@@ -9,10 +9,21 @@ import { parseAreaId, parsePackId, type AreaId, type MachineId, type PackId, typ
 import { countShape, digestShape, diskIdShape, machineIdShape, pointIdShape } from "../contract/shapes.ts";
 import { asBuffer } from "../disk/digest.ts";
 import type { StoreKey } from "../store/store.ts";
-import { createNewSealer, createObjectSealer, formatVersion, newSealHead, saltBytes, tagBytes, type VaultSecret } from "./sealing.ts";
+import {
+  createNewSealer,
+  createObjectSealer,
+  formatVersion,
+  newSealHead,
+  saltBytes,
+  tagBytes,
+  type SealHead,
+  type VaultSecret,
+} from "./sealing.ts";
 import type { RecoveryPoint } from "./vault.ts";
 
-const headerBytes = 48;
+/** All that is not sealed. */
+export const pointHeadBytes = 48;
+const headerBytes = pointHeadBytes;
 const textBytesMax = 4 << 20;
 const magic = Buffer.from("WTRPOIN\0", "latin1");
 
@@ -87,17 +98,26 @@ export function encodePoint(secret: VaultSecret, random: Random, stored: Omit<St
   return bytes;
 }
 
-/** Opens and checks a point object that was found under `key`. */
-export function parsePoint(secret: VaultSecret, key: StoreKey, object: Uint8Array): StoredPoint {
+/** What a point object says of its sealing in its first bytes. */
+export function parsePointHead(key: StoreKey, object: Uint8Array): SealHead {
   const bytes = asBuffer(object);
-  if (bytes.length < headerBytes + tagBytes || bytes.length > headerBytes + textBytesMax + tagBytes)
-    throw damagedPoint(key, "it has a wrong size");
+  if (bytes.length < headerBytes) throw damagedPoint(key, "it has a wrong size");
   if (!bytes.subarray(0, 8).equals(magic)) throw damagedPoint(key, "it does not begin as one");
   const version = bytes.readUInt16BE(8);
   if (version !== formatVersion) throw damagedPoint(key, "it has a version that this program does not know");
   const generation = bytes.readUInt32BE(10);
   if (bytes.readUInt16BE(14) !== 0 || generation === 0) throw damagedPoint(key, "its header has unknown content");
-  const sealer = createObjectSealer(secret, key, { generation, salt: bytes.subarray(16, headerBytes) });
+  return { generation, salt: bytes.subarray(16, headerBytes) };
+}
+
+/** Opens and checks a point object that was found under `key`. */
+export function parsePoint(secret: VaultSecret, key: StoreKey, object: Uint8Array): StoredPoint {
+  const bytes = asBuffer(object);
+  if (bytes.length < headerBytes + tagBytes || bytes.length > headerBytes + textBytesMax + tagBytes)
+    throw damagedPoint(key, "it has a wrong size");
+  const head = parsePointHead(key, bytes);
+  const { generation } = head;
+  const sealer = createObjectSealer(secret, key, head);
   if (sealer === undefined) throw damagedPoint(key, `it is sealed with key generation ${generation}, which is not at hand`);
   const plain = sealer.open("point", bytes.subarray(headerBytes), headerBytes);
   if (plain === undefined) throw damagedPoint(key, "its seal is broken");

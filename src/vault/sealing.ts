@@ -56,6 +56,11 @@ export function toVaultSecret(vaultId: VaultId, given: Uint8Array | VaultKeys): 
   return { vaultId, current, keys: new Map([...keys].map(([generation, key]) => [generation, Uint8Array.from(key)])) };
 }
 
+/** From now on these keys are the vault's: for whoever holds the secret. */
+export function renewSecret(secret: VaultSecret, given: VaultKeys): void {
+  Object.assign(secret, toVaultSecret(secret.vaultId, given));
+}
+
 /** The head of an object that is written now. */
 export function newSealHead(secret: VaultSecret, salt: Uint8Array): SealHead {
   return { generation: secret.current, salt };

@@ -1,6 +1,8 @@
 // What a vault promises: recovery points over a store. Formats and write order: docs/design/vault-format.md.
 
 import type { Disk } from "../disk/disk.ts";
+import type { CountOptions, SealCensus } from "./seal-census.ts";
+import type { VaultKeys } from "./sealing.ts";
 import type { DiskId, MachineId, PointId } from "../contract/ids.ts";
 
 /** SHA-256 of a block's 64 KiB (a short last block padded with zeros); 32 zero bytes for an all-zero block. */
@@ -39,6 +41,13 @@ export interface VaultReader extends AsyncDisposable {
   releasePoint(pointId: PointId, holdId: string): Promise<void>;
   /** Reads all that points rely on: every one, those of a machine, or one. A report without damage proves every byte of them. */
   verify(options?: VerifyOptions): Promise<VerificationReport>;
+  /**
+   * These are the vault's keys from now on, instead of those before. What is written takes the current one. Who writes throws StateConflict,
+   * and keeps all it has, while something that it has written is sealed with a generation that would go.
+   */
+  useKeys(keys: VaultKeys): Promise<void>;
+  /** How much of the store is sealed with which generation of the vault's key, over all areas; looks at an end of each object. */
+  countSeals(options?: CountOptions): Promise<SealCensus>;
   /** The disk as it was at the point; every byte is checked against its digest before it is given. */
   openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
 }
@@ -115,6 +124,8 @@ export interface Vault extends VaultReader {
    * readers; a second call waits for the first. Throws DataDamaged when a point cannot be followed: then nothing was removed.
    */
   collect(options?: CollectionOptions): Promise<CollectionReport>;
+  /** Whether packs of this process's area are known that another key generation than the current one seals. */
+  hasOlderSeals(): boolean;
   /** Points whose objects are gone, as far as packs tell of them; also points that were removed, until their packs are. */
   listLostPoints(): AsyncIterable<{ readonly point: RecoveryPoint; readonly isWhole: boolean }>;
   /** Writes the object of a lost point that is whole anew. Throws NotFound for any other. */
