@@ -50,7 +50,7 @@ export interface FigureLimits {
 }
 
 const itemType = "microsoft.recoveryservices/vaults/replicationfabrics/replicationprotectioncontainers/replicationprotecteditems";
-const quantiles = [0.5, 0.95, 1] as const;
+const quantiles = [0.5, 0.95, 0.99, 1] as const;
 
 export async function readFigures(db: Kysely<Tables>, limits: FigureLimits): Promise<HubFigures> {
   const [queued] = await counted(db, sql`select count(*) as value from orders where state = 'queued'`);
@@ -150,7 +150,7 @@ async function flows(
 }
 
 function spreadOf(value: Query): Query {
-  return sql`percentile_cont(array[0.5, 0.95, 1]::float8[]) within group (order by (${value})::float8)`;
+  return sql`percentile_cont(${[...quantiles]}::float8[]) within group (order by (${value})::float8)`;
 }
 
 type Row = Readonly<Record<string, string | number | null>>;

@@ -92,11 +92,14 @@ test("figures of the database are counted by set and kept for a while", async ()
   const [step = ""] = await readLines(text, "watari_job_step_seconds");
   assert.equal(step, 'watari_job_step_seconds{kind="TestFailover",step="launch",quantile="0.5"} 4');
   const lags = await readLines(text, "watari_lag_seconds");
-  assert.equal(lags.length, 3);
-  const seconds = Number(lags[2]?.split(" ").at(-1));
+  assert.equal(lags.length, 4);
+  const seconds = Number(lags[3]?.split(" ").at(-1));
   assert.ok(seconds >= 60 && seconds < 120, lags.join("\n"));
   const pauses = await readLines(text, "watari_pause_seconds");
-  assert.ok(pauses.length === 3 && pauses.every((line) => line.endsWith(" 0.25")), pauses.join("\n"));
+  assert.ok(
+    pauses.length === 4 && pauses[2]?.includes('quantile="0.99"') === true && pauses.every((line) => line.endsWith(" 0.25")),
+    pauses.join("\n"),
+  );
   await sql`delete from orders`.execute(database.db);
   passedMs = 999;
   assert.deepEqual(await readLines(await metrics.text(), "watari_orders_queued"), ["watari_orders_queued 1"]);
