@@ -70,6 +70,7 @@ export class EpochMap {
 
   *changed(span: ChangeSpan): Iterable<GranuleRun> {
     const wanted = this.#wantedValues(span);
+    const cells = new WantedCells(this.#bytes.subarray(0, this.#layout.fineCount), wanted);
     const { layout, granuleCount } = { layout: this.#layout, granuleCount: Math.ceil(this.#layout.sizeBytes / granuleBytes) };
     const midGranules = 2 ** midShift / granuleBytes;
     const finePerMid = 2 ** (midShift - layout.fineShift);
@@ -80,9 +81,9 @@ export class EpochMap {
       const isWhole =
         wanted[this.#at(layout.midStart + mid)] === 1 || wanted[this.#at(layout.topStart + (mid >> (topShift - midShift)))] === 1;
       const fineEnd = Math.min((mid + 1) * finePerMid, layout.fineCount);
-      if (!isWhole && this.#isZero(mid * finePerMid, fineEnd)) continue;
-      for (let cell = mid * finePerMid; cell < fineEnd; cell++) {
-        if (!isWhole && wanted[this.#at(cell)] !== 1) continue;
+      const begin = mid * finePerMid;
+      if (!isWhole && !cells.areSought && this.#isZero(begin, fineEnd)) continue;
+      for (let cell = isWhole ? begin : cells.next(begin, fineEnd); cell < fineEnd; cell = cells.next(cell + 1, fineEnd)) {
         const start = isWhole ? mid * midGranules : cell * granulesPerFine;
         const stop = Math.min(isWhole ? start + midGranules : start + granulesPerFine, granuleCount);
         if (start !== end && end > first) {
@@ -131,6 +132,49 @@ export class EpochMap {
 }
 
 const zeros = Buffer.alloc(4096);
+/** So few values are looked for one by one, as fast as memory is read; it is what a round of a point asks for, while writers stand still. */
+const soughtMax = 3;
+
+/** Finds cells of wanted values in rising order. */
+class WantedCells {
+  readonly #bytes: Buffer;
+  readonly #wanted: Uint8Array;
+  /** Each wanted value with the first place at or after the last question that holds it; empty when there are too many to seek. */
+  readonly #sought: { readonly value: number; at: number }[];
+
+  constructor(bytes: Buffer, wanted: Uint8Array) {
+    this.#bytes = bytes;
+    this.#wanted = wanted;
+    const values = Array.from(wanted.keys()).filter((value) => wanted[value] === 1);
+    this.#sought = values.length > soughtMax ? [] : values.map((value) => ({ value, at: -1 }));
+  }
+
+  /** Whether what is of no interest is passed over without being looked at here. */
+  get areSought(): boolean {
+    return this.#sought.length > 0;
+  }
+
+  /** The first in [from, end), or `end`. `from` never falls from call to call. */
+  next(from: number, end: number): number {
+    const first = this.#bytes[from];
+    if (from < end && first !== undefined && this.#wanted[first] === 1) return from;
+    if (this.#sought.length === 0) return this.#scan(from, end);
+    let next = end;
+    for (const sought of this.#sought) {
+      if (sought.at < from) {
+        const found = this.#bytes.indexOf(sought.value, from);
+        sought.at = found === -1 ? this.#bytes.length : found;
+      }
+      next = Math.min(next, sought.at);
+    }
+    return next;
+  }
+
+  #scan(from: number, end: number): number {
+    for (let cell = from; cell < end; cell++) if (this.#wanted[this.#bytes[cell] ?? 0] === 1) return cell;
+    return end;
+  }
+}
 
 function nextEpoch(epoch: number): number {
   return epoch === ringSize ? 1 : epoch + 1;
