@@ -24,6 +24,7 @@ import type { Clock } from "../../base/clock.ts";
 import { DiskSet } from "./disk-set.ts";
 import { profileChurn } from "./churn-profile.ts";
 import { makePoint, type MadePoint, type PointPlan } from "./make-point.ts";
+import { newPointId } from "./new-point-id.ts";
 
 export interface ReplicatorOptions {
   readonly source: Source;
@@ -88,6 +89,8 @@ export class Replicator implements AsyncDisposable {
   #pointCount = 0;
   #lastPointId: PointId | undefined;
   #lastFrozenMs: number | undefined;
+  /** How long the last point took. */
+  #lastPointMs = 0;
   readonly #copiedBytes = new Map<number, number>();
 
   constructor(options: ReplicatorOptions) {
@@ -338,6 +341,7 @@ export class Replicator implements AsyncDisposable {
     await this.#rememberPasses(bootId);
     const plan = this.#planOf(kind, { bootId, freezeMsMax: policy.freezeMsMax });
     if (plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";
+    this.#keepInterval(plan, startMs, policy.pointIntervalSeconds * 1000);
     this.#copiedBytes.clear();
     const link = await this.#openLink(signal);
     const onAbort = (): void => void link[Symbol.asyncDispose]();
@@ -366,6 +370,7 @@ export class Replicator implements AsyncDisposable {
       this.#pointCount += 1;
       this.#lastPointId = made.sealed.pointId;
       this.#lastFrozenMs = made.frozenMs;
+      this.#lastPointMs = clock.monotonicMs() - startMs;
       if (kind.kind === "verify") this.#verifiedMs = clock.monotonicMs();
       if (made.application !== undefined) this.#applicationMs = startMs;
       if (made.freeze === undefined) await this.#settle(made, bootId);
@@ -379,6 +384,13 @@ export class Replicator implements AsyncDisposable {
       signal.removeEventListener("abort", onAbort);
       await setImmediate(); // Lets waiting control work run between points that follow each other closely.
     }
+  }
+
+  /** The later a point of changes is, the less the agent gives way to the machine's own programs. For whole disks it stays polite. */
+  #keepInterval(plan: PointPlan, startMs: number, intervalMs: number): void {
+    const beforeMs = plan.disks.every(({ mode }) => mode === "delta") ? this.#lastPointMs : undefined;
+    const tookMs = (): number => Math.max(beforeMs ?? 0, this.#options.clock.monotonicMs() - startMs);
+    this.#pacer.keepDuty(() => (beforeMs === undefined ? 0 : tookMs() / intervalMs));
   }
 
   /** Durable before a pass over whole disks begins: from then on its tracking counts, and what it has read can be used again. */
@@ -484,14 +496,4 @@ function interrupted(signal: AbortSignal): Fault {
   return signal.reason instanceof Fault
     ? signal.reason
     : new Fault("OrderInterrupted", "the point under way was dropped", { cause: signal.reason });
-}
-
-/** A UUID of version 7 (RFC 9562): 48 bits of time, then randomness. */
-function newPointId(nowMs: number, random: Random): PointId {
-  const bytes = Buffer.from(random.bytes(16));
-  bytes.writeUIntBE(nowMs, 0, 6);
-  bytes[6] = 0x70 | ((bytes[6] ?? 0) & 0x0f);
-  bytes[8] = 0x80 | ((bytes[8] ?? 0) & 0x3f);
-  const hex = bytes.toString("hex");
-  return parsePointId([hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-"));
 }

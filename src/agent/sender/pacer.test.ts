@@ -21,9 +21,10 @@ function createStillClock(): Clock & { nowAtMs: number } {
 }
 
 /** Works for `workMs` in units of 20 ms; answers the share of the time that was work. */
-async function shareOf(stall: number, workMs: number): Promise<number> {
+async function shareOf(stall: number, workMs: number, floor = 0): Promise<number> {
   const clock = createStillClock();
   const pacer = new Pacer({ clock, cpuSeconds: () => 0, cpuShareMax: 1, readStall: () => Promise.resolve(stall) });
+  pacer.keepDuty(() => floor);
   for (let done = 0; done < workMs; done += 20) {
     clock.nowAtMs += 20;
     await pacer.pause(0);
@@ -35,6 +36,7 @@ test("the agent works all the time while nobody waits, and a fifth of it while a
   assert.equal(await shareOf(0, 20_000), 1);
   const share = await shareOf(0.8, 20_000);
   assert.ok(share > 0.18 && share < 0.3, `worked ${share} of the time`);
+  assert.equal(await shareOf(0.8, 20_000, 2), 1, "nobody is given way to when the point is late");
 });
 
 test("the share falls fast, rises slowly and stays within its bounds", () => {

@@ -37,6 +37,7 @@ export class Pacer {
   #windowCpu: number;
   #sentBytes = 0;
   #duty = 1;
+  #dutyFloor: () => number = () => 0;
   #lookedMs: number;
   #isHurried = false;
 
@@ -49,7 +50,12 @@ export class Pacer {
 
   /** Share of the time in which the agent works at most, because of what others need. */
   get duty(): number {
-    return this.#duty;
+    return Math.max(this.#duty, Math.min(1, this.#dutyFloor()));
+  }
+
+  /** From here on it gives way no further than to this share: a promise that would be broken goes before politeness. */
+  keepDuty(floor: () => number): void {
+    this.#dutyFloor = floor;
   }
 
   /** While others cannot go on before the work is done, slowness is no politeness. */
@@ -70,10 +76,10 @@ export class Pacer {
     await this.#look();
     const elapsedMs = clock.monotonicMs() - this.#windowStartMs;
     const cpuMs = (cpuSeconds() - this.#windowCpu) * 1000;
-    const owedByCpuMs = cpuMs / (cpuShareMax * this.#duty) - elapsedMs;
+    const owedByCpuMs = cpuMs / (cpuShareMax * this.duty) - elapsedMs;
     const owedByBytesMs = bytesPerSecondMax === undefined ? 0 : (this.#sentBytes / bytesPerSecondMax) * 1000 - elapsedMs;
     // Reading costs little processor time and much of the disk's, so the work itself is spread too.
-    const owedByDutyMs = elapsedMs < windowMs ? 0 : Math.min(elapsedMs, windowMs) / this.#duty - elapsedMs;
+    const owedByDutyMs = elapsedMs < windowMs ? 0 : Math.min(elapsedMs, windowMs) / this.duty - elapsedMs;
     const owedMs = Math.max(owedByCpuMs, owedByBytesMs, owedByDutyMs);
     if (owedMs > 5) await clock.sleep(Math.min(owedMs, pauseMsMax), signal);
     if (clock.monotonicMs() - this.#windowStartMs < windowMs) return;
