@@ -12,7 +12,7 @@ import { readMachineFacts } from "./disks/machine-facts.ts";
 import { openLinuxDisk } from "./disks/open-disk.ts";
 import { allocatePageAligned } from "./kernel/page-aligned.ts";
 import { openSystemCalls } from "./kernel/system-calls.ts";
-import { freezeFilesystems, thawLeftovers } from "./snapshot/freeze.ts";
+import { armFreeze, thawLeftovers } from "./snapshot/freeze.ts";
 import { endLeftRest, restApplications, systemScripts } from "./snapshot/scripts.ts";
 import type { OpenDisk, Source } from "./source.ts";
 import { removeInstallation } from "./unit.ts";
@@ -27,6 +27,8 @@ export interface LinuxSourceOptions {
 
 export async function openLinuxSource(options: LinuxSourceOptions): Promise<Source> {
   const calls = openSystemCalls();
+  // Pages of 2 MiB would make each of the agent's buffers that is used in part count as a whole (prctl(2), PR_SET_THP_DISABLE).
+  calls.call("prctl", 41, 1);
   await thawLeftovers();
   await endLeftRest(systemScripts, options.clock);
   const devices = new WeakMap<OpenDisk, number>();
@@ -63,9 +65,9 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
       await runCommand("sync", []);
     },
     restApplications: async (signal) => await restApplications(systemScripts, { clock: options.clock, signal }),
-    freeze: (limits) => {
+    armFreeze: (limits) => {
       const diskNames = new Set((facts?.disks ?? []).map((disk) => disk.deviceName));
-      return freezeFilesystems({ calls, clock: options.clock, diskNames, msMax: limits.msMax });
+      return armFreeze({ calls, clock: options.clock, diskNames, msMax: limits.msMax });
     },
     uninstall: () => removeInstallation(options.stateFolder),
   };

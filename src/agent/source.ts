@@ -19,10 +19,22 @@ export interface OpenDisk extends AsyncDisposable {
 export interface Freeze {
   /** How long the calls that freeze took. */
   readonly tookMs: number;
+  /** The same for each filesystem, in the order of the calls. */
+  readonly filesystems: readonly { readonly path: string; readonly tookMs: number }[];
   /** Thaws everything. isWhole: nothing had been thawed before this call, so what was read in between is one instant. Twice is fine. */
   thaw(): Promise<{ readonly isWhole: boolean; readonly frozenMs: number }>;
   /** Whether the filesystems are known to be frozen still. */
   isHeld(): boolean;
+}
+
+/** Whoever thaws after a crash waits already, and nothing has to be opened or started any more. */
+export interface ArmedFreeze {
+  /** Writes out what the filesystems hold in memory while writers go on: a freeze does that too, and they stand still meanwhile. */
+  writeOut(): Promise<void>;
+  /** Freezes every writable filesystem on the disks. Thaws by itself after msMax, and when this process dies. Throws with nothing frozen. */
+  freeze(): Promise<Freeze>;
+  /** Instead of freeze(). Twice is fine. */
+  cancel(): Promise<void>;
 }
 
 export interface ApplicationRest {
@@ -60,8 +72,7 @@ export interface Source {
   sync(): Promise<void>;
   /** Asks the guest's applications to bring what they hold to the disk and to rest. Throws only when aborted; nothing rests then. */
   restApplications(signal: AbortSignal): Promise<ApplicationRest>;
-  /** Freezes every writable filesystem on the disks. Thaws by itself after msMax, and when this process dies. */
-  freeze(limits: { readonly msMax: number }): Promise<Freeze>;
+  armFreeze(limits: { readonly msMax: number }): Promise<ArmedFreeze>;
   /** Removes the agent's service and files from the machine. */
   uninstall(): Promise<void>;
 }

@@ -31,6 +31,8 @@ export interface GuestOptions {
     readonly isLate?: boolean;
   }[];
   readonly vdbBytes?: number;
+  /** Two unless told. */
+  readonly cpuCount?: number;
 }
 
 export interface Guest extends AsyncDisposable {
@@ -121,7 +123,7 @@ function machineArguments(
   place: { readonly image: string; readonly folder: string; readonly disks: Guest["disks"]; readonly port: number },
 ): string[] {
   const { image, folder, disks, port } = place;
-  const args = "-accel tcg,thread=multi -cpu max -smp 2 -m 1024 -display none -monitor none".split(" ");
+  const args = `-accel tcg,thread=multi -cpu max -smp ${options.cpuCount ?? 2} -m 1024 -display none -monitor none`.split(" ");
   const buses = new Map((options.more ?? []).map(({ name, bus }) => [name, bus]));
   const late = new Set((options.more ?? []).filter(({ isLate }) => isLate === true).map(({ name }) => name));
   for (const [name, path] of Object.entries(disks)) {

@@ -19,11 +19,22 @@ export class KernelRefused extends Error {
 }
 
 const numbersByArchitecture: Readonly<Record<string, Readonly<Record<CallName, number>>>> = {
-  x64: { bpf: 321, perf_event_open: 298, ioctl: 16, mmap: 9, munmap: 11, membarrier: 324, close: 3, sync: 162, syncfs: 306 },
-  arm64: { bpf: 280, perf_event_open: 241, ioctl: 29, mmap: 222, munmap: 215, membarrier: 283, close: 57, sync: 81, syncfs: 267 },
+  x64: { bpf: 321, perf_event_open: 298, ioctl: 16, mmap: 9, munmap: 11, membarrier: 324, close: 3, sync: 162, syncfs: 306, prctl: 157 },
+  arm64: {
+    bpf: 280,
+    perf_event_open: 241,
+    ioctl: 29,
+    mmap: 222,
+    munmap: 215,
+    membarrier: 283,
+    close: 57,
+    sync: 81,
+    syncfs: 267,
+    prctl: 167,
+  },
 };
 
-export type CallName = "bpf" | "perf_event_open" | "ioctl" | "mmap" | "munmap" | "membarrier" | "close" | "sync" | "syncfs";
+export type CallName = "bpf" | "perf_event_open" | "ioctl" | "mmap" | "munmap" | "membarrier" | "close" | "sync" | "syncfs" | "prctl";
 
 export interface SystemCalls {
   /** Makes the call; blocks the thread. Throws KernelRefused when it answers less than 0. */

@@ -14,7 +14,7 @@ import { batchRuns, readBatch, refreshDigests, sendBatch, sendRuns, type DigestU
 import { BlindDisks } from "./blind-disks.ts";
 import type { PassRecord } from "../sender/pass-record.ts";
 import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
-import type { ApplicationRest, Freeze, OpenDisk, Source } from "../source.ts";
+import type { ApplicationRest, ArmedFreeze, Freeze, OpenDisk, Source } from "../source.ts";
 
 export interface PointDisk {
   readonly open: OpenDisk;
@@ -73,12 +73,16 @@ const liveRoundsMax = 12;
 const freezeAttemptsMax = 4;
 const settleRoundsMax = 4;
 const quietRoundsMax = 6;
-/** Changes that are read into memory while frozen. */
+const aheadPassesMax = 6;
+/** Passes ahead of a freeze end when what is left can be read in so much of the time that it may take. */
+const shortShare = 0.04;
+/** Changes that are read into memory right before a freeze and in it. */
 const heldBytesMax = 24 << 20;
 /** Kept for the thaw itself when others are waited for. */
 const thawMs = 50;
 /** What is assumed of a disk's speed before it was measured: 16 MiB/s. */
 const readBytesPerMsMin = 16_384;
+const measuredBytesMin = 1 << 20;
 
 interface Round {
   readonly since: readonly (Mark | undefined)[];
@@ -181,6 +185,7 @@ class PointRun {
   #pause: Pause = { freezeCount: 0, freezeMs: 0, readMs: 0, waitMs: 0, heldBytes: 0 };
   #rest: ApplicationRest | undefined;
   #isRestWanted: boolean;
+  #readBytesPerMs = readBytesPerMsMin;
   /** Whether the other machines of the group have come so far too; undefined without a group. */
   #group: GroupPart | undefined;
 
@@ -334,31 +339,58 @@ class PointRun {
 
   /** undefined: it did not work out within the limits; everything is thawed, and what was read has been sent. */
   async #tryFreeze(): Promise<Instant | undefined> {
-    this.#context.holdLogs();
+    const { source, pacer, log, holdLogs, releaseLogs } = this.#context;
+    holdLogs();
+    let armed: ArmedFreeze | undefined;
+    let ahead: ReadBatch[][] = [];
     let freeze: Freeze | undefined;
     try {
-      freeze = await this.#context.source.freeze({ msMax: this.#isFinal ? this.#plan.holdMsMax : this.#plan.freezeMsMax });
+      const ready = await source.armFreeze({ msMax: this.#isFinal ? this.#plan.holdMsMax : this.#plan.freezeMsMax });
+      armed = ready;
+      ahead = await pacer.hurry(async () => await this.#readAhead(ready));
+      freeze = await armed.freeze();
       const held = freeze;
-      const instant = await this.#context.pacer.hurry(async () => await this.#readWhileFrozen(held));
-      if (instant?.freeze === undefined) this.#context.releaseLogs();
+      const instant = await pacer.hurry(async () => await this.#readWhileFrozen(held, ahead));
+      if (instant?.freeze === undefined) releaseLogs();
+      if (held.tookMs > this.#plan.freezeMsMax / 2) log.warn("filesystems froze slowly", { filesystems: held.filesystems });
       return instant;
     } catch (error) {
       await freeze?.thaw();
-      this.#context.releaseLogs();
+      await armed?.cancel();
+      releaseLogs();
       // A filesystem that is just being thawed, by a watchdog or another program, is free again in a moment.
-      if (freeze === undefined && error instanceof Fault && error.code === "FreezeFailed" && error.retry === "later") return undefined;
-      throw error;
+      if (freeze !== undefined || !(error instanceof Fault) || error.code !== "FreezeFailed" || error.retry !== "later") throw error;
+      await this.#sendHeld(ahead);
+      return undefined;
     }
   }
 
+  /**
+   * Writes out and reads into memory, again and again, while writers go on: each pass leaves what came during it, which is less each
+   * time, and so much less is to be written out and read while they stand still. Nothing is sent in between, for that takes longer.
+   */
+  async #readAhead(armed: ArmedFreeze): Promise<ReadBatch[][]> {
+    const held: ReadBatch[][] = [];
+    for (let pass = 0; pass < aheadPassesMax; pass++) {
+      await armed.writeOut();
+      const next = await this.#nextRound();
+      const bytes = this.#bytesOf(next);
+      if (bytesOfHeld(held) + bytes > heldBytesMax / 2) break;
+      held.push(await this.#readRound(next));
+      this.#marks = next.until;
+      if (bytes / this.#readBytesPerMs <= this.#plan.freezeMsMax * shortShare) break;
+    }
+    return held;
+  }
+
   /** Reads rounds into memory until nothing changes any more, thaws unless the point is final, then sends what was read. */
-  async #readWhileFrozen(freeze: Freeze): Promise<Instant | undefined> {
+  async #readWhileFrozen(freeze: Freeze, held: ReadBatch[][]): Promise<Instant | undefined> {
     const { clock } = this.#context;
     const startMs = clock.monotonicMs();
     const timeMs = clock.nowMs();
     const frozen = this.#group?.kind === "together" ? this.#context.link.meet({ stage: "frozen" }) : undefined;
     frozen?.catch(() => undefined); // Awaited below, unless the last changes did not fit.
-    const held: ReadBatch[][] = [];
+    const aheadBytes = bytesOfHeld(held);
     let isQuiet = false;
     await this.#blind.passAll();
     for (let round = 0; round < quietRoundsMax; round++) {
@@ -371,7 +403,7 @@ class PointRun {
     const isKept = this.#isFinal && isQuiet;
     const readEndMs = clock.monotonicMs();
     if (isQuiet && frozen !== undefined) this.#group = await this.#untilAllFrozen(frozen, startMs);
-    const heldBytes = bytesOfHeld(held);
+    const heldBytes = bytesOfHeld(held) - aheadBytes;
     this.#pause = {
       ...{ freezeCount: this.#pause.freezeCount + 1, freezeMs: freeze.tookMs, readMs: readEndMs - startMs, heldBytes },
       waitMs: clock.monotonicMs() - readEndMs,
@@ -400,7 +432,7 @@ class PointRun {
 
   #fits(next: Round, state: { readonly held: readonly (readonly ReadBatch[])[]; readonly leftMs: number }): boolean {
     if (bytesOfHeld(state.held) + this.#bytesOf(next) > heldBytesMax) return false;
-    return this.#isFinal || this.#bytesOf(next) / readBytesPerMsMin <= state.leftMs;
+    return this.#isFinal || this.#bytesOf(next) / this.#readBytesPerMs <= state.leftMs;
   }
 
   async #sendHeld(held: readonly (readonly ReadBatch[])[]): Promise<void> {
@@ -425,9 +457,12 @@ class PointRun {
     const buffer = this.#context.lanes[0]?.raw;
     if (buffer === undefined) throw new Error("assertion failed: there is a lane");
     const batches: ReadBatch[] = [];
+    const startMs = this.#context.clock.monotonicMs();
     for (const [index, pass] of this.#disks.entries())
       for (const batch of batchRuns(this.#runsOf(round, index)))
         batches.push(await readBatch(this.#context, pass, { batch, buffer, use: this.#use }));
+    const bytes = bytesOfHeld([batches]);
+    if (bytes >= measuredBytesMin) this.#readBytesPerMs = bytes / Math.max(1, this.#context.clock.monotonicMs() - startMs);
     return batches;
   }
 

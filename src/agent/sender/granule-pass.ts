@@ -85,12 +85,16 @@ export async function readBatch(
   reading: { readonly batch: Batch; readonly buffer: Uint8Array; readonly use: DigestUse },
 ): Promise<ReadBatch> {
   const { batch, buffer, use } = reading;
-  for (const span of planReads(batch, use)) {
-    const bytes = buffer.subarray(span.at, span.at + span.length);
-    await context.times.spend("read", async () => await disk.open.read(span.offset, bytes, context.signal));
-    maskExcluded(bytes, span.offset, disk.open.facts.excluded);
-    context.onRead(disk.index, span.length);
-  }
+  // At most a span for each of the batch's blocks: the disk has several requests at once, as many as there are threads for them.
+  const readSpan = async ({ at, offset, length }: Span): Promise<void> => {
+    const bytes = buffer.subarray(at, at + length);
+    await disk.open.read(offset, bytes, context.signal);
+    maskExcluded(bytes, offset, disk.open.facts.excluded);
+    context.onRead(disk.index, length);
+  };
+  const reads = await context.times.spend("read", async () => await Promise.allSettled(planReads(batch, use).map(readSpan)));
+  // Only once all have ended: none may fill the buffer when it is another batch's.
+  for (const read of reads) if (read.status === "rejected") throw read.reason;
   const granules: number[] = [];
   const raw = Buffer.allocUnsafe(batch.reduce((sum, block) => sum + block.granules.length, 0) * granuleBytes);
   batch.forEach((block, slot) => {

@@ -10,7 +10,7 @@ import { cellsOfWrite, layoutCells, type CellLayout } from "../changes/cell-layo
 import { EpochMap } from "../changes/epoch-map.ts";
 import type { ChangeTracker } from "../changes/tracker.ts";
 import { restApplications, type ScriptPlace } from "../snapshot/scripts.ts";
-import type { ApplicationRest, Freeze, OpenDisk, OpenTracker, Source, TrackerRequest } from "../source.ts";
+import type { ApplicationRest, ArmedFreeze, Freeze, OpenDisk, OpenTracker, Source, TrackerRequest } from "../source.ts";
 
 export interface SimulatedDiskOptions {
   /** An existing file; its size is the disk's. */
@@ -148,7 +148,15 @@ export class SimulatedSource implements Source, AsyncDisposable {
     return await restApplications(this.#options.scripts ?? none, { clock: this.#options.clock, signal });
   }
 
-  async freeze(limits: { readonly msMax: number }): Promise<Freeze> {
+  armFreeze(limits: { readonly msMax: number }): Promise<ArmedFreeze> {
+    return Promise.resolve({
+      writeOut: () => Promise.resolve(),
+      freeze: async () => await this.#freeze(limits),
+      cancel: () => Promise.resolve(),
+    });
+  }
+
+  async #freeze(limits: { readonly msMax: number }): Promise<Freeze> {
     const { clock, beforeFreeze } = this.#options;
     await beforeFreeze?.();
     if (this.#frozen !== undefined) throw new Fault("FreezeFailed", "could not freeze: the machine is frozen already");
@@ -173,6 +181,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
     );
     return {
       tookMs: 0,
+      filesystems: [],
       isHeld: () => outcome === undefined && !endedByWatchdog,
       thaw: () => {
         outcome ??= { isWhole: !endedByWatchdog, frozenMs: clock.monotonicMs() - startMs };

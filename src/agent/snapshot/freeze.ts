@@ -2,6 +2,7 @@
 
 import { constants } from "node:fs";
 import { open, readFile, rm, stat, writeFile, type FileHandle } from "node:fs/promises";
+import { setImmediate } from "node:timers/promises";
 import type { Clock } from "../../base/clock.ts";
 import { tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
@@ -9,17 +10,13 @@ import { deviceOf } from "../disks/machine-facts.ts";
 import { freezeOrder, parseMountinfo, type Mount } from "../disks/mounts.ts";
 import { disksUnder } from "../disks/sysfs.ts";
 import { KernelRefused, type SystemCalls } from "../kernel/system-calls.ts";
-import type { Freeze } from "../source.ts";
-import { armWatchdog, sysrqTrigger } from "./watchdog.ts";
+import type { ArmedFreeze, Freeze } from "../source.ts";
+import { armWatchdog, sysrqTrigger, type Watchdog } from "./watchdog.ts";
 
 const freezeRequest = 0xc004_5877;
 const thawRequest = 0xc004_5878;
 /** In memory (tmpfs): there while filesystems may be frozen; what starts after a crash looks for it. */
 const frozenMarker = "/run/watari-agent-frozen";
-
-const writeOutPassesMax = 4;
-/** What comes during so short a pass is written out in no time. */
-const shortPassMs = 40;
 
 export interface FreezeOptions {
   readonly calls: SystemCalls;
@@ -37,47 +34,62 @@ export async function thawLeftovers(): Promise<void> {
   await rm(frozenMarker, { force: true });
 }
 
-export async function freezeFilesystems(options: FreezeOptions): Promise<Freeze> {
+export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
   const mounts = await openMounts(options.diskNames);
-  const frozen: FileHandle[] = [];
   const paths = mounts.map(({ mount }) => mount.path);
   const watchdog = await armWatchdog(paths);
   await writeFile(frozenMarker, paths.join("\n"));
-  writeOut(options, mounts);
+  const close = async (): Promise<void> => {
+    watchdog.disarm();
+    await rm(frozenMarker, { force: true });
+    for (const { file } of mounts.splice(0)) await file.close();
+  };
+  return {
+    writeOut: async () => {
+      for (const { file } of mounts) {
+        options.calls.call("syncfs", file.fd);
+        await setImmediate(); // Each call keeps this thread: in between it answers whoever waits.
+      }
+    },
+    freeze: async () => await freezeArmed(options, { mounts, watchdog, close }),
+    cancel: close,
+  };
+}
+
+interface Armed {
+  readonly mounts: readonly OpenMount[];
+  readonly watchdog: Watchdog;
+  readonly close: () => Promise<void>;
+}
+
+async function freezeArmed(options: FreezeOptions, { mounts, watchdog, close }: Armed): Promise<Freeze> {
+  const { clock } = options;
+  const frozen: FileHandle[] = [];
+  const filesystems: { readonly path: string; readonly tookMs: number }[] = [];
   watchdog.begin(options.msMax);
   // From here until the thaw nothing may be written anywhere: each step is a system call on what is open already.
-  const startMs = options.clock.monotonicMs();
+  const startMs = clock.monotonicMs();
   let outcome: { readonly isWhole: boolean; readonly frozenMs: number } | undefined;
   const thaw: Freeze["thaw"] = async () => {
     if (outcome !== undefined) return outcome;
     const hadEnded = watchdog.hasEnded();
     const answers = frozen.toReversed().map((mount) => tryThaw(options.calls, mount));
-    outcome = { isWhole: !hadEnded && answers.every(Boolean), frozenMs: options.clock.monotonicMs() - startMs };
-    watchdog.disarm();
-    await rm(frozenMarker, { force: true });
-    for (const { file } of mounts) await file.close();
+    outcome = { isWhole: !hadEnded && answers.every(Boolean), frozenMs: clock.monotonicMs() - startMs };
+    await close();
     return outcome;
   };
   try {
-    for (const { file, mount } of mounts) if (freezeOne(options.calls, { file, mount })) frozen.push(file);
+    for (const { file, mount } of mounts) {
+      const beginMs = clock.monotonicMs();
+      if (freezeOne(options.calls, { file, mount })) frozen.push(file);
+      filesystems.push({ path: mount.path, tookMs: clock.monotonicMs() - beginMs });
+    }
   } catch (error) {
     await thaw();
     throw error;
   }
-  const tookMs = options.clock.monotonicMs() - startMs;
-  return { tookMs, thaw, isHeld: () => outcome === undefined && !watchdog.hasEnded() };
-}
-
-/**
- * A freeze writes out what is in memory while all writers stand still. So as much as can be is written out just before: each pass leaves
- * what came during it, which is less each time.
- */
-function writeOut({ calls, clock }: FreezeOptions, mounts: readonly OpenMount[]): void {
-  for (let pass = 0; pass < writeOutPassesMax; pass++) {
-    const startMs = clock.monotonicMs();
-    for (const { file } of mounts) calls.call("syncfs", file.fd);
-    if (clock.monotonicMs() - startMs < shortPassMs) return;
-  }
+  const tookMs = clock.monotonicMs() - startMs;
+  return { tookMs, filesystems, thaw, isHeld: () => outcome === undefined && !watchdog.hasEnded() };
 }
 
 interface OpenMount {

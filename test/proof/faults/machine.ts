@@ -5,7 +5,7 @@ import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { registerSimulatedAgent, startSimulatedAgent, type RunningAgent } from "../../../src/agent/sim/simulated-agent.ts";
 import { SimulatedSource } from "../../../src/agent/sim/simulated-source.ts";
-import type { Freeze } from "../../../src/agent/source.ts";
+import type { ArmedFreeze, Freeze } from "../../../src/agent/source.ts";
 import { systemClock, type Clock } from "../../../src/base/clock.ts";
 import { systemRandom } from "../../../src/base/random.ts";
 import { Semaphore } from "../../../src/base/semaphore.ts";
@@ -120,13 +120,17 @@ export class ProofMachine implements AsyncDisposable {
   }
 
   #witness(source: SimulatedSource): SimulatedSource {
-    const freeze = async (limits: { readonly msMax: number }): Promise<Freeze> =>
-      await this.#one.run(async () => {
-        const held = await SimulatedSource.prototype.freeze.call(source, limits);
-        this.frozen.add(await this.#digest());
-        return held;
-      });
-    return Object.assign(source, { freeze });
+    const armFreeze = async (limits: { readonly msMax: number }): Promise<ArmedFreeze> => {
+      const armed = await SimulatedSource.prototype.armFreeze.call(source, limits);
+      const freeze = async (): Promise<Freeze> =>
+        await this.#one.run(async () => {
+          const held = await armed.freeze();
+          this.frozen.add(await this.#digest());
+          return held;
+        });
+      return { ...armed, freeze };
+    };
+    return Object.assign(source, { armFreeze });
   }
 
   async #digest(): Promise<string> {

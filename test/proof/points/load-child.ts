@@ -1,6 +1,5 @@
-// Runs inside the guest: writes stamps one after the other to several filesystems, and churns others with random writes at a set rate.
+// Runs inside the guest under load: writes stamps one after the other to several filesystems, at most so many a second.
 
-import { randomFillSync } from "node:crypto";
 import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,9 +7,7 @@ import { systemClock } from "../../../src/base/clock.ts";
 import { allocatePageAligned } from "../../../src/agent/kernel/page-aligned.ts";
 import { encodeStamp, placeOf, stampBytes, type StampLayout } from "./stamps.ts";
 
-const churnFileBytes = 32 << 20;
-const churnWriteBytes = 8192;
-const [task = "", rate = "0", slots = "0", ...folders] = process.argv.slice(2);
+const [rate = "1", slots = "0", ...folders] = process.argv.slice(2);
 
 interface Stamped {
   readonly file: FileHandle;
@@ -42,6 +39,7 @@ async function writeStamps(): Promise<void> {
   const files = await openStamped(layout);
   process.stdout.write("ready\n");
   const page = allocatePageAligned(stampBytes);
+  const startMs = systemClock.monotonicMs();
   for (let sequence = 1; ; sequence++) {
     const place = placeOf(layout, sequence);
     const stamped = files[place.file];
@@ -49,29 +47,9 @@ async function writeStamps(): Promise<void> {
     encodeStamp(page, { sequence, place, timeMs: systemClock.nowMs() });
     await stamped.file.write(page, 0, stampBytes, place.slot * stampBytes);
     if (!stamped.isDirect) await stamped.file.datasync();
+    const aheadMs = (sequence / Number(rate)) * 1000 - (systemClock.monotonicMs() - startMs);
+    if (aheadMs > 0) await systemClock.sleep(aheadMs);
   }
 }
 
-/** Random writes through the cache, at `rate` bytes a second over all folders. */
-async function churn(): Promise<void> {
-  const files = await Promise.all(folders.map(async (folder) => await open(join(folder, "churn"), "w+")));
-  for (const file of files) {
-    const megabyte = Buffer.alloc(1 << 20);
-    for (let at = 0; at < churnFileBytes; at += megabyte.length) await file.write(randomFillSync(megabyte), 0, megabyte.length, at);
-    await file.sync();
-  }
-  process.stdout.write("ready\n");
-  const bytes = randomFillSync(Buffer.alloc(churnWriteBytes));
-  const startMs = systemClock.monotonicMs();
-  const place = Buffer.alloc(4);
-  for (let written = 0; ; written += bytes.length) {
-    randomFillSync(place);
-    const file = files[(written / churnWriteBytes) % files.length];
-    const at = (place.readUInt32BE(0) % (churnFileBytes / churnWriteBytes)) * churnWriteBytes;
-    await file?.write(bytes, 0, bytes.length, at);
-    const aheadMs = (written / Number(rate)) * 1000 - (systemClock.monotonicMs() - startMs);
-    if (aheadMs > 20) await systemClock.sleep(aheadMs);
-  }
-}
-
-await (task === "stamps" ? writeStamps() : churn());
+await writeStamps();

@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { systemClock } from "../../../src/base/clock.ts";
 import { runCommand } from "../../../src/base/run-command.ts";
 import { openSystemCalls } from "../../../src/agent/kernel/system-calls.ts";
-import { freezeFilesystems } from "../../../src/agent/snapshot/freeze.ts";
+import { armFreeze } from "../../../src/agent/snapshot/freeze.ts";
 
 const [way = "", group = "", rounds = "1"] = process.argv.slice(2);
 const calls = openSystemCalls();
@@ -25,7 +25,9 @@ for (let round = 0; round < Number(rounds); round++) {
     await stopWriters();
     await runCommand("sync", []);
   }
-  const freeze = await freezeFilesystems({ calls, clock: systemClock, diskNames, msMax: 10_000 });
+  const armed = await armFreeze({ calls, clock: systemClock, diskNames, msMax: 10_000 });
+  for (let pass = 0; pass < 4; pass++) await armed.writeOut();
+  const freeze = await armed.freeze();
   const { frozenMs } = await freeze.thaw();
   if (way === "writers") await writeFile(freezeFile, "0");
   pauses.push(way === "writers" ? systemClock.monotonicMs() - startMs : frozenMs);
