@@ -16,6 +16,8 @@ export interface Claim {
   readonly met: boolean;
   /** Whole runs that the figures are medians of. */
   readonly rounds: number;
+  /** Shown for the reader, no promise: a peer that does less than the job, or the same figure told in another way. */
+  readonly isExtra?: boolean;
 }
 
 interface Pair {
@@ -53,11 +55,24 @@ export function withinLimit(claim: string, { ours, unit, limit }: { ours: readon
   return atMost({ claim, ours, unit, peer: "limit", theirs: ours.map(() => limit), bar: 1 });
 }
 
+/** The same row, of which nothing is promised. */
+export function extra(claim: Claim): Claim {
+  return { ...claim, isExtra: true };
+}
+
 export function formatClaims(claims: readonly Claim[]): string {
   const figure = (value: number): string => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(2));
-  const rows = claims.map(({ claim, ours, unit, peer, theirs, ratio, bar, sense, met }) => {
+  const rows = claims.map(({ claim, ours, unit, peer, theirs, ratio, bar, sense, met, isExtra = false }) => {
     const limit = `${sense === "at most" ? "≤" : "≥"} ${figure(bar)}`;
-    return [claim, `${figure(ours)} ${unit}`, peer, `${figure(theirs)} ${unit}`, figure(ratio), limit, met ? "met" : "MISSED"];
+    return [
+      claim,
+      `${figure(ours)} ${unit}`,
+      peer,
+      `${figure(theirs)} ${unit}`,
+      figure(ratio),
+      limit,
+      isExtra ? "(extra)" : met ? "met" : "MISSED",
+    ];
   });
   return formatRows([["claim", "ours", "beside", "theirs", "ratio", "bar", ""], ...rows]);
 }
@@ -68,11 +83,12 @@ const [width, rowHeight, textWidth, top] = [900, 26, 460, 40];
 export function plotClaims(claims: readonly Claim[]): string {
   const used = claims.map(({ sense, ratio, bar }) => (sense === "at most" ? ratio / bar : bar / ratio));
   const scale = (width - textWidth - 80) / 2;
-  const rows = claims.map(({ claim, peer, met, ratio }, index) => {
+  const rows = claims.map(({ claim, peer, met, ratio, isExtra = false }, index) => {
+    const color = isExtra ? "#9e9e9e" : met ? "#2e7d32" : "#c62828";
     const [y, share] = [top + index * rowHeight, Math.min(used[index] ?? 0, 2)];
     const label = escapeText(`${claim}, beside ${peer}`);
     return `<text x="${textWidth - 8}" y="${y + 16}" text-anchor="end">${label}</text>
-<rect x="${textWidth}" y="${y + 4}" width="${(share * scale).toFixed(1)}" height="${rowHeight - 8}" fill="${met ? "#2e7d32" : "#c62828"}"/>
+<rect x="${textWidth}" y="${y + 4}" width="${(share * scale).toFixed(1)}" height="${rowHeight - 8}" fill="${color}"/>
 <text x="${(textWidth + share * scale + 4).toFixed(1)}" y="${y + 16}">${ratio.toFixed(2)}</text>`;
   });
   const height = top + claims.length * rowHeight + 10;
