@@ -81,7 +81,7 @@ const nouns: readonly Noun[] = [
   },
   {
     name: "vault",
-    summary: "vaults: create, registration keys, DNS settings",
+    summary: "vaults: create, registration keys, change of the vault's key",
     load: async () => (await import("./cli/vault.ts")).registerVaultCommand,
   },
   {

@@ -12,7 +12,7 @@ import { after, before, describe, test } from "node:test";
 import { systemClock, toTimestamp } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import type { ApplianceOrder } from "../contract/appliance-protocol.ts";
+import type { ApplianceOrder, ApplianceOrderResult } from "../contract/appliance-protocol.ts";
 import { pollResponseShape } from "../contract/agent-control.ts";
 import { Fault } from "../contract/errors.ts";
 import { parseDiskId, parseOrderId } from "../contract/ids.ts";
@@ -267,6 +267,56 @@ describe("the appliance", () => {
     const bytes = new Uint8Array(content.length);
     await replica.read(0, bytes);
     assert.deepEqual(bytes, changed);
+  });
+});
+
+describe("the vault's keys on the appliance", () => {
+  test("are taken by order, outlive a kill, seal what is written from then on, and go only when nothing is sealed with them", async () => {
+    await using hub = await startFakeHub();
+    await using appliance = await startAppliance(hub);
+    await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
+    const take = async (): Promise<ApplianceOrderResult> => await hub.give({ kind: "takeVaultKeys", orderId: parseOrderId(randomUUID()) });
+    const { agent, facts } = await enrol(appliance);
+    const sealPoint = async (): Promise<string> => {
+      const content = new Uint8Array(randomBytes(3 * blockBytes));
+      const begin = createBegin({ bootId: facts.bootId, disks: [wholeDisk(content.length)] });
+      await using line = await DataLine.open(await appliance.ports(), agent);
+      line.begin(begin);
+      await sendWholeDisk(line, 0, content);
+      await line.end(begin.pointId);
+      return begin.pointId;
+    };
+    await sealPoint();
+    const first = hub.keys.sent.keys[0] ?? assert.fail("there is a key");
+    const second = { generation: 2, key: randomBytes(32).toString("base64") };
+    hub.keys.sent = { current: 2, keys: [first, second] };
+    const taken = await take();
+    assert.deepEqual(taken.outcome === "done" && taken.vaultKeys, { current: 2, generations: [1, 2] });
+    await appliance.kill();
+    await appliance.restart();
+    await sealPoint();
+    await using store = openAzureBlobStore({
+      accountUrl: hub.accountUrl,
+      container: hub.container,
+      credential: storeCredential,
+      connection: { ca: hub.caPem },
+    });
+    const keys = new Map([first, second].map(({ generation, key }) => [generation, Buffer.from(key, "base64")]));
+    await using reader = await openVaultReader({ store, vaultId: hub.vaultId, key: { current: 2, keys } });
+    const { counts } = await reader.countSeals();
+    assert.deepEqual(
+      counts.map(({ generation, pointCount }) => [generation, pointCount]),
+      [
+        [1, 1],
+        [2, 1],
+      ],
+    );
+    hub.keys.sent = { current: 2, keys: [second] };
+    const refused = await take();
+    assert.equal(refused.outcome === "failed" && refused.fault.id, "StateConflict");
+    await callAppliance(appliance.folder, "collectGarbage", { isDryRun: false });
+    const gone = await take();
+    assert.deepEqual(gone.outcome === "done" && gone.vaultKeys, { current: 2, generations: [2] });
   });
 });
 

@@ -18,7 +18,8 @@ import { startAgentListener } from "./control/agent-listener.ts";
 import { createAgentOrders, type AgentOrders } from "./control/agent-orders.ts";
 import { createMachineRegistry, type MachineRegistry } from "./control/machine-registry.ts";
 import { createCredentialStore, type CredentialStore } from "./credentials/credential-store.ts";
-import { discoverAll, setMachinePower, type DiscoveryParts } from "./discovery/discover.ts";
+import { discoverAll, type DiscoveryParts } from "./discovery/discover.ts";
+import { fenceMachine } from "./discovery/fence-machine.ts";
 import { createVcenterStore, inventoryOf, type VcenterStore } from "./discovery/vcenter-store.ts";
 import { Health } from "./health.ts";
 import { startHubLink, type HubLink } from "./hub/hub-link.ts";
@@ -36,6 +37,7 @@ import {
   writeGrant,
   type HubRegistration,
 } from "./identity/hub-registration.ts";
+import { readVaultKeys, takeVaultKeys } from "./identity/vault-keys.ts";
 import { HubIdentity } from "./identity/hub-identity.ts";
 import { openSiteAuthority, type IssuedIdentity, type SiteAuthority } from "./identity/site-authority.ts";
 import { createGroupPoints } from "./ingest/group-points.ts";
@@ -308,7 +310,7 @@ export class Appliance implements AsyncDisposable {
   }
 
   #startHub(registration: HubRegistration, identity: HubIdentity): void {
-    const { clock, log, database } = this.#parts;
+    const { clock, log, database, facts } = this.#parts;
     const hubOrders = createHubOrders(database);
     const runner = this.#stack.use(
       startOrderRunner({
@@ -319,13 +321,14 @@ export class Appliance implements AsyncDisposable {
         clock,
         log,
         discover: async (signal) => await this.discover(signal),
-        fence: async (machineId, wanted, signal) => await this.#fence(machineId, wanted, signal),
+        fence: async (machineId, wanted, signal) => await fenceMachine(this, { machineId, wanted }, signal),
         prepareFence: async (machineId, signal) => await this.guests.prepareFence(machineId, signal),
         install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
         updateAgent: async (order, onStep, signal) => await this.guests.updateAgent(order, onStep, signal),
         adopt: async (order, onStep, signal) => await this.guests.adopt(order, onStep, signal),
         uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
         renewCertificate: async (signal) => await identity.renew(signal),
+        takeVaultKeys: async (signal) => await takeVaultKeys({ hub: identity.client, facts, vault: this.#vault, log }, signal),
         changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),
         disconnect: async (machineId) => await this.#disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),
@@ -395,6 +398,7 @@ export class Appliance implements AsyncDisposable {
     const vault = await openSiteVault(
       {
         registration,
+        keys: readVaultKeys(this.#parts.facts, registration),
         connector,
         grant: () => this.#grant(),
         spool: this.spool,
@@ -421,6 +425,7 @@ export class Appliance implements AsyncDisposable {
     }
     if (signal.aborted) return;
     this.#vault = vault;
+    await vault.useKeys(readVaultKeys(this.#parts.facts, registration)); // Some may have come while it was opened.
     const ingest = await startIngestListener(
       {
         vault,
@@ -459,15 +464,6 @@ export class Appliance implements AsyncDisposable {
     if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not remove recovery points: the vault is not reached yet");
     const { freedBytes } = await this.#vault.removeMachine(machineId);
     this.#parts.log.info("recovery points removed", { machineId, freedBytes });
-  }
-
-  async #fence(machineId: MachineId, wanted: "poweredOn" | "poweredOff", signal: AbortSignal): Promise<void> {
-    const { infrastructureId } = this.registry.get(machineId);
-    if (infrastructureId === undefined)
-      throw new Fault("NotFound", "the machine is tied to none that a vCenter shows", { evidence: { machineId } });
-    if (!this.guests.isByHand(machineId)) return await setMachinePower(this.discovery(), { infrastructureId, wanted }, signal);
-    if (wanted === "poweredOff") return await this.guests.powerOff(machineId, signal);
-    return await this.guests.requirePoweredOn(machineId, signal);
   }
 
   async #telemetry(): Promise<Parameters<typeof startHubLink>[0]["telemetry"] extends () => Promise<infer T> ? T : never> {

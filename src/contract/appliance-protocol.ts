@@ -29,8 +29,9 @@ import {
  * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported. 3: vCenters are added, changed and
  * removed by order (putVcenter, removeVcenter), machines that no vCenter shows are added (addMachine), and certificates are renewed (the route
  * certificate, the order renewCertificate), machines go from one appliance to another (adopt, forget), telemetry tells of the appliance's machine.
+ * 4: a vault has keys of several generations (the route vaultKeys, the order takeVaultKeys, keys in the answer to a registration).
  */
-export const applianceProtocolVersion = 3;
+export const applianceProtocolVersion = 4;
 
 /** Which of the vault's five private names serves a route; the hub answers 404 for a route under another name. */
 export const applianceRoutes = {
@@ -38,6 +39,8 @@ export const applianceRoutes = {
   register: { service: "id1", path: "/appliance/v1/register" },
   /** id1. A new client certificate. The one before holds until the new one was used once, and never after. */
   certificate: { service: "id1", path: "/appliance/v1/certificate" },
+  /** id1. The keys of the vault by generation, those that are destroyed or about to be left out. Since version 4. */
+  vaultKeys: { service: "id1", path: "/appliance/v1/vault-keys" },
   /** id1. A fresh storage grant before the old one ends. */
   storageGrant: { service: "id1", path: "/appliance/v1/storage-grant" },
   /** rcm1. Long poll: state and results out, orders in. */
@@ -95,6 +98,19 @@ export const storageGrantShape = z.object({
 });
 export type StorageGrant = z.infer<typeof storageGrantShape>;
 
+/** Most generations of a vault's key that are not destroyed. */
+export const keyGenerationsMax = 64;
+export const vaultKeysShape = z.object({
+  /** The one that new objects are sealed with. */
+  current: countShape,
+  /** base64, 32 bytes each. Secret. */
+  keys: z
+    .array(z.object({ generation: countShape, key: z.string().max(64) }))
+    .min(1)
+    .max(keyGenerationsMax),
+});
+export type SentVaultKeys = z.infer<typeof vaultKeysShape>;
+
 export const applianceRegisterResponseShape = z.object({
   applianceId: applianceIdShape,
   certificatePem: z.string().max(16_000),
@@ -102,8 +118,10 @@ export const applianceRegisterResponseShape = z.object({
   vault: z.object({
     vaultId: vaultIdShape,
     keyId: z.string().max(64),
-    /** Key of the vault's objects, base64, 32 bytes. Secret. */
+    /** Key of generation 1, or the current one, base64, 32 bytes. Secret. */
     key: z.string().max(64),
+    /** All of them; absent from hubs before version 4, whose vaults have generation 1 alone. */
+    keys: vaultKeysShape.optional(),
   }),
   storage: storageGrantShape,
 });
@@ -307,6 +325,11 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("forget"), ...orderHead, machineId: machineIdShape }),
   /** Done when the new certificate was used. Result: certificateEndsAt. Since version 3. */
   z.object({ kind: z.literal("renewCertificate"), ...orderHead }),
+  /**
+   * Makes the vault's keys what the hub has now: asked for at the route vaultKeys, never in the order. Refused with StateConflict while
+   * something that the appliance wrote is sealed with a key that would go. Result: vaultKeys. Since version 4.
+   */
+  z.object({ kind: z.literal("takeVaultKeys"), ...orderHead }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
@@ -323,6 +346,8 @@ export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
     /** Of a machine that was added. */
     infrastructureId: z.string().max(64).optional(),
     certificateEndsAt: timestampShape.optional(),
+    /** Of taken keys: which generations there are, and the one that is written with. */
+    vaultKeys: z.object({ current: countShape, generations: z.array(countShape).max(keyGenerationsMax) }).optional(),
   }),
   orderResultShape.options[1],
 ]);

@@ -21,6 +21,7 @@ const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = {
   renewCertificate: 3,
   adopt: 3,
   forget: 3,
+  takeVaultKeys: 4,
 };
 
 /** What a hub whose own version is `newest` offers. */

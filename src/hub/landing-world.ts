@@ -51,7 +51,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
   const target = opening.use(
     await openQemuTarget({ stateFolder: join(services.stateDir, "landing"), exportDisk, networks: namedNetworks(networks), clock, log }),
   );
-  const readers = opening.use(new VaultReaders(services));
+  const readers = opening.use(new VaultReaders(services, { indexFolder: join(services.stateDir, "vault-index") }));
   const closing = opening.move();
   const images = exportFolder === undefined ? undefined : await openImageFolder(services, exportFolder, exportDisk);
   return {

@@ -6,8 +6,10 @@ import type { Log } from "../base/log.ts";
 import { emptyAnswer } from "../appliance/hub/hub-client.ts";
 import { startHubLink } from "../appliance/hub/hub-link.ts";
 import { SystemMeter } from "../appliance/system-meter.ts";
+import { toVaultKeys } from "../appliance/identity/vault-keys.ts";
 import type { HubIdentity } from "../appliance/identity/hub-identity.ts";
 import { applianceVersion } from "../appliance/identity/hub-registration.ts";
+import { vaultKeysShape } from "../contract/appliance-protocol.ts";
 import type { Inventory, SealedPointReport, StorageGrant } from "../contract/appliance-protocol.ts";
 import type { ApplianceId } from "../contract/ids.ts";
 import type { SimVoice } from "../hub/replication/sim/sim-appliance.ts";
@@ -91,6 +93,7 @@ export function createHttpsVoice(parts: HttpsVoiceParts): SimVoice {
       await flush();
     },
     renewCertificate: async () => await identity.renew(),
+    vaultKeys: async () => toVaultKeys(await hub.call("vaultKeys", {}, vaultKeysShape)),
     tellMachine: async (machine) => void (await hub.call("progress", { machines: [machine] }, emptyAnswer)),
   };
 }

@@ -6,6 +6,7 @@ import type { Random } from "../base/random.ts";
 import { parseApplianceConfig } from "../appliance/config/config.ts";
 import { HubIdentity } from "../appliance/identity/hub-identity.ts";
 import { readGrant, topologyOf, useRegistrationKey, writeGrant } from "../appliance/identity/hub-registration.ts";
+import { readVaultKeys } from "../appliance/identity/vault-keys.ts";
 import type { FactName, SealedFacts } from "../appliance/state/facts.ts";
 import { createConnector } from "../connectivity/connector.ts";
 import type { RegistrationKey, StorageGrant } from "../contract/appliance-protocol.ts";
@@ -69,7 +70,7 @@ export async function openSimulatedSite(options: SimulatedSiteOptions): Promise<
     await openVault({
       store: withStoreRetry(store, { clock, log }),
       vaultId: registration.vault.vaultId,
-      key: Buffer.from(registration.vault.key, "base64"),
+      key: readVaultKeys(facts, registration),
       blockCacheBytesMax,
       entriesMax,
       clock,

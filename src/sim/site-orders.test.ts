@@ -53,6 +53,7 @@ async function openSimulated(): Promise<Opened> {
       tellInventory: async (fresh) => void (inventory = fresh),
       tellPoint: async () => undefined,
       tellMachine: async () => undefined,
+      vaultKeys: async () => ({ current: 1, keys: new Map([[1, new Uint8Array(32)]]) }),
       renewCertificate: async () => ({ certificateEndsAt: toTimestamp(systemClock.nowMs() + 86_400_000) }),
     },
     ...{ vault, clock: systemClock, random: systemRandom, journal: { append: () => undefined } },

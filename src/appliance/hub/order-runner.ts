@@ -52,6 +52,7 @@ export interface OrderRunnerParts {
   readonly uninstall: (machineId: MachineId, signal: AbortSignal) => Promise<void>;
   readonly disconnect: (machineId: MachineId) => Promise<void>;
   readonly renewCertificate: (signal: AbortSignal) => Promise<{ readonly certificateEndsAt: string }>;
+  readonly takeVaultKeys: (signal: AbortSignal) => Promise<Required<Pick<Done, "vaultKeys">>>;
   /** Changes what is looked at. */
   readonly changeSite: (order: SiteOrder, signal: AbortSignal) => Promise<{ readonly infrastructureId?: string }>;
   /** Removes every recovery point of the machine from the vault. */
@@ -187,6 +188,8 @@ class Runner implements OrderRunner {
         return { outcome: "done", orderId, machineId: order.machineId };
       case "renewCertificate":
         return { outcome: "done", orderId, ...(await this.#parts.renewCertificate(signal)) };
+      case "takeVaultKeys":
+        return { outcome: "done", orderId, ...(await this.#parts.takeVaultKeys(signal)) };
       case "setDisks":
         return await this.#setDisks(order, signal);
       case "updateAgent": {

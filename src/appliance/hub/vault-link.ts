@@ -10,6 +10,7 @@ import type { Store } from "../../store/store.ts";
 import { openLocalCopies } from "../../store/local-copies.ts";
 import { withStoreRetry } from "../../store/wrappers.ts";
 import { openVault } from "../../vault/open-vault.ts";
+import type { VaultKeys } from "../../vault/sealing.ts";
 import type { Vault } from "../../vault/vault.ts";
 import { parseAreaId } from "../../contract/ids.ts";
 import type { StorageGrant } from "../../contract/appliance-protocol.ts";
@@ -26,6 +27,7 @@ const nearBytesMax = 8 * 2 ** 30;
 
 export interface VaultLinkParts {
   readonly registration: HubRegistration;
+  readonly keys: VaultKeys;
   readonly connector: Connector;
   /** Asked before each call, so that a renewed grant is used at once. */
   readonly grant: () => StorageGrant;
@@ -64,7 +66,7 @@ export async function openSiteVault(parts: VaultLinkParts, cleanup: AsyncDisposa
     vaultId: registration.vault.vaultId,
     areaId: parseAreaId(registration.applianceId),
     indexFolder: `${spool.folder}-index`,
-    key: Buffer.from(registration.vault.key, "base64"),
+    key: parts.keys,
     clock,
     random,
     log,

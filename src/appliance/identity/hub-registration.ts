@@ -23,6 +23,7 @@ import { topologyFromKey, type Topology } from "../../connectivity/topology.ts";
 import type { ApplianceConfig } from "../config/config.ts";
 import { createHubClient } from "../hub/hub-client.ts";
 import type { SealedFacts } from "../state/facts.ts";
+import { keepVaultKeys } from "./vault-keys.ts";
 import { createSigningRequest } from "./site-authority.ts";
 
 export const applianceVersion = "0.1.0";
@@ -40,6 +41,7 @@ const registrationShape = z.object({
   /** What was valid before, until the hub has accepted the certificate above once. */
   previous: keyPairShape.optional(),
   key: keptKeyShape,
+  /** The key is that of the registration; later ones are a fact of their own (vault-keys.ts). */
   vault: z.object({ vaultId: vaultIdShape, keyId: z.string(), key: z.string() }),
 });
 export type HubRegistration = z.infer<typeof registrationShape>;
@@ -204,9 +206,10 @@ export async function useRegistrationKey(key: RegistrationKey, parts: Registrati
       privateKeyPem: draft.keyPem,
       hubCaPem: answer.caPem,
       key: kept,
-      vault: answer.vault,
+      vault: { vaultId: answer.vault.vaultId, keyId: answer.vault.keyId, key: answer.vault.key },
     };
     facts.write("storageGrant", JSON.stringify(answer.storage));
+    keepVaultKeys(facts, answer.vault.keys ?? { current: 1, keys: [{ generation: 1, key: answer.vault.key }] });
     writeRegistration(facts, registration); // Last: a registration is there when all of it is.
     facts.remove("hubRegistrationDraft");
     return registration;

@@ -11,13 +11,15 @@ import type { PointLedger } from "./point-ledger.ts";
 
 const lookEveryMs = 60_000;
 const collectEveryMs = 3_600_000;
+/** While packs of an older key generation are left: each collection rewrites a bounded part of them. */
+const rewriteEveryMs = 600_000;
 /** A machine that comes from another appliance is noticed this late; its points are kept longer by that much. */
 const listEveryMs = 3_600_000;
 /** Points that one look removes of one machine; the next goes on. */
 const removalsPerLookMax = 200;
 
 export interface PointKeeperParts {
-  readonly vault: Pick<Vault, "removePoint" | "collect" | "listPoints">;
+  readonly vault: Pick<Vault, "removePoint" | "collect" | "listPoints" | "hasOlderSeals">;
   readonly ledger: PointLedger;
   readonly registry: Pick<MachineRegistry, "list">;
   readonly clock: Clock;
@@ -55,7 +57,8 @@ async function run(parts: PointKeeperParts, signal: AbortSignal): Promise<void> 
         listedMs = clock.monotonicMs();
       }
       if ((await removeExpired(parts, brought, signal)) > 0) hasGarbage = true;
-      if (hasGarbage && clock.monotonicMs() - collectedMs >= collectEveryMs) {
+      const sinceMs = clock.monotonicMs() - collectedMs;
+      if ((hasGarbage && sinceMs >= collectEveryMs) || (sinceMs >= rewriteEveryMs && parts.vault.hasOlderSeals())) {
         collectedMs = clock.monotonicMs();
         logCollection(log, await parts.vault.collect({ signal }));
         hasGarbage = false;

@@ -11,7 +11,8 @@ export type FactName =
   | "hubRegistration"
   | "hubRegistrationDraft"
   | "hubIdentityDraft"
-  | "storageGrant";
+  | "storageGrant"
+  | "vaultKeys";
 
 export interface SealedFacts {
   read(name: FactName): string | undefined;

@@ -30,6 +30,7 @@ import {
   type Inventory,
   type RegistrationKey,
   type SealedPointReport,
+  type SentVaultKeys,
 } from "../../contract/appliance-protocol.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../../contract/errors.ts";
 import { parseApplianceId, parseMachineId, parseVaultId, type VaultId } from "../../contract/ids.ts";
@@ -58,6 +59,8 @@ export interface FakeHub extends AsyncDisposable {
   readonly registeredNames: string[];
   /** Told of each call before it is answered, with whether it came with a renewed certificate for the first time. */
   onCall: (route: string, isFirstUse: boolean) => Promise<void>;
+  /** What the route vaultKeys answers. */
+  readonly keys: { sent: SentVaultKeys };
   /** False: forgets a certificate as soon as it has given it, as a hub that was restored from a backup. */
   keepsOffers: boolean;
 }
@@ -97,6 +100,7 @@ export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHu
     inventories: [] as Inventory[],
     healthErrors: [] as FaultReport[][],
     registeredNames: [] as string[],
+    keys: { sent: { current: 1, keys: [{ generation: 1, key: Buffer.from(vaultKey).toString("base64") }] } },
   };
   /** By appliance id, as the hub keeps them. */
   const certificates = new Map<string, { current: string; next: string | undefined }>();
@@ -136,6 +140,7 @@ export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHu
       const vault = { vaultId, keyId: "k1", key: Buffer.from(vaultKey).toString("base64") };
       return { applianceId, certificatePem, caPem: authority.caPem, vault, storage: grant() };
     },
+    vaultKeys: async () => await Promise.resolve(hub.keys.sent),
     storageGrant: async () => await Promise.resolve(grant()),
     poll: async (body) => {
       const request = appliancePollRequestShape.parse(body);

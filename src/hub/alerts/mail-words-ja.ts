@@ -23,6 +23,9 @@ const jobTitles: Readonly<Record<string, string>> = {
   UpdatePolicy: "レプリケーション ポリシーの変更",
   UpdateMobilityService: "エージェントの更新",
   RefreshProvider: "サイト情報の再取得",
+  RotateVaultKey: "コンテナーの鍵の更新",
+  CountVaultSeals: "鍵ごとの使用量の集計",
+  DestroyVaultKey: "古い鍵の破棄",
   MachinePower: "マシンの電源操作",
   MachineRemoval: "マシンの削除",
 };

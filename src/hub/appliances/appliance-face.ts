@@ -32,6 +32,7 @@ import type { Resource } from "../db/resources.ts";
 import type { Authority } from "../pki/authority.ts";
 import type { HttpHandler } from "../private-link/door.ts";
 import type { VaultAccess } from "../resources/vault-access.ts";
+import { toSentKeys } from "../resources/vault-keys.ts";
 import { requireAppliance } from "./appliance-caller.ts";
 import { keepPoints } from "./keep-points.ts";
 import { keepProgress } from "./keep-progress.ts";
@@ -130,6 +131,9 @@ function addRoutes(
   });
   route(applianceRoutes.storageGrant.path, z.looseObject({}), async (_body, _caller, vault, signal) => {
     return (await grantStorage(dependencies, vault.text, signal)).grant;
+  });
+  route(applianceRoutes.vaultKeys.path, z.looseObject({}), async (_body, _caller, vault) => {
+    return toSentKeys((await dependencies.vaults.open(vault.text)).key.keys);
   });
   route(applianceRoutes.certificate.path, certificateRequestShape, async ({ csrPem }, caller, vault) => {
     return await renewCertificate(dependencies, vault, caller, csrPem);

@@ -7,8 +7,10 @@ import {
   applianceRegisterResponseShape,
   type certificateResponseShape,
   type ApplianceRegisterResponse,
+  type SentVaultKeys,
 } from "../../contract/appliance-protocol.ts";
 import { requireProtocolVersion } from "../../contract/appliance-versions.ts";
+import { Fault } from "../../contract/errors.ts";
 import { parseApplianceId, type ApplianceId } from "../../contract/ids.ts";
 import { parseInput } from "../api/arm-errors.ts";
 import type { ResourceId } from "../api/resource-id.ts";
@@ -17,6 +19,7 @@ import type { NewEvent } from "../db/events.ts";
 import type { Authority, ClientCertificate } from "../pki/authority.ts";
 import { endOf } from "./appliance-caller.ts";
 import type { ApplianceFaceDependencies } from "./appliance-face.ts";
+import { toSentKeys } from "../resources/vault-keys.ts";
 import { grantStorage } from "./storage-grant.ts";
 
 /** What can fail for other reasons comes first; the key is used up last, together with the appliance's row. */
@@ -36,6 +39,8 @@ export async function registerAppliance(
   };
   await keys.check({ keyId: request.keyId, vaultId: vault.text, isProved });
   const { grant, place } = await grantStorage(dependencies, vault.text, signal);
+  const vaultKeys = toSentKeys(place.key.keys);
+  const { key } = requireCurrent(vaultKeys, request.protocolVersion);
   const certificate = await issue(authority, { applianceId, vaultId: place.vaultId, csrPem: request.csrPem });
   await appliances.add({
     applianceId,
@@ -54,9 +59,26 @@ export async function registerAppliance(
     applianceId,
     certificatePem: certificate.certificatePem,
     caPem: authority.caPem,
-    vault: { vaultId: place.vaultId, keyId: place.key.keyId, key: Buffer.from(place.key.bytes).toString("base64") },
+    vault: { vaultId: place.vaultId, keyId: place.key.keyId, key, keys: vaultKeys },
     storage: grant,
   });
+}
+
+const generationsSince = 4;
+
+/** An appliance that knows one key alone would seal with it as generation 1. */
+function requireCurrent({ current, keys }: SentVaultKeys, protocolVersion: number): SentVaultKeys["keys"][number] {
+  const found = keys.find(({ generation }) => generation === current);
+  if (found === undefined) throw new Error("assertion failed: the current generation has its key");
+  if (protocolVersion >= generationsSince || (keys.length === 1 && current === 1)) return found;
+  throw new Fault(
+    "ProtocolVersionUnsupported",
+    "could not register the appliance: the vault's key was changed, and it knows one key alone",
+    {
+      evidence: { applianceVersion: protocolVersion, knownSince: generationsSince },
+      action: "update the appliance, then register it",
+    },
+  );
 }
 
 /** A certificate for another key of the same appliance. The present one holds until the new one is used. */

@@ -133,7 +133,7 @@ async function removeVault(db: Kysely<Tables>, vaultKey: string): Promise<void> 
   await db.transaction().execute(async (transaction) => {
     const ofVault = transaction.selectFrom("appliances").select("appliance_id").where("vault_key", "=", vaultKey);
     await transaction.deleteFrom("orders").where("appliance_id", "in", ofVault).execute();
-    for (const table of ["appliances", "registration_keys", "machine_states", "points", "events"] as const)
+    for (const table of ["appliances", "registration_keys", "machine_states", "points", "events", "vault_keys"] as const)
       await transaction.deleteFrom(table).where("vault_key", "=", vaultKey).execute();
   });
 }

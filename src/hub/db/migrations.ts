@@ -9,6 +9,7 @@ import { healthStatements } from "../health/schema.ts";
 import { jobControlStatements, jobStatements, jobTraceStatements } from "../jobs/schema.ts";
 import { peopleStatements } from "./people-schema.ts";
 import type { Tables } from "./tables.ts";
+import { vaultKeyStatements } from "./vault-keys.ts";
 
 interface Migration {
   readonly number: number;
@@ -209,6 +210,7 @@ const migrations: readonly Migration[] = [
       `create index points_by_group on points (vault_key, (report->'group'->>'groupPointId')) where report->'group'->>'groupPointId' is not null`,
     ],
   },
+  { number: 24, name: "generations of vault keys", statements: vaultKeyStatements },
 ];
 
 /** What this program knows. */

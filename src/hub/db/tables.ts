@@ -169,6 +169,12 @@ export interface SettingTable {
   value: string;
 }
 
+export interface VaultKeyTable {
+  vault_key: string;
+  generation: number;
+  state: string;
+}
+
 export interface Tables extends PeopleTables {
   settings: SettingTable;
   resources: ResourceTable;
@@ -185,4 +191,5 @@ export interface Tables extends PeopleTables {
   events: EventTable;
   machine_states: MachineStateTable;
   private_addresses: PrivateAddressTable;
+  vault_keys: VaultKeyTable;
 }

@@ -61,6 +61,9 @@ const vcenterBody = { properties: { friendlyName: "second", ipAddress: "second.s
 const addVcenter = async (trial: TrialSite): Promise<void> =>
   await trial.run("PUT", `${fabricOf(trial)}/replicationvCenters/second`, vcenterBody);
 
+const keyPath = (generation: number): string => `${simVault}/watariKeyGenerations/${generation}`;
+const rotate = async (trial: TrialSite): Promise<string> => await trial.begin("PUT", keyPath(2), { properties: {} });
+
 export const killCases: readonly KillCase[] = [
   {
     ...{ kind: "EnableProtection", name: "protects", ends: "succeeded" },
@@ -254,6 +257,31 @@ export const killCases: readonly KillCase[] = [
       await trial.begin("POST", `${trial.site.container}/discoverProtectableItem`, {
         properties: { friendlyName: "metal", ipAddress: "10.10.9.9", osType: "Linux" },
       }),
+  },
+  { ...{ kind: "RotateVaultKey", name: "changes", ends: "succeeded" }, prepare: enable, begin: rotate },
+  {
+    ...{ kind: "RotateVaultKey", name: "an appliance refuses", ends: "failed" },
+    prepare: enable,
+    harm: (site) => void site.appliance.failures.set("takeVaultKeys", { times: 1, code: "StoreUnavailable" }),
+    begin: rotate,
+  },
+  {
+    ...{ kind: "CountVaultSeals", name: "counts", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${keyPath(1)}/count`, {}),
+  },
+  {
+    ...{ kind: "DestroyVaultKey", name: "destroys", ends: "succeeded" },
+    prepare: async (trial) => await trial.run("PUT", keyPath(2), { properties: {} }),
+    begin: async (trial) => await trial.begin("DELETE", keyPath(1)),
+  },
+  {
+    ...{ kind: "DestroyVaultKey", name: "it is needed", ends: "failed" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await trial.run("PUT", keyPath(2), { properties: {} });
+    },
+    begin: async (trial) => await trial.begin("DELETE", keyPath(1)),
   },
   {
     ...{ kind: "ResourceGroupRemoval", name: "empties", ends: "succeeded" },

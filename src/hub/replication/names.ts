@@ -13,6 +13,7 @@ export const protectableType = `${containerType}/replicationProtectableItems`;
 export const mappingType = `${containerType}/replicationProtectionContainerMappings`;
 export const networkType = `${fabricType}/replicationNetworks`;
 export const vcenterType = `${fabricType}/replicationvCenters`;
+export const keyGenerationType = `${vaultType}/watariKeyGenerations`;
 export const vaultHealthType = `${vaultType}/replicationVaultHealth`;
 export const pointType = `${itemType}/recoveryPoints`;
 export const policyType = `${vaultType}/replicationPolicies`;

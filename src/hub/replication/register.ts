@@ -22,6 +22,7 @@ import { startRetention } from "./record-retention.ts";
 import { eventResource } from "./event-type.ts";
 import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
+import { startKeyKeeper } from "./key-keeper.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { defineMachinePower, defineMachineRemoval } from "./machine-jobs.ts";
 import { machineParts } from "./machine-parts.ts";
@@ -36,6 +37,7 @@ import { defineSwitchProcessServer } from "./switch-process-server.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
 import { defineUnplannedFailover } from "./unplanned-failover.ts";
 import { defineUpdatePolicy } from "./update-policy.ts";
+import { defineCountVaultSeals, defineDestroyVaultKey, defineRotateVaultKey } from "./vault-key-jobs.ts";
 import { definePutVcenter, defineRemoveVcenter } from "./vcenter-jobs.ts";
 import { replicationLimits, type Replication, type ReplicationFront, type ReplicationLimits, type ReplicationWorld } from "./world.ts";
 
@@ -63,9 +65,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       ...(place === undefined ? {} : { place }),
     };
     let engine: JobEngine | undefined;
-    let collecting: AsyncDisposable | undefined;
-    let health: AsyncDisposable | undefined;
-    let retention: AsyncDisposable | undefined;
+    const loops = new AsyncDisposableStack();
     const running = (): JobEngine => {
       if (engine === undefined) throw new Error("assertion failed: the extension was started before the first request");
       return engine;
@@ -94,23 +94,23 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         offerBootLogs(front);
         await reattachLanded(replication);
         const { database, clock, log } = services;
-        engine = new JobEngine({
-          ...{ ...services, kinds: [...replicationJobs(replication), ...planJobs(front)], place, ...dependencies.jobs },
-          onEnd: async (db, job, outcome) => {
-            const event = eventOfJob(job, outcome);
-            if (event !== undefined) await services.events.record(event, db);
-          },
-        });
-        retention = startRetention(services);
+        engine = loops.use(
+          new JobEngine({
+            ...{ ...services, kinds: [...replicationJobs(replication), ...planJobs(front)], place, ...dependencies.jobs },
+            onEnd: async (db, job, outcome) => {
+              const event = eventOfJob(job, outcome);
+              if (event !== undefined) await services.events.record(event, db);
+            },
+          }),
+        );
+        loops.use(startRetention(services));
+        loops.use(startKeyKeeper(replication, engine));
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
-        collecting = startCollecting({ collector: new Collector(seen), database, clock, log });
-        health = startHealth({ services, landedNames: async () => await target.list(), place, limits: dependencies.health ?? {} });
+        loops.use(startCollecting({ collector: new Collector(seen), database, clock, log }));
+        loops.use(startHealth({ services, landedNames: async () => await target.list(), place, limits: dependencies.health ?? {} }));
       },
       [Symbol.asyncDispose]: async () => {
-        await health?.[Symbol.asyncDispose]();
-        await retention?.[Symbol.asyncDispose]();
-        await collecting?.[Symbol.asyncDispose]();
-        await engine?.[Symbol.asyncDispose]();
+        await loops.disposeAsync();
         await world[Symbol.asyncDispose]();
         await landings[Symbol.asyncDispose]();
       },
@@ -145,6 +145,9 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineApplyPoint(world),
     defineMachinePower(world),
     defineMachineRemoval(world),
+    defineRotateVaultKey(world),
+    defineCountVaultSeals(world),
+    defineDestroyVaultKey(world),
   ];
 }
 

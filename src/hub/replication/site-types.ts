@@ -11,6 +11,7 @@ import { providerResource } from "./provider-type.ts";
 import { siteNetworkResource } from "./site-network-type.ts";
 import { targetSizeResource } from "./target-size-type.ts";
 import { vaultHealthResource } from "./vault-health-type.ts";
+import { vaultKeyResource } from "./vault-key-type.ts";
 import { vaultListTypes } from "./vault-list-types.ts";
 import { vaultUsageTypes } from "./vault-usages-type.ts";
 import { vcenterResource } from "./vcenter-type.ts";
@@ -28,6 +29,7 @@ export function siteTypes(front: ReplicationFront): readonly ResourceType[] {
     siteNetworkResource(services),
     vcenterResource(front),
     vaultHealthResource(services),
+    vaultKeyResource(front),
     ...vaultListTypes(services),
     ...vaultUsageTypes(services),
     eligibilityResource(services),

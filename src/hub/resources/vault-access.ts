@@ -8,15 +8,19 @@ import { blobDataActions, hasDataRights } from "../auth/roles.ts";
 import type { Resource, ResourceStore } from "../db/resources.ts";
 import type { RoleAssignments } from "../db/role-assignments.ts";
 import type { SecretStore } from "../db/secrets.ts";
+import type { Database } from "../db/database.ts";
+import type { VaultKeys } from "../../vault/sealing.ts";
 import type { PrivateLink } from "../private-link/private-link.ts";
 import { accountKey } from "./account-keys.ts";
-import { storedVaultShape, vaultKey } from "./vaults.ts";
+import { readVaultKeys } from "./vault-keys.ts";
+import { storedVaultShape } from "./vaults.ts";
 
 export interface VaultPlace {
   readonly vaultId: VaultId;
   /** The vault's resource id. */
   readonly resourceId: string;
-  readonly key: { readonly keyId: string; readonly bytes: Uint8Array };
+  /** By generation. Secret. */
+  readonly key: { readonly keyId: string; readonly keys: VaultKeys };
   readonly storage: {
     readonly accountName: string;
     /** "https://<account>.blob.<domain>[:port]". */
@@ -41,6 +45,7 @@ export interface VaultAccess {
 
 export interface VaultAccessDependencies {
   readonly resources: ResourceStore;
+  readonly database: Pick<Database, "db">;
   readonly secrets: SecretStore;
   readonly assignments: RoleAssignments;
   readonly random: Random;
@@ -50,7 +55,7 @@ export interface VaultAccessDependencies {
 }
 
 export function createVaultAccess(dependencies: VaultAccessDependencies): VaultAccess {
-  const { resources, secrets, domain, caPem } = dependencies;
+  const { resources, domain, caPem } = dependencies;
   return {
     open: async (vaultResourceId) => {
       const vault = await resources.get(vaultResourceId);
@@ -62,7 +67,10 @@ export function createVaultAccess(dependencies: VaultAccessDependencies): VaultA
       return {
         vaultId: stored.watariVaultId,
         resourceId: vault.id.text,
-        key: { keyId: stored.watariVaultKeyId, bytes: await vaultKey(secrets, vault.id.text) },
+        key: {
+          keyId: stored.watariVaultKeyId,
+          keys: await readVaultKeys({ db: dependencies.database.db, secrets: dependencies.secrets }, vault.id.text),
+        },
         storage: {
           accountName: account.id.name,
           accountUrl: `https://${account.id.name}.blob.${domain}${suffix}`,

@@ -17,6 +17,7 @@ import {
 import type { Principals } from "../db/principals.ts";
 import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
 import type { SecretStore } from "../db/secrets.ts";
+import { keyNameOf } from "../db/vault-keys.ts";
 import { storageAccountType, vaultType } from "../private-link/link-target.ts";
 import { groupIds } from "../private-link/names.ts";
 import { privateServices } from "../../contract/appliance-protocol.ts";
@@ -67,7 +68,6 @@ export const storedVaultShape = z.looseObject({
 
 const identityShape = z.object({ principalId: z.uuid(), clientId: z.uuid(), vaultId: z.uuid(), keyId: z.uuid() });
 const vaultKeyBytes = 32;
-const vaultKeyName = "vaultKey";
 
 export function vaultTypes(dependencies: VaultDependencies): readonly ResourceType[] {
   const { resources, dnsSettings } = dependencies;
@@ -100,17 +100,6 @@ export function vaultTypes(dependencies: VaultDependencies): readonly ResourceTy
   ];
 }
 
-/** The vault's symmetric key; it exists from the vault's creation. */
-export async function vaultKey(secrets: SecretStore, vaultId: string): Promise<Uint8Array> {
-  const key = await secrets.find(vaultId, vaultKeyName);
-  if (key === undefined)
-    throw new Fault("DataDamaged", "could not find the vault's key", {
-      evidence: { vault: vaultId },
-      action: "restore the hub's database",
-    });
-  return key;
-}
-
 async function putVault(
   dependencies: VaultDependencies,
   call: ArmCall,
@@ -130,7 +119,8 @@ async function putVault(
   const make = (): Uint8Array =>
     Buffer.from(JSON.stringify({ principalId: random.uuid(), clientId: random.uuid(), vaultId: random.uuid(), keyId: random.uuid() }));
   const ids = identityShape.parse(JSON.parse(Buffer.from(await secrets.getOrCreate(call.id.text, "identity", make)).toString("utf8")));
-  await secrets.getOrCreate(call.id.text, vaultKeyName, () => random.bytes(vaultKeyBytes));
+  // Only here: the first key of a vault that has newer ones may be destroyed, and must not come back.
+  if (desired.existing === undefined) await secrets.getOrCreate(call.id.text, keyNameOf(1), () => random.bytes(vaultKeyBytes));
   await principals.add({ principalId: ids.principalId, clientId: ids.clientId, kind: "vaultIdentity", name: call.id.name }, undefined);
   return {
     kind: "done",

@@ -17,6 +17,7 @@ import {
   time,
   usage,
   whole,
+  yesOrNo,
   type AnswerTable,
 } from "./answer-parts.ts";
 import { operation } from "./platform-answers.ts";
@@ -38,6 +39,19 @@ const registrationKey = z.strictObject({
   secret: text,
   expiresAt: time,
 });
+
+const keyGeneration = seen(
+  z.strictObject({
+    generation: whole,
+    state: z.enum(["Prepared", "Current", "Former", "Ending"]),
+    destroyWhenUnused: yesOrNo,
+    madeAt: time.optional(),
+    usedFrom: time.optional(),
+    usedUntil: time.optional(),
+    /** As counted last; absent before the first count. */
+    sealed: z.strictObject({ countedAt: time, packCount: whole, packBytes: whole, recoveryPointCount: whole }).optional(),
+  }),
+);
 
 const summary = z.strictObject({
   resourceCount: whole,
@@ -82,6 +96,7 @@ export const vaultAnswers: AnswerTable = {
     ),
     actions: { registrationKeys: registrationKey, dnsSettings },
   },
+  [`${vaults}/watariKeyGenerations`]: { resource: keyGeneration, actions: { count: keyGeneration } },
   [`${vaults}/privateLinkResources`]: { resource: linkResource },
   [`${vaults}/privateEndpointConnections`]: { resource: connection },
   [`${vaults}/extendedInformation`]: {

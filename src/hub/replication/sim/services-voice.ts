@@ -15,7 +15,7 @@ const waitMs = 2000;
 const retryMs = 20;
 
 export function createServicesVoice(wanted: {
-  readonly services: Pick<HubServices, "orders" | "appliances" | "points" | "events" | "database">;
+  readonly services: Pick<HubServices, "orders" | "appliances" | "points" | "events" | "database" | "vaults">;
   readonly applianceId: ApplianceId;
   readonly vaultKey: string;
 }): SimVoice {
@@ -39,6 +39,7 @@ export function createServicesVoice(wanted: {
       await services.appliances.useCertificate(applianceId, { digest, endsAt });
       return { certificateEndsAt: endsAt };
     },
+    vaultKeys: async () => await untilReached(async () => (await services.vaults.open(vaultKey)).key.keys),
     tellInventory: async (inventory) => await untilReached(async () => await services.appliances.saveInventory(applianceId, inventory)),
     tellPoint: async (report) => await untilReached(async () => await keepPoints(stores, parseResourceId(vaultKey), [report])),
     tellMachine: async (machine) =>

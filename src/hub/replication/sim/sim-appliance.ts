@@ -12,6 +12,7 @@ import { computeRoot } from "../../../disk/compute-root.ts";
 import { blockIdOf } from "../../../disk/block-id.ts";
 import { isAllZero, zeroId } from "../../../disk/digest.ts";
 import { blockBytes } from "../../../disk/geometry.ts";
+import type { VaultKeys } from "../../../vault/sealing.ts";
 import type { RecoveryPoint, Vault } from "../../../vault/vault.ts";
 import type { Journal } from "./journal.ts";
 import { factsOf, type MachineProgress, type SimSource } from "./sim-source.ts";
@@ -26,6 +27,7 @@ export interface SimVoice {
   tellPoint(report: SealedPointReport): Promise<void>;
   tellMachine(machine: MachineProgress): Promise<void>;
   renewCertificate(): Promise<{ readonly certificateEndsAt: string }>;
+  vaultKeys(): Promise<VaultKeys>;
 }
 
 export interface SimSiteFront {
@@ -155,6 +157,11 @@ export class SimAppliance implements AsyncDisposable {
         return { machineId: order.machineId };
       case "renewCertificate":
         return await this.#options.voice.renewCertificate();
+      case "takeVaultKeys": {
+        const keys = await this.#options.voice.vaultKeys();
+        await this.#options.vault.useKeys(keys);
+        return { vaultKeys: { current: keys.current, generations: [...keys.keys.keys()] } };
+      }
       case "putVcenter":
         this.#vcenters.put(order);
         await this.#tellInventory();

@@ -26,9 +26,12 @@ import { openEventStore } from "../../db/events.ts";
 import { openPointCatalogue } from "../../db/points.ts";
 import { openResourceStore } from "../../db/resources.ts";
 import { createSealer, openSecretStore } from "../../db/secrets.ts";
+import { keyNameOf } from "../../db/vault-keys.ts";
 import { noTraces } from "../../telemetry/traces.ts";
 import type { ResourceRemover } from "../../resources/group-removal.ts";
 import { groupTypes } from "../../resources/groups.ts";
+import { readVaultKeys } from "../../resources/vault-keys.ts";
+import type { JobOrder } from "../../jobs/job-engine.ts";
 import { createRemover } from "../../resources/resource-remover.ts";
 import type { HubServices } from "../../services.ts";
 import { registerReplication } from "../register.ts";
@@ -49,6 +52,9 @@ export interface SimHub extends AsyncDisposable {
   readonly journal: Journal;
   readonly jobKinds: readonly string[];
   call(method: string, path: string, body?: unknown): Promise<ArmAnswer>;
+  openReader(): Promise<VaultReader>;
+  /** Begins a job as the hub itself does. */
+  submit(order: JobOrder): Promise<string>;
 }
 
 export interface SimHubOptions {
@@ -77,24 +83,21 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   await mkdir(folder, { recursive: true });
   const journal = new Journal(folder);
   const log = options.log ?? silentLog;
-  const headFile = auditHeadFile(folder);
-  const audit = openAuditTrail({ address: database.address, headFile, clock: systemClock, random: systemRandom, log });
+  const audit = openAuditTrail({
+    address: database.address,
+    headFile: auditHeadFile(folder),
+    clock: systemClock,
+    random: systemRandom,
+    log,
+  });
   let types = createTypeTable([]);
   const remover = createRemover(() => ({ types, ...services, audit }), { log, random: systemRandom });
   const services: HubServices = createServices(options, audit, remover);
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
-  let opened: { readonly store: Store; readonly reader: VaultReader } | undefined;
-  const openReader = async (): Promise<VaultReader> => {
-    if (opened === undefined) {
-      const store = await openDirectoryStore(vaultFolder(folder));
-      opened = { store, reader: await openVaultReader({ store, ...simVaultSecret }) };
-    }
-    return opened.reader;
-  };
+  const { openReader, closeReader } = createReader(options, services);
   const close = async (): Promise<void> => {
     await target[Symbol.asyncDispose]();
-    await opened?.reader[Symbol.asyncDispose]();
-    await opened?.store[Symbol.asyncDispose]();
+    await closeReader();
   };
   const open = registerReplication({
     openWorld: async () => ({ target, openReader, ...(images === undefined ? {} : { images }), [Symbol.asyncDispose]: close }),
@@ -107,7 +110,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   await saveParents(services);
   await extension.start();
   const { db } = database;
-  const submit = extension.submit;
+  const { submit } = extension;
   types = createTypeTable([...extension.types, simThing, ...groupTypes({ db, resources: services.resources, submit })]);
   const router = createArmRouter({
     types,
@@ -136,9 +139,33 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
     journal,
     jobKinds: extension.jobKinds?.() ?? [],
     call,
+    openReader,
+    submit: async (order) => (await submit?.(order, db)) ?? "",
     [Symbol.asyncDispose]: async () => {
       await extension[Symbol.asyncDispose]();
       await audit[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** The one reader of the vault; its keys are those of the question, as the hub's own readers have it. */
+function createReader(
+  { folder, database }: SimHubOptions,
+  { secrets }: HubServices,
+): { readonly openReader: () => Promise<VaultReader>; readonly closeReader: () => Promise<void> } {
+  let opened: { readonly store: Store; readonly reader: VaultReader } | undefined;
+  return {
+    openReader: async () => {
+      if (opened === undefined) {
+        const store = await openDirectoryStore(vaultFolder(folder));
+        opened = { store, reader: await openVaultReader({ store, ...simVaultSecret }) };
+      }
+      await opened.reader.useKeys(await readVaultKeys({ db: database.db, secrets }, simVault));
+      return opened.reader;
+    },
+    closeReader: async () => {
+      await opened?.reader[Symbol.asyncDispose]();
+      await opened?.store[Symbol.asyncDispose]();
     },
   };
 }
@@ -183,7 +210,12 @@ function createServices(options: SimHubOptions, audit: AuditTrail, remover: Reso
         if (hasStorageRole?.() === false)
           throw new Fault("StorageRoleMissing", "could not open the vault: its identity may not write to its storage account");
         const storage = { accountName: "a", accountUrl: "", accountKey: "", container: "c", address: "", port: 0, caPem: "" };
-        return { vaultId: simVaultSecret.vaultId, resourceId, key: { keyId: "k", bytes: simVaultSecret.key }, storage };
+        return {
+          vaultId: simVaultSecret.vaultId,
+          resourceId,
+          key: { keyId: "k", keys: await readVaultKeys({ db, secrets }, simVault) },
+          storage,
+        };
       },
     },
   };
@@ -192,4 +224,5 @@ function createServices(options: SimHubOptions, audit: AuditTrail, remover: Reso
 async function saveParents(services: HubServices): Promise<void> {
   for (const id of [simGroup.replace(/\/resourceGroups\/.*/, ""), simGroup, simVault])
     await services.resources.save({ id: parseResourceId(id), properties: {} });
+  await services.secrets.getOrCreate(simVault, keyNameOf(1), () => simVaultSecret.key);
 }
