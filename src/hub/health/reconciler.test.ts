@@ -84,8 +84,8 @@ async function putItem({ database, nowText }: Bench, name: string): Promise<{ re
   return { id, machineId };
 }
 
-async function putPoint({ database, services }: Bench, machineId: string): Promise<void> {
-  await sql`insert into points values (${vault.toLowerCase()}, ${machineId}, ${systemRandom.uuid()}, ${services.clock.nowMs()}, 'crash', '{}')`.execute(
+async function putPoint({ database, services }: Bench, machineId: string, consistency = "crash"): Promise<void> {
+  await sql`insert into points values (${vault.toLowerCase()}, ${machineId}, ${systemRandom.uuid()}, ${services.clock.nowMs()}, ${consistency}, '{}')`.execute(
     database.db,
   );
 }
@@ -143,6 +143,35 @@ test("an agent is silent and its recovery point overdue by its policy's interval
   await putPoint(bench, ill.machineId);
   await reconcileHealth(bench);
   assert.deepEqual(await codes(bench, ill.id), ["AgentSilent"]);
+});
+
+test("application-consistent points are overdue by their own interval, whatever others come, and only where they are asked for", async () => {
+  await using database = await cluster.openFreshDatabase();
+  const bench = createBench(database);
+  await putAppliance(bench);
+  const asked = await putItem(bench, "asked");
+  await putPoint(bench, asked.machineId, "application");
+  const policy = async (minutes: number): Promise<void> =>
+    await put(database, `${vault}/replicationPolicies/fast`, "Microsoft.RecoveryServices/vaults/replicationPolicies", {
+      settings: { crashConsistentFrequencyInMinutes: 60, appConsistentFrequencyInMinutes: minutes },
+    });
+  const after = async (minutes: number): Promise<readonly string[]> => {
+    bench.pass(minutes * minuteMs);
+    await sql`update machine_states set last_seen_at = ${bench.nowText()}`.execute(database.db);
+    await sql`update appliances set last_seen_at = ${bench.nowText()}`.execute(database.db);
+    await putPoint(bench, asked.machineId);
+    await reconcileHealth(bench);
+    return await codes(bench, asked.id);
+  };
+  await policy(20);
+  assert.deepEqual(await after(59), []);
+  assert.deepEqual(await after(2), ["ApplicationPointOverdue"]);
+  await policy(0);
+  assert.deepEqual(await after(0), []);
+  await policy(20);
+  assert.deepEqual(await after(0), ["ApplicationPointOverdue"]);
+  await putPoint(bench, asked.machineId, "application");
+  assert.deepEqual(await after(0), []);
 });
 
 test("certificates, roles, endpoints, jobs and landed machines are judged and cleared", async () => {
