@@ -51,7 +51,7 @@ export async function openEbpfTracker(options: EbpfTrackerOptions): Promise<Ebpf
   const objects = "cellsFd" in found ? found : await startTracking(options, { layout, folder, canPin, why: found.why });
   const cells = mapMemory(calls, objects.cellsFd, layout.elementCount * elementBytes);
   const control = mapMemory(calls, objects.controlFd, controlRecord.bytes);
-  const tracker = new EbpfTracker({ calls, layout, folder, objects, cells, control });
+  const tracker = new EbpfTracker({ calls, layout, diskId: options.diskId, folder, objects, cells, control });
   try {
     await tracker.proveEvents(options.readProbe);
     return tracker;
@@ -64,6 +64,7 @@ export async function openEbpfTracker(options: EbpfTrackerOptions): Promise<Ebpf
 interface Parts {
   readonly calls: SystemCalls;
   readonly layout: CellLayout;
+  readonly diskId: string;
   readonly folder: string;
   readonly objects: Objects;
   readonly cells: { readonly bytes: Uint8Array; readonly unmap: () => void };
@@ -153,7 +154,7 @@ class EbpfTracker implements ChangeTracker {
     const { lost } = this.counters;
     if (lost === 0n) return;
     throw new Fault("TrackingRefused", "could not rely on the changes of a disk: the kernel program could not mark some", {
-      evidence: { folder: this.#parts.folder, lost: Number(lost) },
+      evidence: { diskId: this.#parts.diskId, lost: Number(lost) },
       retry: "now",
     });
   }

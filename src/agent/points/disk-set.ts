@@ -193,6 +193,13 @@ export class DiskSet {
     this.#entries.clear();
   }
 
+  /** Ends the tracking of a disk that lost changes: it is tracked anew and compared whole, the others go on. All of it if none is named. */
+  async untrack(diskId: unknown): Promise<void> {
+    const entry = typeof diskId === "string" ? this.#entries.get(diskId) : undefined;
+    if (typeof diskId !== "string" || entry === undefined) return await this.remove();
+    await this.#drop(diskId, entry);
+  }
+
   /** Ends all tracking. */
   async remove(): Promise<void> {
     for (const [diskId, entry] of this.#entries) await this.#drop(diskId, entry);

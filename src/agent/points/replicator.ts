@@ -326,7 +326,7 @@ export class Replicator implements AsyncDisposable {
       };
       this.#disks.distrust("the appliance no longer has the point that changes were counted from");
     }
-    if (fault.code === "TrackingRefused") await this.#disks.remove();
+    if (fault.code === "TrackingRefused") await this.#disks.untrack(fault.evidence["diskId"]);
     if (fault.code === "RootsDiffer") this.#disks.dropDigests("source and replica differed, so everything is compared");
   }
 

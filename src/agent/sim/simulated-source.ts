@@ -222,7 +222,8 @@ function trackerOf(
     settle: () => undefined, // A write's mark and the epoch it carries are one step here.
   });
   const requireNoLoss = (): void => {
-    if (kernel.lost > 0) throw new Fault("TrackingRefused", `changes of the disk ${diskId} were lost`, { retry: "now" });
+    if (kernel.lost > 0)
+      throw new Fault("TrackingRefused", `changes of the disk ${diskId} were lost`, { evidence: { diskId }, retry: "now" });
   };
   return {
     tracking: { rung: "ebpf", reason: parts.isContinuous ? "tracking went on without a gap" : "tracking starts now" },
