@@ -135,9 +135,10 @@ async function fill(entries: Entries, blockCount: number): Promise<void> {
       ownerId: machineId,
       writtenAtMs: 1,
       sizeBytes: 64 << 20,
-      entryBytes: 63 << 20,
+      entryBytes: 62 << 20,
+      digestBytes: 1 << 20,
     };
-    const sealHead = { version: 2, generation: 1, salt: Buffer.alloc(32, firstBlock % 251) } as const;
+    const sealHead = { generation: 1, salt: Buffer.alloc(32, firstBlock % 251) };
     const pack = new RememberedPack({ store, secret: toVaultSecret(vaultId, key) }, { ...facts, sealHead, number: 0, entryCount: 0 });
     entries.addPack(pack);
     names.set(packKeyOf(areaId, facts.packId), facts.sizeBytes);

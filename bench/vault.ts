@@ -87,18 +87,18 @@ async function ingest(writer: PointWriter, path: string): Promise<void> {
 
 async function patch(writer: PointWriter): Promise<void> {
   const granuleCount = sizeBytes / granuleBytes;
-  const byBlock = new Map<number, { index: number; bytes: Uint8Array }[]>();
+  const changed = new Map<number, Uint8Array>();
   for (let count = Math.floor(granuleCount / 100); count > 0; count--) {
     const granule = Math.floor(Math.random() * granuleCount);
-    const bytes =
-      count % 2 === 0 ? randomBytes(granuleBytes) : Buffer.from(`line ${count} of a log that grows\n`.repeat(250).slice(0, granuleBytes));
-    const granules = byBlock.get(Math.floor(granule / 16)) ?? [];
-    granules.push({ index: granule % 16, bytes });
-    byBlock.set(Math.floor(granule / 16), granules);
+    const text = Buffer.from(`line ${count} of a log that grows\n`.repeat(250).slice(0, granuleBytes));
+    changed.set(granule, count % 2 === 0 ? randomBytes(granuleBytes) : text);
   }
-  const blocks = [...byBlock].sort(([a], [b]) => a - b);
-  for (let from = 0; from < blocks.length; from += 256)
-    await Promise.all(blocks.slice(from, from + 256).map(async ([block, granules]) => await writer.patchBlock(diskId, block, granules)));
+  const rising = [...changed].sort(([one], [other]) => one - other);
+  for (let from = 0; from < rising.length; from += 256) {
+    const part = rising.slice(from, from + 256);
+    const bytes = Buffer.concat(part.map((each) => each[1]));
+    await writer.changeGranules(diskId, { granules: part.map(([granule]) => granule), bytes, packing: "raw" });
+  }
 }
 
 async function makePoint(

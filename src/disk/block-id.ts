@@ -5,8 +5,8 @@ import { idOf, isAllZero, zeroId } from "./digest.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "./geometry.ts";
 import { nativeDigest, type DigestGranules } from "./native-digest.ts";
 
-/** 32 bytes for each granule. */
-const digestRowBytes = granulesPerBlock * digestBytes;
+/** A row of digests: 32 bytes for each granule of a block in order, zeros for a granule of zeros. The digest of the row is the id. */
+export const digestRowBytes = granulesPerBlock * digestBytes;
 
 const row = Buffer.alloc(digestRowBytes);
 

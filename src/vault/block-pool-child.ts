@@ -2,9 +2,9 @@
 
 import { parentPort } from "node:worker_threads";
 import type { BlockThreadJob } from "./block-pool.ts";
-import { fillPack } from "./fill-pack.ts";
+import { changeGranules } from "./change-granules.ts";
+import { fillPack, sealEntries } from "./fill-pack.ts";
 import { openEntries } from "./open-entries.ts";
-import { changeBlocks } from "./patch-work.ts";
 
 parentPort?.on("message", (job: BlockThreadJob) => parentPort?.postMessage(answerOf(job)));
 
@@ -12,8 +12,10 @@ function answerOf(job: BlockThreadJob): unknown {
   switch (job.kind) {
     case "fill":
       return fillPack(job.fill);
-    case "patch":
-      return changeBlocks(job.batch);
+    case "seal":
+      return sealEntries(job.seal);
+    case "change":
+      return changeGranules(job.change);
     case "open":
       return openEntries(job.open);
   }

@@ -10,7 +10,18 @@ import { blockBytes, granuleBytes, granulesPerBlock } from "../disk/geometry.ts"
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import { openVaultReader } from "./open-vault.ts";
-import { assertContent, blockAt, diskId, newMachine, newPoint, openTestVault, sealFacts, testKey, vaultId } from "./test-vault.ts";
+import {
+  assertContent,
+  blockAt,
+  diskId,
+  newMachine,
+  newPoint,
+  openTestVault,
+  sealFacts,
+  testKey,
+  vaultId,
+  patchBlock,
+} from "./test-vault.ts";
 import type { PointWriter, SentBlock } from "./vault.ts";
 
 const blockCount = 40;
@@ -85,7 +96,8 @@ for (const blockThreads of [0, 2]) {
             const indexes = block === 3 ? numbers(granulesPerBlock) : [index];
             const start = block * blockBytes;
             const granuleOf = (each: number): Buffer => changed.subarray(start + each * granuleBytes, start + (each + 1) * granuleBytes);
-            await writer.patchBlock(
+            await patchBlock(
+              writer,
               diskId,
               block,
               indexes.map((each) => ({ index: each, bytes: Buffer.from(granuleOf(each)) })),

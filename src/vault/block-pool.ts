@@ -1,26 +1,16 @@
 // Threads that check, change and seal blocks, so that one connection can use more than one processor. Without threads all is done here.
 
 import { Worker } from "node:worker_threads";
-import { assert } from "../base/assert.ts";
 import { Semaphore } from "../base/semaphore.ts";
 import { siblingProgram } from "../base/sibling-program.ts";
-import { blockBytes } from "../disk/geometry.ts";
-import { fillPack, type FillJob } from "./fill-pack.ts";
+import { changeGranules, changeOutBytes, type ChangeAnswer, type ChangeJob } from "./change-granules.ts";
+import { fillPack, sealEntries, type Filled, type FillJob, type SealJob } from "./fill-pack.ts";
 import type { OpenFailure, OpenJob } from "./open-entries.ts";
-import {
-  batchMemoryBytes,
-  changeBlock,
-  shareJobs,
-  viewResult,
-  type PatchBatch,
-  type PatchJob,
-  type PatchResult,
-  type SharedResult,
-} from "./patch-work.ts";
 
 export type BlockThreadJob =
   | { readonly kind: "fill"; readonly fill: FillJob }
-  | { readonly kind: "patch"; readonly batch: PatchBatch }
+  | { readonly kind: "seal"; readonly seal: SealJob }
+  | { readonly kind: "change"; readonly change: ChangeJob }
   | { readonly kind: "open"; readonly open: OpenJob };
 
 /** Sealed entries and, when their reader's own memory is not shared, what they become. */
@@ -42,23 +32,18 @@ interface Thread {
   readonly waiting: PromiseWithResolvers<unknown>[];
 }
 
-interface WaitingPatch {
-  readonly job: PatchJob;
-  readonly take: (result: PatchResult) => void;
-  readonly fail: (why: unknown) => void;
-}
-
 export class BlockPool implements AsyncDisposable {
   readonly #threadCount: number;
   readonly #threads: Thread[] = [];
-  readonly #patches: WaitingPatch[] = [];
-  readonly #memories: SharedArrayBuffer[] = [];
+  /** Memory that changes were answered in. */
+  readonly #outs: Uint8Array[] = [];
+  readonly #changing: Semaphore;
   readonly #openSlots: Uint8Array[] = [];
   readonly #opening: Semaphore;
-  #batchCount = 0;
 
   constructor(threadCount: number) {
     this.#threadCount = threadCount;
+    this.#changing = new Semaphore(Math.max(1, threadCount * 2));
     this.#opening = new Semaphore(Math.max(1, threadCount * 2));
   }
 
@@ -67,9 +52,9 @@ export class BlockPool implements AsyncDisposable {
   }
 
   /** As fillPack. Memory that cannot be shared with a thread is worked on here. */
-  async fillPack(fill: FillJob): Promise<number> {
+  async fillPack(fill: FillJob): Promise<Filled> {
     if (this.#threadCount === 0 || !isShared(fill.body) || !isShared(fill.pack)) return fillPack(fill);
-    return (await this.#ask({ kind: "fill", fill })) as number; // What block-pool-child.ts answers to this kind.
+    return (await this.#ask({ kind: "fill", fill })) as Filled; // What block-pool-child.ts answers to this kind.
   }
 
   /** As openEntries, in a thread. There must be one. */
@@ -86,46 +71,27 @@ export class BlockPool implements AsyncDisposable {
     });
   }
 
-  /** As changeBlock; `take` makes the answer from the result while its bytes are valid. */
-  async patch<T>(job: PatchJob, take: (result: PatchResult) => T): Promise<T> {
-    if (this.#threadCount === 0) return take(changeBlock(job, Buffer.alloc(blockBytes)));
-    return await new Promise<T>((resolve, reject) => {
-      this.#patches.push({ job, take: (result) => resolve(take(result)), fail: reject });
-      // What other callers bring in this turn travels together.
-      if (this.#patches.length === 1) setImmediate(() => this.#sendPatches());
+  /** As sealEntries. */
+  async seal(seal: SealJob): Promise<void> {
+    if (this.#threadCount === 0 || !isShared(seal.body) || !isShared(seal.pack)) sealEntries(seal);
+    else await this.#ask({ kind: "seal", seal });
+  }
+
+  /** As changeGranules; `use` has the answer and `out` until it resolves. */
+  async change<T>(job: Omit<ChangeJob, "out">, use: (answer: ChangeAnswer, out: Uint8Array) => Promise<T>): Promise<T> {
+    return await this.#changing.run(async () => {
+      const out = this.#outs.pop() ?? new Uint8Array(new SharedArrayBuffer(changeOutBytes));
+      const change = { ...job, out };
+      // What block-pool-child.ts answers to this kind.
+      const answer = this.#threadCount === 0 ? changeGranules(change) : ((await this.#ask({ kind: "change", change })) as ChangeAnswer);
+      const used = await use(answer, out);
+      this.#outs.push(out);
+      return used;
     });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#threads.splice(0).map(async ({ worker }) => await worker.terminate()));
-  }
-
-  #sendPatches(): void {
-    while (this.#patches.length > 0 && this.#batchCount < this.#threadCount * 2) void this.#sendBatch();
-  }
-
-  async #sendBatch(): Promise<void> {
-    const memory = this.#memories.pop() ?? new SharedArrayBuffer(batchMemoryBytes);
-    const batch = shareJobs(
-      memory,
-      this.#patches.map(({ job }) => job),
-    );
-    const waiting = this.#patches.splice(0, batch.jobs.length);
-    this.#batchCount += 1;
-    try {
-      const results = (await this.#ask({ kind: "patch", batch })) as SharedResult[]; // What block-pool-child.ts answers to this kind.
-      for (const [index, each] of waiting.entries()) {
-        const result = results[index];
-        assert(result !== undefined, "every job has a result");
-        each.take(viewResult(memory, index, result));
-      }
-      this.#memories.push(memory);
-    } catch (error) {
-      for (const each of waiting) each.fail(error);
-    } finally {
-      this.#batchCount -= 1;
-      this.#sendPatches();
-    }
   }
 
   async #ask(job: BlockThreadJob): Promise<unknown> {

@@ -25,6 +25,7 @@ import {
   sendAll,
   testKey,
   vaultId,
+  patchBlock,
 } from "./test-vault.ts";
 import type { Vault } from "./vault.ts";
 
@@ -94,7 +95,7 @@ async function writePoint(
       const granule = Math.floor(step.choice / 5 ** change) % (blockCount * 16);
       const bytes = change === 2 ? Buffer.alloc(granuleBytes, step.choice) : randomBytes(granuleBytes);
       bytes.copy(content, granule * granuleBytes);
-      await writer.patchBlock(diskId, Math.floor(granule / 16), [{ index: granule % 16, bytes }]);
+      await patchBlock(writer, diskId, Math.floor(granule / 16), [{ index: granule % 16, bytes }]);
       await turn();
     }
   await turn();

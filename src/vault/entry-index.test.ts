@@ -38,7 +38,7 @@ class Model {
   };
 
   addPack(index: EntryIndex, choices: readonly number[], place = choices): void {
-    const facts = { packId: parsePackId(randomUUID()), areaId, ownerId, writtenAtMs: 5, sizeBytes: 100, entryBytes: 90 };
+    const facts = { packId: parsePackId(randomUUID()), areaId, ownerId, writtenAtMs: 5, sizeBytes: 100, entryBytes: 80, digestBytes: 10 };
     const sealHead = { generation: 1, salt: new Uint8Array(32) };
     const number = this.nextPackNumber++;
     const pack: ModelPack = { ...facts, sealHead, number, entryCount: choices.length, lastTable: 0, entries: [] };

@@ -12,7 +12,6 @@ import type { EntryPlace } from "./index-row.ts";
 import { openInThreads, type FailedOpening } from "./open-in-threads.ts";
 import type { Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
-import type { StoredBlock } from "./patch-work.ts";
 import { applyPatch, contentIdOf, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
 import { tagBytes, type VaultSecret } from "./sealing.ts";
 import { decompressEntry } from "./zstd.ts";
@@ -112,39 +111,6 @@ export class EntryReader {
     return content;
   }
 
-  /** A block as it is stored, neither opened nor checked; undefined when its content is at hand already. */
-  async loadStored(id: Uint8Array): Promise<StoredBlock | undefined> {
-    const job = jobOf(0, id);
-    for (let depth = 0; depth <= roundsMax; depth++) {
-      if (this.#cache.get("block", job.nextId) !== undefined) return undefined;
-      const found = await this.#readOne("block", job);
-      if (found === undefined && this.#placeAgain("block", job) !== undefined) continue;
-      if (found === undefined) throw this.#damaged("block", id, "it is missing");
-      const { place, bytes } = found;
-      const { pack, offset, method } = place;
-      const seal = { secret: this.#secret, packKey: pack.key, sealHead: pack.sealHead, offset };
-      if (place.form === "full") return { id, sealed: bytes, seal, method, patches: job.patches };
-      this.#stackPatch(job, place, openEntry(pack, place, bytes));
-    }
-    throw this.#damaged("block", id, "its chain of patches is too long");
-  }
-
-  /** Whether content is kept in memory. */
-  isAtHand(kind: EntryKind, id: Uint8Array): boolean {
-    return this.#cache.get(kind, id) !== undefined;
-  }
-
-  /** The fault of a block whose stored bytes do not give its content: where they stand, if they can be told. */
-  async damagedBlock(id: Uint8Array): Promise<Fault> {
-    try {
-      await this.loadOwn("block", id);
-    } catch (error) {
-      if (error instanceof Fault) return error;
-      throw error;
-    }
-    return this.#damaged("block", id, "its content does not fit its digest");
-  }
-
   /** Keeps content that was checked in memory for later loads; the caller changes it no more. */
   remember(kind: EntryKind, id: Uint8Array, content: Buffer): void {
     this.#cache.set(kind, id, content);
@@ -238,23 +204,6 @@ export class EntryReader {
     job.depthBelow = noDepth;
     job.patches.splice(0);
     return this.#entries.find(kind, job.id);
-  }
-
-  /** One sealed entry and where it stands; undefined when it is not there. */
-  async #readOne(kind: EntryKind, job: LoadJob): Promise<{ readonly place: FoundEntry; readonly bytes: Uint8Array } | undefined> {
-    await this.#entries.prefetch(kind, [job.nextId]);
-    for (let moves = 0; moves <= movesMax; moves++) {
-      let place = this.#entries.find(kind, job.nextId, job.depthBelow);
-      if (place === undefined) {
-        await this.#entries.refresh(this.#areaIds);
-        place = this.#entries.find(kind, job.nextId, job.depthBelow);
-      }
-      if (place === undefined) return undefined;
-      const bytes = await place.pack.read(place.offset, place.length);
-      if (bytes !== undefined) return { place, bytes };
-      this.#entries.dropPack(place.pack);
-    }
-    throw this.#damaged(kind, job.nextId, "its pack is gone");
   }
 
   #stackPatch(job: LoadJob, { kind, depth }: EntryPlace, patch: Uint8Array): void {

@@ -5,9 +5,22 @@ import type { Random } from "../base/random.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Fault } from "../contract/errors.ts";
 import { parsePackId, type PackId } from "../contract/ids.ts";
-import { zeroId } from "../disk/digest.ts";
+import { digestGranules, digestRowBytes } from "../disk/block-id.ts";
+import { isZeroId, zeroId } from "../disk/digest.ts";
+import { granulesPerBlock } from "../disk/geometry.ts";
+import {
+  changeBlock,
+  changedIdAt,
+  changedRowAt,
+  changeForms,
+  changeOutcomes,
+  changeResult,
+  formsUnseen,
+  type ChangeJob,
+} from "./change-granules.ts";
+import type { DigestRows } from "./digest-rows.ts";
 import type { Entries } from "./entries.ts";
-import type { EntryReader } from "./entry-reader.ts";
+import { digestsOfFull, digestsOfPatch, noDigests, type EntryDigests } from "./granule-digests.ts";
 import { packKeyOf, unnumbered, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import type { PackRow } from "./pack-format.ts";
@@ -17,13 +30,12 @@ import { checkOnly, fillPlace } from "./fill-pack.ts";
 import type { BlockPool } from "./block-pool.ts";
 import { depthMax, encodePatch, type ChangedGranule, type EntryKind } from "./patch.ts";
 import { createNewSealer, newSealHead, saltBytes, type SealHead, type VaultSecret } from "./sealing.ts";
-import type { PatchResult, StoredBlock } from "./patch-work.ts";
-import type { SentBlock } from "./vault.ts";
+import type { SentBlock, SentGranules } from "./vault.ts";
 import { compressEntry } from "./zstd.ts";
 
 export interface EntryWriterOptions {
   readonly entries: Entries;
-  readonly reader: EntryReader;
+  readonly digestRows: DigestRows;
   readonly claims: PointClaims;
   readonly clock: Clock;
   readonly queue: PackQueue;
@@ -33,9 +45,28 @@ export interface EntryWriterOptions {
   readonly blockPool: BlockPool;
 }
 
-/** Changed blocks of one point that are kept at hand: 32 MiB. */
-const rememberedMax = 512;
-const noContent = new Uint8Array(0);
+/** A block of which granules came: those of the sent from `first` on. */
+export interface ChangedBlock {
+  /** What it had before; zero for nothing. */
+  readonly baseId: Uint8Array;
+  readonly first: number;
+  readonly granuleCount: number;
+}
+
+/** One that can be stored without a look at the content before; `forms` of changeForms. */
+interface UnseenChange extends ChangedBlock {
+  readonly index: number;
+  readonly forms: number;
+}
+
+/** A block on its way into the open pack. */
+interface Filling {
+  readonly block: SentBlock;
+  /** checkOnly when the vault has it. */
+  readonly packOffset: number;
+  /** Which one of its pack it is; negative when it is none. */
+  readonly ordinal: number;
+}
 
 interface OpenPack {
   readonly pack: Pack;
@@ -53,7 +84,6 @@ export class EntryWriter implements AsyncDisposable {
   #failure: { readonly error: unknown } | undefined;
   /** Of packs that have left; as many as were under way at once. */
   readonly #freeMemories: SharedArrayBuffer[] = [];
-  #rememberedCount = 0;
   #storedBytes = 0;
   #sharedBytes = 0;
   #lastText = "";
@@ -102,50 +132,138 @@ export class EntryWriter implements AsyncDisposable {
     const patch = base === undefined ? undefined : encodePatch(kind, base.id, base.changed);
     while (!this.#open.builder.hasRoom((patch ?? content).length)) await this.#closePack();
     const baseDepth = base === undefined ? undefined : this.#depthToStandOn(kind, base.id);
-    if (patch !== undefined && base !== undefined && baseDepth !== undefined)
-      return this.#append({ id, kind, form: "patch", depth: baseDepth + 1, baseId: base.id }, patch);
+    const row = kind === "block" ? rowOf(content) : undefined;
+    if (patch !== undefined && base !== undefined && baseDepth !== undefined) {
+      const digests = row === undefined ? noDigests : digestsOfPatch(row, maskOf(base.changed));
+      return this.#append({ id, kind, form: "patch", depth: baseDepth + 1, baseId: base.id }, { plain: patch, packing: "raw", digests });
+    }
     while (!this.#open.builder.hasRoom(content.length)) await this.#closePack();
-    this.#append({ id, kind, form: "full", depth: 0 }, content);
+    const digests = row === undefined ? noDigests : digestsOfFull(row);
+    this.#append({ id, kind, form: "full", depth: 0 }, { plain: content, packing: "raw", digests });
   }
 
-  /** Stores a full block from the zstd frame that the caller has unpacked and checked. */
-  async storeFrame(id: Uint8Array, frame: Uint8Array): Promise<void> {
+  /** Stores a full block from the zstd frame that the caller has unpacked and checked; `row` has the digests of its granules. */
+  async storeFrame(id: Uint8Array, frame: Uint8Array, row: Uint8Array): Promise<void> {
     while (!this.#open.builder.hasRoom(frame.length)) await this.#closePack();
-    this.#append({ id, kind: "block", form: "full", depth: 0 }, frame, "zstd");
+    this.#append({ id, kind: "block", form: "full", depth: 0 }, { plain: frame, packing: "zstd", digests: digestsOfFull(row) });
   }
 
   /**
-   * Changes granules of a stored block, maybe in another thread, and stores the result; answers the new id. Undefined when it could
-   * not be stored, because its base has moved to another pack under way meanwhile.
+   * Stores blocks that got other granules, from what was sent alone where that is possible; maybe worked on in another thread. Answers each
+   * one's new id; undefined where the content of what it stands on is needed. `damaged` makes the fault of granules that do not unpack or
+   * have another digest.
    */
-  async change(base: StoredBlock, granules: readonly ChangedGranule[]): Promise<Uint8Array | undefined> {
-    const { entries, reader, blockPool } = this.#options;
-    const mayPatch = this.#depthToStandOn("block", base.id) !== undefined;
-    const result = await blockPool.patch({ base, granules, mayPatch }, (seen) => this.#keepResult(seen));
-    if (result.kind === "damaged") throw await reader.damagedBlock(base.id);
-    if (result.kind !== "changed") return result.kind === "zero" ? zeroId : base.id;
-    while (!this.#open.builder.hasRoom(result.bytes.length)) await this.#closePack();
-    this.throwIfFailed();
-    if (!this.isStored("block", result.id)) {
-      const { id, form, method, bytes } = result;
-      const baseDepth = form === "full" ? -1 : this.#depthToStandOn("block", base.id);
-      if (baseDepth === undefined) return undefined;
-      const basis = form === "full" ? {} : { baseId: base.id };
-      const row = this.#open.builder.append({ id, kind: "block", form, method, depth: baseDepth + 1, ...basis }, bytes);
-      entries.addEntry(row, this.#open.pack);
-    }
-    return result.id;
+  async change(sent: SentGranules, blocks: readonly ChangedBlock[], damaged: () => Fault): Promise<readonly (Uint8Array | undefined)[]> {
+    const { entries, blockPool } = this.#options;
+    const ids = Array.from<Uint8Array | undefined>({ length: blocks.length });
+    await entries.prefetch(
+      "block",
+      blocks.map(({ baseId }) => baseId),
+    );
+    const unseen = blocks.flatMap((block, index): UnseenChange[] => {
+      const forms = formsUnseen(block.granuleCount, this.#standingOf(block.baseId));
+      return forms === undefined ? [] : [{ ...block, index, forms }];
+    });
+    const job = unseen.length === 0 ? undefined : await this.#toChangeJob(sent, unseen);
+    if (job === undefined) return ids;
+    await blockPool.change(job, async (answer, out) => {
+      if (answer === undefined) throw damaged();
+      const stored = await this.#storeChanged(unseen, answer, out);
+      for (const [order, { index }] of unseen.entries()) ids[index] = stored[order];
+    });
+    return ids;
   }
 
-  /** Copies what is needed of a result; its content too, while few were changed: what changed now is likely to change again. */
-  #keepResult(result: PatchResult): PatchResult {
-    if (result.kind !== "changed") return result;
-    const id = Uint8Array.from(result.id);
-    if (this.#rememberedCount < rememberedMax) {
-      this.#rememberedCount += 1;
-      this.#options.reader.remember("block", id, Buffer.from(result.content));
+  #standingOf(baseId: Uint8Array): "zero" | "patchable" | "other" {
+    if (isZeroId(baseId)) return "zero";
+    return this.#depthToStandOn("block", baseId) === undefined ? "other" : "patchable";
+  }
+
+  /** Undefined when what packs say of granules is damaged: then content has to tell. */
+  async #toChangeJob(sent: SentGranules, unseen: readonly UnseenChange[]): Promise<Omit<ChangeJob, "out"> | undefined> {
+    const blocks = new Uint32Array(unseen.length * changeBlock.count);
+    const rows = new Uint8Array(unseen.length * digestRowBytes);
+    const standing = [...unseen.keys()].filter((order) => unseen[order]?.forms !== changeForms.full);
+    const loaded = await this.#options.digestRows.tryLoad(standing.map((order) => unseen[order]?.baseId ?? zeroId));
+    if (loaded === undefined) return undefined;
+    for (const [place, order] of standing.entries())
+      rows.set(loaded.subarray(place * digestRowBytes, (place + 1) * digestRowBytes), order * digestRowBytes);
+    for (const [order, { first, granuleCount, forms }] of unseen.entries())
+      blocks.set([first, granuleCount, forms], order * changeBlock.count);
+    return {
+      body: sent.bytes,
+      isPacked: sent.packing === "zstd",
+      granuleCount: sent.granules.length,
+      digest: sent.digest,
+      blocks,
+      indexes: Uint8Array.from(sent.granules, (granule) => granule % granulesPerBlock),
+      rows,
+      baseIds: Buffer.concat(unseen.map(({ baseId }) => baseId)),
+    };
+  }
+
+  /** Their new ids; undefined for one that could not be stored, because its base has moved to another pack under way meanwhile. */
+  async #storeChanged(unseen: readonly UnseenChange[], answer: Uint32Array, out: Uint8Array): Promise<readonly (Uint8Array | undefined)[]> {
+    const ids = unseen.map((_, order) => Uint8Array.from(changedIdAt(out, order)));
+    await this.#options.entries.prefetch("block", ids);
+    const results: (Uint8Array | undefined)[] = [];
+    let places: number[] = [];
+    const sealings: Promise<void>[] = [];
+    const startSealing = (): void => {
+      if (places.length > 0) sealings.push(this.#seal(Uint32Array.from(places), out));
+      places = [];
+    };
+    for (const [order, { baseId }] of unseen.entries()) {
+      const [outcome = 0, at = 0, length = 0, isPacked = 0, mask = 0] = answer.subarray(order * changeResult.count);
+      const id = ids[order] ?? zeroId;
+      if (outcome === changeOutcomes.same || outcome === changeOutcomes.zero) {
+        results.push(id);
+        continue;
+      }
+      while (!this.#open.builder.hasRoom(length)) {
+        startSealing();
+        await this.#closePack();
+      }
+      this.throwIfFailed();
+      const row = changedRowAt(out, order);
+      const method = isPacked === 1 ? "zstd" : "raw";
+      const isPatch = outcome === changeOutcomes.patch;
+      const basis = isPatch ? { baseId, digests: digestsOfPatch(row, mask) } : { digests: digestsOfFull(row) };
+      const offset = this.#reserveChanged({ id, method, length, ...basis });
+      results.push(offset === "base moved" ? undefined : id);
+      if (typeof offset === "number") places.push(at, length, isPacked, offset);
     }
-    return { ...result, id, bytes: Uint8Array.from(result.bytes), content: noContent };
+    startSealing();
+    await Promise.all(sealings);
+    return results;
+  }
+
+  #reserveChanged(change: {
+    readonly id: Uint8Array;
+    readonly method: "raw" | "zstd";
+    readonly length: number;
+    readonly baseId?: Uint8Array;
+    readonly digests: EntryDigests;
+  }): number | "stored" | "base moved" {
+    const { id, method, length, baseId, digests } = change;
+    if (this.isStored("block", id)) return "stored";
+    const baseDepth = baseId === undefined ? -1 : this.#depthToStandOn("block", baseId);
+    if (baseDepth === undefined) return "base moved";
+    const form = baseId === undefined ? { form: "full" as const } : { form: "patch" as const, baseId };
+    const row = this.#open.builder.reserve({ id, kind: "block", method, depth: baseDepth + 1, ...form }, length, digests);
+    this.#options.entries.addEntry(row, this.#open.pack);
+    return row.offset;
+  }
+
+  async #seal(places: Uint32Array, body: Uint8Array): Promise<void> {
+    const { pack, builder, sealHead } = this.#open;
+    const { blockPool, secret } = this.#options;
+    try {
+      await builder.fill(async (memory) => await blockPool.seal({ body, places, pack: memory, secret, packKey: pack.key, sealHead }));
+    } catch (error) {
+      this.#failure ??= { error };
+      throw error;
+    }
   }
 
   /**
@@ -153,7 +271,7 @@ export class EntryWriter implements AsyncDisposable {
    * all are checked; a block that does not fit its id breaks the whole point, and `damaged` makes the fault of it.
    */
   async storeSent(blocks: readonly SentBlock[], damaged: (block: SentBlock) => Fault): Promise<void> {
-    let group: { readonly block: SentBlock; readonly packOffset: number }[] = [];
+    let group: Filling[] = [];
     const fillings: Promise<void>[] = [];
     const startFilling = (): void => {
       if (group.length > 0) fillings.push(this.#fill(group, damaged));
@@ -165,32 +283,33 @@ export class EntryWriter implements AsyncDisposable {
         await this.#closePack();
       }
       this.throwIfFailed();
-      group.push({ block, packOffset: this.#reserve(block) });
+      group.push({ block, ...this.#reserve(block) });
     }
     startFilling();
     await Promise.all(fillings);
   }
 
-  #reserve({ id, bytes, packing }: SentBlock): number {
-    if (this.isStored("block", id)) return checkOnly; // By another call meanwhile, or by another machine.
-    const row = this.#open.builder.reserve({ id, kind: "block", form: "full", depth: 0, method: packing }, bytes.length);
-    this.#options.entries.addEntry(row, this.#open.pack);
-    return row.offset;
+  #reserve({ id, bytes, packing }: SentBlock): Omit<Filling, "block"> {
+    if (this.isStored("block", id)) return { packOffset: checkOnly, ordinal: -1 }; // By another call meanwhile, or by another machine.
+    const { pack, builder } = this.#open;
+    const row = builder.reserve({ id, kind: "block", form: "full", depth: 0, method: packing }, bytes.length);
+    const ordinal = pack.entryCount;
+    this.#options.entries.addEntry(row, pack);
+    return { packOffset: row.offset, ordinal };
   }
 
-  async #fill(
-    group: readonly { readonly block: SentBlock; readonly packOffset: number }[],
-    damaged: (block: SentBlock) => Fault,
-  ): Promise<void> {
+  async #fill(group: readonly Filling[], damaged: (block: SentBlock) => Fault): Promise<void> {
     const { pack, builder, sealHead } = this.#open;
     const { blockPool, secret } = this.#options;
     const { body, places } = placesOf(group);
     const ids = Buffer.concat(group.map(({ block }) => block.id));
     try {
       await builder.fill(async (memory) => {
-        const bad = await blockPool.fillPack({ body, places, ids, pack: memory, secret, packKey: pack.key, sealHead });
+        const { bad, rows } = await blockPool.fillPack({ body, places, ids, pack: memory, secret, packKey: pack.key, sealHead });
         const block = group[bad]?.block;
         if (block !== undefined) throw damaged(block);
+        for (const [index, { ordinal }] of group.entries())
+          if (ordinal >= 0) builder.setDigests(ordinal, digestsOfFull(rows.subarray(index * digestRowBytes, (index + 1) * digestRowBytes)));
       });
     } catch (error) {
       this.#failure ??= { error };
@@ -209,11 +328,14 @@ export class EntryWriter implements AsyncDisposable {
   }
 
   /** The open pack has room for `plain`; nothing is awaited between that and this. */
-  #append(entry: Pick<PackRow, "id" | "kind" | "form" | "depth" | "baseId">, plain: Uint8Array, packing: "raw" | "zstd" = "raw"): void {
+  #append(
+    entry: Pick<PackRow, "id" | "kind" | "form" | "depth" | "baseId">,
+    { plain, packing, digests }: { readonly plain: Uint8Array; readonly packing: "raw" | "zstd"; readonly digests: EntryDigests },
+  ): void {
     this.throwIfFailed();
     if (this.isStored(entry.kind, entry.id)) return; // By another call meanwhile, or by another machine.
     const packed = packing === "zstd" ? plain : compressEntry(plain);
-    const row = this.#open.builder.append({ ...entry, method: packed === undefined ? "raw" : "zstd" }, packed ?? plain);
+    const row = this.#open.builder.append({ ...entry, method: packed === undefined ? "raw" : "zstd" }, packed ?? plain, digests);
     this.#options.entries.addEntry(row, this.#open.pack);
   }
 
@@ -257,7 +379,8 @@ export class EntryWriter implements AsyncDisposable {
     this.#open = this.#begin();
     try {
       pack.entryBytes = builder.entryBytes;
-      const bytes = await builder.finish(this.#lastText);
+      const { bytes, digestBytes } = await builder.finish(this.#lastText);
+      pack.digestBytes = digestBytes;
       pack.sizeBytes = bytes.length;
       this.#storedBytes += bytes.length;
       const { uploaded, released } = await this.#options.queue.accept(pack, bytes, this.#abort.signal);
@@ -289,6 +412,8 @@ export class EntryWriter implements AsyncDisposable {
       ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, sealHead, ...unnumbered, writer: claims },
       sizeBytes: 0,
       entryBytes: 0,
+      digestBytes: 0,
+      pendingDigests: async () => await builder.digests(),
       state: "pending",
       read: async (offset, length) => await builder.read(offset, length),
     };
@@ -297,8 +422,18 @@ export class EntryWriter implements AsyncDisposable {
   }
 }
 
+function rowOf(block: Uint8Array): Uint8Array {
+  const row = new Uint8Array(digestRowBytes);
+  digestGranules(block, row);
+  return row;
+}
+
+function maskOf(changed: readonly ChangedGranule[]): number {
+  return changed.reduce((mask, { index }) => mask | (1 << index), 0);
+}
+
 /** Where each block lies in the memory that all of them share; blocks that do not are brought together. */
-function placesOf(group: readonly { readonly block: SentBlock; readonly packOffset: number }[]): {
+function placesOf(group: readonly Filling[]): {
   readonly body: Uint8Array;
   readonly places: Uint32Array;
 } {

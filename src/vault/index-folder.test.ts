@@ -86,14 +86,12 @@ describe("A vault with an index folder", () => {
         await using vault = await openTestVault(store, options);
         await sealWhole(vault, machineId, content);
       }
+      const [gone = assert.fail("there are packs")] = await Array.fromAsync(store.list("packs/"), ({ key }) => key);
       const more = randomBytes(40 * blockBytes);
       {
         await using vault = await openTestVault(store);
         await sealWhole(vault, machineId, more);
       }
-      const keys: string[] = [];
-      for await (const { key } of store.list("packs/")) keys.push(key);
-      const gone = keys[0] ?? assert.fail("there are packs");
       await store.remove(gone);
       await using vault = await openTestVault(store, options);
       const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];

@@ -13,6 +13,7 @@ export interface KeptPack {
   readonly writtenAtMs: number;
   readonly sizeBytes: number;
   readonly entryBytes: number;
+  readonly digestBytes: number;
   readonly entryCount: number;
   readonly sealHead: SealHead;
 }
@@ -24,9 +25,9 @@ export interface IndexManifest {
   readonly packs: readonly KeptPack[];
 }
 
-const magic = Buffer.from("WTRLIST1", "latin1");
+const magic = Buffer.from("WTRLIST2", "latin1");
 const headBytes = 24;
-const packRecordBytes = 112;
+const packRecordBytes = 116;
 /** Records that are worked on before others may run. */
 const sliceRecords = 4096;
 
@@ -75,6 +76,7 @@ function writePack(bytes: Buffer, at: number, pack: KeptPack): void {
   bytes.writeUInt32BE(formatVersion, at + 72);
   bytes.writeUInt32BE(pack.sealHead.generation, at + 76);
   bytes.set(pack.sealHead.salt, at + 80);
+  bytes.writeUInt32BE(pack.digestBytes, at + 112);
 }
 
 function readPack(bytes: Buffer, at: number): KeptPack {
@@ -87,6 +89,7 @@ function readPack(bytes: Buffer, at: number): KeptPack {
     sizeBytes: bytes.readUInt32BE(at + 60),
     entryBytes: bytes.readUInt32BE(at + 64),
     entryCount: bytes.readUInt32BE(at + 68),
+    digestBytes: bytes.readUInt32BE(at + 112),
     sealHead: { generation: bytes.readUInt32BE(at + 76), salt: Uint8Array.from(bytes.subarray(at + 80, at + 80 + saltBytes)) },
   };
 }

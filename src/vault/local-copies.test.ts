@@ -11,7 +11,7 @@ import { withFaults } from "../store/faulty-store.ts";
 import { openLocalCopies } from "../store/local-copies.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import type { Store } from "../store/store.ts";
-import { assertContent, diskId, newMachine, newPoint, openTestVault, sealFacts, sealWhole } from "./test-vault.ts";
+import { assertContent, diskId, newMachine, newPoint, openTestVault, sealFacts, sealWhole, patchBlock } from "./test-vault.ts";
 import type { Vault } from "./vault.ts";
 import type { MachineId, PointId } from "../contract/ids.ts";
 
@@ -34,7 +34,7 @@ async function change(vault: Vault, machineId: MachineId, content: Buffer, paren
   for (let block = 0; block < blockCount; block++) {
     const bytes = randomBytes(granuleBytes);
     bytes.copy(content, block * blockBytes);
-    await writer.patchBlock(diskId, block, [{ index: 0, bytes }]);
+    await patchBlock(writer, diskId, block, [{ index: 0, bytes }]);
   }
   await writer.seal(sealFacts);
   return pointId;

@@ -9,8 +9,9 @@ import type { Store } from "../store/store.ts";
 import type { Entries } from "./entries.ts";
 import type { EntrySet } from "./entry-set.ts";
 import { openSeal, groupReads } from "./entry-reader.ts";
+import type { EntryDigests } from "./granule-digests.ts";
 import type { EntryPlace } from "./index-row.ts";
-import { openStoredPack, packKeyOf, readFromStore, unnumbered, type Pack } from "./pack.ts";
+import { openStoredPack, packKeyOf, readDigests, readFromStore, unnumbered, type Pack } from "./pack.ts";
 import { PackBuilder } from "./pack-builder.ts";
 import { damagedPack, pointTextBytesMax, type PackRow } from "./pack-format.ts";
 import { parsePointText } from "./point-format.ts";
@@ -47,6 +48,7 @@ export interface Moved {
 
 interface LiveRow {
   readonly row: PackRow;
+  readonly digests: EntryDigests;
   readonly place: EntryPlace;
 }
 
@@ -71,11 +73,11 @@ export async function moveEntries(options: MoveOptions): Promise<Moved> {
         assert(first !== undefined && last !== undefined, "a group has a first and a last");
         const bytes = await pack.read(first.offset, last.offset + last.length - first.offset);
         if (bytes === undefined) throw damagedPack(pack.key, "it is missing");
-        for (const { row, place } of group) {
+        for (const { row, digests, place } of group) {
           const at = place.offset - first.offset;
           const plain = openSeal(pack, place, bytes.subarray(at, at + place.length));
           if (!making.hasRoom(plain.length)) await flush();
-          making.add(row, plain);
+          making.add(row, plain, digests);
         }
       }
     } catch (error) {
@@ -98,8 +100,10 @@ async function contentOf(
   const { packId, areaId, key, sizeBytes, number } = pack;
   const opened = await openStoredPack({ store, secret: maker.secret }, { packId, areaId, key, sizeBytes });
   if (opened === undefined) throw damagedPack(key, "it is missing");
+  const digests = await readDigests({ ...opened.pack, entryCount: opened.index.rows.length });
+  if (digests === undefined) throw damagedPack(key, "it is missing");
   const rows = opened.index.rows
-    .map((row) => ({ row, place: { ...row, packNumber: number } }))
+    .map((row, ordinal) => ({ row, digests: digests.of(ordinal), place: { ...row, packNumber: number } }))
     .filter((_, ordinal) => live.has({ packNumber: number, ordinal }));
   const texts = opened.index.pointsText.split("\n").filter((text) => {
     const stored = parsePointText(text);
@@ -139,9 +143,9 @@ class Making {
     this.#textBytes += bytesOf(texts);
   }
 
-  add(row: Omit<PackRow, "offset" | "length">, plain: Uint8Array): void {
+  add(row: Omit<PackRow, "offset" | "length">, plain: Uint8Array, digests: EntryDigests): void {
     this.#open ??= this.#begin();
-    const appended = this.#open.builder.append(row, plain);
+    const appended = this.#open.builder.append(row, plain, digests);
     this.#rows.push(appended);
     this.movedBytes += appended.length;
   }
@@ -152,7 +156,7 @@ class Making {
     if (this.#open !== undefined) {
       const { pack, builder } = this.#open;
       pack.entryBytes = builder.entryBytes;
-      const bytes = await builder.finish([...this.#texts].join("\n"));
+      const { bytes, digestBytes } = await builder.finish([...this.#texts].join("\n"));
       // Its key is known from before: a listing that meets it must not take it for another writer's.
       entries.addPack(pack);
       try {
@@ -162,6 +166,8 @@ class Making {
         throw error;
       }
       pack.sizeBytes = bytes.length;
+      pack.digestBytes = digestBytes;
+      pack.pendingDigests = undefined;
       pack.state = "stored";
       pack.read = readFromStore(store, pack.key);
       for (const row of this.#rows) entries.addEntry(row, pack);
@@ -184,6 +190,8 @@ class Making {
       ...{ packId, key, areaId, ownerId, writtenAtMs, sealer, sealHead, ...unnumbered, writer: this },
       sizeBytes: 0,
       entryBytes: 0,
+      digestBytes: 0,
+      pendingDigests: async () => await builder.digests(),
       state: "pending",
       read: async (offset, length) => await builder.read(offset, length),
     };

@@ -58,7 +58,7 @@ export function openEntries(job: OpenJob): OpenFailure | undefined {
 }
 
 /** What opens the entries of a pack; remembered for a while. */
-export function sealerOf({ secret, packKey, sealHead }: Pick<OpenJob, "secret" | "packKey" | "sealHead">): ObjectSealer {
+function sealerOf({ secret, packKey, sealHead }: Pick<OpenJob, "secret" | "packKey" | "sealHead">): ObjectSealer {
   const vaultKey = secret.keys.get(sealHead.generation);
   const present = sealers.get(packKey);
   const isSame = present?.vaultKey !== undefined && vaultKey !== undefined && equalBytes(present.vaultKey, vaultKey);

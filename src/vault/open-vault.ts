@@ -12,6 +12,7 @@ import type { Store } from "../store/store.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EntryWriter } from "./entry-writer.ts";
 import { BlockPool } from "./block-pool.ts";
+import { DigestCache, DigestRows } from "./digest-rows.ts";
 import { Entries } from "./entries.ts";
 import { EntryReader } from "./entry-reader.ts";
 import { PackQueue, type SpoolOptions } from "./pack-queue.ts";
@@ -69,6 +70,8 @@ export interface VaultOptions extends VaultReaderOptions {
 }
 
 const packBytesDefault = 64 << 20;
+/** Holds the digests of about 60 packs. */
+const digestCacheBytesMax = 64 << 20;
 
 type BeginOptions = Parameters<Vault["beginPoint"]>[0];
 
@@ -99,6 +102,7 @@ class OpenReader implements VaultReader {
   protected readonly catalogue: PointCatalogue;
   protected readonly entries: Entries;
   protected readonly blockPool: BlockPool;
+  readonly #digestCache = new DigestCache(digestCacheBytesMax);
   readonly #cache: ContentCache;
 
   constructor(options: VaultReaderOptions, { secret, entries }: ReaderParts) {
@@ -138,7 +142,10 @@ class OpenReader implements VaultReader {
         throw new Fault("NotFound", "could not verify a recovery point: the vault has no such point", { evidence: { pointId } });
       points.push(stored);
     }
-    return await verify({ entries: this.entries, readerOf: (areaIds) => this.readerOf(areaIds), points }, options);
+    const { entries } = this;
+    const digestRowsOf = (areaIds: readonly AreaId[]): DigestRows => this.digestRowsOf(areaIds);
+    const parts = { entries, readerOf: (areaIds: readonly AreaId[]) => this.readerOf(areaIds), digestRowsOf, points };
+    return await verify(parts, options);
   }
 
   async useKeys(keys: VaultKeys): Promise<void> {
@@ -167,6 +174,10 @@ class OpenReader implements VaultReader {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.blockPool[Symbol.asyncDispose]();
     await this.entries[Symbol.asyncDispose]();
+  }
+
+  protected digestRowsOf(areaIds: readonly AreaId[]): DigestRows {
+    return new DigestRows({ entries: this.entries, cache: this.#digestCache, areaIds });
   }
 
   protected readerOf(areaIds: readonly AreaId[]): EntryReader {
@@ -229,7 +240,8 @@ class OpenVault extends OpenReader implements Vault {
     const reader = this.readerOf(areaIds);
     const claims = new PointClaims({ entries, areaId, machineId });
     this.#maintenance.beginClaims(claims);
-    const writer = new EntryWriter({ entries, reader, claims, queue, clock, secret: this.secret, random, packBytes, blockPool });
+    const digestRows = this.digestRowsOf(areaIds);
+    const writer = new EntryWriter({ entries, digestRows, claims, queue, clock, secret: this.secret, random, packBytes, blockPool });
     const basis = parentPointId === undefined ? {} : { parentPointId };
     return new VaultPointWriter({
       entries,

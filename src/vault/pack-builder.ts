@@ -4,7 +4,9 @@ import { assert } from "../base/assert.ts";
 import type { StoreKey } from "../store/store.ts";
 import { asBuffer } from "../disk/digest.ts";
 import type { MachineId } from "../contract/ids.ts";
-import { encodeIndex, packBytesMax, packEntriesMax, trailerBytes, writeTrailer, type PackRow } from "./pack-format.ts";
+import { encodeDigests, noDigests, recordBytesMax, recordBytesOf, type EntryDigests } from "./granule-digests.ts";
+import type { DigestSource } from "./pack.ts";
+import { digestBytesMax, encodeIndex, packBytesMax, packEntriesMax, trailerBytes, writeTrailer, type PackRow } from "./pack-format.ts";
 import { tagBytes, type ObjectSealer, type SealHead } from "./sealing.ts";
 
 const firstBytes = 1 << 20;
@@ -27,8 +29,10 @@ export class PackBuilder {
   /** Grows in place; other threads may write into reserved parts of it. */
   readonly #memory: SharedArrayBuffer;
   readonly #bytes: Uint8Array;
+  readonly #digests: EntryDigests[] = [];
   readonly #filling = new Set<Promise<void>>();
   #used = 0;
+  #digestBytes = 0;
 
   constructor(target: PackTarget) {
     this.#target = target;
@@ -50,25 +54,39 @@ export class PackBuilder {
   }
 
   hasRoom(plainBytes: number): boolean {
-    return this.isEmpty || (this.#used + plainBytes + tagBytes <= this.#target.entryBytesMax && this.#rows.length < packEntriesMax);
+    const hasPlace = this.#used + plainBytes + tagBytes <= this.#target.entryBytesMax && this.#rows.length < packEntriesMax;
+    return this.isEmpty || (hasPlace && this.#digestBytes + recordBytesMax <= digestBytesMax);
   }
 
   /** Seals `plain` as the next entry. Answers its row. */
-  append(entry: Omit<PackRow, "offset" | "length">, plain: Uint8Array): PackRow {
-    const row = this.reserve(entry, plain.length);
+  append(entry: Omit<PackRow, "offset" | "length">, plain: Uint8Array, digests: EntryDigests): PackRow {
+    const row = this.reserve(entry, plain.length, digests);
     this.#target.sealer.seal("entry", plain, this.#bytes, row.offset);
     return row;
   }
 
-  /** Makes the next entry, whose sealed bytes somebody else writes: `fill` tells until when. */
-  reserve(entry: Omit<PackRow, "offset" | "length">, plainBytes: number): PackRow {
+  /** Makes the next entry, whose sealed bytes somebody else writes: `fill` tells until when. Until then its digests may come too. */
+  reserve(entry: Omit<PackRow, "offset" | "length">, plainBytes: number, digests = noDigests): PackRow {
     assert(this.hasRoom(plainBytes), "an entry fits its pack");
     const length = plainBytes + tagBytes;
     this.#reserve(length);
     const row: PackRow = { ...entry, id: Uint8Array.from(entry.id), offset: this.#used, length };
     this.#used += length;
     this.#rows.push(row);
+    this.#digests.push(digests);
+    this.#digestBytes += digests === noDigests ? recordBytesMax : recordBytesOf(digests);
     return row;
+  }
+
+  /** Digests of a reserved entry, the `ordinal`th of the pack. */
+  setDigests(ordinal: number, digests: EntryDigests): void {
+    this.#digests[ordinal] = digests;
+  }
+
+  /** Of all entries that were reserved before. */
+  async digests(): Promise<DigestSource> {
+    while (this.#filling.size > 0) await Promise.all(this.#filling);
+    return { of: (ordinal) => this.#digests[ordinal] ?? noDigests };
   }
 
   /** Starts the writing of reserved entries into the pack's memory; reads and the finish wait for it. */
@@ -86,17 +104,19 @@ export class PackBuilder {
   }
 
   /** Closes the pack and gives its bytes; nothing may be appended after. `pointsText` names points that were sealed with it. */
-  async finish(pointsText: string): Promise<Uint8Array> {
+  async finish(pointsText: string): Promise<{ readonly bytes: Uint8Array; readonly digestBytes: number }> {
     await Promise.all(this.#filling);
     const { ownerId, writtenAtMs, sealHead } = this.#target;
+    const digests = encodeDigests(this.#digests);
     const index = encodeIndex({ rows: this.#rows, ownerId, writtenAtMs, pointsText });
-    this.#reserve(index.length + tagBytes + trailerBytes);
-    const indexOffset = this.#used;
+    this.#reserve(digests.length + index.length + 2 * tagBytes + trailerBytes);
+    const digestBytes = this.#target.sealer.seal("digests", digests, this.#bytes, this.#used);
+    const indexOffset = this.#used + digestBytes;
     const indexLength = this.#target.sealer.seal("index", index, this.#bytes, indexOffset);
-    writeTrailer({ indexOffset, indexLength, sealHead }, asBuffer(this.#bytes), indexOffset + indexLength);
+    writeTrailer({ indexOffset, indexLength, digestBytes, sealHead }, asBuffer(this.#bytes), indexOffset + indexLength);
     this.#used = indexOffset + indexLength + trailerBytes;
     assert(this.#used <= packBytesMax, "a pack fits its maximum");
-    return this.#bytes.subarray(0, this.#used);
+    return { bytes: this.#bytes.subarray(0, this.#used), digestBytes };
   }
 
   #reserve(moreBytes: number): void {

@@ -11,7 +11,8 @@ import { formatVersion, saltBytes, tagBytes, type SealHead } from "./sealing.ts"
 
 export const packBytesMax = 80 << 20;
 /** Entries, digests, index and points of so many fit packBytesMax. */
-export const packEntriesMax = 131_072;
+export const packEntriesMax = 65_536;
+export const digestBytesMax = 6 << 20;
 export const pointTextBytesMax = 4 << 20;
 export const trailerBytes = 64;
 const rowBytes = 48;
@@ -42,6 +43,8 @@ export interface Trailer {
   readonly indexOffset: number;
   /** Sealed length. */
   readonly indexLength: number;
+  /** Sealed length of the digests, which end where the index begins. */
+  readonly digestBytes: number;
   readonly sealHead: SealHead;
 }
 
@@ -81,8 +84,8 @@ function writeRow(bytes: Buffer, at: number, row: PackRow): void {
   bytes.writeUInt8(row.depth, at + 43);
 }
 
-/** An opened index, proved to cover the pack's entries without a gap. */
-export function parseIndex(packKey: string, plain: Uint8Array, indexOffset: number): PackIndex {
+/** An opened index, proved to cover the pack's `entryBytes` without a gap. */
+export function parseIndex(packKey: string, plain: Uint8Array, entryBytes: number): PackIndex {
   const bytes = asBuffer(plain);
   const rowCount = bytes.length < headBytes ? -1 : bytes.readUInt32BE(0);
   const basesAt = headBytes + rowCount * rowBytes;
@@ -100,7 +103,7 @@ export function parseIndex(packKey: string, plain: Uint8Array, indexOffset: numb
       textAt += digestBytes;
     }
   }
-  if (expectedOffset !== indexOffset) throw damagedPack(packKey, "its entries do not reach its index");
+  if (expectedOffset !== entryBytes) throw damagedPack(packKey, "its entries do not reach its digests");
   if (textAt + bytes.readUInt32BE(countBytes + 24) !== bytes.length) throw damagedPack(packKey, "its index has a wrong size");
   return {
     rows,
@@ -138,6 +141,7 @@ export function writeTrailer(trailer: Trailer, into: Buffer, at: number): void {
   into.writeUInt32BE(trailer.indexLength, at + 4);
   into.set(trailer.sealHead.salt, at + 8);
   into.writeUInt32BE(trailer.sealHead.generation, at + 40);
+  into.writeUInt32BE(trailer.digestBytes, at + 44);
   into.writeUInt16BE(formatVersion, at + 54);
   into.set(magic, at + 56);
 }
@@ -150,12 +154,13 @@ export function parseTrailer(packKey: string, packBytes: number, tail: Uint8Arra
   if (!bytes.subarray(56).equals(magic)) throw damagedPack(packKey, "it does not end as a pack");
   if (bytes.readUInt16BE(54) !== formatVersion) throw damagedPack(packKey, "it has a version that this program does not know");
   const generation = bytes.readUInt32BE(40);
-  const isKnown = bytes.subarray(44, 54).equals(Buffer.alloc(10)) && generation > 0;
+  const isKnown = bytes.subarray(48, 54).equals(Buffer.alloc(6)) && generation > 0;
   if (!isKnown) throw damagedPack(packKey, "its trailer has unknown content");
-  const [indexOffset, indexLength] = [bytes.readUInt32BE(0), bytes.readUInt32BE(4)];
-  if (indexOffset + indexLength + trailerBytes !== packBytes) throw damagedPack(packKey, "its trailer does not fit its size");
+  const [indexOffset, indexLength, digestBytes] = [bytes.readUInt32BE(0), bytes.readUInt32BE(4), bytes.readUInt32BE(44)];
+  if (indexOffset + indexLength + trailerBytes !== packBytes || digestBytes > indexOffset)
+    throw damagedPack(packKey, "its trailer does not fit its size");
   const salt = Uint8Array.from(bytes.subarray(8, 8 + saltBytes));
-  return { indexOffset, indexLength, sealHead: { generation, salt } };
+  return { indexOffset, indexLength, digestBytes, sealHead: { generation, salt } };
 }
 
 export function damagedPack(packKey: string, finding: string): Fault {

@@ -140,6 +140,7 @@ export class PackQueue {
         async () => await this.#options.store.put(pack.key, await bytes(), signal),
       );
       pack.state = "stored";
+      pack.pendingDigests = undefined;
       pack.read = readFromStore(this.#options.store, pack.key);
       this.#endedCount += 1;
       this.#lastEndMs = this.#options.clock.monotonicMs();

@@ -2,6 +2,7 @@
 
 import type { AreaId, MachineId, PackId } from "../contract/ids.ts";
 import type { Store, StoreKey } from "../store/store.ts";
+import { PackDigests, type EntryDigests } from "./granule-digests.ts";
 import type { KeptPack } from "./index-manifest.ts";
 import { damagedPack, packBytesMax, parseIndex, parseTrailer, trailerBytes, type PackIndex } from "./pack-format.ts";
 import { createObjectSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
@@ -30,11 +31,20 @@ export interface Pack {
   lastTable: number;
   /** 0 until it is closed. */
   sizeBytes: number;
-  /** Of its entries alone; 0 until it is closed. */
+  /** Of its entries alone; 0 until it is closed. The digests stand behind them. */
   entryBytes: number;
+  /** Of the sealed digests; 0 until it is closed. */
+  digestBytes: number;
+  /** While it is being written and travels: the digests are not to be read from its bytes yet. */
+  pendingDigests: (() => Promise<DigestSource>) | undefined;
   state: PackState;
   /** Bytes of the pack; what is given is the caller's own or never changes. Undefined when the store has the pack no more. */
   read: (offset: number, length: number) => Promise<Uint8Array | undefined>;
+}
+
+/** Digests of a pack's entries by their ordinals. */
+export interface DigestSource {
+  of(ordinal: number): EntryDigests;
 }
 
 /** Read at once from a pack's end: holds the index of nearly every pack. */
@@ -71,18 +81,29 @@ export async function openStoredPack(
   const tailOffset = Math.max(0, sizeBytes - tailReadBytes);
   const tail = await read(tailOffset, sizeBytes - tailOffset);
   if (tail === undefined) return undefined;
-  const { indexOffset, indexLength, sealHead } = parseTrailer(key, sizeBytes, tail);
+  const { indexOffset, indexLength, digestBytes, sealHead } = parseTrailer(key, sizeBytes, tail);
   const sealer = sealerOf(source.secret, key, sealHead);
   const sealedIndex =
     indexOffset >= tailOffset ? tail.subarray(indexOffset - tailOffset, tail.length - trailerBytes) : await read(indexOffset, indexLength);
   if (sealedIndex === undefined) return undefined;
   const plain = sealer.open("index", sealedIndex, indexOffset);
   if (plain === undefined) throw damagedPack(key, "the seal of its index is broken");
-  const index = parseIndex(key, plain, indexOffset);
+  const index = parseIndex(key, plain, indexOffset - digestBytes);
   const { ownerId, writtenAtMs } = index;
-  const facts = { packId, key, areaId, ownerId, sealHead, writtenAtMs, sizeBytes, entryBytes: indexOffset };
-  const pack: Pack = { ...facts, ...unnumbered, sealer, writer: undefined, state: "stored", read };
+  const facts = { packId, key, areaId, ownerId, sealHead, writtenAtMs, sizeBytes, entryBytes: indexOffset - digestBytes, digestBytes };
+  const pack: Pack = { ...facts, ...unnumbered, sealer, writer: undefined, pendingDigests: undefined, state: "stored", read };
   return { pack, index };
+}
+
+/** The digests of a pack in the store; undefined when it was removed since. */
+export async function readDigests(pack: Pack): Promise<PackDigests | undefined> {
+  const sealed = await pack.read(pack.entryBytes, pack.digestBytes);
+  if (sealed === undefined) return undefined;
+  const plain = pack.sealer.open("digests", sealed, pack.entryBytes);
+  if (plain === undefined) throw damagedPack(pack.key, "the seal of its digests is broken");
+  const digests = PackDigests.parse(plain, pack.entryCount);
+  if (digests === undefined) throw damagedPack(pack.key, "its digests are not one record for each of its entries");
+  return digests;
 }
 
 /** What Entries.addPack gives a pack. */
@@ -103,6 +124,8 @@ export class RememberedPack implements Pack {
   lastTable = 0;
   sizeBytes: number;
   entryBytes: number;
+  digestBytes: number;
+  pendingDigests: undefined;
   state: PackState = "stored";
   readonly #source: { readonly store: Store; readonly secret: VaultSecret };
   #sealer: ObjectSealer | undefined;
@@ -119,6 +142,7 @@ export class RememberedPack implements Pack {
     this.entryCount = kept.entryCount;
     this.sizeBytes = kept.sizeBytes;
     this.entryBytes = kept.entryBytes;
+    this.digestBytes = kept.digestBytes;
     this.read = readFromStore(source.store, this.key);
   }
 

@@ -1,22 +1,23 @@
 // One recovery point in the making: takes ids, blocks and patches, then seals pages and point in the order of the format page.
 
+import { hash } from "node:crypto";
 import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
 import type { DiskId, PackId } from "../contract/ids.ts";
-import { blockIdOf } from "../disk/block-id.ts";
-import { equalBytes, idFromHex, isZeroId, toHex, zeroId } from "../disk/digest.ts";
+import { blockIdOf, digestGranules, digestRowBytes } from "../disk/block-id.ts";
+import { equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/digest.ts";
 import { blockBytes, blockCountOf, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
+import { changedGranulesMax } from "./change-granules.ts";
 import { ChangedIds } from "./changed-ids.ts";
 import type { Entries } from "./entries.ts";
 import type { EntryWriter } from "./entry-writer.ts";
 import type { EntryReader } from "./entry-reader.ts";
 import type { PointClaims } from "./point-claims.ts";
 import { changedGranules, type ChangedGranule } from "./patch.ts";
-import { applyChanges } from "./patch-work.ts";
 import { toPointText, type StoredPoint } from "./point-format.ts";
-import { paysPacked, viewFrame } from "./zstd.ts";
-import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome, SentBlock } from "./vault.ts";
+import { decompressEntry, paysPacked, viewFrame } from "./zstd.ts";
+import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome, SentBlock, SentGranules } from "./vault.ts";
 
 /** A disk of the point, with the tree that it starts from. */
 export interface WriterDisk extends Omit<PointDisk, "root"> {
@@ -63,7 +64,16 @@ interface BlockChain {
   isVoid: boolean;
 }
 
-type Granules = readonly { readonly index: number; readonly bytes: Uint8Array }[];
+/** A block of which granules came, and which ones of the sent. */
+interface CutBlock {
+  readonly block: number;
+  readonly first: number;
+  readonly granuleCount: number;
+}
+interface BasedBlock extends CutBlock {
+  /** What it has now. */
+  readonly baseId: Uint8Array;
+}
 
 export class VaultPointWriter implements PointWriter {
   readonly #options: PointWriterOptions;
@@ -106,16 +116,18 @@ export class VaultPointWriter implements PointWriter {
   async putBlock(diskId: DiskId, block: number, id: BlockId, bytes: Uint8Array, packing: "raw" | "zstd" = "raw"): Promise<void> {
     const state = this.#stateOf(diskId, block);
     const content = packing === "raw" ? bytes : viewFrame(bytes, blockBytes);
-    if (content?.length !== blockBytes || !equalBytes(blockIdOf(content), id)) throw damagedBlock(diskId, { block, id, bytes, packing });
+    const row = new Uint8Array(digestRowBytes);
+    if (content?.length === blockBytes) digestGranules(content, row);
+    if (content?.length !== blockBytes || !equalBytes(idOf(row), id)) throw damagedBlock(diskId, { block, id, bytes, packing });
     voidChain(state, block);
     const { writer } = this.#options;
     if (isZeroId(id) || writer.isStored("block", id)) return state.changed.set(block, id);
     const isFrame = packing === "zstd" && paysPacked(bytes.length, blockBytes);
     const kept = isFrame || packing === "raw" ? bytes : Uint8Array.from(content);
-    await runInChain(state, block, async () => {
-      if (isFrame) await writer.storeFrame(id, kept);
+    await runInChains(state, [{ block }], async () => {
+      if (isFrame) await writer.storeFrame(id, kept, row);
       else await writer.store("block", id, kept);
-      return id;
+      return [id];
     });
   }
 
@@ -132,14 +144,18 @@ export class VaultPointWriter implements PointWriter {
     });
   }
 
-  async patchBlock(diskId: DiskId, block: number, granules: Granules): Promise<void> {
-    const state = this.#stateOf(diskId, block);
-    if (!granules.every(({ index, bytes }) => index >= 0 && index < granulesPerBlock && bytes.length === granuleBytes))
-      throw new Fault("InputInvalid", "could not patch a block: a granule lies outside it or has a wrong size", {
-        evidence: { diskId, block },
-      });
-    const last = lastOfEach(granules);
-    await runInChain(state, block, async () => await this.#applyGranules(state, block, last));
+  async changeGranules(diskId: DiskId, sent: SentGranules): Promise<void> {
+    const blocks = cutBlocks(diskId, sent);
+    const state = this.#stateOf(diskId, blocks.at(-1)?.block ?? -1);
+    const damaged = (): Fault => damagedGranules(diskId, sent);
+    await runInChains(state, blocks, async () => {
+      const based = await this.#withBases(state, blocks);
+      const ids = await this.#options.writer.change(sent, based, damaged);
+      const left = based.filter((_, index) => ids[index] === undefined);
+      if (left.length === 0) return ids;
+      const plain = plainOf(sent) ?? fail(damaged());
+      return await Promise.all(based.map(async (block, index) => ids[index] ?? (await this.#changeSeen(block, sent, plain))));
+    });
   }
 
   async blockId(diskId: DiskId, block: number): Promise<BlockId> {
@@ -199,33 +215,46 @@ export class VaultPointWriter implements PointWriter {
     return true;
   }
 
-  async #applyGranules(state: DiskState, block: number, granules: readonly ChangedGranule[]): Promise<Uint8Array> {
+  /** Looks at what the block had, where that cannot be done without. */
+  async #changeSeen({ baseId, first, granuleCount }: BasedBlock, sent: SentGranules, plain: Uint8Array): Promise<Uint8Array> {
     const { reader, writer } = this.#options;
-    const baseId = await this.#currentId(state, block);
-    if (!isZeroId(baseId) && !reader.isAtHand("block", baseId)) {
-      const base = await reader.loadStored(baseId);
-      const id = base === undefined ? undefined : await writer.change(base, granules);
-      if (id !== undefined) return id;
-    }
     const content = isZeroId(baseId) ? Buffer.alloc(blockBytes) : await reader.loadOwn("block", baseId);
-    const changed = applyChanges(content, granules);
-    if (changed.length === 0) return baseId;
+    for (const { index, bytes } of granulesOf(sent, plain, { first, granuleCount })) content.set(bytes, index * granuleBytes);
     const id = blockIdOf(content);
-    if (!isZeroId(id) && !writer.isStored("block", id))
-      await writer.store("block", id, content, isZeroId(baseId) ? undefined : { id: baseId, changed });
-    if (!isZeroId(id)) reader.remember("block", id, content); // What changed now is likely to change again.
+    // Full: it cannot stand on what it had, or what that says of its granules is damaged and so ends here.
+    if (!isZeroId(id) && !writer.isStored("block", id)) await writer.store("block", id, content);
     return id;
+  }
+
+  async #withBases(state: DiskState, blocks: readonly CutBlock[]): Promise<readonly BasedBlock[]> {
+    const pages = new Map<number, Promise<Uint8Array | undefined>>();
+    const pageOf = async (index: number): Promise<Uint8Array | undefined> => {
+      const page = pages.get(index) ?? this.#leafPage(state, index);
+      pages.set(index, page);
+      return await page;
+    };
+    const based: BasedBlock[] = [];
+    for (const each of blocks) {
+      const changed = state.changed.get(each.block);
+      const page = changed === undefined ? await pageOf(Math.floor(each.block / idsPerPage)) : undefined;
+      const id = changed ?? (page === undefined ? zeroId : idAt(page, each.block % idsPerPage));
+      based.push({ ...each, baseId: Uint8Array.from(id) });
+    }
+    return based;
   }
 
   async #currentId(state: DiskState, block: number): Promise<Uint8Array> {
     const changed = state.changed.get(block);
     if (changed !== undefined) return Uint8Array.from(changed);
-    const { root, sizeBytes } = state.disk.parent;
-    const page = await findLeafPage(
-      { root: idFromHex(root), blockCount: blockCountOf(sizeBytes), loadPage: this.#loadPage },
-      Math.floor(block / idsPerPage),
-    );
+    const page = await this.#leafPage(state, Math.floor(block / idsPerPage));
     return page === undefined ? zeroId : Uint8Array.from(idAt(page, block % idsPerPage));
+  }
+
+  /** Ids of 128 blocks as they were in the point before; undefined for zeros. */
+  async #leafPage(state: DiskState, pageIndex: number): Promise<Uint8Array | undefined> {
+    const { root, sizeBytes } = state.disk.parent;
+    const tree = { root: idFromHex(root), blockCount: blockCountOf(sizeBytes), loadPage: this.#loadPage };
+    return await findLeafPage(tree, pageIndex);
   }
 
   async #storePages(state: DiskState): Promise<Uint8Array> {
@@ -255,10 +284,49 @@ export class VaultPointWriter implements PointWriter {
   readonly #loadPage = async (id: Uint8Array): Promise<Uint8Array> => await this.#options.reader.load("page", id);
 }
 
-/** In order of index; of two for one place the later counts. */
-function lastOfEach(granules: Granules): ChangedGranule[] {
-  const byIndex = new Map(granules.map((granule) => [granule.index, granule]));
-  return [...byIndex.values()].sort((one, other) => one.index - other.index);
+/** The blocks that are touched, each with its part of the sent granules. Throws InputInvalid. */
+function cutBlocks(diskId: DiskId, { granules, bytes, packing }: SentGranules): readonly CutBlock[] {
+  const blocks: { block: number; first: number; granuleCount: number }[] = [];
+  let before = -1;
+  for (const [index, granule] of granules.entries()) {
+    const isRising = Number.isInteger(granule) && granule > before;
+    if (!isRising || granules.length > changedGranulesMax || (packing === "raw" && bytes.length !== granules.length * granuleBytes))
+      throw new Fault("InputInvalid", "could not change granules: they are not in order, too many, or have a wrong size", {
+        evidence: { diskId, granules: granules.length, bytes: bytes.length },
+      });
+    before = granule;
+    const block = Math.floor(granule / granulesPerBlock);
+    const last = blocks.at(-1);
+    if (last?.block === block) last.granuleCount += 1;
+    else blocks.push({ block, first: index, granuleCount: 1 });
+  }
+  return blocks;
+}
+
+/** Undefined when they do not unpack, or have another digest. */
+function plainOf({ granules, bytes, packing, digest }: SentGranules): Uint8Array | undefined {
+  const plain = packing === "raw" ? bytes : decompressEntry(bytes, granules.length * granuleBytes);
+  const isWhole = plain?.length === granules.length * granuleBytes;
+  return isWhole && (digest === undefined || equalBytes(hash("sha256", plain, "buffer"), digest)) ? plain : undefined;
+}
+
+function granulesOf(sent: SentGranules, plain: Uint8Array, { first, granuleCount }: Omit<CutBlock, "block">): ChangedGranule[] {
+  return sent.granules.slice(first, first + granuleCount).map((granule, index) => ({
+    index: granule % granulesPerBlock,
+    bytes: plain.subarray((first + index) * granuleBytes, (first + index + 1) * granuleBytes),
+  }));
+}
+
+function fail(fault: Fault): never {
+  throw fault;
+}
+
+function damagedGranules(diskId: DiskId, { granules, bytes, packing }: SentGranules): Fault {
+  return new Fault("DataDamaged", "could not change granules: their bytes do not fit their digest", {
+    evidence: { diskId, firstGranule: granules[0] ?? 0, granules: granules.length, bytes: bytes.length, packing },
+    causes: damagedCauses,
+    action: "look at the agent's log; the granules are sent again with the next point",
+  });
 }
 
 function refuseOtherRoots(disks: readonly PointDisk[], expectedRoots: readonly { readonly diskId: DiskId; readonly root: string }[]): void {
@@ -271,10 +339,12 @@ function refuseOtherRoots(disks: readonly PointDisk[], expectedRoots: readonly {
   }
 }
 
+const damagedCauses = ["bytes were changed between the source's memory and here", "the sender is not an agent of this version"];
+
 function damagedBlock(diskId: DiskId, { block, id, bytes, packing }: SentBlock): Fault {
   return new Fault("DataDamaged", "could not take a block: its bytes do not fit its digest", {
     evidence: { diskId, block, id: toHex(id), bytes: bytes.length, packing },
-    causes: ["bytes were changed between the source's memory and here", "the sender is not an agent of this version"],
+    causes: damagedCauses,
     action: "look at the agent's log; the block is sent again with the next point",
   });
 }
@@ -313,18 +383,28 @@ async function runInNewChains(state: DiskState, blocks: readonly SentBlock[], wr
   }
 }
 
-/** Runs `write` after the writes to this block before it, then sets the id that it gives. */
-async function runInChain(state: DiskState, block: number, write: () => Promise<Uint8Array>): Promise<void> {
-  const chain = state.chains.get(block) ?? { last: Promise.resolve(), isVoid: false };
-  state.chains.set(block, chain);
-  const task = chain.last.then(async () => {
-    const id = await write();
-    if (!chain.isVoid) state.changed.set(block, id);
+/** Runs `write` after the writes to these blocks before it, then sets the ids that it gives. */
+async function runInChains(
+  state: DiskState,
+  blocks: readonly { readonly block: number }[],
+  write: () => Promise<readonly (Uint8Array | undefined)[]>,
+): Promise<void> {
+  const chains = blocks.map(({ block }) => {
+    const chain = state.chains.get(block) ?? { last: Promise.resolve(), isVoid: false };
+    state.chains.set(block, chain);
+    return { block, chain, before: chain.last };
   });
-  chain.last = task;
+  const task = Promise.all(new Set(chains.map(({ before }) => before))).then(async () => {
+    const ids = await write();
+    for (const [index, { block, chain }] of chains.entries()) {
+      const id = ids[index];
+      if (id !== undefined && !chain.isVoid) state.changed.set(block, id);
+    }
+  });
+  for (const { chain } of chains) chain.last = task;
   try {
     await task;
   } finally {
-    if (chain.last === task && state.chains.get(block) === chain) state.chains.delete(block);
+    for (const { block, chain } of chains) if (chain.last === task && state.chains.get(block) === chain) state.chains.delete(block);
   }
 }

@@ -13,11 +13,12 @@ const vaultKeyBytes = 32;
 const generationMax = 0xffff_ffff;
 
 /** What a sealed part is; a part never opens as another kind. */
-export type PartKind = "entry" | "index" | "point";
+export type PartKind = "entry" | "index" | "point" | "digests";
 const associatedData: Readonly<Record<PartKind, Buffer>> = {
   entry: Buffer.of(1),
   index: Buffer.of(2),
   point: Buffer.of(3),
+  digests: Buffer.of(4),
 };
 
 /** Seals and opens the parts of one object. */

@@ -8,7 +8,18 @@ import { parseAreaId, type AreaId, type MachineId, type PointId } from "../contr
 import { blockBytes, granuleBytes } from "../disk/geometry.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import { openVaultReader } from "./open-vault.ts";
-import { assertContent, diskId, newMachine, newPoint, openTestVault, sealFacts, sealWhole, testKey, vaultId } from "./test-vault.ts";
+import {
+  assertContent,
+  diskId,
+  newMachine,
+  newPoint,
+  openTestVault,
+  sealFacts,
+  sealWhole,
+  testKey,
+  vaultId,
+  patchBlock,
+} from "./test-vault.ts";
 import type { Vault } from "./vault.ts";
 
 const everything = { orphanGraceMs: 0, liveShareMin: 1 } as const;
@@ -19,7 +30,7 @@ async function change(vault: Vault, machineId: MachineId, content: Buffer, paren
   await using writer = await vault.beginPoint({ pointId, machineId, parentPointId, disks });
   const bytes = randomBytes(granuleBytes);
   bytes.copy(content, blockBytes);
-  await writer.patchBlock(diskId, 1, [{ index: 0, bytes }]);
+  await patchBlock(writer, diskId, 1, [{ index: 0, bytes }]);
   await writer.seal(sealFacts);
   return pointId;
 }
@@ -37,10 +48,10 @@ describe("Several writers of a vault", () => {
     const kept = await sealWhole(first, newMachine(), content);
     const disks = [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }];
     await using writer = await second.beginPoint({ pointId: newPoint(), machineId: newMachine(), disks });
-    for (let block = 0; block < 6; block++) await writer.patchBlock(diskId, block, [{ index: 0, bytes: randomBytes(granuleBytes) }]);
+    for (let block = 0; block < 6; block++) await patchBlock(writer, diskId, block, [{ index: 0, bytes: randomBytes(granuleBytes) }]);
     for (let block = 0; block < 6; block++) {
       const granules = Array.from({ length: 16 }, (_, index) => ({ index, bytes: randomBytes(granuleBytes) }));
-      await writer.patchBlock(diskId, block, granules);
+      await patchBlock(writer, diskId, block, granules);
     }
     const before = await keysOf(store, other);
     assert.ok(before.length > 0);

@@ -13,7 +13,18 @@ import { blockBytes } from "../disk/geometry.ts";
 import { withFaults } from "../store/faulty-store.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import type { Store } from "../store/store.ts";
-import { assertContent, blockAt, diskId, newMachine, newPoint, openTestVault, sealFacts, sealWhole, sendAll } from "./test-vault.ts";
+import {
+  assertContent,
+  blockAt,
+  diskId,
+  newMachine,
+  newPoint,
+  openTestVault,
+  sealFacts,
+  sealWhole,
+  sendAll,
+  patchBlock,
+} from "./test-vault.ts";
 
 let folder = "";
 before(async () => void (folder = await mkdtemp(join(tmpdir(), "watari-spool-"))));
@@ -57,7 +68,7 @@ describe("Spool", () => {
     assert.ok((await readdir(spool.folder)).length > 5, "packs wait in the spool");
     const patch = randomBytes(4096);
     for (const block of [0, 3, 19]) {
-      await writer.patchBlock(diskId, block, [{ index: 1, bytes: patch }]);
+      await patchBlock(writer, diskId, block, [{ index: 1, bytes: patch }]);
       patch.copy(content, block * blockBytes + 4096);
     }
     release();

@@ -5,11 +5,11 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { systemClock } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { parseDiskId, parseMachineId, parsePointId, parseVaultId, type MachineId, type PointId } from "../contract/ids.ts";
+import { parseDiskId, parseMachineId, parsePointId, parseVaultId, type DiskId, type MachineId, type PointId } from "../contract/ids.ts";
 import { computeRoot } from "../disk/compute-root.ts";
 import { blockIdOf } from "../disk/block-id.ts";
 import { isAllZero } from "../disk/digest.ts";
-import { blockBytes } from "../disk/geometry.ts";
+import { blockBytes, granulesPerBlock } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import type { Store } from "../store/store.ts";
 import { openVault, type VaultOptions } from "./open-vault.ts";
@@ -68,4 +68,19 @@ export async function assertContent(reader: VaultReader, pointId: PointId, conte
   assert.ok(bytes.equals(content), "content is what was sent");
   for (const extent of await disk.extents(0, content.length))
     if (extent.kind === "zero") assert.ok(isAllZero(content.subarray(extent.offset, extent.offset + extent.length)));
+}
+
+/** Changes granules of one block; of two for one place the later counts. */
+export async function patchBlock(
+  writer: PointWriter,
+  disk: DiskId,
+  block: number,
+  granules: readonly { readonly index: number; readonly bytes: Uint8Array }[],
+): Promise<void> {
+  const byIndex = [...new Map(granules.map(({ index, bytes }) => [index, bytes]))].sort(([one], [other]) => one - other);
+  await writer.changeGranules(disk, {
+    granules: byIndex.map(([index]) => block * granulesPerBlock + index),
+    bytes: Buffer.concat(byIndex.map(([, bytes]) => bytes)),
+    packing: "raw",
+  });
 }

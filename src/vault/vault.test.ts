@@ -25,6 +25,7 @@ import {
   sendAll,
   testKey,
   vaultId,
+  patchBlock,
 } from "./test-vault.ts";
 
 describe("Vault", () => {
@@ -61,7 +62,7 @@ describe("Vault", () => {
               const bytes = fill === 0 ? Buffer.alloc(granuleBytes) : randomBytes(granuleBytes);
               bytes.fill(0, Math.min(granuleBytes, content.length - granule * granuleBytes));
               bytes.copy(content, granule * granuleBytes);
-              running.push(writer.patchBlock(diskId, Math.floor(granule / 16), [{ index: granule % 16, bytes }]));
+              running.push(patchBlock(writer, diskId, Math.floor(granule / 16), [{ index: granule % 16, bytes }]));
             }
             await Promise.all(running);
             const { point } = await writer.seal(sealFacts);
@@ -114,7 +115,7 @@ describe("Vault", () => {
       parentPointId,
       disks: [{ diskId, sizeBytes: content.length, isBoot: true, excluded: [] }],
     });
-    for (let block = 0; block < 512; block += 8) await writer.patchBlock(diskId, block, [{ index: 3, bytes: randomBytes(granuleBytes) }]);
+    for (let block = 0; block < 512; block += 8) await patchBlock(writer, diskId, block, [{ index: 3, bytes: randomBytes(granuleBytes) }]);
     const { storedBytes } = await writer.seal(sealFacts);
     assert.ok(storedBytes < 64 * granuleBytes * 1.15, `${storedBytes} bytes stored for ${64 * granuleBytes} changed`);
   });
@@ -153,7 +154,12 @@ describe("Vault", () => {
     await assert.rejects(writer.putBlock(diskId, 0, zeroId, bytes), { code: "DataDamaged" });
     await assert.rejects(writer.putBlock(diskId, 0, idOf(bytes.subarray(1)), bytes.subarray(1)), { code: "DataDamaged" });
     await assert.rejects(writer.putBlock(diskId, 2, blockIdOf(bytes), bytes), { code: "InputInvalid" });
-    await assert.rejects(writer.patchBlock(diskId, 0, [{ index: 16, bytes: Buffer.alloc(granuleBytes) }]), { code: "InputInvalid" });
+    const granule = Buffer.alloc(granuleBytes);
+    for (const granules of [[32], [1, 0], [3, 3], [-1], [0.5], [0, 1], []])
+      await assert.rejects(writer.changeGranules(diskId, { granules, bytes: granule, packing: "raw" }), { code: "InputInvalid" });
+    const wrong = { granules: [0], bytes: granule, packing: "raw", digest: idOf(randomBytes(granuleBytes)) } as const;
+    await assert.rejects(writer.changeGranules(diskId, wrong), { code: "DataDamaged" });
+    await assert.rejects(writer.changeGranules(diskId, { granules: [0], bytes: granule, packing: "zstd" }), { code: "DataDamaged" });
     assert.deepEqual(await writer.need(diskId, 0, [Buffer.from(root, "hex"), blockIdOf(bytes)]), [true, true]);
   });
 
@@ -200,7 +206,7 @@ describe("Vault", () => {
     });
     const granules = Array.from({ length: 4 }, () => randomBytes(granuleBytes));
     const patch = async (block: number, index: number, which: number): Promise<void> =>
-      await writer.patchBlock(diskId, block, [{ index, bytes: granules[which] ?? assert.fail("absent") }]);
+      await patchBlock(writer, diskId, block, [{ index, bytes: granules[which] ?? assert.fail("absent") }]);
     const full = randomBytes(blockBytes);
     const running = [patch(0, 1, 0), patch(0, 2, 1), patch(0, 1, 2), patch(1, 0, 0), patch(2, 0, 0)];
     writer.setBlock(diskId, 1, zeroId);

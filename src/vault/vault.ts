@@ -5,7 +5,7 @@ import type { CountOptions, SealCensus } from "./seal-census.ts";
 import type { VaultKeys } from "./sealing.ts";
 import type { DiskId, MachineId, PointId } from "../contract/ids.ts";
 
-/** SHA-256 of a block's 64 KiB (a short last block padded with zeros); 32 zero bytes for an all-zero block. */
+/** SHA-256 over the digests of a block's 16 granules (a short last block padded with zeros); 32 zero bytes for an all-zero block. */
 export type BlockId = Uint8Array;
 
 export interface PointDisk {
@@ -60,6 +60,17 @@ export interface SentBlock {
   readonly packing: "raw" | "zstd";
 }
 
+/** Changed granules of a disk as their sender gave them. */
+export interface SentGranules {
+  /** Which ones of the disk, rising; 256 at most. */
+  readonly granules: readonly number[];
+  /** Their plain 4 KiB each, in that order, or one zstd frame of all. */
+  readonly bytes: Uint8Array;
+  readonly packing: "raw" | "zstd";
+  /** SHA-256 of the plain bytes, where the sender told it. */
+  readonly digest?: Uint8Array;
+}
+
 /** One recovery point in the making. Nothing is visible to readers until seal() has returned. */
 export interface PointWriter extends AsyncDisposable {
   /**
@@ -80,8 +91,11 @@ export interface PointWriter extends AsyncDisposable {
    * that does not fit its id breaks the whole point. Shared memory is used without a copy: it stays untouched until this resolves.
    */
   putBlocks(diskId: DiskId, blocks: readonly SentBlock[]): Promise<void>;
-  /** Changes granules of one block: stored as a patch on the block's present content; the block gets the digest of the result. */
-  patchBlock(diskId: DiskId, block: number, granules: readonly { readonly index: number; readonly bytes: Uint8Array }[]): Promise<void>;
+  /**
+   * Changes granules of a disk: each block that is touched is stored as a patch on its present content, as far as that pays, and gets
+   * the id of the result. Shared memory is used without a copy: it stays untouched until this resolves.
+   */
+  changeGranules(diskId: DiskId, sent: SentGranules): Promise<void>;
   /** The id that the block has in this point at the moment: the parent's until it is set. For comparing in checksum mode. */
   blockId(diskId: DiskId, block: number): Promise<BlockId>;
   /**

@@ -6,6 +6,7 @@ import type { AreaId, DiskId } from "../contract/ids.ts";
 import { idFromHex, isZeroId } from "../disk/digest.ts";
 import { blockBytes, blockCountOf, idsPerPage } from "../disk/geometry.ts";
 import { idAt, pageLevelsOf } from "../disk/page-tree.ts";
+import type { DigestRows } from "./digest-rows.ts";
 import type { Entries, FoundEntry } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
 import { EntrySet } from "./entry-set.ts";
@@ -20,6 +21,7 @@ const batchBlocks = 32;
 export interface VerifyParts {
   readonly entries: Entries;
   readonly readerOf: (areaIds: readonly AreaId[]) => EntryReader;
+  readonly digestRowsOf: (areaIds: readonly AreaId[]) => DigestRows;
   readonly points: readonly StoredPoint[];
 }
 
@@ -39,6 +41,7 @@ interface TreePlace {
   readonly diskId: DiskId;
   readonly sizeBytes: number;
   readonly reader: EntryReader;
+  readonly digestRows: DigestRows;
   readonly id: Uint8Array;
   readonly level: number;
   /** First block under the page. */
@@ -64,11 +67,12 @@ class Verifying {
 
   async verifyPoint(stored: StoredPoint): Promise<void> {
     const reader = this.#parts.readerOf(stored.areaIds);
+    const digestRows = this.#parts.digestRowsOf(stored.areaIds);
     await this.#entries.prepare(stored.areaIds);
     for (const { diskId, root, sizeBytes } of stored.point.disks) {
       const id = idFromHex(root);
       const level = pageLevelsOf(blockCountOf(sizeBytes));
-      if (!isZeroId(id)) await this.#verifyPage({ stored, diskId, sizeBytes, reader, id, level, firstBlock: 0 });
+      if (!isZeroId(id)) await this.#verifyPage({ stored, diskId, sizeBytes, reader, digestRows, id, level, firstBlock: 0 });
     }
   }
 
@@ -106,7 +110,7 @@ class Verifying {
     });
     for (let at = 0; at < fresh.length; at += batchBlocks)
       await this.#readBlocks(
-        place.reader,
+        place,
         fresh.slice(at, at + batchBlocks).map(({ id }) => id),
       );
     let isWhole = true;
@@ -119,11 +123,15 @@ class Verifying {
     return isWhole;
   }
 
-  /** Reads blocks together; when that fails, each by itself. */
-  async #readBlocks(reader: EntryReader, ids: readonly Uint8Array[]): Promise<void> {
-    const together = await this.#tryLoad(async () => await reader.loadMany("block", ids, "forget"));
+  /** Reads blocks together, and what packs say of their granules; when that fails, each by itself. */
+  async #readBlocks({ reader, digestRows }: TreePlace, ids: readonly Uint8Array[]): Promise<void> {
+    const read = async (some: readonly Uint8Array[]): Promise<void> => {
+      await reader.loadMany("block", some, "forget");
+      await digestRows.load(some);
+    };
+    const together = await this.#tryLoad(async () => await read(ids));
     for (const id of ids) {
-      const finding = typeof together === "string" ? await this.#tryLoad(async () => await reader.loadMany("block", [id], "forget")) : "";
+      const finding = typeof together === "string" ? await this.#tryLoad(async () => await read([id])) : "";
       const entry = this.#find("block", id);
       if (entry === undefined) continue;
       if (typeof finding === "string" && finding !== "") this.#findings.set(nameOf(entry), finding);

@@ -123,9 +123,7 @@ class IngestConnection {
       if (!this.#isOurTurn)
         socket.destroy(new Fault("AgentProtocolBroken", "the data connection of an agent broke: nothing arrived for too long"));
     });
-    const frames = readFrames(this.#received(), ({ type, bodyLength }) =>
-      type === frameTypes.blocks ? this.#bodies.take(bodyLength) : undefined,
-    );
+    const frames = readFrames(this.#received(), ({ type, bodyLength }) => (hasContent(type) ? this.#bodies.take(bodyLength) : undefined));
     const ended = new AbortController();
     void this.#tellAlive(ended.signal);
     try {
@@ -180,7 +178,7 @@ class IngestConnection {
   async #accept(frame: Frame): Promise<void> {
     // Announcements are judged one after the other: whether a unit may begin depends on all before it.
     if (frame.type === frameTypes.ids) return await this.#answer(frame);
-    if (frame.type !== frameTypes.blocks && frame.type !== frameTypes.granules) {
+    if (!hasContent(frame.type)) {
       await this.#settle();
       return await this.#answer(frame);
     }
@@ -200,7 +198,7 @@ class IngestConnection {
       // At a meeting it is other machines that are waited for.
       const isWork = frame.type !== frameTypes.meet;
       const answer = isWork ? await this.#meter.answering.during(async () => await this.#take(frame)) : await this.#take(frame);
-      if (frame.type === frameTypes.blocks) this.#bodies.release(frame.body);
+      if (hasContent(frame.type)) this.#bodies.release(frame.body);
       if (answer !== undefined && !this.#socket.write(answer)) await drained(this.#socket);
     } finally {
       this.#answeringCount -= 1;
@@ -407,4 +405,8 @@ async function sayFarewell(clock: Clock, socket: TLSSocket, fault: Fault): Promi
   socket.resume();
   await Promise.race([left, clock.sleep(farewellMsMax, ended.signal).catch(() => undefined)]); // The timer only bounds the wait.
   ended.abort();
+}
+
+function hasContent(type: number): boolean {
+  return type === frameTypes.blocks || type === frameTypes.granules;
 }

@@ -290,7 +290,7 @@ describe("breaches of the data protocol", () => {
     },
     {
       name: "a granules frame whose digest is wrong",
-      fault: broken,
+      fault: "DataDamaged",
       send: (line, enrolled) => {
         begun(line, enrolled);
         const frame = granulesFrame(1, 0, [{ granule: 1, bytes: new Uint8Array(4096).fill(3) }]);

@@ -16,7 +16,7 @@ import { blockBytes, blockCountOf, granuleBytes, granuleCountOf, granulesPerBloc
 import type { BlockId, PointWriter, SealOutcome, SentBlock } from "../../vault/vault.ts";
 import type { MachineMeter } from "../flow/machine-meter.ts";
 import { BlockCover } from "./block-cover.ts";
-import { readBlocksBody, readGranulesBody, readIdsBody, unpackBlock } from "./unit-bodies.ts";
+import { readBlocksBody, readGranulesBody, readIdsBody, unpackBlock, unpackLastGranule } from "./unit-bodies.ts";
 
 const noneNeeded = 0;
 const sendIt = 1;
@@ -142,23 +142,19 @@ export class PointSession {
   }
 
   async #takeGranules(frame: Frame): Promise<Uint8Array> {
-    const { diskIndex, granules, bytes } = readGranulesBody(frame);
+    const body = readGranulesBody(frame);
+    const { diskIndex, granules } = body;
     const disk = this.#disk(diskIndex);
-    const patches = new Map<number, { readonly index: number; readonly bytes: Uint8Array }[]>();
+    const last = granules.at(-1) ?? 0;
+    if (last >= disk.granuleCount) throw new FrameError("granule beyond the end of the disk");
+    if ((last + 1) * granuleBytes > disk.sizeBytes) this.#refuseTail(disk, last * granuleBytes, unpackLastGranule(body));
     for (const [place, granule] of granules.entries()) {
-      if (granule >= disk.granuleCount) throw new FrameError("granule beyond the end of the disk");
       const block = Math.floor(granule / granulesPerBlock);
-      const content = bytes.subarray(place * granuleBytes, (place + 1) * granuleBytes);
-      this.#refuseTail(disk, granule * granuleBytes, content);
-      const patch = patches.get(block) ?? [];
-      if (patch.length === 0) {
+      if (place === 0 || block !== Math.floor((granules[place - 1] ?? 0) / granulesPerBlock))
         this.#refusePending(diskIndex, block, block + 1);
-        patches.set(block, patch);
-      }
-      patch.push({ index: granule % granulesPerBlock, bytes: content });
     }
-    await settleAll([...patches].map(async ([block, patch]) => await this.#writer.patchBlock(disk.diskId, block, patch)));
-    this.#meter.tookChanges(bytes.length);
+    await this.#writer.changeGranules(disk.diskId, body);
+    this.#meter.tookChanges(granules.length * granuleBytes);
     return encodeFrame({ type: frameTypes.taken, unit: frame.unit, count: granules.length, body: new Uint8Array(0) });
   }
 
@@ -200,11 +196,4 @@ export class PointSession {
     if (inside >= bytes.length) return;
     if (bytes.subarray(inside).some((byte) => byte !== 0)) throw new FrameError("bytes beyond the end of the disk are not zero");
   }
-}
-
-/** Waits for all before it passes the first failure on: nothing may still write when the point is dropped. */
-async function settleAll(tasks: readonly Promise<void>[]): Promise<void> {
-  const results = await Promise.allSettled(tasks);
-  const failed = results.find((result) => result.status === "rejected");
-  if (failed !== undefined) throw failed.reason;
 }

@@ -1,6 +1,5 @@
-// Reads the bodies of ids, blocks and granules frames: sizes, order and digests checked, nothing trusted.
+// Reads the bodies of ids, blocks and granules frames: sizes and order checked, nothing trusted; the vault checks digests.
 
-import { hash } from "node:crypto";
 import { zstdDecompressSync } from "node:zlib";
 import { blocksPerFrameMax, FrameError, granulesPerFrameMax, payloadMethods, type Frame } from "../../contract/agent-frames.ts";
 import { blockBytes, digestBytes, granuleBytes } from "../../disk/geometry.ts";
@@ -27,8 +26,11 @@ export interface BlocksBody {
 export interface GranulesBody {
   readonly diskIndex: number;
   readonly granules: readonly number[];
-  /** granules.length × 4 KiB, checked against the frame's digest. */
+  /** As they came, in the frame's memory: 4 KiB for each granule, or one zstd frame of all that nobody has unpacked yet. */
   readonly bytes: Uint8Array;
+  readonly packing: "raw" | "zstd";
+  /** What the plain bytes must have. */
+  readonly digest: Uint8Array;
 }
 
 export function readIdsBody(frame: Frame): IdsBody {
@@ -77,10 +79,17 @@ export function readGranulesBody(frame: Frame): GranulesBody {
     if (index > 0 && granule <= (granules[index - 1] ?? 0)) throw new FrameError("granules are not in rising order");
     granules.push(granule);
   }
-  const bytes = unpack(view.getUint8(4), body.subarray(payloadOffset), count * granuleBytes);
-  const told = body.subarray(payloadOffset - digestBytes, payloadOffset);
-  if (!hash("sha256", bytes, "buffer").equals(told)) throw new FrameError("granules do not have the digest that was told");
-  return { diskIndex: view.getUint32(0), granules, bytes };
+  const packing = packingOf(view.getUint8(4));
+  const bytes = body.subarray(payloadOffset);
+  if (packing === "raw" && bytes.length !== count * granuleBytes) throw wrongSize(bytes.length, count * granuleBytes);
+  const digest = Uint8Array.from(body.subarray(payloadOffset - digestBytes, payloadOffset));
+  return { diskIndex: view.getUint32(0), granules, bytes, packing, digest };
+}
+
+/** The last of the plain granules. */
+export function unpackLastGranule({ granules, bytes, packing }: GranulesBody): Uint8Array {
+  const method = packing === "zstd" ? payloadMethods.zstd : payloadMethods.raw;
+  return unpack(method, bytes, granules.length * granuleBytes).subarray(-granuleBytes);
 }
 
 /** The plain 64 KiB of a block's payload. */
