@@ -6,7 +6,7 @@ import { digestGranules, digestRowBytes } from "../disk/block-id.ts";
 import { equalBytes, idOf, isZeroId } from "../disk/digest.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "../disk/geometry.ts";
 import { encodePatch, kindSizes, type ChangedGranule } from "./patch.ts";
-import { compressEntry, viewFrame } from "./zstd.ts";
+import { compressEntry, decompressLarge } from "./zstd.ts";
 
 /** Granules and blocks of one job at most; then `out` is large enough. */
 export const changedGranulesMax = 256;
@@ -46,10 +46,8 @@ export type ChangeAnswer = Uint32Array | undefined;
 
 export function changeGranules(job: ChangeJob): ChangeAnswer {
   const plainBytes = job.granuleCount * granuleBytes;
-  const viewed = job.isPacked ? viewFrame(job.body, plainBytes) : job.body;
-  if (viewed?.length !== plainBytes) return undefined;
-  // Packing below uses the memory that the view is in.
-  const plain = job.isPacked ? Uint8Array.from(viewed) : viewed;
+  const plain = job.isPacked ? decompressLarge(job.body, plainBytes) : job.body;
+  if (plain?.length !== plainBytes) return undefined;
   if (job.digest !== undefined && !equalBytes(hash("sha256", plain, "buffer"), job.digest)) return undefined;
   const blockCount = job.blocks.length / changeBlock.count;
   const answer = new Uint32Array(blockCount * changeResult.count);

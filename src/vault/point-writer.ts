@@ -16,7 +16,7 @@ import type { EntryReader } from "./entry-reader.ts";
 import type { PointClaims } from "./point-claims.ts";
 import { changedGranules, type ChangedGranule } from "./patch.ts";
 import { toPointText, type StoredPoint } from "./point-format.ts";
-import { decompressEntry, paysPacked, viewFrame } from "./zstd.ts";
+import { decompressLarge, paysPacked, viewFrame } from "./zstd.ts";
 import type { BlockId, PointDisk, PointWriter, RecoveryPoint, SealOutcome, SentBlock, SentGranules } from "./vault.ts";
 
 /** A disk of the point, with the tree that it starts from. */
@@ -305,7 +305,7 @@ function cutBlocks(diskId: DiskId, { granules, bytes, packing }: SentGranules): 
 
 /** Undefined when they do not unpack, or have another digest. */
 function plainOf({ granules, bytes, packing, digest }: SentGranules): Uint8Array | undefined {
-  const plain = packing === "raw" ? bytes : decompressEntry(bytes, granules.length * granuleBytes);
+  const plain = packing === "raw" ? bytes : decompressLarge(bytes, granules.length * granuleBytes);
   const isWhole = plain?.length === granules.length * granuleBytes;
   return isWhole && (digest === undefined || equalBytes(hash("sha256", plain, "buffer"), digest)) ? plain : undefined;
 }

@@ -42,6 +42,11 @@ export function viewFrame(packed: Uint8Array, sizeMax: number): Uint8Array | und
   return decompress(packed, sizeMax);
 }
 
+/** As decompressEntry for what may be larger than a block. */
+export function decompressLarge(packed: Uint8Array, sizeMax: number): Uint8Array | undefined {
+  return publicDecompress(packed, sizeMax);
+}
+
 const publicCompress: Transform = (input) => zstdCompressSync(input, { params });
 
 const publicDecompress: Transform = (input, outputBytesMax) => {
