@@ -47,7 +47,7 @@ async function sendFrame(writer: PointWriter, content: Buffer, { granules, kind,
   for (const granule of granules) {
     const at = granule * granuleBytes;
     if (kind === "noise") randomBytes(granuleBytes).copy(content, at);
-    if (kind === "text") content.fill(`granule ${granule}, ${Math.random()}\n`, at, at + granuleBytes);
+    if (kind === "text") content.fill(`${randomBytes(8).toString("hex")} ${granule}\n`, at, at + granuleBytes);
     if (kind === "zeros") content.fill(0, at, at + granuleBytes);
   }
   const plain = Buffer.concat(granules.map((granule) => content.subarray(granule * granuleBytes, (granule + 1) * granuleBytes)));
