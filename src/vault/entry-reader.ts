@@ -13,7 +13,8 @@ import { openInThreads, type FailedOpening } from "./open-in-threads.ts";
 import type { Pack } from "./pack.ts";
 import { damagedPack } from "./pack-format.ts";
 import { applyPatch, contentIdOf, depthMax, kindSizes, patchBaseId, type EntryKind } from "./patch.ts";
-import { tagBytes, type VaultSecret } from "./sealing.ts";
+import { tagBytes } from "./gcm.ts";
+import type { VaultSecret } from "./sealing.ts";
 import { decompressEntry } from "./zstd.ts";
 
 /** Reads under way at once for one call. */

@@ -2,11 +2,11 @@
 
 import { assert } from "../base/assert.ts";
 import { equalBytes } from "../disk/digest.ts";
-import { digestBytes } from "../disk/geometry.ts";
+import { blockBytes, digestBytes } from "../disk/geometry.ts";
 import type { StoreKey } from "../store/store.ts";
 import { contentIdOf, kindSizes, type EntryKind } from "./patch.ts";
 import { createObjectSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
-import { viewFrame } from "./zstd.ts";
+import { unpackInto } from "./unpack.ts";
 
 /** Numbers of one entry in OpenJob.places. */
 export const openPlace = { at: 0, length: 1, packOffset: 2, isPacked: 3, into: 4, count: 5 } as const;
@@ -32,6 +32,9 @@ export interface OpenFailure {
   readonly finding: "seal" | "frame" | "digest";
 }
 
+/** Gets each frame before it is unpacked: no frame that is stored is as large as a block. */
+const frame = Buffer.allocUnsafeSlow(blockBytes);
+
 /** Keys are derived once for each pack that is read often. */
 const sealersMax = 64;
 const sealers = new Map<
@@ -46,15 +49,26 @@ export function openEntries(job: OpenJob): OpenFailure | undefined {
   const sealer = sealerOf(job);
   for (let index = 0; index < places.length / openPlace.count; index++) {
     const [at = 0, length = 0, packOffset = 0, isPacked = 0, target = 0] = places.subarray(index * openPlace.count);
-    const plain = sealer.open("entry", sealed.subarray(at, at + length), packOffset);
-    if (plain === undefined) return { index, finding: "seal" };
-    const content = isPacked === 1 ? viewFrame(plain, contentBytes) : plain;
-    if (content?.length !== contentBytes) return { index, finding: "frame" };
+    const content = into.subarray(target, target + contentBytes);
+    const entry = { sealed: sealed.subarray(at, at + length), offset: packOffset, isPacked: isPacked === 1 };
+    const failure = openEntryInto(sealer, entry, content);
+    if (failure !== undefined) return { index, finding: failure };
     if (!equalBytes(contentIdOf(job.kind, content), ids.subarray(index * digestBytes, (index + 1) * digestBytes)))
       return { index, finding: "digest" };
-    into.set(content, target);
   }
   return undefined;
+}
+
+/** Opens and unpacks one entry, whose plain bytes fill `into`; they are not checked against a digest. After a failure it holds anything. */
+export function openEntryInto(
+  sealer: ObjectSealer,
+  { sealed, offset, isPacked }: { readonly sealed: Uint8Array; readonly offset: number; readonly isPacked: boolean },
+  into: Uint8Array,
+): "seal" | "frame" | undefined {
+  const plainBytes = sealer.openInto("entry", sealed, offset, isPacked ? frame : into);
+  if (plainBytes === undefined) return "seal";
+  const isRight = isPacked ? unpackInto(frame.subarray(0, plainBytes), into) : plainBytes === into.length;
+  return isRight ? undefined : "frame";
 }
 
 /** What opens the entries of a pack; remembered for a while. */

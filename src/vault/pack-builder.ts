@@ -7,7 +7,8 @@ import type { MachineId } from "../contract/ids.ts";
 import { encodeDigests, noDigests, recordBytesMax, recordBytesOf, type EntryDigests } from "./granule-digests.ts";
 import type { DigestSource } from "./pack.ts";
 import { digestBytesMax, encodeIndex, packBytesMax, packEntriesMax, trailerBytes, writeTrailer, type PackRow } from "./pack-format.ts";
-import { tagBytes, type ObjectSealer, type SealHead } from "./sealing.ts";
+import { tagBytes } from "./gcm.ts";
+import type { ObjectSealer, SealHead } from "./sealing.ts";
 
 const firstBytes = 1 << 20;
 

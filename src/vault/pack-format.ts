@@ -7,7 +7,8 @@ import { asBuffer } from "../disk/digest.ts";
 import { digestBytes } from "../disk/geometry.ts";
 import type { EntryPlace } from "./index-row.ts";
 import { depthMax } from "./patch.ts";
-import { formatVersion, saltBytes, tagBytes, type SealHead } from "./sealing.ts";
+import { tagBytes } from "./gcm.ts";
+import { formatVersion, saltBytes, type SealHead } from "./sealing.ts";
 
 export const packBytesMax = 80 << 20;
 /** Entries, digests, index and points of so many fit packBytesMax. */

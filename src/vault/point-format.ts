@@ -9,16 +9,8 @@ import { parseAreaId, parsePackId, type AreaId, type MachineId, type PackId, typ
 import { countShape, digestShape, diskIdShape, machineIdShape, pointIdShape } from "../contract/shapes.ts";
 import { asBuffer } from "../disk/digest.ts";
 import type { StoreKey } from "../store/store.ts";
-import {
-  createNewSealer,
-  createObjectSealer,
-  formatVersion,
-  newSealHead,
-  saltBytes,
-  tagBytes,
-  type SealHead,
-  type VaultSecret,
-} from "./sealing.ts";
+import { tagBytes } from "./gcm.ts";
+import { createNewSealer, createObjectSealer, formatVersion, newSealHead, saltBytes, type SealHead, type VaultSecret } from "./sealing.ts";
 import type { RecoveryPoint } from "./vault.ts";
 
 /** All that is not sealed. */

@@ -1,15 +1,14 @@
 // Sealing of vault objects: one AES-256-GCM key per object, one nonce per part. Bytes: docs/design/vault-format.md, Sealing.
 
-import { createCipheriv, createDecipheriv, hkdfSync } from "node:crypto";
+import { hkdfSync } from "node:crypto";
 import { assert } from "../base/assert.ts";
 import type { VaultId } from "../contract/ids.ts";
 import type { StoreKey } from "../store/store.ts";
+import { gcm, keyBytes, nonceBytes, tagBytes, type GcmSeal } from "./gcm.ts";
 
 /** Of every object; others are refused by name. */
 export const formatVersion = 3;
-export const tagBytes = 16;
 export const saltBytes = 32;
-const vaultKeyBytes = 32;
 const generationMax = 0xffff_ffff;
 
 /** What a sealed part is; a part never opens as another kind. */
@@ -27,6 +26,8 @@ export interface ObjectSealer {
   seal(kind: PartKind, plain: Uint8Array, into: Uint8Array, offset: number): number;
   /** The plain bytes of the part that stands at `offset`; undefined when it does not open. */
   open(kind: PartKind, sealed: Uint8Array, offset: number): Buffer | undefined;
+  /** As open, to the start of `into`; answers how many bytes. Undefined also when there is too little room. */
+  openInto(kind: PartKind, sealed: Uint8Array, offset: number, into: Uint8Array): number | undefined;
 }
 
 /** The keys of a vault by generation; new objects are sealed with the current one. Secret. */
@@ -51,7 +52,7 @@ export function toVaultSecret(vaultId: VaultId, given: Uint8Array | VaultKeys): 
   const { current, keys } = given instanceof Uint8Array ? { current: 1, keys: new Map([[1, given]]) } : given;
   for (const [generation, key] of keys) {
     assert(Number.isInteger(generation) && generation >= 1 && generation <= generationMax, "a key generation is a number from 1 on");
-    assert(key.length === vaultKeyBytes, "a vault key has 32 bytes");
+    assert(key.length === keyBytes, "a vault key has 32 bytes");
   }
   assert(keys.has(current), "the current generation has its key");
   return { vaultId, current, keys: new Map([...keys].map(([generation, key]) => [generation, Uint8Array.from(key)])) };
@@ -73,33 +74,27 @@ export function createObjectSealer(secret: VaultSecret, objectKey: StoreKey, hea
   const vaultKey = secret.keys.get(head.generation);
   if (vaultKey === undefined) return undefined;
   const key = Buffer.from(hkdfSync("sha256", vaultKey, head.salt, `watari vault ${formatVersion} ${secret.vaultId} ${objectKey}`, 32));
-  const nonce = Buffer.alloc(12);
-  const setNonce = (offset: number): Buffer => {
+  const nonce = Buffer.alloc(nonceBytes);
+  const sealOf = (kind: PartKind, offset: number): GcmSeal => {
     nonce.writeBigUInt64BE(BigInt(offset), 4);
-    return nonce;
+    return { key, nonce, associated: associatedData[kind] };
+  };
+  const openInto: ObjectSealer["openInto"] = (kind, sealed, offset, into) => {
+    const plainBytes = sealed.length - tagBytes;
+    if (plainBytes < 0 || plainBytes > into.length || !gcm().open(sealOf(kind, offset), sealed, into)) return undefined;
+    return plainBytes;
   };
   return {
     seal: (kind, plain, into, offset) => {
-      const cipher = createCipheriv("aes-256-gcm", key, setNonce(offset)).setAAD(associatedData[kind]);
-      into.set(cipher.update(plain), offset);
-      cipher.final();
-      into.set(cipher.getAuthTag(), offset + plain.length);
+      gcm().seal(sealOf(kind, offset), plain, into.subarray(offset));
       return plain.length + tagBytes;
     },
     open: (kind, sealed, offset) => {
       if (sealed.length < tagBytes) return undefined;
-      const end = sealed.length - tagBytes;
-      const decipher = createDecipheriv("aes-256-gcm", key, setNonce(offset), { authTagLength: tagBytes })
-        .setAAD(associatedData[kind])
-        .setAuthTag(sealed.subarray(end));
-      const plain = decipher.update(sealed.subarray(0, end));
-      try {
-        decipher.final();
-        return plain;
-      } catch {
-        return undefined; // The only failure of final() is a tag that does not fit.
-      }
+      const plain = Buffer.allocUnsafe(sealed.length - tagBytes);
+      return openInto(kind, sealed, offset, plain) === undefined ? undefined : plain;
     },
+    openInto,
   };
 }
 
