@@ -49,12 +49,12 @@ export class BenchProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #gone: Promise<never>;
 
-  constructor(file: string, execArgv: readonly string[] = []) {
+  constructor(file: string, { execArgv = [], env = {} }: { readonly execArgv?: readonly string[]; readonly env?: NodeJS.ProcessEnv } = {}) {
     this.#child = fork(file, [], {
       execArgv: ["--disable-warning=ExperimentalWarning", ...execArgv],
       stdio: ["ignore", "inherit", "inherit", "ipc"],
       serialization: "advanced",
-      env: { ...process.env, MALLOC_ARENA_MAX: "2" },
+      env: { ...process.env, MALLOC_ARENA_MAX: "2", ...env },
     });
     this.#gone = once(this.#child, "exit").then(([code]: unknown[]) => {
       throw new Error(`a process of the benchmark ended with ${String(code)}`);

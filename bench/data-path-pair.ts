@@ -4,6 +4,7 @@ import { open } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { build } from "esbuild";
+import { agentUnitText } from "../src/agent/unit.ts";
 import type { MachineId, PointId } from "../src/contract/ids.ts";
 import { computeRoot } from "../src/disk/compute-root.ts";
 import { openFileDisk } from "../src/disk/file-disk.ts";
@@ -37,8 +38,25 @@ export interface AgentFiles {
   readonly threadFile: string;
 }
 
-/** As in the agent's unit, src/agent/unit.ts. */
-const agentLimits = ["--max-old-space-size=64", "--max-semi-space-size=2"];
+/** Flags and environment of the agent's unit: what keeps its memory small. */
+function agentLimits(): { readonly execArgv: readonly string[]; readonly env: NodeJS.ProcessEnv } {
+  const unit = agentUnitText();
+  const execArgv =
+    /^ExecStart=(.*)$/m
+      .exec(unit)?.[1]
+      ?.split(" ")
+      .filter((word) => word.startsWith("--max-")) ?? [];
+  const pairs =
+    /^Environment=(.*)$/m
+      .exec(unit)?.[1]
+      ?.split(" ")
+      .map((pair) => pair.split("=")) ?? [];
+  if (execArgv.length === 0 || pairs.length === 0) throw new Error("the agent's unit has no limits");
+  return { execArgv, env: Object.fromEntries(pairs.map(([name = "", value]) => [name, value])) };
+}
+
+/** Promised of an agent as it is installed: on one processor, under the limits of its unit. */
+export const agentMegabytesMax = 120;
 
 export async function bundleAgent(folder: string): Promise<AgentFiles> {
   return {
@@ -85,12 +103,13 @@ export class DataPathPair implements AsyncDisposable {
   /** Registered and protected on return. */
   static async start({ folder, image, files, cores, blob, line, execArgv = [] }: PairOptions): Promise<DataPathPair> {
     await using cleanup = new AsyncDisposableStack();
-    const appliance = cleanup.use(new BenchProcess(join(import.meta.dirname, "data-path-appliance-child.ts"), execArgv));
+    const appliance = cleanup.use(new BenchProcess(join(import.meta.dirname, "data-path-appliance-child.ts"), { execArgv }));
     const ready = await appliance.ask<ApplianceReady>({
       kind: "startAppliance",
       start: { folder, blockThreads: availableParallelism(), ...(blob === undefined ? {} : { blob }) },
     });
-    const agent = cleanup.use(new BenchProcess(files.agentFile, [...agentLimits, ...execArgv]));
+    const limits = agentLimits();
+    const agent = cleanup.use(new BenchProcess(files.agentFile, { ...limits, execArgv: [...limits.execArgv, ...execArgv] }));
     const { machineId } = await agent.ask<{ machineId: MachineId }>({
       kind: "startAgent",
       start: { ...ready, dataPort: (await line?.(ready.dataPort)) ?? ready.dataPort, folder, image, cores, threadFile: files.threadFile },

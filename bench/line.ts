@@ -12,11 +12,12 @@ import { spawn } from "node:child_process";
 import { parseArgs } from "node:util";
 import { z } from "zod";
 import { runCommand, tryCommand } from "../src/base/run-command.ts";
-import { formatClaims, timesLess, timesMore, type Claim } from "./claim.ts";
-import { bundleAgent, DataPathPair, rootOfImage, type AgentFiles } from "./data-path-pair.ts";
+import { extra, formatClaims, timesLess, timesMore, withinLimit, type Claim } from "./claim.ts";
+import { agentMegabytesMax, bundleAgent, DataPathPair, rootOfImage, type AgentFiles } from "./data-path-pair.ts";
 import { freePort, missingProgram, waitForNbd } from "./data-path-peers.ts";
 import { measureChildren, runToEnd, stopChild } from "./measured.ts";
 import { openLongLine } from "./long-line.ts";
+import { carryRawStream, lineErrorMax, type CarriedStream } from "./raw-stream.ts";
 import { referenceImage } from "./reference-image.ts";
 
 const { values } = parseArgs({
@@ -33,16 +34,21 @@ const sizeMib = Number(values["size-mib"] ?? (values.quick ? 512 : 4096));
 const roundCount = Number(values.rounds ?? (values.quick ? 1 : 3));
 const cores = availableParallelism();
 const bitsPerMegabit = 1e6;
+/** What the shaper lets pass at once: longer than a processor's timers may be late, short beside a copy. */
+const burstSeconds = 0.005;
 const lines = [
-  { name: "1 Gbit/s", rate: "1gbit" },
-  { name: "10 Gbit/s", rate: "10gbit" },
+  { name: "1 Gbit/s", rate: "1gbit", megabits: 1000 },
+  { name: "10 Gbit/s", rate: "10gbit", megabits: 10_000 },
 ] as const;
 /** A quick run takes half the bandwidth, so that a busy machine is not what is measured. */
 const longMegabits = values.quick ? 500 : 1000;
 const roundTripsMs = [150, 270];
 
-/** Wall seconds by program. */
-const shapedShape = z.record(z.string(), z.array(z.number()).min(1));
+/** Wall seconds by program, and what the line carried of a plain stream. */
+const shapedShape = z.object({
+  seconds: z.record(z.string(), z.array(z.number()).min(1)),
+  carried: z.object({ bytesPerSecond: z.number(), endsCpuShare: z.number(), ownCpuShare: z.number() }),
+});
 
 const cache = join(process.env["WATARI_CACHE"] ?? "/var/cache/watari", "bench");
 await mkdir(cache, { recursive: true });
@@ -57,14 +63,14 @@ try {
 async function measureAll(): Promise<void> {
   const claims: Claim[] = [];
   for (const line of lines) claims.push(...(await inNamespace(line)));
-  for (const roundTripMs of roundTripsMs) claims.push(await measureLong(roundTripMs));
+  for (const roundTripMs of roundTripsMs) claims.push(...(await measureLong(roundTripMs)));
   console.log(`lines, ${sizeMib} MiB, ${roundCount} round(s), ${cores} processors; medians`);
   console.log(formatClaims(claims));
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify({ results: claims }, undefined, 1)}\n`);
 }
 
 /** Runs this program where the loopback has that bandwidth. */
-async function inNamespace({ name, rate }: (typeof lines)[number]): Promise<readonly Claim[]> {
+async function inNamespace({ name, rate, megabits }: (typeof lines)[number]): Promise<readonly Claim[]> {
   const namespace = `wbl-${process.pid}`;
   const made = await tryCommand("ip", ["netns", "add", namespace], { timeoutMs: 10_000 });
   if (made.exitCode !== 0) {
@@ -73,38 +79,37 @@ async function inNamespace({ name, rate }: (typeof lines)[number]): Promise<read
   }
   try {
     await runCommand("ip", ["-n", namespace, "link", "set", "lo", "up"]);
-    await runCommand("tc", [
-      "-n",
-      namespace,
-      "qdisc",
-      "add",
-      "dev",
-      "lo",
-      "root",
-      "tbf",
-      "rate",
-      rate,
-      "burst",
-      "512kb",
-      "latency",
-      "20ms",
-    ]);
+    const burstBytes = (megabits * bitsPerMegabit * burstSeconds) / 8;
+    const shape = ["tbf", "rate", rate, "burst", String(burstBytes), "latency", "20ms"];
+    await runCommand("tc", ["-n", namespace, "qdisc", "add", "dev", "lo", "root", ...shape]);
     const answer = join(folder, `${rate}.json`);
     const own = ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "line.ts"), "--inside", answer];
     const size = ["--size-mib", String(sizeMib), "--rounds", String(roundCount)];
     await runToEnd({ command: "ip", args: ["netns", "exec", namespace, process.execPath, ...own, ...size] });
-    const seconds = shapedShape.parse(JSON.parse(await readFile(answer, "utf8")));
+    const { seconds, carried } = shapedShape.parse(JSON.parse(await readFile(answer, "utf8")));
     const ours = seconds["ours"] ?? [];
-    return Object.entries(seconds).flatMap(([peer, theirs]) =>
+    const beside = Object.entries(seconds).flatMap(([peer, theirs]) =>
       peer === "ours" ? [] : timesLess({ claim: `initial copy on ${name}`, ours, unit: "s", peer, theirs, bar: 1 }),
     );
+    return [...beside, lineClaim(name, { carried, megabits })];
   } finally {
     await runCommand("ip", ["netns", "del", namespace]);
   }
 }
 
+/** The line by itself. Throws when it carries more than it was given, because then nothing was measured on it. */
+function lineClaim(name: string, { carried, megabits }: { readonly carried: CarriedStream; readonly megabits: number }): Claim {
+  const ours = (carried.bytesPerSecond * 8) / bitsPerMegabit;
+  const cpu = `processors: both ends ${carried.endsCpuShare.toFixed(2)}, this program ${carried.ownCpuShare.toFixed(2)}`;
+  console.error(`the line of ${name} carries ${ours.toFixed(0)} of ${megabits} Mbit/s of a plain stream; ${cpu}`);
+  if (ours > megabits * (1 + lineErrorMax)) throw new Error(`the line of ${name} carries ${ours.toFixed(0)} Mbit/s`);
+  const claim = `line of ${name} by itself, a plain stream`;
+  return extra(timesMore({ claim, ours: [ours], unit: "Mbit/s", peer: "nominal", theirs: [megabits], bar: 1 - lineErrorMax }));
+}
+
 /** Wall seconds of each program, by round, interleaved. */
-async function measureShaped(): Promise<Record<string, number[]>> {
+async function measureShaped(): Promise<z.infer<typeof shapedShape>> {
+  const carried = await carryRawStream(async (port) => await Promise.resolve(port));
   const image = await referenceImage(cache, sizeMib, (line) => console.error(line));
   const files = await bundleAgent(folder);
   const root = await rootOfImage(image.path);
@@ -128,7 +133,7 @@ async function measureShaped(): Promise<Record<string, number[]>> {
     }
     await rm(own, { recursive: true });
   }
-  return seconds;
+  return { seconds, carried };
 }
 
 /** To a server that keeps nothing, over TCP without TLS. */
@@ -146,23 +151,42 @@ async function copyPlain(sizeBytes: number, command: (uri: string) => readonly s
 }
 
 /** Content that does not compress, so that bytes on the wire are bytes of the disk. */
-async function measureLong(roundTripMs: number): Promise<Claim> {
+async function measureLong(roundTripMs: number): Promise<readonly Claim[]> {
+  const way = { roundTripMs, bytesPerSecond: (longMegabits * bitsPerMegabit) / 8 };
+  await using cleanup = new AsyncDisposableStack();
+  const carried = await carryRawStream(async (port) => cleanup.use(await openLongLine(port, way)).port);
+  const name = `${longMegabits} Mbit/s with ${roundTripMs} ms round trip`;
   const image = join(folder, "random.raw");
   await writeRandom(image);
   const files = await bundleAgent(folder);
   const root = await rootOfImage(image);
-  const megabits: number[] = [];
-  for (let round = 0; round < roundCount; round++) megabits.push(await copyLong({ image, files, root, roundTripMs }));
-  const claim = `initial copy on ${longMegabits} Mbit/s with ${roundTripMs} ms round trip, share of the line`;
-  return timesMore({ claim, ours: megabits, unit: "Mbit/s", peer: "the line", theirs: [longMegabits], bar: 0.9 });
+  const copies: CopiedLong[] = [];
+  for (let round = 0; round < roundCount; round++) copies.push(await copyLong({ image, files, root, roundTripMs }));
+  const claim = `initial copy on ${name}, share of the line`;
+  const share = timesMore({
+    claim,
+    ours: copies.map(({ megabits }) => megabits),
+    unit: "Mbit/s",
+    peer: "the line",
+    theirs: [longMegabits],
+    bar: 0.9,
+  });
+  const memory = { ours: copies.map(({ agentMegabytes }) => agentMegabytes), unit: "MB", limit: agentMegabytesMax };
+  return [share, withinLimit(`agent, memory over ${name}`, memory), lineClaim(name, { carried, megabits: longMegabits })];
 }
 
+interface CopiedLong {
+  readonly megabits: number;
+  readonly agentMegabytes: number;
+}
+
+/** By an agent as it is installed, on one processor. */
 async function copyLong(of: {
   readonly image: string;
   readonly files: AgentFiles;
   readonly root: string;
   readonly roundTripMs: number;
-}): Promise<number> {
+}): Promise<CopiedLong> {
   const own = await mkdtemp(join(folder, "pair-"));
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(async () => await rm(own, { recursive: true }));
@@ -173,12 +197,13 @@ async function copyLong(of: {
     inFlight = () => opened.inFlightBytesMax;
     return opened.port;
   };
-  const pair = cleanup.use(await DataPathPair.start({ folder: own, image: of.image, files: of.files, cores, line }));
+  const pair = cleanup.use(await DataPathPair.start({ folder: own, image: of.image, files: of.files, cores: 1, line }));
   const { sentBytes, wallSeconds, agentResidentMib } = await pair.point(of.root);
+  const agentMegabytes = (agentResidentMib * 2 ** 20) / 1e6;
   const megabits = (sentBytes * 8) / wallSeconds / bitsPerMegabit;
-  const seen = `${(inFlight() / 2 ** 20).toFixed(0)} MiB under way at most, agent ${agentResidentMib} MiB`;
+  const seen = `${(inFlight() / 2 ** 20).toFixed(0)} MiB under way at most, agent ${agentMegabytes.toFixed(0)} MB`;
   console.error(`${of.roundTripMs} ms: ${megabits.toFixed(0)} of ${longMegabits} Mbit/s, ${wallSeconds.toFixed(1)} s, ${seen}`);
-  return megabits;
+  return { megabits, agentMegabytes };
 }
 
 async function writeRandom(path: string): Promise<void> {

@@ -12,8 +12,8 @@ import { runCommand } from "../src/base/run-command.ts";
 import { granuleBytes } from "../src/disk/geometry.ts";
 import { backupPeers } from "./backup-peers.ts";
 import { BitmapPeer } from "./bitmap-peer.ts";
-import { formatClaims, type Claim } from "./claim.ts";
-import { bundleAgent, copyGranules, DataPathPair, rootOfImage } from "./data-path-pair.ts";
+import { extra, formatClaims, withinLimit, type Claim } from "./claim.ts";
+import { agentMegabytesMax, bundleAgent, copyGranules, DataPathPair, rootOfImage, type AgentFiles } from "./data-path-pair.ts";
 import { compressedSize, missingProgram, peers } from "./data-path-peers.ts";
 import { toClaims, type Figures, type Round } from "./replication-claims.ts";
 import { changedImage, referenceImage } from "./reference-image.ts";
@@ -56,7 +56,7 @@ try {
   }
   const compressedBytes = (await isThere("zstd")) ? await compressedSize(work) : undefined;
   const facts = { changedBytes: changes.granules.length * granuleBytes, isFull: sizeMib >= 8192, compressedBytes };
-  claims = toClaims(rounds, facts);
+  claims = [...toClaims(rounds, facts), ...(await measureInstalled({ work, files, root: roots.initial }))];
 } finally {
   await rm(folder, { recursive: true, force: true });
 }
@@ -68,6 +68,29 @@ async function isThere(...programs: readonly string[]): Promise<boolean> {
   const missing = await missingProgram(programs);
   if (missing !== undefined) console.error(`not measured: what needs ${missing}, which is not installed`);
   return missing === undefined;
+}
+
+/** The agent as it is installed, on one processor: memory over a whole copy, and beside it that of the agent with a thread for each processor. */
+async function measureInstalled(of: {
+  readonly work: string;
+  readonly files: AgentFiles;
+  readonly root: string;
+}): Promise<readonly Claim[]> {
+  const megabytes: number[] = [];
+  for (const count of [1, cores]) {
+    const own = await mkdtemp(join(folder, "installed-"));
+    {
+      await using pair = await DataPathPair.start({ folder: own, image: of.work, files: of.files, cores: count });
+      megabytes.push(((await pair.point(of.root)).agentResidentMib * 2 ** 20) / 1e6);
+    }
+    await rm(own, { recursive: true });
+  }
+  const [installed = Number.NaN, threaded = Number.NaN] = megabytes;
+  const of1 = { ours: [installed], unit: "MB", limit: agentMegabytesMax };
+  return [
+    withinLimit("agent, memory over a first copy", of1),
+    extra(withinLimit(`agent, memory over a first copy with ${cores} threads`, { ...of1, ours: [threaded] })),
+  ];
 }
 
 interface RoundOptions {
