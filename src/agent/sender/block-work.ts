@@ -1,7 +1,9 @@
 // The work on the blocks in a lane: digests, then the body of a blocks frame. In this thread, or in threads where that was asked for.
 
+import { hash } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { assert } from "../../base/assert.ts";
+import { payloadMethods } from "../../contract/agent-frames.ts";
 import { blockIdOf } from "../../disk/block-id.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 import { laneOf, type Lane } from "./lanes.ts";
@@ -9,18 +11,33 @@ import { viewPayload } from "./payload.ts";
 
 export type BlockJob =
   | { readonly kind: "digest"; readonly count: number }
+  | { readonly kind: "granules"; readonly byteCount: number }
   | { readonly kind: "pack"; readonly diskIndex: number; readonly firstBlock: number; readonly wanted: readonly number[] };
 
-/** digest: fills lane.digests. pack: turns lane.raw into lane.body, answers its length. */
+/**
+ * digest: fills lane.digests. granules: puts the digest of so much of lane.raw first in lane.digests, and packs it in its place; answers the
+ * packed length, 0 when it stays as it is. pack: turns lane.raw into lane.body, answers its length.
+ */
 function doBlockJob(lane: Lane, job: BlockJob): number {
   switch (job.kind) {
     case "digest":
       for (let index = 0; index < job.count; index++)
         lane.digests.set(blockIdOf(lane.raw.subarray(index * blockBytes, (index + 1) * blockBytes)), index * digestBytes);
       return job.count * digestBytes;
+    case "granules":
+      return packGranules(lane, job.byteCount);
     case "pack":
       return packBlocks(lane, job);
   }
+}
+
+function packGranules({ raw, digests }: Lane, byteCount: number): number {
+  const plain = raw.subarray(0, byteCount);
+  digests.set(hash("sha256", plain, "buffer"));
+  const { method, bytes } = viewPayload(plain);
+  if (method === payloadMethods.raw) return 0;
+  raw.set(bytes);
+  return bytes.length;
 }
 
 function packBlocks({ raw, body }: Lane, job: Extract<BlockJob, { kind: "pack" }>): number {

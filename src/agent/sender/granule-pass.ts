@@ -1,13 +1,13 @@
 // Reads changed granules in batches of whole blocks and sends them; the same batches are read into memory while frozen.
 
 import { hash } from "node:crypto";
-import { blocksPerFrameMax, granulesPerFrameMax } from "../../contract/agent-frames.ts";
-import { blockBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
+import { blocksPerFrameMax, granulesPerFrameMax, payloadMethods } from "../../contract/agent-frames.ts";
+import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import { blockIdOf } from "../../disk/block-id.ts";
 import { isAllZero } from "../../disk/digest.ts";
 import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
-import { runLanes, type LaneChoice } from "./lanes.ts";
+import { runLanes, type Lane, type LaneChoice } from "./lanes.ts";
 import { compressPayload, type Payload } from "./payload.ts";
 import type { PassContext, PassDisk } from "./whole-disk-pass.ts";
 
@@ -28,19 +28,23 @@ export interface ReadBatch {
 /** keep: read changed blocks whole and take their digests. forget: read only what changed, the block's digest becomes unknown. */
 export type DigestUse = "keep" | "forget";
 
+/** What a lane's buffer holds. */
+const bufferGranulesMax = blocksPerFrameMax * granulesPerBlock;
+
 /** Cuts runs into batches that fit one frame and one lane buffer; all granules of a block are in one batch. */
-export function* batchRuns(runs: Iterable<GranuleRun>): Generator<Batch> {
+export function* batchRuns(runs: Iterable<GranuleRun>, use: DigestUse): Generator<Batch> {
   let batch: { block: number; granules: number[] }[] = [];
   let granuleCount = 0;
+  let readCount = 0;
   for (const run of runs) {
     for (let granule = run.first; granule < run.first + run.count; granule++) {
       const block = Math.floor(granule / granulesPerBlock);
       let last = batch.at(-1);
       if (last?.block !== block) {
-        if (batch.length === blocksPerFrameMax || granuleCount + granulesPerBlock > granulesPerFrameMax) {
+        readCount += last === undefined ? 0 : spanOf(last, use).count;
+        if (granuleCount + granulesPerBlock > granulesPerFrameMax || readCount + granulesPerBlock > bufferGranulesMax) {
           yield batch;
-          batch = [];
-          granuleCount = 0;
+          [batch, granuleCount, readCount] = [[], 0, 0];
         }
         last = { block, granules: [] };
         batch.push(last);
@@ -52,6 +56,13 @@ export function* batchRuns(runs: Iterable<GranuleRun>): Generator<Batch> {
   if (batch.length > 0) yield batch;
 }
 
+/** What is read of a block: all of it for its digest, else from the first changed granule to the last. */
+function spanOf({ granules }: ChangedBlock, use: DigestUse): { readonly first: number; readonly count: number } {
+  if (use === "keep") return { first: 0, count: granulesPerBlock };
+  const first = granules[0] ?? 0;
+  return { first, count: (granules.at(-1) ?? first) - first + 1 };
+}
+
 interface Span {
   /** Place in the lane buffer. */
   readonly at: number;
@@ -59,32 +70,37 @@ interface Span {
   readonly length: number;
 }
 
-/** One read for neighbours: block number i of the batch lies at i × 64 KiB of the buffer. */
-function planReads(batch: Batch, use: DigestUse): Span[] {
-  const spans: { at: number; offset: number; length: number }[] = [];
-  batch.forEach(({ block, granules }, slot) => {
-    const first = use === "keep" ? 0 : (granules[0] ?? 0);
-    const last = use === "keep" ? granulesPerBlock - 1 : (granules.at(-1) ?? 0);
-    const span = {
-      at: slot * blockBytes + first * granuleBytes,
-      offset: block * blockBytes + first * granuleBytes,
-      length: (last - first + 1) * granuleBytes,
-    };
-    const before = spans.at(-1);
-    if (before !== undefined && before.offset + before.length === span.offset && before.at + before.length === span.at)
-      before.length += span.length;
-    else spans.push(span);
-  });
-  return spans;
+interface ReadPlan {
+  /** One read for neighbours. */
+  readonly spans: readonly Span[];
+  /** For each block of the batch, where its first granule would lie in the lane buffer. */
+  readonly starts: readonly number[];
 }
 
-/** Reads a batch through `buffer`; `raw` of the answer is a copy. */
+function planReads(batch: Batch, use: DigestUse): ReadPlan {
+  const spans: { at: number; offset: number; length: number }[] = [];
+  const starts: number[] = [];
+  let used = 0;
+  for (const changed of batch) {
+    const { first, count } = spanOf(changed, use);
+    const span = { at: used, offset: changed.block * blockBytes + first * granuleBytes, length: count * granuleBytes };
+    const before = spans.at(-1);
+    if (before !== undefined && before.offset + before.length === span.offset) before.length += span.length;
+    else spans.push(span);
+    starts.push(used - first * granuleBytes);
+    used += span.length;
+  }
+  return { spans, starts };
+}
+
+/** Reads a batch into `buffer`; `raw` of the answer is the start of it. */
 export async function readBatch(
   context: Pick<PassContext, "onRead" | "signal" | "times">,
   disk: PassDisk,
   reading: { readonly batch: Batch; readonly buffer: Uint8Array; readonly use: DigestUse },
 ): Promise<ReadBatch> {
   const { batch, buffer, use } = reading;
+  const { spans, starts } = planReads(batch, use);
   // At most a span for each of the batch's blocks: the disk has several requests at once, as many as there are threads for them.
   const readSpan = async ({ at, offset, length }: Span): Promise<void> => {
     const bytes = buffer.subarray(at, at + length);
@@ -92,26 +108,34 @@ export async function readBatch(
     maskExcluded(bytes, offset, disk.open.facts.excluded);
     context.onRead(disk.index, length);
   };
-  const reads = await context.times.spend("read", async () => await Promise.allSettled(planReads(batch, use).map(readSpan)));
+  const reads = await context.times.spend("read", async () => await Promise.allSettled(spans.map(readSpan)));
   // Only once all have ended: none may fill the buffer when it is another batch's.
   for (const read of reads) if (read.status === "rejected") throw read.reason;
   const granules: number[] = [];
-  const raw = Buffer.allocUnsafe(batch.reduce((sum, block) => sum + block.granules.length, 0) * granuleBytes);
-  batch.forEach((block, slot) => {
+  // Digests first: below, granules move to the start.
+  batch.forEach(({ block }, index) => {
+    const start = starts[index] ?? 0;
+    if (use === "keep") disk.digests?.set(block, blockIdOf(buffer.subarray(start, start + blockBytes)));
+    else disk.digests?.forget(block);
+  });
+  for (const [index, block] of batch.entries())
     for (const granule of block.granules) {
-      const at = slot * blockBytes + granule * granuleBytes;
-      raw.set(buffer.subarray(at, at + granuleBytes), granules.length * granuleBytes);
+      const at = (starts[index] ?? 0) + granule * granuleBytes;
+      buffer.copyWithin(granules.length * granuleBytes, at, at + granuleBytes);
       granules.push(block.block * granulesPerBlock + granule);
     }
-    if (use === "keep") disk.digests?.set(block.block, blockIdOf(buffer.subarray(slot * blockBytes, (slot + 1) * blockBytes)));
-    else disk.digests?.forget(block.block);
-  });
-  return { diskIndex: disk.index, granules, raw };
+  return { diskIndex: disk.index, granules, raw: buffer.subarray(0, granules.length * granuleBytes) };
 }
 
-export async function sendBatch(context: PassContext, batch: ReadBatch): Promise<void> {
+/** In memory of its own, for later. */
+export function keepBatch(batch: ReadBatch): ReadBatch {
+  return { ...batch, raw: Buffer.from(batch.raw) };
+}
+
+/** Sends what was read into a lane, or, without one, what is held in memory. */
+export async function sendBatch(context: PassContext, batch: ReadBatch, lane?: Lane): Promise<void> {
   const { times, link, pacer, signal } = context;
-  const { payload, digest } = await times.spend("work", () => packRaw(batch.raw));
+  const { payload, digest } = await times.spend("work", async () => await pack(context, batch.raw, lane));
   const head = new Uint8Array(8 + batch.granules.length * 4);
   const view = new DataView(head.buffer);
   view.setUint32(0, batch.diskIndex);
@@ -129,13 +153,23 @@ interface Packed {
 /** What a trim leaves is zeros, gigabytes of them; their digests and payloads are worked out once a length. */
 const packedZeros = new Map<number, Packed>();
 
-function packRaw(raw: Uint8Array): Packed {
-  const isZero = isAllZero(raw);
-  const known = isZero ? packedZeros.get(raw.length) : undefined;
-  if (known !== undefined) return known;
-  const packed = { payload: compressPayload(raw), digest: hash("sha256", raw, "buffer") };
-  if (isZero) packedZeros.set(raw.length, packed);
+async function pack({ work }: PassContext, raw: Uint8Array, lane: Lane | undefined): Promise<Packed> {
+  if (isAllZero(raw)) return packZeros(raw.length);
+  if (lane === undefined) return packHere(raw);
+  const packedBytes = await work.run(lane, { kind: "granules", byteCount: raw.length });
+  const digest = lane.digests.subarray(0, digestBytes);
+  if (packedBytes === 0) return { payload: { method: payloadMethods.raw, bytes: raw }, digest };
+  return { payload: { method: payloadMethods.zstd, bytes: lane.raw.subarray(0, packedBytes) }, digest };
+}
+
+function packZeros(byteCount: number): Packed {
+  const packed = packedZeros.get(byteCount) ?? packHere(new Uint8Array(byteCount));
+  packedZeros.set(byteCount, packed);
   return packed;
+}
+
+function packHere(raw: Uint8Array): Packed {
+  return { payload: compressPayload(raw), digest: hash("sha256", raw, "buffer") };
 }
 
 /** Reads and sends the runs of one disk. The caller ends the round. */
@@ -144,9 +178,9 @@ export async function sendRuns(
   disk: PassDisk,
   changes: { readonly runs: Iterable<GranuleRun>; readonly use: DigestUse },
 ): Promise<void> {
-  await runLanes(fewLanes(context), batchRuns(changes.runs), async (batch, { raw: buffer }) => {
+  await runLanes(fewLanes(context), batchRuns(changes.runs, changes.use), async (batch, lane) => {
     context.signal.throwIfAborted();
-    await sendBatch(context, await readBatch(context, disk, { batch, buffer, use: changes.use }));
+    await sendBatch(context, await readBatch(context, disk, { batch, buffer: lane.raw, use: changes.use }), lane);
   });
 }
 
