@@ -5,7 +5,7 @@ import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
 import type { DiskId, PackId } from "../contract/ids.ts";
 import { blockIdOf, digestGranules, digestRowBytes } from "../disk/block-id.ts";
-import { equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/digest.ts";
+import { asBuffer, equalBytes, idFromHex, idOf, isZeroId, toHex, zeroId } from "../disk/digest.ts";
 import { blockBytes, blockCountOf, granuleBytes, granulesPerBlock, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt, updateTree } from "../disk/page-tree.ts";
 import { changedGranulesMax } from "./change-granules.ts";
@@ -258,7 +258,7 @@ export class VaultPointWriter implements PointWriter {
   }
 
   async #storePages(state: DiskState): Promise<Uint8Array> {
-    const { writer, entries } = this.#options;
+    const { writer, entries, reader } = this.#options;
     let pageCount = 0;
     return await updateTree({
       root: idFromHex(state.disk.parent.root),
@@ -267,6 +267,7 @@ export class VaultPointWriter implements PointWriter {
       changes: state.changed,
       loadPage: this.#loadPage,
       emitPage: async ({ id, page }, replaced) => {
+        reader.remember("page", id, asBuffer(page)); // The next point begins with them.
         await entries.prefetch("page", [id]);
         // Pages come from memory to memory: without a pause nothing else would run until all are done.
         if (++pageCount % pagesAtOnce === 0) await new Promise((resolve) => setImmediate(resolve));

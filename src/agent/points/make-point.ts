@@ -10,16 +10,7 @@ import { granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import { countGranules, type ChangeTracker, type GranuleRun, type Mark } from "../changes/tracker.ts";
 import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disks/ranges.ts";
 import type { DigestTable } from "../sender/digest-table.ts";
-import {
-  batchRuns,
-  keepBatch,
-  readBatch,
-  refreshDigests,
-  sendBatch,
-  sendRuns,
-  type DigestUse,
-  type ReadBatch,
-} from "../sender/granule-pass.ts";
+import { readRuns, refreshDigests, sendBatch, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
 import { BlindDisks } from "./blind-disks.ts";
 import type { PassRecord } from "../sender/pass-record.ts";
 import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
@@ -468,8 +459,7 @@ class PointRun {
     const batches: ReadBatch[] = [];
     const startMs = this.#context.clock.monotonicMs();
     for (const [index, pass] of this.#disks.entries())
-      for (const batch of batchRuns(this.#runsOf(round, index), this.#use))
-        batches.push(keepBatch(await readBatch(this.#context, pass, { batch, buffer, use: this.#use })));
+      batches.push(...(await readRuns(this.#context, pass, { runs: this.#runsOf(round, index), buffer, use: this.#use })));
     const bytes = bytesOfHeld([batches]);
     if (bytes >= measuredBytesMin) this.#readBytesPerMs = bytes / Math.max(1, this.#context.clock.monotonicMs() - startMs);
     return batches;

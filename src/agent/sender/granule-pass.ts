@@ -32,7 +32,7 @@ export type DigestUse = "keep" | "forget";
 const bufferGranulesMax = blocksPerFrameMax * granulesPerBlock;
 
 /** Cuts runs into batches that fit one frame and one lane buffer; all granules of a block are in one batch. */
-export function* batchRuns(runs: Iterable<GranuleRun>, use: DigestUse): Generator<Batch> {
+function* batchRuns(runs: Iterable<GranuleRun>, use: DigestUse): Generator<Batch> {
   let batch: { block: number; granules: number[] }[] = [];
   let granuleCount = 0;
   let readCount = 0;
@@ -94,7 +94,7 @@ function planReads(batch: Batch, use: DigestUse): ReadPlan {
 }
 
 /** Reads a batch into `buffer`; `raw` of the answer is the start of it. */
-export async function readBatch(
+async function readBatch(
   context: Pick<PassContext, "onRead" | "signal" | "times">,
   disk: PassDisk,
   reading: { readonly batch: Batch; readonly buffer: Uint8Array; readonly use: DigestUse },
@@ -125,11 +125,6 @@ export async function readBatch(
       granules.push(block.block * granulesPerBlock + granule);
     }
   return { diskIndex: disk.index, granules, raw: buffer.subarray(0, granules.length * granuleBytes) };
-}
-
-/** In memory of its own, for later. */
-export function keepBatch(batch: ReadBatch): ReadBatch {
-  return { ...batch, raw: Buffer.from(batch.raw) };
 }
 
 /** Sends what was read into a lane, or, without one, what is held in memory. */
@@ -170,6 +165,20 @@ function packZeros(byteCount: number): Packed {
 
 function packHere(raw: Uint8Array): Packed {
   return { payload: compressPayload(raw), digest: hash("sha256", raw, "buffer") };
+}
+
+/** Reads the runs of one disk through `buffer` into memory of their own, to be sent later. */
+export async function readRuns(
+  context: Pick<PassContext, "onRead" | "signal" | "times">,
+  disk: PassDisk,
+  { runs, buffer, use }: { readonly runs: Iterable<GranuleRun>; readonly buffer: Uint8Array; readonly use: DigestUse },
+): Promise<ReadBatch[]> {
+  const batches: ReadBatch[] = [];
+  for (const batch of batchRuns(runs, use)) {
+    const read = await readBatch(context, disk, { batch, buffer, use });
+    batches.push({ ...read, raw: Buffer.from(read.raw) });
+  }
+  return batches;
 }
 
 /** Reads and sends the runs of one disk. The caller ends the round. */
