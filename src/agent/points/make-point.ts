@@ -1,17 +1,19 @@
 // Makes one recovery point: rounds on the running machine until little is left, then a freeze, the last changes, and the seal.
 
+import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
 import { agentProtocolVersion, type ApplicationOutcome, type Pause } from "../../contract/agent-control.ts";
 import type { BeginPoint, EndPoint, MeetingOutcome, SealedPoint } from "../../contract/agent-frames.ts";
 import { parseDigestHex, type PointId } from "../../contract/ids.ts";
-import { granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
-import { countGranules, type ChangeTracker, type GranuleRun, type Mark } from "../changes/tracker.ts";
+import { granulesPerBlock } from "../../disk/geometry.ts";
+import type { ChangeTracker } from "../changes/tracker.ts";
 import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disks/ranges.ts";
 import type { DigestTable } from "../sender/digest-table.ts";
-import { readRuns, refreshDigests, sendBatch, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
+import { refreshDigests, sendRuns, type DigestUse, type ReadBatch } from "../sender/granule-pass.ts";
 import { BlindDisks } from "./blind-disks.ts";
+import { bytesOfHeld, readBytesPerMsMin, Rounds } from "./rounds.ts";
 import type { PassRecord } from "../sender/pass-record.ts";
 import { sendWholeDisk, type PassContext, type PassDisk } from "../sender/whole-disk-pass.ts";
 import type { ApplicationRest, ArmedFreeze, Freeze, OpenDisk, Source } from "../source.ts";
@@ -71,6 +73,8 @@ export interface MadePoint {
 const unexplainedSampleMax = 16;
 const liveRoundsMax = 12;
 const freezeAttemptsMax = 4;
+/** With those that were put off, which keep nobody waiting. */
+const attemptsMax = 12;
 const settleRoundsMax = 4;
 const quietRoundsMax = 6;
 const aheadPassesMax = 6;
@@ -78,17 +82,10 @@ const aheadPassesMax = 6;
 const shortShare = 0.04;
 /** Changes that are read into memory right before a freeze and in it. */
 const heldBytesMax = 24 << 20;
+/** Of it before the freeze. */
+const aheadBytesMax = 20 << 20;
 /** Kept for the thaw itself when others are waited for. */
 const thawMs = 50;
-/** What is assumed of a disk's speed before it was measured: 16 MiB/s. */
-const readBytesPerMsMin = 16_384;
-const measuredBytesMin = 1 << 20;
-
-interface Round {
-  readonly since: readonly (Mark | undefined)[];
-  readonly until: readonly Mark[];
-}
-
 export async function makePoint(context: PointContext, plan: PointPlan): Promise<MadePoint> {
   const passDisks = plan.disks.map(({ open, digests, record }, index): PassDisk => ({ index, open, digests, record }));
   const run = new PointRun(context, plan, passDisks);
@@ -151,10 +148,6 @@ function beginOf(plan: PointPlan): BeginPoint {
   };
 }
 
-function bytesOfHeld(held: readonly (readonly ReadBatch[])[]): number {
-  return held.flat().reduce((sum, batch) => sum + batch.raw.length, 0);
-}
-
 function groupPartOf(outcome: MeetingOutcome): GroupPart {
   return outcome.kind === "together" ? { kind: "together" } : outcome;
 }
@@ -178,14 +171,15 @@ class PointRun {
   readonly #disks: readonly PassDisk[];
   readonly #isFinal: boolean;
   readonly #use: DigestUse;
+  readonly #rounds: Rounds;
   readonly #blind: BlindDisks;
   readonly #unexplained: { readonly diskId: string; readonly block: number }[] = [];
   #unexplainedCount = 0;
-  #marks: readonly Mark[] = [];
   #pause: Pause = { freezeCount: 0, freezeMs: 0, readMs: 0, waitMs: 0, heldBytes: 0 };
   #rest: ApplicationRest | undefined;
   #isRestWanted: boolean;
-  #readBytesPerMs = readBytesPerMsMin;
+  /** What was left to read at the last look. */
+  #restBytes = 0;
   /** Whether the other machines of the group have come so far too; undefined without a group. */
   #group: GroupPart | undefined;
 
@@ -196,6 +190,7 @@ class PointRun {
     this.#isFinal = plan.consistency === "final";
     this.#use = this.#isFinal ? "keep" : "forget";
     const entries = plan.disks.flatMap(({ tracker }, index) => (disks[index] === undefined ? [] : { pass: disks[index], tracker }));
+    this.#rounds = new Rounds(context, entries, this.#use);
     this.#blind = new BlindDisks(context, entries, this.#isFinal ? plan.holdMsMax : plan.freezeMsMax);
     this.#isRestWanted = plan.consistency === "application";
   }
@@ -211,17 +206,18 @@ class PointRun {
   /** Everything that changed since the base, or everything there is. */
   async sendFirstRound(): Promise<void> {
     this.#blind.requireShort();
-    this.#marks = await Promise.all(this.#plan.disks.map((disk) => disk.tracker.compact()));
+    const marks = await this.#rounds.begin();
     for (const [index, disk] of this.#plan.disks.entries()) {
-      const pass = this.#passDisk(index);
+      const [pass, until] = [this.#disks[index], marks[index]];
+      assert(pass !== undefined && until !== undefined, "every disk has a pass and a mark");
       if (disk.mode !== "delta") {
         const { tracker } = disk;
-        const changed = tracker.changed({ until: this.#mark(index) });
+        const changed = tracker.changed({ until });
         const differing = await (tracker.isBlind ? this.#blind.pass({ pass, tracker }) : sendWholeDisk(this.#context, pass, changed));
         await this.#findUnexplained(disk, differing);
         continue;
       }
-      const changed = withoutExcluded(disk.tracker.changed({ until: this.#mark(index) }), disk.open.facts.excluded);
+      const changed = withoutExcluded(disk.tracker.changed({ until }), disk.open.facts.excluded);
       const runs = disk.alsoChanged.length === 0 ? changed : joinRuns([[...changed], runsOfRanges(disk.alsoChanged)]);
       await sendRuns(this.#context, pass, { runs, use: this.#use });
     }
@@ -232,9 +228,9 @@ class PointRun {
 
   async sendLiveRounds(): Promise<void> {
     for (let round = 0; round < liveRoundsMax; round++) {
-      const next = await this.#nextRound();
-      if (this.#bytesOf(next) <= this.#restBytesMax() / 4) return;
-      await this.#sendRound(next);
+      const next = await this.#rounds.next();
+      if (this.#rounds.bytesOf(next) <= this.#restBytesMax() / 4) return;
+      await this.#rounds.send(next);
     }
   }
 
@@ -269,41 +265,29 @@ class PointRun {
   }
 
   async #freezeAndRead(): Promise<Instant> {
-    let restBytes = 0;
-    for (let attempt = 1; attempt <= freezeAttemptsMax; attempt++) {
-      restBytes = await this.#settle();
-      // Known before: such a freeze would only keep writers waiting for nothing.
-      if (restBytes > this.#restBytesMax()) {
-        this.#context.log.warn("freeze was put off", { pointId: this.#plan.pointId, attempt, restBytes });
-        continue;
-      }
+    for (let attempt = 1; this.#pause.freezeCount < freezeAttemptsMax && attempt <= attemptsMax; attempt++) {
+      await this.#settle();
       if (this.#group?.kind === "together") this.#group = groupPartOf(await this.#context.link.meet({ stage: "prepared" }));
       const instant = await this.#tryFreeze();
       if (this.#group?.kind === "together" && instant === undefined) this.#group = aloneFor("its own freeze did not work out at once");
       if (instant !== undefined) return instant;
-      this.#context.log.warn("point needed another freeze", { pointId: this.#plan.pointId, attempt });
+      this.#context.log.warn("point needs another freeze", { pointId: this.#plan.pointId, attempt, restBytes: this.#restBytes });
     }
-    throw new Fault(
-      "FreezeFailed",
-      `could not read the last changes within ${this.#plan.freezeMsMax} ms of freeze, ${freezeAttemptsMax} times`,
-      {
-        evidence: { freezeMsMax: this.#plan.freezeMsMax, freezeCount: this.#pause.freezeCount, restBytes },
-      },
-    );
+    const { freezeMsMax } = this.#plan;
+    throw new Fault("FreezeFailed", `could not read the last changes within ${freezeMsMax} ms of freeze, again and again`, {
+      evidence: { freezeMsMax, freezeCount: this.#pause.freezeCount, restBytes: this.#restBytes },
+    });
   }
 
-  /** Writes out and sends until little comes while that is done; answers how much there is to read now. */
-  async #settle(): Promise<number> {
+  /** Writes out and sends until little comes while that is done. */
+  async #settle(): Promise<void> {
     for (let round = 0; round < settleRoundsMax; round++) {
       await this.#context.source.sync();
-      const next = await this.#nextRound();
-      const bytes = this.#bytesOf(next);
-      if (bytes > 0) await this.#sendRound(next);
+      const next = await this.#rounds.next();
+      const bytes = this.#rounds.bytesOf(next);
+      if (bytes > 0) await this.#rounds.send(next);
       if (bytes <= this.#restBytesMax() / 4) break;
     }
-    // Sending took its time; what was written meanwhile goes to the disk now, so that the freeze itself is short.
-    await this.#context.source.sync();
-    return this.#bytesOf(await this.#nextRound());
   }
 
   sourceRoots(): SealedPoint["roots"] {
@@ -334,7 +318,7 @@ class PointRun {
   }
 
   acknowledge(): void {
-    for (const [index, disk] of this.#plan.disks.entries()) disk.tracker.acknowledge(this.#mark(index));
+    this.#rounds.acknowledge();
   }
 
   /** undefined: it did not work out within the limits; everything is thawed, and what was read has been sent. */
@@ -348,6 +332,13 @@ class PointRun {
       const ready = await source.armFreeze({ msMax: this.#isFinal ? this.#plan.holdMsMax : this.#plan.freezeMsMax });
       armed = ready;
       ahead = await pacer.hurry(async () => await this.#readAhead(ready));
+      if (!this.#isShort(this.#restBytes)) {
+        // Known before: such a freeze would only keep writers waiting for nothing.
+        await armed.cancel();
+        releaseLogs();
+        await this.#rounds.sendHeld(ahead);
+        return undefined;
+      }
       freeze = await armed.freeze();
       const held = freeze;
       const instant = await pacer.hurry(async () => await this.#readWhileFrozen(held, ahead));
@@ -360,7 +351,7 @@ class PointRun {
       releaseLogs();
       // A filesystem that is just being thawed, by a watchdog or another program, is free again in a moment.
       if (freeze !== undefined || !(error instanceof Fault) || error.code !== "FreezeFailed" || error.retry !== "later") throw error;
-      await this.#sendHeld(ahead);
+      await this.#rounds.sendHeld(ahead);
       return undefined;
     }
   }
@@ -373,14 +364,19 @@ class PointRun {
     const held: ReadBatch[][] = [];
     for (let pass = 0; pass < aheadPassesMax; pass++) {
       await armed.writeOut();
-      const next = await this.#nextRound();
-      const bytes = this.#bytesOf(next);
-      if (bytesOfHeld(held) + bytes > heldBytesMax / 2) break;
-      held.push(await this.#readRound(next));
-      this.#marks = next.until;
-      if (bytes / this.#readBytesPerMs <= this.#plan.freezeMsMax * shortShare) break;
+      const next = await this.#rounds.next();
+      // What a pass brings is about what the freeze itself will bring.
+      this.#restBytes = this.#rounds.bytesOf(next);
+      if (bytesOfHeld(held) + this.#restBytes > aheadBytesMax) break;
+      held.push(await this.#rounds.read(next));
+      if (this.#rounds.readMsOf(this.#restBytes) <= this.#plan.freezeMsMax * shortShare) break;
     }
     return held;
+  }
+
+  /** Whether so much can be read while everything stands still, beside what the kernel takes. */
+  #isShort(bytes: number): boolean {
+    return this.#isFinal || (bytes <= heldBytesMax - aheadBytesMax && this.#rounds.readMsOf(bytes) <= this.#plan.freezeMsMax / 2);
   }
 
   /** Reads rounds into memory until nothing changes any more, thaws unless the point is final, then sends what was read. */
@@ -394,11 +390,12 @@ class PointRun {
     let isQuiet = false;
     await this.#blind.passAll();
     for (let round = 0; round < quietRoundsMax; round++) {
-      const next = await this.#nextRound();
-      isQuiet = this.#bytesOf(next) === 0;
-      if (isQuiet || !this.#fits(next, { held, leftMs: this.#plan.freezeMsMax - (clock.monotonicMs() - startMs) })) break;
-      held.push(await this.#readRound(next));
-      this.#marks = next.until;
+      const next = await this.#rounds.next();
+      this.#restBytes = this.#rounds.bytesOf(next);
+      isQuiet = this.#restBytes === 0;
+      const leftMs = this.#plan.freezeMsMax - freeze.tookMs - (clock.monotonicMs() - startMs);
+      if (isQuiet || !this.#fits(this.#restBytes, { held, leftMs })) break;
+      held.push(await this.#rounds.read(next));
     }
     const isKept = this.#isFinal && isQuiet;
     const readEndMs = clock.monotonicMs();
@@ -410,7 +407,7 @@ class PointRun {
     };
     const outcome = isKept ? undefined : await freeze.thaw();
     if (isQuiet && outcome?.isWhole === true) await this.#rest?.end();
-    await this.#sendHeld(held);
+    await this.#rounds.sendHeld(held);
     const application = undefined;
     if (isKept) return { timeMs, frozenMs: clock.monotonicMs() - startMs, freeze, application };
     return isQuiet && outcome?.isWhole === true ? { timeMs, frozenMs: outcome.frozenMs, freeze: undefined, application } : undefined;
@@ -430,66 +427,12 @@ class PointRun {
     return part;
   }
 
-  #fits(next: Round, state: { readonly held: readonly (readonly ReadBatch[])[]; readonly leftMs: number }): boolean {
-    if (bytesOfHeld(state.held) + this.#bytesOf(next) > heldBytesMax) return false;
-    return this.#isFinal || this.#bytesOf(next) / this.#readBytesPerMs <= state.leftMs;
-  }
-
-  async #sendHeld(held: readonly (readonly ReadBatch[])[]): Promise<void> {
-    for (const round of held) {
-      for (const batch of round) await sendBatch(this.#context, batch);
-      await this.#context.link.roundEnd();
-    }
-  }
-
-  async #nextRound(): Promise<Round> {
-    return { since: this.#marks, until: await Promise.all(this.#plan.disks.map((disk) => disk.tracker.tick())) };
-  }
-
-  async #sendRound(round: Round): Promise<void> {
-    for (const [index, pass] of this.#disks.entries())
-      await sendRuns(this.#context, pass, { runs: this.#runsOf(round, index), use: this.#use });
-    await this.#context.link.roundEnd();
-    this.#marks = round.until;
-  }
-
-  async #readRound(round: Round): Promise<ReadBatch[]> {
-    const buffer = this.#context.lanes[0]?.raw;
-    if (buffer === undefined) throw new Error("assertion failed: there is a lane");
-    const batches: ReadBatch[] = [];
-    const startMs = this.#context.clock.monotonicMs();
-    for (const [index, pass] of this.#disks.entries())
-      batches.push(...(await readRuns(this.#context, pass, { runs: this.#runsOf(round, index), buffer, use: this.#use })));
-    const bytes = bytesOfHeld([batches]);
-    if (bytes >= measuredBytesMin) this.#readBytesPerMs = bytes / Math.max(1, this.#context.clock.monotonicMs() - startMs);
-    return batches;
-  }
-
-  #bytesOf(round: Round): number {
-    return this.#disks.reduce((sum, disk) => sum + countGranules(this.#runsOf(round, disk.index)) * granuleBytes, 0);
-  }
-
-  #runsOf(round: Round, index: number): Iterable<GranuleRun> {
-    const disk = this.#plan.disks[index];
-    const until = round.until[index];
-    if (disk === undefined || until === undefined || disk.tracker.isBlind) return [];
-    const since = round.since[index];
-    return withoutExcluded(disk.tracker.changed({ until, ...(since === undefined ? {} : { since }) }), disk.open.facts.excluded);
+  #fits(bytes: number, state: { readonly held: readonly (readonly ReadBatch[])[]; readonly leftMs: number }): boolean {
+    if (bytesOfHeld(state.held) + bytes > heldBytesMax) return false;
+    return this.#isFinal || this.#rounds.readMsOf(bytes) <= state.leftMs;
   }
 
   #restBytesMax(): number {
     return Math.min(heldBytesMax, this.#plan.freezeMsMax * readBytesPerMsMin);
-  }
-
-  #mark(index: number): Mark {
-    const mark = this.#marks[index];
-    if (mark === undefined) throw new Error("assertion failed: every disk has a mark");
-    return mark;
-  }
-
-  #passDisk(index: number): PassDisk {
-    const disk = this.#disks[index];
-    if (disk === undefined) throw new Error("assertion failed: every disk has a pass");
-    return disk;
   }
 }

@@ -51,6 +51,8 @@ export class SimulatedSource implements Source, AsyncDisposable {
   readonly attachments = new Map<string, number>();
   /** Counts what tests and demos want to know. */
   freezeCount = 0;
+  /** What goes on while the filesystems are written out. */
+  onWriteOut: () => Promise<void> = () => Promise.resolve();
   isUninstalled = false;
 
   private constructor(options: SimulatedSourceOptions) {
@@ -150,7 +152,7 @@ export class SimulatedSource implements Source, AsyncDisposable {
 
   armFreeze(limits: { readonly msMax: number }): Promise<ArmedFreeze> {
     return Promise.resolve({
-      writeOut: () => Promise.resolve(),
+      writeOut: async () => await this.onWriteOut(),
       freeze: async () => await this.#freeze(limits),
       cancel: () => Promise.resolve(),
     });
