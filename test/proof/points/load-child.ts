@@ -1,13 +1,18 @@
-// Runs inside the guest under load: writes stamps one after the other to several filesystems, at most so many a second.
+// Runs inside the guest under load: writes stamps one after the other to several filesystems, or churns files with random writes, both at a set rate.
 
-import { constants } from "node:fs";
+import { randomFillSync, randomInt } from "node:crypto";
+import { constants, openSync, writeSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../../../src/base/clock.ts";
 import { allocatePageAligned } from "../../../src/agent/kernel/page-aligned.ts";
 import { encodeStamp, placeOf, stampBytes, type StampLayout } from "./stamps.ts";
 
-const [rate = "1", slots = "0", ...folders] = process.argv.slice(2);
+const churnWriteBytes = 8192;
+/** Written over and over: so much that what is sent together holds nothing twice, and packing wins nothing. */
+const churnPoolBytes = 16 << 20;
+const churnFileBytes = 32 << 20;
+const [task = "", rate = "1", slots = "0", ...folders] = process.argv.slice(2);
 
 interface Stamped {
   readonly file: FileHandle;
@@ -52,4 +57,22 @@ async function writeStamps(): Promise<void> {
   }
 }
 
-await writeStamps();
+/** Random writes through the cache, at `rate` bytes a second over all folders, in bursts of a few milliseconds. */
+async function churn(): Promise<void> {
+  const pool = randomFillSync(Buffer.alloc(churnPoolBytes));
+  const files = folders.map((folder) => openSync(join(folder, "churn"), "w+"));
+  for (const file of files) for (let at = 0; at < churnFileBytes; at += pool.length) writeSync(file, pool, 0, pool.length, at);
+  process.stdout.write("ready\n");
+  const startMs = systemClock.monotonicMs();
+  for (let written = 0; ;) {
+    const dueBytes = ((systemClock.monotonicMs() - startMs) / 1000) * Number(rate);
+    for (; written < dueBytes; written += churnWriteBytes) {
+      const slot = randomInt(churnFileBytes / churnWriteBytes);
+      const file = files[(written / churnWriteBytes) % files.length] ?? -1;
+      writeSync(file, pool, written % pool.length, churnWriteBytes, slot * churnWriteBytes);
+    }
+    await systemClock.sleep(25);
+  }
+}
+
+await (task === "stamps" ? writeStamps() : churn());

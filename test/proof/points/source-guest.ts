@@ -12,10 +12,8 @@ import type { Guest } from "../../system/agent-guest.ts";
 /** Root on vda; the others on partitions of vdb. PostgreSQL has its tables on the second and its log on the third. */
 const folders = ["/var/stamps", "/mnt/e", "/mnt/x", "/mnt/b"] as const;
 export const stampSlots = 256;
-const stampsPerSecond = 50;
-const churnFileMebibytes = 32;
-/** Through the cache, each write another random content, so that nothing is won by packing. */
-const churn = `--thread --ioengine=psync --rw=randwrite --bs=8k --overwrite=1 --size=${churnFileMebibytes}m --norandommap --randrepeat=0 --refill_buffers=1 --gtod_reduce=1 --time_based --runtime=1000000`;
+/** Few enough to leave an emulated processor to the others; still many times what a freeze takes. */
+const stampsPerSecond = 25;
 
 const disks = `set -e
 sgdisk -n1:0:+1G -n2:0:+1G -n3:0:0 /dev/vdb >/dev/null; udevadm settle; [ -e /dev/vdb3 ] || { blockdev --rereadpt /dev/vdb; udevadm settle; }
@@ -64,16 +62,13 @@ export async function startLoad(guest: Guest, churnBytesPerSecond: number): Prom
   const program = await putProgram(guest, "load-child.ts");
   const run = (unit: string, command: string): string =>
     `systemd-run -q --slice=load --unit=${unit} -p StandardOutput=file:/run/${unit}.out -p StandardError=file:/run/${unit}.err sh -c '${command}'`;
-  const churned = folders.slice(1).map((folder) => `${folder}/churn`);
-  for (const file of churned) await guest.run(`dd if=/dev/urandom of=${file} bs=1M count=${churnFileMebibytes} conv=fsync 2>/dev/null`);
-  const jobs = churned.map((file, index) => `--name=churn${index} --filename=${file}`).join(" ");
-  await guest.run(run("stamps", `exec ${program} ${stampsPerSecond} ${stampSlots} ${folders.join(" ")}`));
-  await guest.run(run("churn", `exec fio ${churn} --rate=${Math.round(churnBytesPerSecond / churned.length)} ${jobs}`));
+  await guest.run(run("stamps", `exec ${program} stamps ${stampsPerSecond} ${stampSlots} ${folders.join(" ")}`));
+  await guest.run(run("churn", `exec ${program} churn ${churnBytesPerSecond} 0 ${folders.slice(1).join(" ")}`));
   await guest.run(
-    run("pgbench", "exec runuser -u postgres -- $(ls /usr/lib/postgresql/*/bin/pgbench) -h /tmp -c 2 -R 40 -T 100000 postgres"),
+    run("pgbench", "exec runuser -u postgres -- $(ls /usr/lib/postgresql/*/bin/pgbench) -h /tmp -c 2 -R 20 -T 100000 postgres"),
   );
   await guest.run(
-    "for i in $(seq 240); do grep -q ready /run/stamps.out && systemctl is-active -q churn pgbench && exit 0; sleep 1; done; cat /run/*.err; exit 1",
+    "for i in $(seq 240); do grep -q ready /run/stamps.out && grep -q ready /run/churn.out && systemctl is-active -q pgbench && exit 0; sleep 1; done; cat /run/*.err; exit 1",
   );
 }
 
