@@ -20,6 +20,8 @@ export interface ArmResponse {
 export interface HubConnection extends AsyncDisposable {
   /** Fault HubUnreachable when no answer comes. Bodies are JSON where they are. */
   send(url: URL, options: Omit<Dispatcher.RequestOptions, "path" | "origin">): Promise<ArmResponse>;
+  /** Gives the content of an address piece by piece; of a refusal, its body is answered instead. */
+  receive(url: URL, take: (piece: Uint8Array) => Promise<void>): Promise<ArmResponse>;
   /** Sends a form as OAuth wants it. */
   post(url: URL, form: Readonly<Record<string, string>>): Promise<ArmResponse>;
 }
@@ -28,24 +30,43 @@ export function openHubConnection({ caPem, proxy, address }: HubAddress): HubCon
   const tls = caPem === undefined ? {} : { ca: caPem };
   const direct = address === undefined ? tls : { ...tls, lookup: lookupAt(address) };
   const dispatcher = proxy === undefined ? new Agent({ connect: direct }) : new ProxyAgent({ uri: proxy, requestTls: tls });
+  const unreached = (url: URL, error: unknown): Fault =>
+    new Fault("HubUnreachable", `could not reach ${url.host}`, {
+      evidence: {
+        url: `${url.origin}${url.pathname.slice(0, 200)}`,
+        ...(proxy === undefined ? {} : { proxy }),
+        reason: error instanceof Error ? error.message : String(error),
+      },
+      cause: error,
+    });
+  const answerOf = async (response: Dispatcher.ResponseData): Promise<ArmResponse> => {
+    const text = await response.body.text();
+    return { status: response.statusCode, headers: response.headers, body: text === "" ? undefined : parseBody(text) };
+  };
   const send: HubConnection["send"] = async (url, options) => {
     try {
-      const response = await request(url, { ...options, dispatcher });
-      const text = await response.body.text();
-      return { status: response.statusCode, headers: response.headers, body: text === "" ? undefined : parseBody(text) };
+      return await answerOf(await request(url, { ...options, dispatcher }));
     } catch (error) {
-      throw new Fault("HubUnreachable", `could not reach ${url.host}`, {
-        evidence: {
-          url: `${url.origin}${url.pathname}`,
-          ...(proxy === undefined ? {} : { proxy }),
-          reason: error instanceof Error ? error.message : String(error),
-        },
-        cause: error,
-      });
+      throw unreached(url, error);
     }
   };
   return {
     send,
+    receive: async (url, take) => {
+      let own: { readonly error: unknown } | undefined;
+      try {
+        const response = await request(url, { method: "GET", dispatcher });
+        if (response.statusCode !== 200) return await answerOf(response);
+        for await (const piece of response.body)
+          await take(piece as Uint8Array).catch((error: unknown) => {
+            own = { error };
+            throw error;
+          }); // A body without encoding gives bytes.
+        return { status: response.statusCode, headers: response.headers, body: undefined };
+      } catch (error) {
+        throw own === undefined ? unreached(url, error) : own.error;
+      }
+    },
     post: async (url, form) => {
       const headers = { "content-type": "application/x-www-form-urlencoded" };
       return await send(url, { method: "POST", headers, body: new URLSearchParams(form).toString() });

@@ -6,6 +6,7 @@ import { systemClock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
 import type { ArmClient } from "./arm-client.ts";
 import { listJobs } from "./job.ts";
+import { registerMachineFiles } from "./machine-files.ts";
 import {
   listProtectable,
   listProtected,
@@ -40,6 +41,7 @@ export function registerMachineCommand(program: Command): void {
   registerProtect(noun);
   registerTest(noun);
   registerMigrate(noun);
+  registerMachineFiles((usage, description) => verb(noun, usage, description));
 }
 
 function registerReads(noun: Command): void {

@@ -1,6 +1,7 @@
 // The management API over HTTP: fastify parses, the token names the caller, the ARM router answers, Faults become envelopes.
 
 import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import { systemClock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
@@ -148,11 +149,7 @@ export function createManagementApi(dependencies: {
   takeJson(face);
   face.get("/health", async (_request, reply) => await reply.send(await health()));
   face.get("/openapi.json", async (_request, reply) => await reply.type("application/json").send(await dependencies.document()));
-  // The signature in the address is the proof; no token is asked for.
-  face.get(`${signedPrefix}*`, async (request, reply) => {
-    const { path, query } = readUrl(request.url);
-    return await reply.type("text/plain; charset=utf-8").send(await dependencies.signedReads.read(path, query));
-  });
+  readSigned(face, dependencies.signedReads);
   face.get("/subscriptions", async (request, reply) => {
     const { caller } = await authenticate(request, reply);
     return await reply.send({ value: await dependencies.subscriptions(caller) });
@@ -261,6 +258,18 @@ function readUrl(url: string): { readonly path: string; readonly query: Readonly
       .join("/"),
     query,
   };
+}
+
+/** The signature in the address is the proof; no token is asked for. */
+function readSigned(face: FastifyInstance, signedReads: SignedReads): void {
+  face.get(`${signedPrefix}*`, async (request, reply) => {
+    const { path, query } = readUrl(request.url);
+    const gone = new AbortController();
+    reply.raw.once("close", () => gone.abort());
+    const found = await signedReads.read(path, query, gone.signal);
+    if (found.kind === "text") return await reply.type("text/plain; charset=utf-8").send(found.text);
+    return await reply.type("application/octet-stream").send(Readable.from(found.bytes, { objectMode: false }));
+  });
 }
 
 function keysOfUrl(url: string): readonly string[] {

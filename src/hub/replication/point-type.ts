@@ -8,15 +8,18 @@ import { storedAtBegin } from "../api/arm-call.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
-import type { HubServices } from "../services.ts";
 import { parseItem } from "./item.ts";
 import { pointType, provider, vaultOf } from "./names.ts";
+import { pointFileActions } from "./point-files.ts";
+import type { ReplicationFront } from "./world.ts";
 
-export function pointResource(services: HubServices): ResourceType {
+export function pointResource(front: ReplicationFront): ResourceType {
+  const { services } = front;
   return defineResource({
     type: pointType,
     within: "parent",
     properties: z.record(z.string(), z.unknown()),
+    actions: pointFileActions(front),
     source: {
       get: async ({ id }) => {
         const pointId = pointIdShape.safeParse(id.name.toLowerCase());

@@ -29,6 +29,7 @@ import { machineParts } from "./machine-parts.ts";
 import { machineResource, offerBootLogs } from "./machine-type.ts";
 import { planJobs } from "./plan-run.ts";
 import { planResource } from "./plan-type.ts";
+import { offerPointFiles } from "./point-files.ts";
 import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
 import { defineRenewCertificate } from "./renew-certificate.ts";
@@ -81,7 +82,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       types: [
         ...siteTypes(front),
         itemResource(front),
-        pointResource(services),
+        pointResource(front),
         planResource(front),
         jobResource(services, running),
         eventResource(services),
@@ -92,6 +93,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       submit: async (order, db) => await running().submit(order, db),
       start: async () => {
         offerBootLogs(front);
+        offerPointFiles(front);
         await reattachLanded(replication);
         const { database, clock, log } = services;
         engine = loops.use(

@@ -261,6 +261,43 @@ export const itemAnswers: AnswerTable = {
         }),
       }),
     ),
+    actions: {
+      listFiles: z.strictObject({
+        volumes: z
+          .array(
+            z.strictObject({
+              name: text,
+              diskId: text,
+              partition: whole,
+              sizeBytes: whole,
+              filesystem: text,
+              isReadable: yesOrNo,
+              uuid: text.optional(),
+              label: text.optional(),
+            }),
+          )
+          .optional(),
+        entries: z
+          .array(
+            z.strictObject({
+              name: text,
+              kind: z.enum(["file", "folder", "link", "device", "pipe", "socket"]),
+              /** Permission bits, octal. */
+              mode: text,
+              uid: whole,
+              gid: whole,
+              sizeBytes: whole,
+              modifiedAt: time,
+              linkTarget: text.optional(),
+            }),
+          )
+          .optional(),
+        /** For the next page. */
+        nextAfter: whole.optional(),
+      }),
+      /** The address is a secret while it is good. */
+      fileArchive: z.strictObject({ url: text, expiresAt: time }),
+    },
   },
   [policyType]: {
     resource: seen(
