@@ -1,9 +1,10 @@
 // Ids of blocks: SHA-256 over the digests of their 16 granules, so that a granule can be proved or changed without the other fifteen.
 
+import { hash } from "node:crypto";
 import { assert } from "../base/assert.ts";
 import { idOf, isAllZero, zeroId } from "./digest.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "./geometry.ts";
-import { nativeDigest, type DigestGranules } from "./native-digest.ts";
+import { nativeDigest, nativeRowDigest, type DigestGranules } from "./native-digest.ts";
 
 /** A row of digests: 32 bytes for each granule of a block in order, zeros for a granule of zeros. The digest of the row is the id. */
 export const digestRowBytes = granulesPerBlock * digestBytes;
@@ -14,7 +15,17 @@ const row = Buffer.alloc(digestRowBytes);
 export function blockIdOf(block: Uint8Array): Uint8Array {
   if (isAllZero(block)) return zeroId;
   digestGranules(block, row);
-  return idOf(row);
+  return rowIdOf(row);
+}
+
+/** Id of the block whose granules have these digests, in memory of its own or the zero id. */
+export function rowIdOf(digests: Uint8Array): Uint8Array {
+  assert(digests.length === digestRowBytes, "a row has a digest for each granule");
+  if (isAllZero(digests)) return zeroId;
+  rowDigest ??= nativeRowDigest() ?? ((bytes, into) => into.set(hash("sha256", bytes, "buffer")));
+  const id = Buffer.allocUnsafe(digestBytes);
+  rowDigest(digests, id);
+  return id;
 }
 
 /** Writes the digests of the granules in `bytes`, whole ones, to the start of `into`. */
@@ -26,6 +37,7 @@ export function digestGranules(bytes: Uint8Array, into: Uint8Array): void {
 }
 
 let digest: DigestGranules | undefined;
+let rowDigest: ReturnType<typeof nativeRowDigest>;
 
 const publicDigest: DigestGranules = (bytes, into) => {
   for (let at = 0, to = 0; at < bytes.length; at += granuleBytes, to += digestBytes)

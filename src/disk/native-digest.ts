@@ -32,6 +32,23 @@ function tried(make: () => DigestGranules): DigestGranules | undefined {
   }
 }
 
+/** SHA-256 of a row of digests into the 32 bytes of the second, without a new object; undefined as above. */
+export function nativeRowDigest(): ((row: Uint8Array, into: Uint8Array) => void) | undefined {
+  const ffi = loadFfi();
+  if (ffi === undefined) return undefined;
+  try {
+    const { SHA256: sha256 } = ffi.dlopen(null, { SHA256: { arguments: ["pointer", "u64", "pointer"], return: "pointer" } }).functions;
+    const sample = Buffer.alloc(granulesPerBlock * digestBytes, "a row");
+    const answer = Buffer.alloc(digestBytes);
+    const digest = (row: Uint8Array, into: Uint8Array): void =>
+      void sha256(ffi.getRawPointer(row), BigInt(row.length), ffi.getRawPointer(into));
+    digest(sample, answer);
+    return answer.equals(hash("sha256", sample, "buffer")) ? digest : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** One granule after the other, without a new object for each. */
 function singleDigest(ffi: Ffi): DigestGranules {
   const { SHA256: sha256 } = ffi.dlopen(null, { SHA256: { arguments: ["pointer", "u64", "pointer"], return: "pointer" } }).functions;

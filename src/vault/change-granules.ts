@@ -2,8 +2,8 @@
 
 import { hash } from "node:crypto";
 import { assert } from "../base/assert.ts";
-import { digestGranules, digestRowBytes } from "../disk/block-id.ts";
-import { equalBytes, idOf, isZeroId } from "../disk/digest.ts";
+import { digestGranules, digestRowBytes, rowIdOf } from "../disk/block-id.ts";
+import { equalBytes, isZeroId } from "../disk/digest.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "../disk/geometry.ts";
 import { encodePatch, kindSizes, type ChangedGranule } from "./patch.ts";
 import { compressEntry, decompressLarge } from "./zstd.ts";
@@ -99,7 +99,7 @@ function changeOne(job: ChangeJob, plain: Uint8Array, index: number): Changed {
     changed.push({ index: granule, bytes });
   }
   const id = changedIdAt(job.out, index);
-  id.set(idOf(row));
+  id.set(rowIdOf(row));
   if (changed.length === 0) return { outcome: changeOutcomes.same, mask };
   if (isZeroId(id)) return { outcome: changeOutcomes.zero, mask };
   const baseId = job.baseIds.subarray(index * digestBytes, (index + 1) * digestBytes);

@@ -4,8 +4,8 @@ import { assert } from "../base/assert.ts";
 import { forEachParallel } from "../base/semaphore.ts";
 import { Fault } from "../contract/errors.ts";
 import type { AreaId } from "../contract/ids.ts";
-import { digestRowBytes } from "../disk/block-id.ts";
-import { equalBytes, idOf, toHex } from "../disk/digest.ts";
+import { digestRowBytes, rowIdOf } from "../disk/block-id.ts";
+import { equalBytes, toHex } from "../disk/digest.ts";
 import type { Entries, FoundEntry } from "./entries.ts";
 import { applyDigests, type PackDigests } from "./granule-digests.ts";
 import { readDigests, type DigestSource, type Pack } from "./pack.ts";
@@ -146,7 +146,7 @@ function rowsOf(ids: readonly Uint8Array[], chains: readonly Chain[], loaded: Re
       assert(digests !== undefined, "what a chain stands on was loaded");
       applyDigests(row, digests.of(ordinal));
     }
-    if (!equalBytes(idOf(row), ids[index] ?? row)) throw damaged(ids[index], "the digests of its granules do not fit its id");
+    if (!equalBytes(rowIdOf(row), ids[index] ?? row)) throw damaged(ids[index], "the digests of its granules do not fit its id");
   }
   return rows;
 }

@@ -1,7 +1,7 @@
 // Seals entries into a pack's memory, and checks blocks as they came from their sender: the same work in this thread and in others.
 
-import { digestGranules, digestRowBytes } from "../disk/block-id.ts";
-import { equalBytes, idOf } from "../disk/digest.ts";
+import { digestGranules, digestRowBytes, rowIdOf } from "../disk/block-id.ts";
+import { equalBytes } from "../disk/digest.ts";
 import { blockBytes, digestBytes } from "../disk/geometry.ts";
 import type { StoreKey } from "../store/store.ts";
 import { createNewSealer, type ObjectSealer, type SealHead, type VaultSecret } from "./sealing.ts";
@@ -50,7 +50,7 @@ export function fillPack(job: FillJob): Filled {
     if (content?.length !== blockBytes) return { bad: index, rows };
     const row = rows.subarray(index * digestRowBytes, (index + 1) * digestRowBytes);
     digestGranules(content, row);
-    if (!equalBytes(idOf(row), ids.subarray(index * digestBytes, (index + 1) * digestBytes))) return { bad: index, rows };
+    if (!equalBytes(rowIdOf(row), ids.subarray(index * digestBytes, (index + 1) * digestBytes))) return { bad: index, rows };
     if (packOffset !== checkOnly) sealer.seal("entry", bytes, pack, packOffset);
   }
   return { bad: -1, rows };
