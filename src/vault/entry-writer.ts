@@ -228,7 +228,7 @@ export class EntryWriter implements AsyncDisposable {
       const row = changedRowAt(out, order);
       const method = isPacked === 1 ? "zstd" : "raw";
       const isPatch = outcome === changeOutcomes.patch;
-      const basis = isPatch ? { baseId, digests: digestsOfPatch(row, mask) } : { digests: digestsOfFull(row) };
+      const basis = isPatch ? { baseId, digests: digestsOfPatch(row, mask) } : { digests: digestsOfFull(row.slice()) };
       const offset = this.#reserveChanged({ id, method, length, ...basis });
       results.push(offset === "base moved" ? undefined : id);
       if (typeof offset === "number") places.push(at, length, isPacked, offset);

@@ -16,17 +16,18 @@ export interface EntryDigests {
 /** Of a page, which has none. */
 export const noDigests: EntryDigests = { mask: 0, digests: new Uint8Array(0) };
 const maskBytes = 2;
+const allGranules = 2 ** granulesPerBlock - 1;
 export const recordBytesMax = maskBytes + digestRowBytes;
 
 export function recordBytesOf({ digests }: EntryDigests): number {
   return maskBytes + digests.length;
 }
 
-/** Of a full block with this row. */
+/** Of a full block with this row, which is kept and stays as it is. */
 export function digestsOfFull(row: Uint8Array): EntryDigests {
   let mask = 0;
-  for (let granule = 0; granule < granulesPerBlock; granule++) if (!isAllZero(digestAt(row, granule))) mask |= 1 << granule;
-  return digestsOfPatch(row, mask);
+  for (let granule = 0; granule < granulesPerBlock; granule++) if (!isZeroAt(row, granule)) mask |= 1 << granule;
+  return mask === allGranules ? { mask, digests: row } : digestsOfPatch(row, mask);
 }
 
 /** Of a patch that changes the granules of `mask`, whose content then has this row. */
@@ -98,6 +99,11 @@ export class PackDigests {
     const mask = this.#bytes.readUInt16BE(at);
     return { mask, digests: this.#bytes.subarray(at + maskBytes, at + maskBytes + bitCount(mask) * digestBytes) };
   }
+}
+
+/** Nearly each digest of content shows at its first byte that it is not zero. */
+function isZeroAt(row: Uint8Array, granule: number): boolean {
+  return row[granule * digestBytes] === 0 && isAllZero(digestAt(row, granule));
 }
 
 function digestAt(row: Uint8Array, granule: number): Uint8Array {
