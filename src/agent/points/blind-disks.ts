@@ -10,8 +10,16 @@ export interface BlindDisk {
   readonly tracker: ChangeTracker;
 }
 
-/** How long the last pass over such a disk took: known from then on before a machine is frozen for it. */
-const passMsOf = new WeakMap<ChangeTracker, number>();
+interface Passes {
+  /** How long the last two took, the newest first. A pass is long also because the machine stood still meanwhile. */
+  readonly tookMs: readonly number[];
+  readonly endedMs: number;
+}
+
+/** Known from then on before a machine is frozen for such a disk. */
+const passesOf = new WeakMap<ChangeTracker, Passes>();
+/** What is older is measured again. */
+const passAgeMsMax = 3_600_000;
 
 export class BlindDisks {
   readonly #context: PassContext & { readonly clock: Clock };
@@ -24,9 +32,16 @@ export class BlindDisks {
     this.#frozenMsMax = frozenMsMax;
   }
 
-  /** Throws when the passes would keep the machine frozen for too long. What was not measured yet is not known to be. */
+  /** Before anything is read: throws when two passes of late have shown that the machine would be frozen for too long. */
+  requireNotLong(): void {
+    const sinceMs = this.#context.clock.monotonicMs() - passAgeMsMax;
+    const isKnown = ({ endedMs, tookMs }: Passes): boolean => endedMs >= sinceMs && tookMs.length > 1;
+    if (this.#disks.every(({ tracker }) => isKnown(passesOf.get(tracker) ?? { tookMs: [], endedMs: 0 }))) this.requireShort();
+  }
+
+  /** Throws when the passes would keep the machine frozen for too long, by the shorter ones of those that were measured. */
   requireShort(): void {
-    const passMs = this.#disks.reduce((sum, { tracker }) => sum + (passMsOf.get(tracker) ?? 0), 0);
+    const passMs = this.#disks.reduce((sum, { tracker }) => sum + Math.min(...(passesOf.get(tracker)?.tookMs ?? [0])), 0);
     const [first] = this.#disks;
     if (first === undefined || passMs <= this.#frozenMsMax) return;
     const { diskId } = first.pass.open.facts;
@@ -42,7 +57,8 @@ export class BlindDisks {
   async pass({ pass, tracker }: BlindDisk): Promise<Set<number>> {
     const startMs = this.#context.clock.monotonicMs();
     const differing = await sendWholeDisk(this.#context, pass);
-    passMsOf.set(tracker, this.#context.clock.monotonicMs() - startMs);
+    const endedMs = this.#context.clock.monotonicMs();
+    passesOf.set(tracker, { tookMs: [endedMs - startMs, ...(passesOf.get(tracker)?.tookMs ?? [])].slice(0, 2), endedMs });
     return differing;
   }
 

@@ -205,7 +205,7 @@ class PointRun {
 
   /** Everything that changed since the base, or everything there is. */
   async sendFirstRound(): Promise<void> {
-    this.#blind.requireShort();
+    this.#blind.requireNotLong();
     const marks = await this.#rounds.begin();
     for (const [index, disk] of this.#plan.disks.entries()) {
       const [pass, until] = [this.#disks[index], marks[index]];

@@ -334,9 +334,10 @@ test("a machine is not frozen for a disk that takes longer to read than it may b
   await agent.replicate({ ...policy, freezeMsMax: 0.001 });
   const frozen = bench.source.freezeCount;
   await assert.rejects(agent.point(), { code: "TrackingRefused", retry: "never", message: /longer than/ });
+  await assert.rejects(agent.point(), { code: "TrackingRefused" }); // One pass may have been long because all stood still.
   const frames = bench.receiver.frameCount;
   await assert.rejects(agent.point(), { code: "TrackingRefused" });
-  assert.ok(bench.receiver.frameCount - frames < 4, "what was measured is not measured again");
+  assert.ok(bench.receiver.frameCount - frames < 4, "what was measured twice is not measured again");
   assert.equal(bench.source.freezeCount, frozen);
   assert.deepEqual(bench.receiver.breaches, []);
 });
