@@ -9,7 +9,7 @@ import { buildAgentBundle } from "../src/agent/bundle.ts";
 const projectRoot = join(import.meta.dirname, "..");
 
 /** The program, and what it runs in processes and threads of their own; they find each other by their names in one folder. */
-const programs = ["src/main.ts", "src/landing/qemu/http-probe-child.ts", "src/vault/block-pool-child.ts"];
+const programs = ["src/main.ts", "src/landing/qemu/http-probe-child.ts", "src/vault/block-pool-child.ts", "src/vault/read-pool-child.ts"];
 
 /** Loaded only in a checkout (`needsCheckout` in src/main.ts), so a package has no use for it. */
 const checkoutOnly = ["../lab/*", "./cli/dev.ts", "./cli/move-command.ts", "./cli/setup/setup-command.ts", "./agent/bundle.ts"];

@@ -68,7 +68,8 @@ for (const name of programNames)
       const verb = name === "hub" ? ["hub", "run", "--config", join(folder, "none.yaml")] : ["appliance", "status", "--state", folder];
       const refused = await tryCommand(join(home, "bin/node"), [...watari, ...verb], { env });
       assert.ok(refused.exitCode >= 2 && refused.exitCode <= 6, refused.stderr);
-      for (const child of ["http-probe-child.mjs", "block-pool-child.mjs", "agent.mjs"]) await access(join(home, child));
+      for (const child of ["http-probe-child.mjs", "block-pool-child.mjs", "read-pool-child.mjs", "agent.mjs"])
+        await access(join(home, child));
     });
 
     it("passes lintian", async (t) => {

@@ -4,6 +4,7 @@ import { forEachParallel } from "../base/semaphore.ts";
 import type { Extent } from "../disk/disk.ts";
 import { blockBytes } from "../disk/geometry.ts";
 import { pieceBytesMax } from "./limits.ts";
+import { smallReplyBytes } from "./outbox.ts";
 import { chunks, commandFlags, encodeChunk, encodeHole, encodeOffset, encodeSimpleReply, type Request } from "./protocol.ts";
 import type { Connection } from "./transmission.ts";
 
@@ -59,14 +60,18 @@ async function sendPiece(connection: Connection, request: Request, piece: Extent
   const data = connection.pool.lend(length);
   await connection.served.disk.read(offset, data, connection.signal);
   const header = encodeChunk(request.cookie, { type: chunks.offsetData, isLast, fixed: encodeOffset(offset), dataBytes: length });
-  await connection.send(header, data);
+  // A lone piece may overtake any other reply.
+  if (isLast && length <= smallReplyBytes) await connection.outbox.put(header, data);
+  else await connection.send(header, data);
   connection.pool.giveBack(data); // Only after success: a failed read may still write into its buffer.
 }
 
 async function sendWhole(connection: Connection, request: Request, offset: number): Promise<void> {
   const data = connection.pool.lend(request.lengthBytes);
   if (data.length > 0) await connection.served.disk.read(offset, data, connection.signal);
-  await connection.send(encodeSimpleReply(request.cookie, 0), data);
+  const header = encodeSimpleReply(request.cookie, 0);
+  if (data.length <= smallReplyBytes) await connection.outbox.put(header, data);
+  else await connection.send(header, data);
   connection.pool.giveBack(data);
 }
 

@@ -9,6 +9,7 @@ import { BufferPool } from "./buffer-pool.ts";
 import { ByteReader } from "./byte-reader.ts";
 import { shakeHands } from "./handshake.ts";
 import { connectionsMax, exportNameBytesMax, handshakeMsMax, pieceBytesMax } from "./limits.ts";
+import { Outbox } from "./outbox.ts";
 import { transmissionFlagsOf, transmit, type NbdExport } from "./transmission.ts";
 
 export type NbdListen =
@@ -134,7 +135,17 @@ export class NbdServer implements AsyncDisposable {
     guest.exportName = served.name;
     const log = this.#options.log.with({ exportName: served.name });
     const { isStructured, hasAllocation } = outcome;
-    await transmit({ reader, send, served, isStructured, hasAllocation, pool: this.#pool, log, signal: over.signal });
+    await transmit({
+      reader,
+      send,
+      outbox: new Outbox(socket),
+      served,
+      isStructured,
+      hasAllocation,
+      pool: this.#pool,
+      log,
+      signal: over.signal,
+    });
     await hangUp(socket);
   }
 }

@@ -6,6 +6,7 @@ import { blockStatus } from "./block-status.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { ByteReader } from "./byte-reader.ts";
 import { Flight } from "./flight.ts";
+import type { Outbox } from "./outbox.ts";
 import { pieceBytesMax, requestBytesMax, zeroPieceBytes } from "./limits.ts";
 import {
   allocationContextId,
@@ -34,6 +35,7 @@ export interface Connection {
   readonly reader: ByteReader;
   /** Resolves when the bytes have left for the kernel; rejects when the peer is gone. */
   readonly send: (...pieces: readonly Uint8Array[]) => Promise<void>;
+  readonly outbox: Outbox;
   readonly served: NbdExport;
   readonly isStructured: boolean;
   readonly hasAllocation: boolean;

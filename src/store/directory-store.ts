@@ -84,6 +84,10 @@ class DirectoryStore implements Store {
     });
   }
 
+  localFile(key: StoreKey): string {
+    return `${this.#root}/${key}${suffix}`;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#handles[Symbol.asyncDispose]();
   }

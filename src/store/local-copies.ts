@@ -81,6 +81,14 @@ class LocalCopies implements Store {
     await this.#store.remove(key, signal);
   }
 
+  localFile(key: StoreKey): string | undefined {
+    const copy = this.#copies.get(key);
+    if (copy === undefined) return this.#store.localFile?.(key);
+    this.#copies.delete(key);
+    this.#copies.set(key, copy);
+    return copy.path;
+  }
+
   /** The store below stays open: it is the caller's. */
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#fetching.values());

@@ -27,4 +27,9 @@ export interface Store extends AsyncDisposable {
   list(prefix: string, signal?: AbortSignal): AsyncIterable<StoredBlob>;
   /** Removes a blob; an unknown key is no fault. */
   remove(key: StoreKey, signal?: AbortSignal): Promise<void>;
+  /**
+   * Where a file of this machine holds a blob's bytes, for those who read many small parts of it, and check them; undefined when none
+   * does. It may be absent, or go at any time: then ask get().
+   */
+  localFile?(key: StoreKey): string | undefined;
 }

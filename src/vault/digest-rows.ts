@@ -14,7 +14,6 @@ import { readDigests, type DigestSource, type Pack } from "./pack.ts";
 const loadsMax = 4;
 /** Packs may vanish below a question, because they were rewritten elsewhere; so often. */
 const movesMax = 4;
-const noDepth = Number.POSITIVE_INFINITY;
 
 /** Digests of packs in the store, least recently used out first, bounded in bytes. */
 export class DigestCache {
@@ -78,10 +77,10 @@ export class DigestRows {
     const { entries, areaIds } = this.#options;
     await entries.prefetch("block", ids);
     for (let moves = 0; moves <= movesMax; moves++) {
-      let chains = ids.map((id) => this.#chainOf(id));
+      let chains = ids.map((id) => entries.findChain("block", id));
       if (chains.includes(undefined)) {
         await entries.refresh(areaIds);
-        chains = ids.map((id) => this.#chainOf(id));
+        chains = ids.map((id) => entries.findChain("block", id));
       }
       const missing = chains.indexOf(undefined);
       if (missing >= 0) throw damaged(ids[missing], "it is missing");
@@ -100,17 +99,6 @@ export class DigestRows {
       if (error instanceof Fault && error.code === "DataDamaged") return undefined;
       throw error;
     }
-  }
-
-  #chainOf(id: Uint8Array): Chain | undefined {
-    const chain: FoundEntry[] = [];
-    for (let next: Uint8Array | undefined = id; next !== undefined;) {
-      const entry: FoundEntry | undefined = this.#options.entries.find("block", next, chain.at(-1)?.depth ?? noDepth);
-      if (entry === undefined) return undefined;
-      chain.push(entry);
-      next = entry.baseId;
-    }
-    return chain;
   }
 
   /** Digests of every pack in the chains; undefined when a pack is gone, and forgotten now. */

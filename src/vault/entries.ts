@@ -220,6 +220,23 @@ export class Entries implements AsyncDisposable {
     return undefined;
   }
 
+  /** An entry as find finds it, and those that it stands on, down to a full one; undefined when that is not known of all. */
+  findChain(kind: EntryKind, id: Uint8Array): FoundEntry[] | undefined {
+    const chain: FoundEntry[] = [];
+    for (let next: Uint8Array | undefined = id; next !== undefined;) {
+      const entry: FoundEntry | undefined = this.find(kind, next, chain.at(-1)?.depth);
+      if (entry === undefined) return undefined;
+      chain.push(entry);
+      next = entry.baseId;
+    }
+    return chain;
+  }
+
+  /** Whether finds are quick without prefetch. */
+  get isNear(): boolean {
+    return !this.#index.hasRuns;
+  }
+
   /** Whether some entry of this digest, whole or not, is in a pack that `accept` takes. */
   findAny(kind: EntryKind, id: Uint8Array, accept: (pack: Pack) => boolean): boolean {
     return this.#index.all(kind, id).some(({ packNumber }) => {

@@ -112,6 +112,11 @@ export class EntryReader {
     return content;
   }
 
+  /** Content that is kept in memory; undefined when it is not. Never changed by anyone. */
+  atHand(kind: EntryKind, id: Uint8Array): Buffer | undefined {
+    return this.#cache.get(kind, id);
+  }
+
   /** Keeps content that was checked in memory for later loads; the caller changes it no more. */
   remember(kind: EntryKind, id: Uint8Array, content: Buffer): void {
     this.#cache.set(kind, id, content);

@@ -60,7 +60,7 @@ export function openEntries(job: OpenJob): OpenFailure | undefined {
 }
 
 /** Opens and unpacks one entry, whose plain bytes fill `into`; they are not checked against a digest. After a failure it holds anything. */
-function openEntryInto(
+export function openEntryInto(
   sealer: ObjectSealer,
   { sealed, offset, isPacked }: { readonly sealed: Uint8Array; readonly offset: number; readonly isPacked: boolean },
   into: Uint8Array,

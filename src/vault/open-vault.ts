@@ -16,6 +16,7 @@ import { DigestCache, DigestRows } from "./digest-rows.ts";
 import { Entries } from "./entries.ts";
 import { EntryReader } from "./entry-reader.ts";
 import { PackQueue, type SpoolOptions } from "./pack-queue.ts";
+import { ReadPool } from "./read-pool.ts";
 import { PointCatalogue } from "./point-catalogue.ts";
 import { PointClaims } from "./point-claims.ts";
 import { encodePoint, pointKeyOf, type StoredPoint } from "./point-format.ts";
@@ -104,12 +105,14 @@ class OpenReader implements VaultReader {
   protected readonly blockPool: BlockPool;
   readonly #digestCache = new DigestCache(digestCacheBytesMax);
   readonly #cache: ContentCache;
+  readonly #readPool: ReadPool;
 
   constructor(options: VaultReaderOptions, { secret, entries }: ReaderParts) {
     this.store = options.store;
     this.secret = secret;
     this.entries = entries;
     this.blockPool = new BlockPool(options.blockThreads ?? 0);
+    this.#readPool = new ReadPool({ threadCount: options.blockThreads ?? 0, store: options.store, secret });
     this.catalogue = new PointCatalogue(options.store, this.secret);
     this.#cache = new ContentCache(options.blockCacheBytesMax ?? 64 << 20);
   }
@@ -168,10 +171,11 @@ class OpenReader implements VaultReader {
           evidence: { pointId, diskId },
         },
       );
-    return new VaultDisk(this.readerOf(stored.areaIds), disk);
+    return new VaultDisk({ reader: this.readerOf(stored.areaIds), entries: this.entries, pool: this.#readPool }, disk);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#readPool[Symbol.asyncDispose]();
     await this.blockPool[Symbol.asyncDispose]();
     await this.entries[Symbol.asyncDispose]();
   }

@@ -7,28 +7,56 @@ import { clipExtents, pushExtent } from "../disk/extents.ts";
 import { blockBytes, blockCountOf, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt } from "../disk/page-tree.ts";
 import { assertInside } from "../disk/range.ts";
+import type { Entries } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
+import type { BlockWish, ReadPool } from "./read-pool.ts";
 
 /** Blocks that one call reads together. */
 const batchBlocks = 64;
 /** Read ahead of a reader that goes from start to end. */
 const readAheadBlocks = 32;
+/** Pages of ids that are kept: those of 16 GiB, in 8 MiB. */
+const leafPagesMax = 2048;
+/** A block of which a part was read is kept whole when another part is read while so many others were. */
+const touchedMax = 256;
+
+/** A block, or a part of one, that is to be read. */
+interface Piece {
+  readonly id: Uint8Array;
+  readonly block: number;
+  readonly into: Uint8Array;
+  readonly skipBytes: number;
+}
+
+export interface VaultDiskParts {
+  readonly reader: EntryReader;
+  readonly entries: Entries;
+  readonly pool: ReadPool;
+}
 
 export class VaultDisk implements Disk {
   readonly sizeBytes: number;
-  readonly #entries: EntryReader;
+  readonly #reader: EntryReader;
+  readonly #entries: Entries;
+  readonly #pool: ReadPool;
   readonly #tree: Parameters<typeof findLeafPage>[0];
+  /** By index, oldest first; undefined for a page of zero ids. */
+  readonly #leafPages = new Map<number, Uint8Array | undefined>();
+  /** Blocks of which parts were read, oldest first. */
+  readonly #touched = new Set<number>();
   #nextOffset = -1;
   #reading = 0;
   #ahead: { readonly fromBlock: number; readonly done: Promise<void> } | undefined;
 
-  constructor(entries: EntryReader, disk: { readonly sizeBytes: number; readonly root: string }) {
+  constructor({ reader, entries, pool }: VaultDiskParts, disk: { readonly sizeBytes: number; readonly root: string }) {
     this.sizeBytes = disk.sizeBytes;
+    this.#reader = reader;
     this.#entries = entries;
+    this.#pool = pool;
     this.#tree = {
       root: idFromHex(disk.root),
       blockCount: blockCountOf(disk.sizeBytes),
-      loadPage: async (id) => await entries.load("page", id),
+      loadPage: async (id) => await reader.load("page", id),
     };
   }
 
@@ -53,18 +81,19 @@ export class VaultDisk implements Disk {
   async extents(offset: number, length: number, signal?: AbortSignal): Promise<readonly Extent[]> {
     assertInside(this, offset, length);
     const extents: Extent[] = [];
-    const pageSpan = idsPerPage * blockBytes;
-    for (let pageIndex = Math.floor(offset / pageSpan); pageIndex * pageSpan < offset + length; pageIndex++) {
+    const firstBlock = Math.floor(offset / blockBytes);
+    const endBlock = Math.ceil((offset + length) / blockBytes);
+    for (let at = firstBlock; at < endBlock;) {
       signal?.throwIfAborted();
-      const page = await findLeafPage(this.#tree, pageIndex);
-      if (page === undefined) pushExtent(extents, { offset: pageIndex * pageSpan, length: pageSpan, kind: "zero" });
-      else
-        for (let slot = 0; slot < idsPerPage; slot++)
-          pushExtent(extents, {
-            offset: pageIndex * pageSpan + slot * blockBytes,
-            length: blockBytes,
-            kind: isZeroId(idAt(page, slot)) ? "zero" : "data",
-          });
+      const pageEnd = Math.min(endBlock, (Math.floor(at / idsPerPage) + 1) * idsPerPage);
+      const page = await this.#leafPage(Math.floor(at / idsPerPage));
+      while (at < pageEnd) {
+        const from = at;
+        const isZero = isZeroIn(page, at);
+        do at += 1;
+        while (at < pageEnd && isZeroIn(page, at) === isZero);
+        pushExtent(extents, { offset: from * blockBytes, length: (at - from) * blockBytes, kind: isZero ? "zero" : "data" });
+      }
     }
     return clipExtents(extents, offset, length);
   }
@@ -76,17 +105,24 @@ export class VaultDisk implements Disk {
   /** Id of each block from `firstBlock` on; undefined for zero. */
   async #idsOf(firstBlock: number, count: number): Promise<(Uint8Array | undefined)[]> {
     const ids: (Uint8Array | undefined)[] = [];
-    let page: Uint8Array | undefined;
-    let pageIndex = -1;
     for (let block = firstBlock; block < firstBlock + count; block++) {
-      if (Math.floor(block / idsPerPage) !== pageIndex) {
-        pageIndex = Math.floor(block / idsPerPage);
-        page = await findLeafPage(this.#tree, pageIndex);
-      }
+      const index = Math.floor(block / idsPerPage);
+      const page = this.#leafPages.has(index) ? this.#leafPages.get(index) : await this.#leafPage(index);
       const id = page === undefined ? undefined : idAt(page, block % idsPerPage);
       ids.push(id === undefined || isZeroId(id) ? undefined : id);
     }
     return ids;
+  }
+
+  async #leafPage(index: number): Promise<Uint8Array | undefined> {
+    if (this.#leafPages.has(index)) return this.#leafPages.get(index);
+    const page = await findLeafPage(this.#tree, index);
+    this.#leafPages.set(index, page);
+    for (const oldest of this.#leafPages.keys()) {
+      if (this.#leafPages.size <= leafPagesMax) break;
+      this.#leafPages.delete(oldest);
+    }
+    return page;
   }
 
   async #readBatch(offset: number, into: Uint8Array): Promise<void> {
@@ -96,19 +132,65 @@ export class VaultDisk implements Disk {
     if (this.#ahead !== undefined && firstBlock < this.#ahead.fromBlock + readAheadBlocks && firstBlock + count > this.#ahead.fromBlock)
       await this.#ahead.done;
     const ids = await this.#idsOf(firstBlock, count);
-    const whole: { readonly id: Uint8Array; readonly into: Uint8Array }[] = [];
-    const parts: { readonly id: Uint8Array; readonly into: Uint8Array; readonly skipBytes: number }[] = [];
+    const pieces: Piece[] = [];
     for (const [index, id] of ids.entries()) {
       const blockOffset = (firstBlock + index) * blockBytes;
       const from = Math.max(offset, blockOffset);
       const target = into.subarray(from - offset, Math.min(offset + into.length, blockOffset + blockBytes) - offset);
+      const kept = id === undefined ? undefined : this.#reader.atHand("block", id);
+      const skipBytes = from - blockOffset;
       if (id === undefined) target.fill(0);
-      else if (target.length === blockBytes) whole.push({ id, into: target });
-      else parts.push({ id, into: target, skipBytes: from - blockOffset });
+      else if (kept === undefined) pieces.push({ id, block: firstBlock + index, into: target, skipBytes });
+      else target.set(kept.subarray(skipBytes, skipBytes + target.length));
     }
-    const read = this.#entries.readBlocks(whole);
+    if (pieces.length > 0 && !(await this.#readHere(pieces))) await this.#readByStore(pieces);
+  }
+
+  /** Out of local files, by threads; false when that cannot be done. */
+  async #readHere(pieces: readonly Piece[]): Promise<boolean> {
+    if (!this.#pool.isThere) return false;
+    if (!this.#entries.isNear)
+      await this.#entries.prefetch(
+        "block",
+        pieces.map(({ id }) => id),
+      );
+    const wishes: BlockWish[] = [];
+    const kept: { readonly piece: Piece; readonly content: Buffer }[] = [];
+    for (const piece of pieces) {
+      const chain = this.#entries.findChain("block", piece.id);
+      if (chain === undefined) return false;
+      if (piece.into.length === blockBytes || !this.#touchAgain(piece.block)) wishes.push({ ...piece, chain });
+      else {
+        const content = Buffer.allocUnsafeSlow(blockBytes);
+        kept.push({ piece, content });
+        wishes.push({ id: piece.id, chain, into: content, skipBytes: 0 });
+      }
+    }
+    if (!(await this.#pool.read(wishes))) return false;
+    for (const { piece, content } of kept) {
+      piece.into.set(content.subarray(piece.skipBytes, piece.skipBytes + piece.into.length));
+      this.#reader.remember("block", piece.id, content);
+    }
+    return true;
+  }
+
+  /** Whether a part of the block was read not long ago: then more of it is likely to be read. */
+  #touchAgain(block: number): boolean {
+    if (this.#touched.delete(block)) return true;
+    this.#touched.add(block);
+    for (const oldest of this.#touched) {
+      if (this.#touched.size <= touchedMax) break;
+      this.#touched.delete(oldest);
+    }
+    return false;
+  }
+
+  /** Finds what moved, and tells what is damaged. */
+  async #readByStore(pieces: readonly Piece[]): Promise<void> {
+    const parts = pieces.filter(({ into }) => into.length < blockBytes);
+    const read = this.#reader.readBlocks(pieces.filter(({ into }) => into.length === blockBytes));
     // What is read in part is likely to be read again.
-    const loaded = this.#entries.loadMany(
+    const loaded = this.#reader.loadMany(
       "block",
       parts.map(({ id }) => id),
     );
@@ -128,15 +210,22 @@ export class VaultDisk implements Disk {
     const fromBlock = Math.ceil(end / blockBytes);
     const count = Math.min(readAheadBlocks, this.#tree.blockCount - fromBlock);
     if (count <= 0) return;
-    const done = this.#idsOf(fromBlock, count)
-      .then(async (ids) => {
-        await this.#entries.loadMany(
-          "block",
-          ids.filter((id) => id !== undefined),
-        );
-      })
+    const done = this.#loadAhead(fromBlock, count)
       .catch(() => undefined) // The read that needs these blocks meets the same fault and tells it.
       .finally(() => (this.#ahead = undefined));
     this.#ahead = { fromBlock, done };
   }
+
+  async #loadAhead(fromBlock: number, count: number): Promise<void> {
+    const ids = (await this.#idsOf(fromBlock, count)).filter((id) => id !== undefined);
+    const pieces = ids
+      .filter((id) => this.#reader.atHand("block", id) === undefined)
+      .map((id) => ({ id, block: 0, into: Buffer.allocUnsafeSlow(blockBytes), skipBytes: 0 }));
+    if (await this.#readHere(pieces)) for (const { id, into } of pieces) this.#reader.remember("block", id, into);
+    else await this.#reader.loadMany("block", ids);
+  }
+}
+
+function isZeroIn(page: Uint8Array | undefined, block: number): boolean {
+  return page === undefined || isZeroId(idAt(page, block % idsPerPage));
 }
