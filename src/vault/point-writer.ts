@@ -96,10 +96,12 @@ export class VaultPointWriter implements PointWriter {
   async need(diskId: DiskId, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
     if (ids.length > 0) this.#stateOf(diskId, firstBlock + ids.length - 1);
     const state = this.#stateOf(diskId, firstBlock);
-    const need: boolean[] = [];
-    await this.#options.entries.prefetch("block", ids);
-    for (const [index, id] of ids.entries()) need.push(!this.#isOwn(id) && !(await this.#isUnchanged(state, firstBlock + index, id)));
-    return need;
+    const isUnchanged = await this.#findUnchanged(state, firstBlock, ids);
+    await this.#options.entries.prefetch(
+      "block",
+      ids.filter((_, index) => isUnchanged[index] !== true),
+    );
+    return ids.map((id, index) => isUnchanged[index] !== true && !this.#isOwn(id));
   }
 
   setBlock(diskId: DiskId, block: number, id: BlockId): void {
@@ -158,10 +160,11 @@ export class VaultPointWriter implements PointWriter {
     });
   }
 
-  async blockId(diskId: DiskId, block: number): Promise<BlockId> {
-    const state = this.#stateOf(diskId, block);
-    await state.chains.get(block)?.last;
-    return await this.#currentId(state, block);
+  async blockIds(diskId: DiskId, firstBlock: number, count: number): Promise<readonly BlockId[]> {
+    const blocks = Array.from({ length: count }, (_, index) => ({ block: firstBlock + index }));
+    const state = this.#stateOf(diskId, firstBlock + count - 1);
+    await Promise.all(blocks.map(async ({ block }) => await state.chains.get(block)?.last));
+    return (await this.#withBases(state, blocks)).map(({ baseId }) => baseId);
   }
 
   async seal({ timeMs, consistency, expectedRoots = [] }: Parameters<PointWriter["seal"]>[0]): Promise<SealOutcome> {
@@ -208,11 +211,18 @@ export class VaultPointWriter implements PointWriter {
     return isZeroId(id) || this.#options.claims.claimOwn("block", id);
   }
 
-  /** Whether the block has this id already, in this point or the one before. */
-  async #isUnchanged(state: DiskState, block: number, id: BlockId): Promise<boolean> {
-    if (isZeroId(idFromHex(state.disk.parent.root)) || !equalBytes(await this.#currentId(state, block), id)) return false;
-    state.unchanged.add(block);
-    return true;
+  /** Which blocks have these ids already, in this point or the one before. */
+  async #findUnchanged(state: DiskState, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
+    if (isZeroId(idFromHex(state.disk.parent.root))) return [];
+    const present = await this.#withBases(
+      state,
+      ids.map((_, index) => ({ block: firstBlock + index })),
+    );
+    return present.map(({ block, baseId }, index) => {
+      const isSame = equalBytes(baseId, ids[index] ?? zeroId);
+      if (isSame) state.unchanged.add(block);
+      return isSame;
+    });
   }
 
   /** Looks at what the block had, where that cannot be done without. */
@@ -226,14 +236,18 @@ export class VaultPointWriter implements PointWriter {
     return id;
   }
 
-  async #withBases(state: DiskState, blocks: readonly CutBlock[]): Promise<readonly BasedBlock[]> {
+  /** The ids that blocks have at the moment. */
+  async #withBases<T extends { readonly block: number }>(
+    state: DiskState,
+    blocks: readonly T[],
+  ): Promise<readonly (T & { readonly baseId: Uint8Array })[]> {
     const pages = new Map<number, Promise<Uint8Array | undefined>>();
     const pageOf = async (index: number): Promise<Uint8Array | undefined> => {
       const page = pages.get(index) ?? this.#leafPage(state, index);
       pages.set(index, page);
       return await page;
     };
-    const based: BasedBlock[] = [];
+    const based: (T & { readonly baseId: Uint8Array })[] = [];
     for (const each of blocks) {
       const changed = state.changed.get(each.block);
       const page = changed === undefined ? await pageOf(Math.floor(each.block / idsPerPage)) : undefined;
@@ -241,13 +255,6 @@ export class VaultPointWriter implements PointWriter {
       based.push({ ...each, baseId: Uint8Array.from(id) });
     }
     return based;
-  }
-
-  async #currentId(state: DiskState, block: number): Promise<Uint8Array> {
-    const changed = state.changed.get(block);
-    if (changed !== undefined) return Uint8Array.from(changed);
-    const page = await this.#leafPage(state, Math.floor(block / idsPerPage));
-    return page === undefined ? zeroId : Uint8Array.from(idAt(page, block % idsPerPage));
   }
 
   /** Ids of 128 blocks as they were in the point before; undefined for zeros. */

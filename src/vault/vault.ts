@@ -96,8 +96,8 @@ export interface PointWriter extends AsyncDisposable {
    * the id of the result. Shared memory is used without a copy: it stays untouched until this resolves.
    */
   changeGranules(diskId: DiskId, sent: SentGranules): Promise<void>;
-  /** The id that the block has in this point at the moment: the parent's until it is set. For comparing in checksum mode. */
-  blockId(diskId: DiskId, block: number): Promise<BlockId>;
+  /** The ids that blocks have in this point at the moment: the parent's until they are set. For comparing in checksum mode. */
+  blockIds(diskId: DiskId, firstBlock: number, count: number): Promise<readonly BlockId[]>;
   /**
    * Packs durable → pages durable → point sealed, in this order. Durable and visible on return.
    * With expectedRoots, throws Fault RootsDiffer before anything is sealed unless each named disk has that root.

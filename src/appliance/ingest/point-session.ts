@@ -115,7 +115,7 @@ export class PointSession {
   }
 
   async #compare(disk: SessionDisk, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
-    const present = await Promise.all(ids.map(async (_, index) => await this.#writer.blockId(disk.diskId, firstBlock + index)));
+    const present = await this.#writer.blockIds(disk.diskId, firstBlock, ids.length);
     const differs = ids.map((id, index) => Buffer.compare(id, present[index] ?? id) !== 0);
     this.#changedBlockCount += differs.filter(Boolean).length;
     return differs;
