@@ -19,7 +19,7 @@ const { values } = parseArgs({
 });
 
 /** Each takes --quick and --json FILE, and writes `{ "results": [Claim] }`. */
-const benches = ["replication.ts", "vault-index.ts", "line.ts"];
+const benches = ["replication.ts", "line.ts", "growth.ts", "fleet.ts", "vault-index.ts"];
 
 const claimShape = z.object({
   claim: z.string(),

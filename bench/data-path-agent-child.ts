@@ -100,6 +100,8 @@ serveMessages(
       case "usage":
         return usage();
       case "serve":
+      case "order":
+      case "fleet":
       case "startAppliance":
       case "protect":
       case "sealed":

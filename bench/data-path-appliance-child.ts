@@ -2,11 +2,12 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { startTestSite, type TestSite } from "../src/appliance/testing/test-site.ts";
 import { systemClock } from "../src/base/clock.ts";
 import { silentLog } from "../src/base/log.ts";
 import { systemRandom } from "../src/base/random.ts";
-import { parseVaultId, type PointId } from "../src/contract/ids.ts";
+import { parseOrderId, parseVaultId, type MachineId, type PointId } from "../src/contract/ids.ts";
 import { openNbdServer } from "../src/nbd/server.ts";
 import { openAzureBlobStore } from "../src/store/azure-blob-store.ts";
 import { openDirectoryStore } from "../src/store/directory-store.ts";
@@ -18,6 +19,7 @@ import {
   usage,
   type ApplianceReady,
   type ApplianceStart,
+  type FleetUsage,
   type SealedPoint,
   type ServedPoint,
 } from "./data-path-messages.ts";
@@ -91,6 +93,27 @@ async function serve(pointId: PointId): Promise<ServedPoint> {
   return { uri: cleanup.use(server).uriOf(name) };
 }
 
+/** The machine's agent makes points from now on. */
+function orderPoints(machineId: MachineId, pointIntervalSeconds: number): void {
+  const { site } = running();
+  site.protect(machineId);
+  const policy = { pointIntervalSeconds, freezeMsMax: 2000 };
+  site.registry.setPolicy(machineId, policy);
+  site.orders.give(machineId, { kind: "replicate", orderId: parseOrderId(randomUUID()), policy });
+}
+
+const stallResolutionMs = 5;
+const stalls = monitorEventLoopDelay({ resolution: stallResolutionMs });
+stalls.enable();
+
+function fleetUsage(machineIds: readonly MachineId[]): FleetUsage {
+  const counts = machineIds.map((machineId) => running().site.ledger.countOf(machineId));
+  const stallP99Ms = stalls.percentile(99) / 1e6 - stallResolutionMs;
+  stalls.reset();
+  const pointCount = counts.reduce((sum, count) => sum + count, 0);
+  return { ...usage(), pointCount, machinesWithPoints: counts.filter((count) => count > 0).length, stallP99Ms };
+}
+
 serveMessages(
   async (message) => {
     switch (message.kind) {
@@ -104,6 +127,10 @@ serveMessages(
         return await serve(message.pointId);
       case "usage":
         return usage();
+      case "order":
+        return orderPoints(message.machineId, message.pointIntervalSeconds);
+      case "fleet":
+        return fleetUsage(message.machineIds);
       case "loseTracking":
       case "startAgent":
       case "point":

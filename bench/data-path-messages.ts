@@ -28,6 +28,13 @@ export interface Usage {
   readonly cpuSeconds: number;
   readonly residentBytesMax: number;
 }
+/** Of an appliance with many machines. */
+export interface FleetUsage extends Usage {
+  readonly pointCount: number;
+  readonly machinesWithPoints: number;
+  /** Since the last time that it was asked. */
+  readonly stallP99Ms: number;
+}
 export interface AgentPoint {
   readonly pointId: PointId;
   readonly wallSeconds: number;
@@ -86,6 +93,8 @@ export type BenchMessage =
   | { readonly kind: "protect"; readonly machineId: MachineId }
   | { readonly kind: "sealed"; readonly pointId: PointId }
   | { readonly kind: "usage" }
+  | { readonly kind: "order"; readonly machineId: MachineId; readonly pointIntervalSeconds: number }
+  | { readonly kind: "fleet"; readonly machineIds: readonly MachineId[] }
   | { readonly kind: "point" }
   | { readonly kind: "serve"; readonly pointId: PointId }
   | { readonly kind: "loseTracking" }

@@ -23,12 +23,13 @@ export async function computeRoot(disk: Disk, options: ComputeRootOptions = {}):
     const page = Buffer.alloc(idsPerPage * digestBytes);
     const pageEnd = Math.min(pageOffset + pageSpan, disk.sizeBytes);
     const extents = await disk.extents(pageOffset, pageEnd - pageOffset, options.signal);
-    if (extents.some(({ kind }) => kind === "data"))
-      for (let offset = pageOffset; offset < pageEnd; offset += buffer.length) {
-        const length = Math.min(buffer.length, pageEnd - offset);
-        await disk.read(offset, buffer.subarray(0, length), options.signal);
-        digestInto(page, (offset - pageOffset) / blockBytes, buffer, length);
-      }
+    const data = extents.filter(({ kind }) => kind === "data");
+    for (let offset = pageOffset; offset < pageEnd; offset += buffer.length) {
+      const length = Math.min(buffer.length, pageEnd - offset);
+      if (!data.some((extent) => extent.offset < offset + length && extent.offset + extent.length > offset)) continue;
+      await disk.read(offset, buffer.subarray(0, length), options.signal);
+      digestInto(page, (offset - pageOffset) / blockBytes, buffer, length);
+    }
     pageIds.push(parentIdsOf(page));
     options.onProgress?.(pageEnd);
   }
