@@ -12,6 +12,8 @@ import { readDigests, type DigestSource, type Pack } from "./pack.ts";
 
 /** Parts of packs that are loaded at once. */
 const loadsMax = 4;
+/** Small reads for each part that is loaded for them. */
+const asksPerLoad = 16;
 /** Packs may vanish below a question, because they were rewritten elsewhere; so often. */
 const movesMax = 4;
 
@@ -32,6 +34,12 @@ export class DigestCache {
     this.#packs.delete(pack.key);
     this.#packs.set(pack.key, digests);
     return digests;
+  }
+
+  /** Loads those of a pack for later, where they fit beside what is here. Whoever needs them meets what may be wrong with them. */
+  loadBeside(pack: Pack): void {
+    const isRoom = this.#bytes + pack.digestBytes * 2 < this.#bytesMax && this.#loading.size < loadsMax;
+    if (isRoom && !this.#packs.has(pack.key)) void this.load(pack).catch(() => undefined);
   }
 
   /** Undefined when the pack is gone. */
@@ -67,6 +75,7 @@ type Chain = readonly FoundEntry[];
 
 export class DigestRows {
   readonly #options: DigestRowsOptions;
+  #askedCount = 0;
 
   constructor(options: DigestRowsOptions) {
     this.#options = options;
@@ -89,6 +98,26 @@ export class DigestRows {
       if (loaded !== undefined) return rowsOf(ids, whole, loaded);
     }
     throw damaged(ids[0], "its pack is gone");
+  }
+
+  /**
+   * What packs tell of a block, not proved by its id, in memory that is not to be changed; undefined when that is not at hand. It will be
+   * when it is asked for often.
+   */
+  told(chain: Chain): Uint8Array | undefined {
+    const { cache } = this.#options;
+    const sources = chain.map(({ pack, ordinal }) => cache.at(pack)?.of(ordinal));
+    if (sources.includes(undefined)) {
+      this.#askedCount += 1;
+      // Loading costs about as much as that many small reads save.
+      if (this.#askedCount % asksPerLoad === 0) for (const { pack } of chain) if (pack.state === "stored") cache.loadBeside(pack);
+      return undefined;
+    }
+    const [only] = sources;
+    if (sources.length === 1 && only?.digests.length === digestRowBytes) return only.digests;
+    const row = new Uint8Array(digestRowBytes);
+    for (const digests of sources.toReversed()) if (digests !== undefined) applyDigests(row, digests);
+    return row;
   }
 
   /** As load; undefined when one of them is damaged or missing. */

@@ -171,7 +171,15 @@ class OpenReader implements VaultReader {
           evidence: { pointId, diskId },
         },
       );
-    return new VaultDisk({ reader: this.readerOf(stored.areaIds), entries: this.entries, pool: this.#readPool }, disk);
+    return new VaultDisk(
+      {
+        reader: this.readerOf(stored.areaIds),
+        entries: this.entries,
+        pool: this.#readPool,
+        digestRows: this.digestRowsOf(stored.areaIds),
+      },
+      disk,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

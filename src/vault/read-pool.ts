@@ -20,6 +20,7 @@ import {
   partAt,
   partsPerBlock,
   ReadRing,
+  rowBytesOf,
   type RingMemory,
   stagingBytesPerJob,
 } from "./read-ring.ts";
@@ -48,6 +49,7 @@ const memoriesMax = 128;
 
 interface Job {
   readonly wishes: readonly BlockWish[];
+  readonly row: Uint8Array | undefined;
   readonly resolve: (isDone: boolean) => void;
 }
 
@@ -71,9 +73,10 @@ export class ReadPool implements AsyncDisposable {
 
   /**
    * True when each wish's memory has its bytes, every one of them checked. False when some of it is not to be had here: not in a local
-   * file, gone, or not what it should be. Then the memories hold anything.
+   * file, gone, or not what it should be. Then the memories hold anything. `row`: the digests of the granules of the only wish, which is
+   * for a part of a block, as packs tell them; then only what is wanted is checked.
    */
-  async read(wishes: readonly BlockWish[]): Promise<boolean> {
+  async read(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
     if (wishes.length === 0) return true;
     if (!this.isThere) return false;
     this.#running ??= new Running(this.#threadCount, this.#secret, () => {
@@ -88,7 +91,7 @@ export class ReadPool implements AsyncDisposable {
         if (path === undefined || chain.length > partsPerBlock) return false;
         running.tellPack(pack, path);
       }
-    return await running.run(wishes);
+    return await running.run(wishes, row);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -140,11 +143,11 @@ class Running {
     this.#tell({ kind: "pack", file });
   }
 
-  async run(wishes: readonly BlockWish[]): Promise<boolean> {
+  async run(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
     // A lone reader gets all threads.
     const lone = this.#jobs.size < this.#threadsMax ? Math.ceil(wishes.length / this.#threadsMax) : blocksPerJob;
     const count = Math.min(blocksPerJob, lone);
-    if (wishes.length <= count) return await this.#start(wishes);
+    if (wishes.length <= count) return await this.#start(wishes, row);
     const parts: Promise<boolean>[] = [];
     for (let at = 0; at < wishes.length; at += count) parts.push(this.#start(wishes.slice(at, at + count)));
     return (await Promise.all(parts)).every((isDone) => isDone);
@@ -156,7 +159,11 @@ class Running {
   }
 
   #startThread(): void {
-    const worker = new Worker(siblingProgram(import.meta, "read-pool-child"), { workerData: this.#memory });
+    const worker = new Worker(siblingProgram(import.meta, "read-pool-child"), {
+      workerData: this.#memory,
+      // Views of memory are short-lived; looking for them seldom is cheaper.
+      resourceLimits: { maxYoungGenerationSizeMb: 32 },
+    });
     if (this.#workers.length > 0 || this.#jobs.size === 0) worker.unref();
     worker.on("message", () => {
       this.#ring.clearTold();
@@ -173,9 +180,9 @@ class Running {
     this.#ring.noteMail();
   }
 
-  #start(wishes: readonly BlockWish[]): Promise<boolean> {
+  #start(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
     return new Promise((resolve) => {
-      const job = { wishes, resolve };
+      const job = { wishes, row, resolve };
       const number = this.#free.pop();
       if (number === undefined) this.#waiting.push(job);
       else this.#push(number, job);
@@ -208,7 +215,8 @@ class Running {
     words[head.blockCount] = job.wishes.length;
     words[head.partCount] = partCount;
     words[head.outcome] = outcomes.open;
-    words[head.row] = 0;
+    words[head.row] = job.row === undefined ? 0 : 1;
+    if (job.row !== undefined) rowBytesOf(words).set(job.row);
     this.#ring.push(number);
     this.#blocksUnderWay += job.wishes.length;
     // What else comes in this turn is told with one call.

@@ -84,10 +84,14 @@ export class ReadWork {
   }
 
   #fillBlock({ job, number, index, firstPart }: BlockPlace): boolean {
-    const [memoryNumber = 0, target = 0, skip = 0, length = 0, partCount = 0] = job.subarray(blockAt(index));
+    const at = blockAt(index);
+    const memoryNumber = job[at + block.memory] ?? 0;
+    const skip = job[at + block.skip] ?? 0;
+    const length = job[at + block.length] ?? 0;
+    const partCount = job[at + block.partCount] ?? 0;
     const memory = memoryNumber === 0 ? this.#staging : this.#memories.get(memoryNumber);
     if (memory === undefined || skip + length > blockBytes || partCount === 0) return false;
-    const from = memoryNumber === 0 ? number * stagingBytesPerJob + index * blockBytes : target;
+    const from = memoryNumber === 0 ? number * stagingBytesPerJob + index * blockBytes : (job[at + block.target] ?? 0);
     if (from + length > memory.length) return false;
     const isWhole = length === blockBytes;
     const content = isWhole ? memory.subarray(from, from + blockBytes) : this.#content;
@@ -133,7 +137,10 @@ export class ReadWork {
 
   /** The sealed bytes of an entry, valid until the next call; read together with those that follow it closely. */
   #readPart(job: Int32Array, index: number, blockEnd: number): Uint8Array | undefined {
-    const [pack = -1, offset = 0, length = 0] = job.subarray(partAt(index));
+    const at = partAt(index);
+    const pack = job[at + part.pack] ?? -1;
+    const offset = job[at + part.offset] ?? 0;
+    const length = job[at + part.length] ?? 0;
     if (pack !== this.#windowPack || offset < this.#windowFrom || offset + length > this.#windowEnd) {
       const end = blockEnd - index === 1 ? this.#windowEndAfter(job, index) : offset + length;
       if (!this.#readWindow(pack, offset, end)) return undefined;
@@ -142,11 +149,15 @@ export class ReadWork {
   }
 
   #windowEndAfter(job: Int32Array, index: number): number {
-    const [pack = -1, from = 0, firstLength = 0] = job.subarray(partAt(index));
-    let end = from + firstLength;
+    const first = partAt(index);
+    const pack = job[first + part.pack];
+    const from = job[first + part.offset] ?? 0;
+    let end = from + (job[first + part.length] ?? 0);
     for (let next = index + 1; next < (job[head.partCount] ?? 0); next++) {
-      const [nextPack = -1, offset = 0, length = 0] = job.subarray(partAt(next));
-      if (nextPack !== pack || offset < end || offset - end > gapBytesMax || offset + length - from > windowBytes) break;
+      const at = partAt(next);
+      const offset = job[at + part.offset] ?? 0;
+      const length = job[at + part.length] ?? 0;
+      if (job[at + part.pack] !== pack || offset < end || offset - end > gapBytesMax || offset + length - from > windowBytes) break;
       end = offset + length;
     }
     return end;

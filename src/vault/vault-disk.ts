@@ -7,6 +7,7 @@ import { clipExtents, pushExtent } from "../disk/extents.ts";
 import { blockBytes, blockCountOf, idsPerPage } from "../disk/geometry.ts";
 import { findLeafPage, idAt } from "../disk/page-tree.ts";
 import { assertInside } from "../disk/range.ts";
+import type { DigestRows } from "./digest-rows.ts";
 import type { Entries } from "./entries.ts";
 import type { EntryReader } from "./entry-reader.ts";
 import type { BlockWish, ReadPool } from "./read-pool.ts";
@@ -32,6 +33,7 @@ export interface VaultDiskParts {
   readonly reader: EntryReader;
   readonly entries: Entries;
   readonly pool: ReadPool;
+  readonly digestRows: DigestRows;
 }
 
 export class VaultDisk implements Disk {
@@ -39,6 +41,7 @@ export class VaultDisk implements Disk {
   readonly #reader: EntryReader;
   readonly #entries: Entries;
   readonly #pool: ReadPool;
+  readonly #digestRows: DigestRows;
   readonly #tree: Parameters<typeof findLeafPage>[0];
   /** By index, oldest first; undefined for a page of zero ids. */
   readonly #leafPages = new Map<number, Uint8Array | undefined>();
@@ -48,11 +51,12 @@ export class VaultDisk implements Disk {
   #reading = 0;
   #ahead: { readonly fromBlock: number; readonly done: Promise<void> } | undefined;
 
-  constructor({ reader, entries, pool }: VaultDiskParts, disk: { readonly sizeBytes: number; readonly root: string }) {
+  constructor({ reader, entries, pool, digestRows }: VaultDiskParts, disk: { readonly sizeBytes: number; readonly root: string }) {
     this.sizeBytes = disk.sizeBytes;
     this.#reader = reader;
     this.#entries = entries;
     this.#pool = pool;
+    this.#digestRows = digestRows;
     this.#tree = {
       root: idFromHex(disk.root),
       blockCount: blockCountOf(disk.sizeBytes),
@@ -166,7 +170,9 @@ export class VaultDisk implements Disk {
         wishes.push({ id: piece.id, chain, into: content, skipBytes: 0 });
       }
     }
-    if (!(await this.#pool.read(wishes))) return false;
+    const [only] = wishes;
+    const isPart = only !== undefined && wishes.length === 1 && only.into.length < blockBytes;
+    if (!(await this.#pool.read(wishes, isPart ? this.#digestRows.told(only.chain) : undefined))) return false;
     for (const { piece, content } of kept) {
       piece.into.set(content.subarray(piece.skipBytes, piece.skipBytes + piece.into.length));
       this.#reader.remember("block", piece.id, content);
