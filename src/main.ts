@@ -113,6 +113,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./cli/vcenter.ts")).registerVcenterCommand,
   },
   {
+    name: "site",
+    summary: "appliances of a vault, by order of the hub: limit lines, measure a machine, check ways",
+    load: async () => (await import("./cli/site.ts")).registerSiteCommand,
+  },
+  {
     name: "landed",
     summary: "landed machines: list, show, start, stop, remove",
     load: async () => (await import("./cli/landed.ts")).registerLandedCommand,

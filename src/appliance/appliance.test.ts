@@ -320,6 +320,28 @@ describe("the vault's keys on the appliance", () => {
   });
 });
 
+describe("the appliance's lines by order", () => {
+  test("are limited as its own operator would, and checked with the rights on the storage account; what fails is named with its repair", async () => {
+    await using hub = await startFakeHub();
+    await using appliance = await startAppliance(hub);
+    await callAppliance(appliance.folder, "register", { registrationKey: JSON.stringify(hub.createKey()) });
+    const orderId = (): ReturnType<typeof parseOrderId> => parseOrderId(randomUUID());
+    const change = { remove: [], set: [{ scope: "storage" as const, bytesPerSecond: 9_000_000 }] };
+    const changed = await hub.give({ kind: "changeLimits", orderId: orderId(), change });
+    assert.deepEqual(changed.outcome === "done" && changed.limits?.limits, change.set);
+    assert.deepEqual((await callAppliance(appliance.folder, "showLimits", {})).limits, change.set);
+    const zone = await hub.give({ kind: "changeLimits", orderId: orderId(), change: { remove: [], set: [], timeZone: "Moon/Sea" } });
+    assert.equal(zone.outcome === "failed" && zone.fault.id, "InputInvalid");
+    const checked = await hub.give({ kind: "checkNetwork", orderId: orderId() });
+    const checks = (checked.outcome === "done" ? checked.checks : undefined) ?? assert.fail("the ways were checked");
+    const verdictOf = (id: string): string | undefined => checks.find((check) => check.id === id)?.verdict;
+    for (const right of ["write", "read", "list", "remove"]) assert.equal(verdictOf(`storage rights/${right}`), "pass", right);
+    assert.equal(verdictOf("rcm1/tls"), "pass");
+    const profiled = await hub.give({ kind: "profileMachine", orderId: orderId(), machine: "nobody", seconds: 10 });
+    assert.equal(profiled.outcome === "failed" && profiled.fault.id, "NotFound");
+  });
+});
+
 describe("the appliance's certificate", () => {
   let hub: FakeHub;
   before(async () => {

@@ -11,7 +11,7 @@ import type { MachineFacts } from "../contract/agent-control.ts";
 import { asFault, Fault } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import { createConnector, type Connector } from "../connectivity/connector.ts";
-import { parseTopology } from "../connectivity/topology.ts";
+import { parseTopology, type Topology } from "../connectivity/topology.ts";
 import type { CheckResult } from "../connectivity/probe.ts";
 import { createStateFolder, loadConfig, type ApplianceConfig } from "./config/config.ts";
 import { startAgentListener } from "./control/agent-listener.ts";
@@ -22,6 +22,7 @@ import { discoverAll, type DiscoveryParts } from "./discovery/discover.ts";
 import { fenceMachine } from "./discovery/fence-machine.ts";
 import { createVcenterStore, inventoryOf, type VcenterStore } from "./discovery/vcenter-store.ts";
 import { Health } from "./health.ts";
+import { checkWays } from "./hub/check-ways.ts";
 import { startHubLink, type HubLink } from "./hub/hub-link.ts";
 import { createHubOrders } from "./hub/hub-orders.ts";
 import { startOrderRunner } from "./hub/order-runner.ts";
@@ -49,6 +50,7 @@ import { FlowBook } from "./flow/flow-book.ts";
 import { createMetrics, startMetricsListener, type ApplianceMetrics, type ShownMachine } from "./flow/metrics.ts";
 import { LineLimits } from "./limits/line-limits.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
+import { guestOrders } from "./push/guest-orders.ts";
 import { Guests } from "./push/guests.ts";
 import { createHostKeys, type HostKeys } from "./push/host-keys.ts";
 import { openStateDatabase, type StateDatabase } from "./state/database.ts";
@@ -223,22 +225,18 @@ export class Appliance implements AsyncDisposable {
     const hosts = [...new Set([...this.vcenters.list().map((vcenter) => vcenter.host), ...extraHosts])];
     const names = hosts.join(" ");
     if (this.#siteConnector?.names === names) return this.#siteConnector.connector;
-    const { clock, log, config } = this.#parts;
-    const registration = this.registration;
-    const topology =
-      registration === undefined
-        ? parseTopology({
-            dnsServers: config.dnsServers,
-            hosts: config.hosts,
-            siteRanges: config.siteRanges,
-            siteNames: [...config.siteNames, ...hosts],
-          })
-        : topologyOf(registration.key, { config, siteNames: hosts });
-    const connector = createConnector({ topology, clock, log });
+    const connector = createConnector({ ...this.#parts, topology: this.#siteTopology(hosts) });
     // Earlier ones stay open for what still uses them, and end with the appliance.
     this.#stack.use(connector);
     this.#siteConnector = { names, connector };
     return connector;
+  }
+
+  #siteTopology(hosts: readonly string[]): Topology {
+    const { config } = this.#parts;
+    if (this.registration !== undefined) return topologyOf(this.registration.key, { config, siteNames: hosts });
+    const { dnsServers, hosts: lines, siteRanges } = config;
+    return parseTopology({ dnsServers, hosts: lines, siteRanges, siteNames: [...config.siteNames, ...hosts] });
   }
 
   discovery(extraHosts: readonly string[] = []): DiscoveryParts {
@@ -298,9 +296,9 @@ export class Appliance implements AsyncDisposable {
         onGrant: (grant) => writeGrant(this.#parts.facts, grant),
       }),
     );
-    this.#startHub(registration, identity);
     // Storage takes the grant's signature, not the certificate.
     const connector = this.#stack.use(createConnector(way));
+    this.#startHub(registration, identity, connector);
     // The storage account may be out of reach at the moment; agents are taken in as soon as it answers.
     const ingest = this.#startIngest(registration, connector);
     this.#stack.defer(async () => {
@@ -309,7 +307,7 @@ export class Appliance implements AsyncDisposable {
     });
   }
 
-  #startHub(registration: HubRegistration, identity: HubIdentity): void {
+  #startHub(registration: HubRegistration, identity: HubIdentity, connector: Connector): void {
     const { clock, log, database, facts } = this.#parts;
     const hubOrders = createHubOrders(database);
     const runner = this.#stack.use(
@@ -322,13 +320,11 @@ export class Appliance implements AsyncDisposable {
         log,
         discover: async (signal) => await this.discover(signal),
         fence: async (machineId, wanted, signal) => await fenceMachine(this, { machineId, wanted }, signal),
-        prepareFence: async (machineId, signal) => await this.guests.prepareFence(machineId, signal),
-        install: async (order, onStep, signal) => await this.guests.install(order, onStep, signal),
-        updateAgent: async (order, onStep, signal) => await this.guests.updateAgent(order, onStep, signal),
-        adopt: async (order, onStep, signal) => await this.guests.adopt(order, onStep, signal),
-        uninstall: async (machineId, signal) => await this.guests.uninstall(machineId, signal),
+        ...guestOrders(this.guests),
         renewCertificate: async (signal) => await identity.renew(signal),
         takeVaultKeys: async (signal) => await takeVaultKeys({ hub: identity.client, facts, vault: this.#vault, log }, signal),
+        changeLimits: (change) => this.limits.change(change),
+        checkNetwork: async (signal) => await checkWays(this.#waysParts(registration.applianceId, connector), signal),
         changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),
         disconnect: async (machineId) => await this.#disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),
@@ -389,6 +385,16 @@ export class Appliance implements AsyncDisposable {
     const { vcenters, registry, guests } = this;
     const pushInventory = async (signal: AbortSignal): Promise<void> => await this.#hubLink?.pushInventory(signal);
     return { vcenters, registry, guests, discovery: (extraHosts) => this.discovery(extraHosts), pushInventory };
+  }
+
+  #waysParts(applianceId: string, connector: Connector): Parameters<typeof checkWays>[0] {
+    const vcenters = this.vcenters.list();
+    return {
+      ...{ applianceId, connector, vcenters, clock: this.#parts.clock, random: this.#parts.random },
+      checkHops: async (signal) => await this.checkHops(undefined, signal),
+      sitePath: { ...this.#parts, topology: this.#siteTopology(vcenters.map(({ host }) => host)) },
+      grant: () => this.#grant(),
+    };
   }
 
   async #startIngest(registration: HubRegistration, connector: Connector): Promise<void> {
@@ -474,6 +480,7 @@ export class Appliance implements AsyncDisposable {
       residentBytes: process.memoryUsage.rss(),
       healthErrors: this.health.reports(),
       system: await this.#meter.read(),
+      lineLimits: this.limits.shownState(),
     };
   }
 

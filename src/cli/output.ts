@@ -51,6 +51,11 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit] ?? ""}`;
 }
 
+/** A rate for people: "23.8 MiB/s". */
+export function rateText(bytesPerSecond: number | undefined): string {
+  return bytesPerSecond === undefined ? "unlimited" : `${formatBytes(Math.round(bytesPerSecond))}/s`;
+}
+
 /** Seconds for people: "3.2 s", "20 min". */
 export function formatSeconds(seconds: number): string {
   if (seconds < 100) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;

@@ -9,7 +9,10 @@ import {
   pauseShape,
   replicationPolicyShape,
 } from "./agent-control.ts";
+import { profileSecondsMax, profileSecondsMin } from "./churn-profile.ts";
 import { shownDiskShape } from "./disk-choice.ts";
+import { limitsChangeShape, limitsStateShape } from "./line-limits.ts";
+import { networkCheckShape, networkChecksMax } from "./network-check.ts";
 import { machineFlowShape, modeChangeShape } from "./machine-flow.ts";
 import {
   applianceIdShape,
@@ -29,7 +32,8 @@ import {
  * (updateAgent); an appliance answers an order that it does not know with ProtocolVersionUnsupported. 3: vCenters are added, changed and
  * removed by order (putVcenter, removeVcenter), machines that no vCenter shows are added (addMachine), and certificates are renewed (the route
  * certificate, the order renewCertificate), machines go from one appliance to another (adopt, forget), telemetry tells of the appliance's machine.
- * 4: a vault has keys of several generations (the route vaultKeys, the order takeVaultKeys, keys in the answer to a registration).
+ * 4: a vault has keys of several generations (the route vaultKeys, the order takeVaultKeys, keys in the answer to a registration); lines are
+ * limited (changeLimits), machines profiled (profileMachine) and ways checked (checkNetwork) by order, telemetry tells of limits.
  */
 export const applianceProtocolVersion = 4;
 
@@ -330,6 +334,17 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
    * something that the appliance wrote is sealed with a key that would go. Result: vaultKeys. Since version 4.
    */
   z.object({ kind: z.literal("takeVaultKeys"), ...orderHead }),
+  /** Changes how fast bytes may pass the appliance's lines. Result: limits, as they are then. Since version 4. */
+  z.object({ kind: z.literal("changeLimits"), ...orderHead, change: limitsChangeShape }),
+  /** Counts for a while what a machine that is not replicated writes. `machine` is its host name or id. Result: profile. Since version 4. */
+  z.object({
+    kind: z.literal("profileMachine"),
+    ...orderHead,
+    machine: z.string().min(1).max(255),
+    seconds: z.number().int().min(profileSecondsMin).max(profileSecondsMax),
+  }),
+  /** Tries every way that the appliance needs, hop by hop, and its rights on the storage account. Result: checks. Since version 4. */
+  z.object({ kind: z.literal("checkNetwork"), ...orderHead }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
@@ -346,6 +361,8 @@ export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
     /** Of a machine that was added. */
     infrastructureId: z.string().max(64).optional(),
     certificateEndsAt: timestampShape.optional(),
+    limits: limitsStateShape.optional(),
+    checks: z.array(networkCheckShape).max(networkChecksMax).optional(),
     /** Of taken keys: which generations there are, and the one that is written with. */
     vaultKeys: z.object({ current: countShape, generations: z.array(countShape).max(keyGenerationsMax) }).optional(),
   }),
@@ -413,4 +430,6 @@ export const telemetryShape = z.object({
   healthErrors: z.array(faultReportShape).max(100),
   /** Absent from appliances before version 3. */
   system: systemFiguresShape.optional(),
+  /** Absent from appliances before version 4. Of the machines' lines those that are limited. */
+  lineLimits: limitsStateShape.optional(),
 });

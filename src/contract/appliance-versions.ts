@@ -22,6 +22,9 @@ const knownSince: Partial<Record<ApplianceOrder["kind"], number>> = {
   adopt: 3,
   forget: 3,
   takeVaultKeys: 4,
+  changeLimits: 4,
+  profileMachine: 4,
+  checkNetwork: 4,
 };
 
 /** What a hub whose own version is `newest` offers. */

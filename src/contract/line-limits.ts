@@ -16,26 +16,26 @@ const limitBytesPerSecondMin = 8192;
 const timeOfDayShape = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, "a time of day as HH:MM, 00:00 to 23:59");
 
 /** On these days between these times of the site's time zone. `until` at or before `from` is on the next day; the days are those of `from`. */
-const limitWindowShape = z.object({
+export const limitWindowShape = z.object({
   days: z.array(z.enum(weekDays)).min(1).max(7),
   from: timeOfDayShape,
   until: timeOfDayShape,
 });
 export type LimitWindow = z.infer<typeof limitWindowShape>;
 
-const placeShape = z.object({
+export const limitPlaceShape = z.object({
   scope: z.enum(limitScopes),
   /** With the scope machine, and only then. */
   machineId: machineIdShape.exactOptional(),
   /** Without one the limit is always in force, but for the hours of one that has a window. */
   window: limitWindowShape.exactOptional(),
 });
-export type LimitPlace = z.infer<typeof placeShape>;
+export type LimitPlace = z.infer<typeof limitPlaceShape>;
 
 const isPlaced = ({ scope, machineId }: LimitPlace): boolean => (scope === "machine") === (machineId !== undefined);
 const placedProblem = { error: "a machine belongs to the scope machine, and only to it" };
 
-export const lineLimitShape = placeShape
+export const lineLimitShape = limitPlaceShape
   .extend({ bytesPerSecond: z.union([z.number().int().min(limitBytesPerSecondMin).max(1e12), z.literal("unlimited")]) })
   .refine(isPlaced, placedProblem);
 export type LineLimit = z.infer<typeof lineLimitShape>;
@@ -50,7 +50,7 @@ export type LineLimits = z.infer<typeof lineLimitsShape>;
 /** A change of the limits: removed first, then set. Setting one of the same place replaces it. */
 export const limitsChangeShape = z.object({
   timeZone: z.string().max(64).exactOptional(),
-  remove: z.array(placeShape.refine(isPlaced, placedProblem)).max(512).default([]),
+  remove: z.array(limitPlaceShape.refine(isPlaced, placedProblem)).max(512).default([]),
   set: z.array(lineLimitShape).max(512).default([]),
 });
 export type LimitsChange = z.output<typeof limitsChangeShape>;

@@ -1,10 +1,11 @@
 // Answers of the admin socket about profiles: what a machine writes over a while.
 
 import type { AdminRequest, AdminResponse } from "../../contract/appliance-admin.ts";
-import { Fault, fromReport } from "../../contract/errors.ts";
+import { fromReport } from "../../contract/errors.ts";
 import { parseMachineId, parseOrderId } from "../../contract/ids.ts";
 import { systemRandom } from "../../base/random.ts";
 import type { AgentOrders } from "../control/agent-orders.ts";
+import { requireProfiled } from "../profile/require-profiled.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
 
 type Route = "startProfile" | "profileResult";
@@ -18,18 +19,7 @@ export function createProfileHandlers(parts: {
   return {
     startProfile: async ({ machineId: given, seconds }) => {
       const machineId = parseMachineId(given);
-      const { state, facts, protectedBy } = registry.get(machineId);
-      if (protectedBy !== undefined)
-        throw new Fault("StateConflict", `could not profile ${facts.hostname}: it is replicated, and its churn is shown with it`, {
-          evidence: { machineId },
-          action: "look at its churn: watari appliance machine list",
-        });
-      // An agent that does not know an order could read none of those that come with it.
-      if (state?.features?.includes("profile") !== true)
-        throw new Fault("ProtocolVersionUnsupported", `could not profile ${facts.hostname}: its agent is older than this appliance`, {
-          evidence: { machineId, hasSpoken: state !== undefined },
-          action: "put this appliance's agent on the machine, then call again",
-        });
+      requireProfiled(registry.get(machineId));
       const orderId = parseOrderId(systemRandom.uuid());
       orders.give(machineId, { kind: "profile", orderId, seconds });
       return await Promise.resolve({ orderId });

@@ -6,11 +6,14 @@ import type { Log } from "../../base/log.ts";
 import type { AgentOrder } from "../../contract/agent-control.ts";
 import type { ApplianceOrder, ApplianceOrderResult } from "../../contract/appliance-protocol.ts";
 import { findDisks, requireExcludable } from "../../contract/disk-choice.ts";
+import type { LimitsChange, LimitsState } from "../../contract/line-limits.ts";
+import type { NetworkCheck } from "../../contract/network-check.ts";
 import { asFault, Fault, fromReport, toReport } from "../../contract/errors.ts";
 import type { MachineId, OrderId } from "../../contract/ids.ts";
 import { Bell, type AgentOrders } from "../control/agent-orders.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
 import type { PointLedger } from "../ingest/point-ledger.ts";
+import { findProfiled } from "../profile/require-profiled.ts";
 import type { HubOrders } from "./hub-orders.ts";
 import type { SiteOrder } from "./site-orders.ts";
 
@@ -18,6 +21,8 @@ const protectionsAtOnceMax = 4;
 const removeAgentMsMax = 60_000;
 const agentSilentMs = 45_000;
 const startReplicationMsMax = 180_000;
+/** Beyond the time that is measured, for the way of the order and its result. */
+const profileGraceMs = 120_000;
 
 export interface OrderRunnerParts {
   readonly hubOrders: HubOrders;
@@ -53,6 +58,8 @@ export interface OrderRunnerParts {
   readonly disconnect: (machineId: MachineId) => Promise<void>;
   readonly renewCertificate: (signal: AbortSignal) => Promise<{ readonly certificateEndsAt: string }>;
   readonly takeVaultKeys: (signal: AbortSignal) => Promise<Required<Pick<Done, "vaultKeys">>>;
+  readonly changeLimits: (change: LimitsChange) => LimitsState;
+  readonly checkNetwork: (signal: AbortSignal) => Promise<readonly NetworkCheck[]>;
   /** Changes what is looked at. */
   readonly changeSite: (order: SiteOrder, signal: AbortSignal) => Promise<{ readonly infrastructureId?: string }>;
   /** Removes every recovery point of the machine from the vault. */
@@ -190,6 +197,12 @@ class Runner implements OrderRunner {
         return { outcome: "done", orderId, ...(await this.#parts.renewCertificate(signal)) };
       case "takeVaultKeys":
         return { outcome: "done", orderId, ...(await this.#parts.takeVaultKeys(signal)) };
+      case "changeLimits":
+        return { outcome: "done", orderId, limits: this.#parts.changeLimits(order.change) };
+      case "profileMachine":
+        return await this.#profile(order, signal);
+      case "checkNetwork":
+        return { outcome: "done", orderId, checks: [...(await this.#parts.checkNetwork(signal))] };
       case "setDisks":
         return await this.#setDisks(order, signal);
       case "updateAgent": {
@@ -246,6 +259,12 @@ class Runner implements OrderRunner {
     const deadline = AbortSignal.timeout(startReplicationMsMax);
     const done = await this.#askWithin(machineId, { kind: "replicate", orderId, policy }, { signal, deadline });
     return { ...done, facts: registry.get(machineId).facts };
+  }
+
+  async #profile(order: Extract<ApplianceOrder, { kind: "profileMachine" }>, signal: AbortSignal): Promise<Done> {
+    const machineId = findProfiled(this.#parts.registry, order.machine);
+    const deadline = AbortSignal.timeout(order.seconds * 1000 + profileGraceMs);
+    return await this.#askWithin(machineId, { kind: "profile", orderId: order.orderId, seconds: order.seconds }, { signal, deadline });
   }
 
   async #setDisks(order: Extract<ApplianceOrder, { kind: "setDisks" }>, signal: AbortSignal): Promise<Done> {

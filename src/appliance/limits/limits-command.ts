@@ -1,15 +1,15 @@
 // `watari appliance limits …`: how fast bytes may pass the lines of this appliance, by line, machine and time of day, live.
 
 import type { Command } from "commander";
-import { formatTable, printAnswer } from "../../cli/output.ts";
+import { formatTable, printAnswer, rateText } from "../../cli/output.ts";
 import type { AdminResponse } from "../../contract/appliance-admin.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
-import { limitScopes, weekDays, type LimitPlace, type LimitScope, type LimitWindow, type WeekDay } from "../../contract/line-limits.ts";
+import { parseRate, parseWindow } from "../../contract/limit-text.ts";
+import { limitScopes, type LimitPlace, type LimitScope } from "../../contract/line-limits.ts";
 import { callAppliance } from "../admin/admin-client.ts";
 import { findMachine } from "./find-machine.ts";
 import { windowText } from "./limit-in-force.ts";
-import { parseRate, rateText } from "./rate-text.ts";
 
 type Verb = (parent: Command, name: string, description: string) => Command;
 
@@ -76,7 +76,7 @@ function withPlace(command: Command): Command {
 async function placeOf(options: PlaceOptions): Promise<LimitPlace> {
   const scope = limitScopes.find((each) => each === options.line);
   if (scope === undefined) throw unreadable("--line", options.line, `give one of: ${limitScopes.join(", ")}`);
-  const window = windowOf(options);
+  const window = parseWindow(options);
   const machineId = await machineOf(scope, options);
   return { scope, ...(machineId === undefined ? {} : { machineId }), ...(window === undefined ? {} : { window }) };
 }
@@ -88,28 +88,6 @@ async function machineOf(scope: LimitScope, { machine, state }: PlaceOptions): P
     });
   if (machine === undefined) return undefined;
   return (await findMachine(state, machine)).machineId;
-}
-
-function windowOf({ days, from, until }: PlaceOptions): LimitWindow | undefined {
-  if (days === undefined && from === undefined && until === undefined) return undefined;
-  return { days: days === undefined ? [...weekDays] : parseDays(days), from: from ?? "00:00", until: until ?? "00:00" };
-}
-
-/** "mon-fri,sun". */
-function parseDays(text: string): WeekDay[] {
-  const chosen = new Set<WeekDay>();
-  for (const part of text.toLowerCase().split(",")) {
-    const [first = "", last = first] = part.split("-");
-    const begin = weekDays.findIndex((day) => day === first);
-    const end = weekDays.findIndex((day) => day === last);
-    if (begin < 0 || end < 0) throw unreadable("--days", text, `write them as mon-fri or sat,sun; days are ${weekDays.join(", ")}`);
-    for (let index = begin; ; index = (index + 1) % weekDays.length) {
-      const day = weekDays[index];
-      if (day !== undefined) chosen.add(day);
-      if (index === end) break;
-    }
-  }
-  return weekDays.filter((day) => chosen.has(day));
 }
 
 function unreadable(option: string, given: string, action: string): Fault {

@@ -98,6 +98,12 @@ export class LineLimits {
     };
   }
 
+  /** As state, without the lines of machines that have no limit: for a hub that keeps it with each telling. */
+  shownState(): LimitsState {
+    const { lines, ...rest } = this.state();
+    return { ...rest, lines: lines.filter(({ scope, bytesPerSecond }) => scope !== "machine" || bytesPerSecond !== undefined) };
+  }
+
   /** What an agent's connection received; see Line.pass. Waits for the machine's limit, then for that of all agents. */
   passFromAgent(machineId: MachineId, bytes: number, signal: AbortSignal): Promise<void> | undefined {
     const onWire = withRecords(bytes);

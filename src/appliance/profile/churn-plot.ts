@@ -1,7 +1,7 @@
 // Draws a profile's churn over time: as SVG, or as one line of text.
 
 import type { ChurnProfile } from "../../contract/churn-profile.ts";
-import { rateText } from "../limits/rate-text.ts";
+import { rateText } from "../../cli/output.ts";
 
 const bars = "▁ ▂ ▃ ▄ ▅ ▆ ▇ █".split(" ");
 const textColumnsMax = 60;

@@ -3,13 +3,13 @@
 import type { Command } from "commander";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
 import { systemClock } from "../../base/clock.ts";
-import { formatBytes, formatSeconds, formatTable, openProgress, printAnswer } from "../../cli/output.ts";
+import { formatBytes, formatSeconds, formatTable, openProgress, printAnswer, rateText } from "../../cli/output.ts";
 import { predictLine, type ChurnProfile, type LinePrediction } from "../../contract/churn-profile.ts";
 import { Fault } from "../../contract/errors.ts";
+import { parseRate } from "../../contract/limit-text.ts";
 import { callAppliance } from "../admin/admin-client.ts";
 import { defaultStateFolder } from "../config/config.ts";
 import { findMachine } from "../limits/find-machine.ts";
-import { parseRate, rateText } from "../limits/rate-text.ts";
 import { churnLine, churnSvg } from "./churn-plot.ts";
 
 interface ProfileOptions {

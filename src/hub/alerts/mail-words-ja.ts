@@ -26,6 +26,9 @@ const jobTitles: Readonly<Record<string, string>> = {
   RotateVaultKey: "コンテナーの鍵の更新",
   CountVaultSeals: "鍵ごとの使用量の集計",
   DestroyVaultKey: "古い鍵の破棄",
+  ChangeLineLimits: "回線の帯域制限の変更",
+  ProfileMachine: "書き込み量の測定",
+  CheckNetwork: "ネットワーク経路の確認",
   MachinePower: "マシンの電源操作",
   MachineRemoval: "マシンの削除",
 };

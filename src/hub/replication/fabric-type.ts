@@ -18,6 +18,7 @@ import { openHealthErrors } from "../db/health-errors.ts";
 import { healthLevel, presentHealthError, worseLevel } from "../health/present-health.ts";
 import { requireSame } from "../resources/same-as-present.ts";
 import type { HubServices } from "../services.ts";
+import { applianceActions } from "./appliance-jobs.ts";
 import { itemsServedBy } from "./item.ts";
 import { applianceOf, fabricId, fabricType, itemType, vaultOf } from "./names.ts";
 import { beginRefresh } from "./refresh-provider.ts";
@@ -55,6 +56,7 @@ function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefin
   const { services } = front;
   const byKey = "register the appliance with a key of the vault (POST registrationKeys)";
   return {
+    ...applianceActions(front),
     remove: removeAction(services),
     checkConsistency: defineAction({
       body: noBody,

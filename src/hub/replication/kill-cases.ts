@@ -284,6 +284,22 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) => await trial.begin("DELETE", keyPath(1)),
   },
   {
+    ...{ kind: "ChangeLineLimits", name: "limits", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) =>
+      await trial.begin("POST", `${fabricOf(trial)}/changeLineLimits`, { set: [{ scope: "storage", bytesPerSecond: 1_000_000 }] }),
+  },
+  {
+    ...{ kind: "ProfileMachine", name: "counts", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${fabricOf(trial)}/profileMachine`, { machine: "web", seconds: 10 }),
+  },
+  {
+    ...{ kind: "CheckNetwork", name: "tries", ends: "succeeded" },
+    prepare: enable,
+    begin: async (trial) => await trial.begin("POST", `${fabricOf(trial)}/checkNetwork`, {}),
+  },
+  {
     ...{ kind: "ResourceGroupRemoval", name: "empties", ends: "succeeded" },
     prepare: async (trial) => {
       await trial.call("PUT", goingGroup, { location: "sim" });

@@ -74,6 +74,7 @@ export function showProcessServer(
             diskBytes: system.diskBytes,
             diskAvailableBytes: system.diskAvailableBytes,
             residentBytes: telemetry?.residentBytes ?? 0,
+            ...(telemetry?.lineLimits === undefined ? {} : { lineLimits: telemetry.lineLimits }),
           },
         }),
   };

@@ -22,6 +22,7 @@ import { startRetention } from "./record-retention.ts";
 import { eventResource } from "./event-type.ts";
 import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
+import { defineChangeLimits, defineCheckNetwork, defineProfileMachine } from "./appliance-jobs.ts";
 import { startKeyKeeper } from "./key-keeper.ts";
 import { Landings, landedShape, landedUnfilled } from "./landed.ts";
 import { defineMachinePower, defineMachineRemoval } from "./machine-jobs.ts";
@@ -150,6 +151,9 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineRotateVaultKey(world),
     defineCountVaultSeals(world),
     defineDestroyVaultKey(world),
+    defineChangeLimits(world),
+    defineProfileMachine(world),
+    defineCheckNetwork(world),
   ];
 }
 

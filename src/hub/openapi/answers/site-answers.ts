@@ -3,6 +3,7 @@
 import { z } from "zod";
 import {
   bareRow,
+  fault,
   health,
   healthError,
   none,
@@ -13,6 +14,7 @@ import {
   textsInDigits,
   time,
   whole,
+  yesOrNo,
   type AnswerTable,
 } from "./answer-parts.ts";
 
@@ -47,6 +49,58 @@ const common = {
   versionStatus: text,
   replicationPairCount: textsInDigits,
 };
+const limitPlace = {
+  scope: z.enum(["agents", "storage", "machine"]),
+  machineId: text.optional(),
+};
+const lineLimits = z.strictObject({
+  timeZone: text,
+  limits: z.array(
+    z.strictObject({
+      ...limitPlace,
+      window: z.strictObject({ days: texts, from: text, until: text }).optional(),
+      bytesPerSecond: z.union([number, z.literal("unlimited")]),
+    }),
+  ),
+  lines: z.array(
+    z.strictObject({
+      ...limitPlace,
+      /** Absent: unlimited. */
+      bytesPerSecond: number.optional(),
+      reason: text,
+      untilTime: time.optional(),
+      measuredBytesPerSecond: number,
+      passedBytes: number,
+      waitedShare: number,
+    }),
+  ),
+});
+const profile = z.strictObject({
+  sampleSeconds: number,
+  samples: z.array(number),
+  windows: z.array(z.strictObject({ seconds: number, meanBytes: number, maxBytes: number })),
+  disks: z.array(z.strictObject({ diskId: text, sizeBytes: number, rung: text, reason: text })),
+});
+const networkReport = z.strictObject({
+  passed: yesOrNo,
+  failedCount: number,
+  checks: z.array(
+    z.strictObject({
+      id: text,
+      role: text,
+      hop: text,
+      from: text.optional(),
+      to: text,
+      tried: text,
+      answer: text,
+      latencyMs: number,
+      verdict: z.enum(["pass", "fail", "skipped"]),
+      fault: fault.optional(),
+      repair: text.optional(),
+    }),
+  ),
+});
+
 const processServer = z.strictObject({
   id: text,
   hostId: text,
@@ -66,7 +120,13 @@ const processServer = z.strictObject({
   psStatsRefreshTime: time,
   mobilityServiceUpdates: none,
   watari: z
-    .strictObject({ clockOffsetMs: number.nullable(), diskBytes: number, diskAvailableBytes: number, residentBytes: number })
+    .strictObject({
+      clockOffsetMs: number.nullable(),
+      diskBytes: number,
+      diskAvailableBytes: number,
+      residentBytes: number,
+      lineLimits: lineLimits.optional(),
+    })
     .optional(),
 });
 const fabric = seen(
@@ -158,7 +218,15 @@ const applianceHealth = { id: text, name: text, version: text, lastHeartbeatUtc:
 export const siteAnswers: AnswerTable = {
   [fabrics]: {
     resource: fabric,
-    actions: { remove: "nothing", checkConsistency: fabric, reassociateGateway: fabric, renewCertificate: fabric },
+    actions: {
+      remove: "nothing",
+      checkConsistency: fabric,
+      reassociateGateway: fabric,
+      renewCertificate: fabric,
+      changeLineLimits: lineLimits,
+      profileMachine: profile,
+      checkNetwork: networkReport,
+    },
   },
   [`${fabrics}/replicationRecoveryServicesProviders`]: {
     resource: recoveryProvider,

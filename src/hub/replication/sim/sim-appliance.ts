@@ -16,6 +16,7 @@ import type { VaultKeys } from "../../../vault/sealing.ts";
 import type { RecoveryPoint, Vault } from "../../../vault/vault.ts";
 import type { Journal } from "./journal.ts";
 import { factsOf, type MachineProgress, type SimSource } from "./sim-source.ts";
+import { simChecks, SimLimits, simProfile } from "./sim-lines.ts";
 import { simAccounts, SimVcenters } from "./sim-vcenters.ts";
 
 /** How a simulated appliance and its hub speak: in one process, or over the real protocol. */
@@ -57,6 +58,7 @@ export class SimAppliance implements AsyncDisposable {
   readonly #options: SimApplianceOptions;
   readonly #sources = new Map<string, SimSource>();
   readonly #vcenters: SimVcenters;
+  readonly #limits = new SimLimits();
   /** Highest fencing number seen, by machine. */
   readonly #fences = new Map<string, number>();
   readonly #stopping = new AbortController();
@@ -157,11 +159,14 @@ export class SimAppliance implements AsyncDisposable {
         return { machineId: order.machineId };
       case "renewCertificate":
         return await this.#options.voice.renewCertificate();
-      case "takeVaultKeys": {
-        const keys = await this.#options.voice.vaultKeys();
-        await this.#options.vault.useKeys(keys);
-        return { vaultKeys: { current: keys.current, generations: [...keys.keys.keys()] } };
-      }
+      case "changeLimits":
+        return { limits: this.#limits.change(order.change) };
+      case "profileMachine":
+        return { profile: simProfile([...this.#sources.values()], order) };
+      case "checkNetwork":
+        return { checks: simChecks };
+      case "takeVaultKeys":
+        return await this.#takeVaultKeys();
       case "putVcenter":
         this.#vcenters.put(order);
         await this.#tellInventory();
@@ -207,14 +212,22 @@ export class SimAppliance implements AsyncDisposable {
         await this.#tellProgress(source, "delta", 1);
         return {};
       }
-      case "updateAgent": {
-        const source = this.#machine(order.machineId);
-        if (!source.isOn) throw new Fault("GuestUnreachable", "the source is off");
-        source.agentVersion = simAgentVersion;
-        await this.#tellProgress(source, "delta", 1);
-        return { agentVersion: source.agentVersion };
-      }
+      case "updateAgent":
+        return await this.#updateAgent(this.#machine(order.machineId));
     }
+  }
+
+  async #updateAgent(source: SimSource): Promise<object> {
+    if (!source.isOn) throw new Fault("GuestUnreachable", "the source is off");
+    source.agentVersion = simAgentVersion;
+    await this.#tellProgress(source, "delta", 1);
+    return { agentVersion: source.agentVersion };
+  }
+
+  async #takeVaultKeys(): Promise<object> {
+    const keys = await this.#options.voice.vaultKeys();
+    await this.#options.vault.useKeys(keys);
+    return { vaultKeys: { current: keys.current, generations: [...keys.keys.keys()] } };
   }
 
   async #protect({ infrastructureId, policy, excludedDisks }: Extract<ApplianceOrder, { kind: "protect" }>): Promise<object> {
