@@ -57,8 +57,16 @@ export async function prepareSource(guest: Guest): Promise<void> {
   await guest.run(database);
 }
 
+export interface Load {
+  /** Of random writes. */
+  readonly churnBytesPerSecond: number;
+  /** What all of the load may take of the processors: 100 is one. */
+  readonly cpuPercentMax: number;
+}
+
 /** Starts the load in control groups of its own; resolves when all of it is at work. */
-export async function startLoad(guest: Guest, churnBytesPerSecond: number): Promise<void> {
+export async function startLoad(guest: Guest, { churnBytesPerSecond, cpuPercentMax }: Load): Promise<void> {
+  await guest.run(`systemctl set-property --runtime load.slice CPUQuota=${cpuPercentMax}%`);
   const program = await putProgram(guest, "load-child.ts");
   const run = (unit: string, command: string): string =>
     `systemd-run -q --slice=load --unit=${unit} -p StandardOutput=file:/run/${unit}.out -p StandardError=file:/run/${unit}.err sh -c '${command}'`;
@@ -70,6 +78,11 @@ export async function startLoad(guest: Guest, churnBytesPerSecond: number): Prom
   await guest.run(
     "for i in $(seq 240); do grep -q ready /run/stamps.out && grep -q ready /run/churn.out && systemctl is-active -q pgbench && exit 0; sleep 1; done; cat /run/*.err; exit 1",
   );
+}
+
+/** What the random writes came to so far. */
+export async function churnedBytes(guest: Guest): Promise<number> {
+  return Number(await guest.run("awk '/^wchar/ { print $2 }' /proc/$(systemctl show -p MainPID --value churn)/io"));
 }
 
 /** Installs and registers the agent as the appliance does, and starts its service. */
