@@ -96,9 +96,9 @@ export class Replicator implements AsyncDisposable {
   constructor(options: ReplicatorOptions) {
     this.#options = options;
     this.#disks = new DiskSet(options.source);
-    this.#work = new BlockWork(options.threads);
-    this.#lanes = createLanePool(options.threads?.count ?? 0);
     this.#times = new LaneTimes(options.clock);
+    this.#work = new BlockWork(options.threads, this.#times);
+    this.#lanes = createLanePool(options.threads?.count ?? 0);
     this.#pacer = new Pacer({
       clock: options.clock,
       cpuSeconds: options.cpuSeconds,
@@ -374,7 +374,8 @@ export class Replicator implements AsyncDisposable {
       if (kind.kind === "verify") this.#verifiedMs = clock.monotonicMs();
       if (made.application !== undefined) this.#applicationMs = startMs;
       if (made.freeze === undefined) await this.#settle(made, bootId);
-      log.info("point sealed", { pointId: made.sealed.pointId, frozenMs: Math.round(made.frozenMs), storedBytes: made.sealed.storedBytes });
+      const [{ pointId, storedBytes }, { level }] = [made.sealed, this.#work.packing];
+      log.info("point sealed", { pointId, frozenMs: Math.round(made.frozenMs), storedBytes, compressionLevel: level });
       return made;
     } catch (error) {
       const fault = signal.aborted ? interrupted(signal) : asFault(error, "make a recovery point");

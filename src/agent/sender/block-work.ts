@@ -6,7 +6,9 @@ import { assert } from "../../base/assert.ts";
 import { payloadMethods } from "../../contract/agent-frames.ts";
 import { blockIdOf } from "../../disk/block-id.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
+import type { LaneTimes } from "./lane-times.ts";
 import { laneOf, type Lane } from "./lanes.ts";
+import { PackingChoice } from "./packing-choice.ts";
 import { viewPayload } from "./payload.ts";
 
 export type BlockJob =
@@ -18,34 +20,34 @@ export type BlockJob =
  * digest: fills lane.digests. granules: puts the digest of so much of lane.raw first in lane.digests, and packs it in its place; answers the
  * packed length, 0 when it stays as it is. pack: turns lane.raw into lane.body, answers its length.
  */
-function doBlockJob(lane: Lane, job: BlockJob): number {
+function doBlockJob(lane: Lane, job: BlockJob, level: number): number {
   switch (job.kind) {
     case "digest":
       for (let index = 0; index < job.count; index++)
         lane.digests.set(blockIdOf(lane.raw.subarray(index * blockBytes, (index + 1) * blockBytes)), index * digestBytes);
       return job.count * digestBytes;
     case "granules":
-      return packGranules(lane, job.byteCount);
+      return packGranules(lane, job.byteCount, level);
     case "pack":
-      return packBlocks(lane, job);
+      return packBlocks(lane, job, level);
   }
 }
 
-function packGranules({ raw, digests }: Lane, byteCount: number): number {
+function packGranules({ raw, digests }: Lane, byteCount: number, level: number): number {
   const plain = raw.subarray(0, byteCount);
   digests.set(hash("sha256", plain, "buffer"));
-  const { method, bytes } = viewPayload(plain);
+  const { method, bytes } = viewPayload(plain, level);
   if (method === payloadMethods.raw) return 0;
   raw.set(bytes);
   return bytes.length;
 }
 
-function packBlocks({ raw, body }: Lane, job: Extract<BlockJob, { kind: "pack" }>): number {
+function packBlocks({ raw, body }: Lane, job: Extract<BlockJob, { kind: "pack" }>, level: number): number {
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   view.setUint32(0, job.diskIndex);
   let at = 4;
   for (const index of job.wanted) {
-    const { method, bytes } = viewPayload(raw.subarray(index * blockBytes, (index + 1) * blockBytes));
+    const { method, bytes } = viewPayload(raw.subarray(index * blockBytes, (index + 1) * blockBytes), level);
     body.set(bytes, at + 9); // Before the head: a head may lie where the block began.
     view.setUint32(at, job.firstBlock + index);
     view.setUint32(at + 4, bytes.length);
@@ -59,6 +61,7 @@ function packBlocks({ raw, body }: Lane, job: Extract<BlockJob, { kind: "pack" }
 export interface ThreadJob {
   readonly memory: SharedArrayBuffer;
   readonly job: BlockJob;
+  readonly level: number;
 }
 
 export interface BlockThreads {
@@ -75,21 +78,26 @@ interface Thread {
 
 export class BlockWork implements AsyncDisposable {
   readonly #options: BlockThreads | undefined;
+  /** Asked for each job: how hard it is to be packed. */
+  readonly packing: { readonly level: number };
   #threads: readonly Thread[] = [];
 
-  constructor(options?: BlockThreads) {
+  /** `times`: of the lanes whose blocks these are; without them all is packed as on a fast line. */
+  constructor(options?: BlockThreads, times?: LaneTimes) {
     this.#options = options;
+    this.packing = times === undefined ? { level: 1 } : new PackingChoice(times, options?.count ?? 1);
   }
 
   async run(lane: Lane, job: BlockJob): Promise<number> {
-    if (this.#options === undefined) return doBlockJob(lane, job);
+    const { level } = this.packing;
+    if (this.#options === undefined) return doBlockJob(lane, job, level);
     if (this.#threads.length === 0) this.#threads = startThreads(this.#options, () => (this.#threads = []));
     const thread = this.#threads.reduce((best, each) => (each.waiting.length < best.waiting.length ? each : best));
     const { buffer: memory } = lane.raw;
     assert(memory instanceof SharedArrayBuffer, "a lane can be shared");
     const answer = Promise.withResolvers<number>();
     thread.waiting.push(answer);
-    thread.worker.postMessage({ memory, job } satisfies ThreadJob);
+    thread.worker.postMessage({ memory, job, level } satisfies ThreadJob);
     return await answer.promise;
   }
 
@@ -122,5 +130,5 @@ export function serveBlockJobs(port: {
   on(event: "message", take: (message: ThreadJob) => void): unknown;
   postMessage(length: number): void;
 }): void {
-  port.on("message", ({ memory, job }) => port.postMessage(doBlockJob(laneOf(memory), job)));
+  port.on("message", ({ memory, job, level }) => port.postMessage(doBlockJob(laneOf(memory), job, level)));
 }

@@ -14,6 +14,11 @@ export class LaneTimes {
     this.#clock = clock;
   }
 
+  /** Of the clock that it counts by. */
+  get nowMs(): number {
+    return this.#clock.monotonicMs();
+  }
+
   /** Since the agent's start; grows by up to a second for each lane and second. */
   get spentMs(): LaneMs {
     const { read, work, wait, pause } = this.#spentMs;
