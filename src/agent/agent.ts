@@ -10,6 +10,7 @@ import {
   type PollRequest,
   type PollResponse,
 } from "../contract/agent-control.ts";
+import { checkAgentWays } from "./identity/check-ways.ts";
 import { connectData, postJson } from "./identity/appliance-client.ts";
 import { loadIdentity, requireOriginal } from "./identity/registration.ts";
 import { tellCopy } from "./identity/tell-copy.ts";
@@ -79,6 +80,7 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
     book,
     poll,
     refuseCopy,
+    checkWays: async () => await checkAgentWays({ host, controlPort: identity.controlPort, dataPort: identity.dataPort, trust, clock }),
     clock,
     random,
     log,

@@ -337,6 +337,9 @@ describe("the appliance's lines by order", () => {
     const verdictOf = (id: string): string | undefined => checks.find((check) => check.id === id)?.verdict;
     for (const right of ["write", "read", "list", "remove"]) assert.equal(verdictOf(`storage rights/${right}`), "pass", right);
     assert.equal(verdictOf("rcm1/tls"), "pass");
+    const { agent } = await enrol(appliance);
+    const old = await hub.give({ kind: "checkNetwork", orderId: orderId(), machineId: agent.machineId });
+    assert.equal(old.outcome === "failed" && old.fault.id, "ProtocolVersionUnsupported");
     const profiled = await hub.give({ kind: "profileMachine", orderId: orderId(), machine: "nobody", seconds: 10 });
     assert.equal(profiled.outcome === "failed" && profiled.fault.id, "NotFound");
   });

@@ -154,11 +154,12 @@ function registerProfile(noun: Command): void {
 }
 
 function registerCheck(noun: Command): void {
-  verb(noun, "check", "let an appliance try every way that it needs, hop by hop, and its rights; says what mends what fails").action(
-    async (options: Options) => {
+  verb(noun, "check", "let an appliance try every way that it needs, hop by hop, and its rights; says what mends what fails")
+    .option("--machine <id...>", "also the ways of these machines' agents, by their ids")
+    .action(async (options: Options & { readonly machine?: readonly string[] }) => {
       await using session = await openSession(options);
       const fabric = await findFabric(session, options);
-      const report = reportShape.parse(await order(session, "check", `${fabric.id}/checkNetwork`, {}));
+      const report = reportShape.parse(await order(session, "check", `${fabric.id}/checkNetwork`, { machineIds: options.machine ?? [] }));
       printAnswer(session.style, report, () => {
         const failed = report.checks.filter(({ verdict }) => verdict === "fail");
         const rows = [...Map.groupBy(report.checks, ({ id }) => id.slice(0, id.lastIndexOf("/")))].map(([id, hops]) => {
@@ -177,8 +178,7 @@ function registerCheck(noun: Command): void {
         return [formatTable(["", "FROM", "TO", "HOST", "TOOK", "LAST HOP"], rows), ...repairs].join("\n");
       });
       if (!report.passed) process.exitCode = exitWithFailures;
-    },
-  );
+    });
 }
 
 function verb(noun: Command, name: string, description: string): Command {

@@ -1,6 +1,7 @@
 // What an agent and its appliance say to each other over HTTPS on port 443: registration, state, orders and results.
 
 import { z } from "zod";
+import { networkCheckShape, networkChecksMax } from "./network-check.ts";
 import { churnProfileShape, profileSecondsMax, profileSecondsMin } from "./churn-profile.ts";
 import { countShape, digestShape, diskIdShape, faultReportShape, machineIdShape, orderIdShape, pointIdShape } from "./shapes.ts";
 
@@ -155,6 +156,8 @@ export const agentOrderShape = z.discriminatedUnion("kind", [
     orderId: orderIdShape,
     seconds: z.number().int().min(profileSecondsMin).max(profileSecondsMax),
   }),
+  /** Tries the agent's ways to its appliance. Only to an agent whose state names the feature "checkNetwork". Result: checks. */
+  z.object({ kind: z.literal("checkNetwork"), orderId: orderIdShape }),
   /** Stop replication and tracking; the agent stays registered. */
   z.object({ kind: z.literal("stop"), orderId: orderIdShape }),
   /** Stop, and remove the agent with everything it has put on the machine. */
@@ -175,6 +178,7 @@ export const orderResultShape = z.discriminatedUnion("outcome", [
     repairedBlockCount: countShape.optional(),
     frozenMs: z.number().nonnegative().optional(),
     profile: churnProfileShape.optional(),
+    checks: z.array(networkCheckShape).max(networkChecksMax).optional(),
   }),
   z.object({ outcome: z.literal("failed"), orderId: orderIdShape, fault: faultReportShape }),
 ]);
@@ -192,7 +196,7 @@ export const agentStateShape = z.object({
   sentBytes: countShape,
   residentBytes: countShape,
   cpuSeconds: z.number().nonnegative(),
-  /** What the agent understands beyond the first version: "profile". */
+  /** What the agent understands beyond the first version: "profile", "checkNetwork". */
   features: z.array(z.string().max(40)).max(16).optional(),
   /** What the lanes of the sender spent their time on since the agent's start. */
   laneMs: z.object({ read: countShape, work: countShape, wait: countShape, pause: countShape }).optional(),

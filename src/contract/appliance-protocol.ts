@@ -12,7 +12,6 @@ import {
 import { profileSecondsMax, profileSecondsMin } from "./churn-profile.ts";
 import { shownDiskShape } from "./disk-choice.ts";
 import { limitsChangeShape, limitsStateShape } from "./line-limits.ts";
-import { networkCheckShape, networkChecksMax } from "./network-check.ts";
 import { machineFlowShape, modeChangeShape } from "./machine-flow.ts";
 import {
   applianceIdShape,
@@ -343,8 +342,11 @@ export const applianceOrderShape = z.discriminatedUnion("kind", [
     machine: z.string().min(1).max(255),
     seconds: z.number().int().min(profileSecondsMin).max(profileSecondsMax),
   }),
-  /** Tries every way that the appliance needs, hop by hop, and its rights on the storage account. Result: checks. Since version 4. */
-  z.object({ kind: z.literal("checkNetwork"), ...orderHead }),
+  /**
+   * Tries every way that the appliance needs, hop by hop, and its rights on the storage account; of a machine, the ways of its agent. Result:
+   * checks. Since version 4.
+   */
+  z.object({ kind: z.literal("checkNetwork"), ...orderHead, machineId: machineIdShape.optional() }),
 ]);
 export type ApplianceOrder = z.infer<typeof applianceOrderShape>;
 
@@ -362,7 +364,6 @@ export const applianceOrderResultShape = z.discriminatedUnion("outcome", [
     infrastructureId: z.string().max(64).optional(),
     certificateEndsAt: timestampShape.optional(),
     limits: limitsStateShape.optional(),
-    checks: z.array(networkCheckShape).max(networkChecksMax).optional(),
     /** Of taken keys: which generations there are, and the one that is written with. */
     vaultKeys: z.object({ current: countShape, generations: z.array(countShape).max(keyGenerationsMax) }).optional(),
   }),

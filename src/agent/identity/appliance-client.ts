@@ -22,7 +22,8 @@ export interface Endpoint {
   readonly port: number;
 }
 
-function tlsOptions(endpoint: Endpoint, trust: Trust): ConnectionOptions {
+/** By which the agent knows its appliance, whatever address it dials. */
+export function tlsOptions(endpoint: Endpoint, trust: Trust): ConnectionOptions {
   return {
     host: endpoint.host,
     port: endpoint.port,

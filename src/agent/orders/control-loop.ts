@@ -11,6 +11,7 @@ import {
 } from "../../contract/agent-control.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
+import type { NetworkCheck } from "../../contract/network-check.ts";
 import type { AgentLog } from "../log.ts";
 import type { Doing, Replicator } from "../points/replicator.ts";
 import type { Source } from "../source.ts";
@@ -23,6 +24,8 @@ export interface ControlLoopOptions {
   readonly replicator: Replicator;
   readonly book: OrderBook;
   readonly poll: (request: PollRequest, signal: AbortSignal) => Promise<PollResponse>;
+  /** Tries the ways to the appliance. */
+  readonly checkWays: () => Promise<readonly NetworkCheck[]>;
   /** Rejects with Fault AgentCloned when the machine is not the one that was registered. */
   readonly refuseCopy: (facts: PollRequest["facts"]) => Promise<void>;
   readonly clock: Clock;
@@ -90,11 +93,11 @@ export class ControlLoop {
     return await this.#options.poll(request, AbortSignal.any([signal, this.#news.signal]));
   }
 
-  /** Queues an order; release, stop and profile do not wait for the others, nor these for them. */
+  /** Queues an order; release, stop, profile and checkNetwork do not wait for the others, nor these for them. */
   async #take(order: AgentOrder): Promise<void> {
     if ((await this.#options.book.begin(order)) === "known") return;
     this.#options.log.info("order came", { kind: order.kind, orderId: order.orderId });
-    if (order.kind === "release" || order.kind === "stop" || order.kind === "profile") {
+    if (order.kind === "release" || order.kind === "stop" || order.kind === "profile" || order.kind === "checkNetwork") {
       void this.#carryOut(order);
       return;
     }
@@ -138,6 +141,8 @@ export class ControlLoop {
         return await replicator.release();
       case "profile":
         return await replicator.profile(order.seconds);
+      case "checkNetwork":
+        return { checks: [...(await this.#options.checkWays())] };
       case "stop":
         return await replicator.stop();
       case "uninstall": {

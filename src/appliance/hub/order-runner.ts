@@ -21,6 +21,8 @@ const protectionsAtOnceMax = 4;
 const removeAgentMsMax = 60_000;
 const agentSilentMs = 45_000;
 const startReplicationMsMax = 180_000;
+/** Six hops, each with its own limit, and the way of the order. */
+const checkAgentMsMax = 120_000;
 /** Beyond the time that is measured, for the way of the order and its result. */
 const profileGraceMs = 120_000;
 
@@ -202,6 +204,7 @@ class Runner implements OrderRunner {
       case "profileMachine":
         return await this.#profile(order, signal);
       case "checkNetwork":
+        if (order.machineId !== undefined) return await this.#checkAgent(order.machineId, orderId, signal);
         return { outcome: "done", orderId, checks: [...(await this.#parts.checkNetwork(signal))] };
       case "setDisks":
         return await this.#setDisks(order, signal);
@@ -259,6 +262,21 @@ class Runner implements OrderRunner {
     const deadline = AbortSignal.timeout(startReplicationMsMax);
     const done = await this.#askWithin(machineId, { kind: "replicate", orderId, policy }, { signal, deadline });
     return { ...done, facts: registry.get(machineId).facts };
+  }
+
+  /** An agent that does not answer is a finding, told as the fault that it is. */
+  async #checkAgent(machineId: MachineId, orderId: OrderId, signal: AbortSignal): Promise<Done> {
+    const { state, facts } = this.#parts.registry.get(machineId);
+    if (state?.features?.includes("checkNetwork") !== true)
+      throw new Fault(
+        "ProtocolVersionUnsupported",
+        `could not check the ways of ${facts.hostname}: its agent is older than this appliance`,
+        {
+          evidence: { machineId, hasSpoken: state !== undefined },
+          action: "update the agent, then call again",
+        },
+      );
+    return await this.#askWithin(machineId, { kind: "checkNetwork", orderId }, { signal, deadline: AbortSignal.timeout(checkAgentMsMax) });
   }
 
   async #profile(order: Extract<ApplianceOrder, { kind: "profileMachine" }>, signal: AbortSignal): Promise<Done> {

@@ -90,6 +90,13 @@ describe("An order to an appliance through the hub", () => {
     assert.deepEqual(checks.map(({ id, role, verdict, fault }) => [role, id, verdict, fault?.id]).slice(0, 1), [
       ["hub", "vault/rights", "fail", "StorageRoleMissing"],
     ]);
+    const applianceId = fabric().replace(/.*\//, "");
+    const withAgent = await run("checkNetwork", { machineIds: [applianceId] });
+    const ids = (withAgent["checks"] as readonly { readonly id: string }[]).map(({ id }) => id); // As described.
+    assert.ok(
+      ids.some((id) => id.startsWith(`${applianceId} `)),
+      "the agent's checks are told by its machine",
+    );
     assert.ok(checks.some(({ role, verdict }) => role === "appliance" && verdict === "pass"));
   });
 

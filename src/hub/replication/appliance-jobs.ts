@@ -4,9 +4,11 @@ import { z } from "zod";
 import { profileSecondsMax, profileSecondsMin } from "../../contract/churn-profile.ts";
 import { limitPlaceShape, limitsChangeShape, limitWindowShape } from "../../contract/line-limits.ts";
 import { asFault, toReport } from "../../contract/errors.ts";
+import type { MachineId } from "../../contract/ids.ts";
+import { machineIdShape } from "../../contract/shapes.ts";
 import type { NetworkCheck } from "../../contract/network-check.ts";
 import { parseInput } from "../api/arm-errors.ts";
-import { defineAction, noBody, type ActionDefinition, type ArmCall, type ActionOutcome } from "../api/resource-type.ts";
+import { defineAction, type ActionDefinition, type ArmCall, type ActionOutcome } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { defineJob, type JobKind, type StepContext } from "../jobs/job.ts";
 import { giveOrder, requireKnownOrder, type DoneResult, type OrderDraft } from "./give-order.ts";
@@ -19,7 +21,7 @@ const applianceJobKinds = { limits: "ChangeLineLimits", profile: "ProfileMachine
 const headShape = { applianceId: z.string() };
 const limitsShape = z.object({ ...headShape, change: limitsChangeShape });
 const profileShape = z.object({ ...headShape, machine: z.string(), seconds: z.number() });
-const checkShape = z.object({ ...headShape, vaultId: z.string() });
+const checkShape = z.object({ ...headShape, vaultId: z.string(), machineIds: z.array(machineIdShape).default([]) });
 interface State {
   readonly answer?: JsonObject;
 }
@@ -84,8 +86,10 @@ export function defineCheckNetwork(world: Replication): JobKind {
         title: "let the appliance try every way, hop by hop",
         weight: 4,
         run: async (context) => {
-          const { checks = [] } = await order(world, context, context.parameters.applianceId, { draft: { kind: "checkNetwork" } });
-          const all = [...(context.state.hubChecks ?? []), ...checks];
+          const { applianceId, machineIds } = context.parameters;
+          const { checks = [] } = await order(world, context, applianceId, { draft: { kind: "checkNetwork" } });
+          const agents = await Promise.all(machineIds.map(async (machineId) => await checkAgent(world, context, applianceId, machineId)));
+          const all = [...(context.state.hubChecks ?? []), ...checks, ...agents.flat()];
           const failedCount = all.filter(({ verdict }) => verdict === "fail").length;
           for (const { id, answer, repair } of all.filter(({ verdict }) => verdict === "fail").slice(0, failuresLogged))
             await context.log(`${id}: ${answer}`, repair === undefined ? {} : { repair });
@@ -100,6 +104,28 @@ export function defineCheckNetwork(world: Replication): JobKind {
 }
 
 const failuresLogged = 50;
+
+/** An agent that does not answer, or is too old to, is a finding and not the end of the check. */
+async function checkAgent(
+  world: Replication,
+  context: StepContext<object, object>,
+  applianceId: string,
+  machineId: MachineId,
+): Promise<readonly NetworkCheck[]> {
+  const beganMs = world.services.clock.monotonicMs();
+  try {
+    const wish = { draft: { kind: "checkNetwork", machineId } as const, label: `checkNetwork/${machineId}` };
+    const { checks = [] } = await order(world, context, applianceId, wish);
+    return checks.map((check) => ({ ...check, id: `${machineId} ${check.id}` }));
+  } catch (error) {
+    context.signal.throwIfAborted();
+    const fault = toReport(asFault(error, "ask an agent to check its ways"));
+    const latencyMs = world.services.clock.monotonicMs() - beganMs;
+    const tried = "ask the agent through its appliance to try its ways";
+    const head = { id: `${machineId} agent/order`, role: "appliance", hop: "order", to: machineId, tried, latencyMs };
+    return [{ ...head, answer: fault.message, verdict: "fail", fault, repair: fault.action.slice(0, 4000) }];
+  }
+}
 
 /** What the hub itself needs of a vault: its rights on the storage account, and reading there. */
 async function checkVault({ services, openReader }: Replication, vaultId: string): Promise<readonly NetworkCheck[]> {
@@ -133,10 +159,11 @@ async function order(
   { services, limits }: Replication,
   context: StepContext<object, object>,
   applianceId: string,
-  { draft, moreSeconds = 0 }: { readonly draft: OrderDraft; readonly moreSeconds?: number },
+  wish: { readonly draft: OrderDraft; readonly label?: string; readonly moreSeconds?: number },
 ): Promise<DoneResult> {
+  const { draft, label = draft.kind, moreSeconds = 0 } = wish;
   const waitSecondsMax = limits.shortOrderSeconds + moreSeconds;
-  return await giveOrder(services, context, { applianceId, draft, label: draft.kind, waitSecondsMax, pollMs: limits.pollMs });
+  return await giveOrder(services, context, { applianceId, draft, label, waitSecondsMax, pollMs: limits.pollMs });
 }
 
 function toAnswer(result: DoneResult, key: "limits" | "profile"): JsonObject {
@@ -162,6 +189,12 @@ const profileBody = z.strictObject({
   seconds: z.number().int().min(profileSecondsMin).max(profileSecondsMax),
 });
 
+const machinesCheckedMax = 50;
+const checkBody = z.strictObject({
+  /** Machines of the appliance whose agents try their own ways too. */
+  machineIds: z.array(machineIdShape).max(machinesCheckedMax).default([]),
+});
+
 /** Of a fabric, which is an appliance. */
 export function applianceActions(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
   return {
@@ -179,10 +212,10 @@ export function applianceActions(front: ReplicationFront): Readonly<Record<strin
       run: async (call, wish) => await begin(front, call, { kind: applianceJobKinds.profile, order: "profileMachine", parameters: wish }),
     }),
     checkNetwork: defineAction({
-      body: noBody,
+      body: checkBody,
       isLong: true,
-      run: async (call) => {
-        const parameters = { vaultId: vaultOf(call.id).text };
+      run: async (call, { machineIds }) => {
+        const parameters = { vaultId: vaultOf(call.id).text, machineIds };
         return await begin(front, call, { kind: applianceJobKinds.check, order: "checkNetwork", parameters });
       },
     }),
