@@ -46,6 +46,7 @@ export interface PointVerdict {
 
 /** Each line of its output is a fault, but for those that begin with "=". */
 const check = `
+cd / # The database's user may not be in root's folder, and says so.
 fault() { echo "$1: $(echo "$2" | tail -n 3 | tr '\\n' ' ')"; }
 try() { what=$1; shift; out=$("$@" 2>&1) || fault "$what" "$out"; }
 udevadm settle
