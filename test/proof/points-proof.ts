@@ -233,5 +233,7 @@ say(`${rows.length} points checked, ${result.wrong} wrong`);
 for (const { claim, ours, theirs, bar, met } of results)
   say(`${met ? "met   " : "MISSED"} ${claim}: ${ours} ms of ${theirs} ms${bar === 1 ? "" : ` (at most ${bar} of it)`}`);
 if (values.json === true) process.stdout.write(`${JSON.stringify(result)}\n`);
-const isProved = rows.length > 0 && result.wrong === 0 && result.application.made > 0 && results.every(({ met }) => met);
+/** The promise of an interval is one of a machine that has its processors for itself: without --quick. */
+const isHeld = isQuick ? frozen.p99 <= freezeMsMax : results.length > 0 && results.every(({ met }) => met);
+const isProved = rows.length > 1 && result.wrong === 0 && result.application.made > 0 && isHeld;
 process.exitCode = isProved ? 0 : 1;
