@@ -76,9 +76,9 @@ export class ReadPool implements AsyncDisposable {
    * file, gone, or not what it should be. Then the memories hold anything. `row`: the digests of the granules of the only wish, which is
    * for a part of a block, as packs tell them; then only what is wanted is checked.
    */
-  async read(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
-    if (wishes.length === 0) return true;
-    if (!this.isThere) return false;
+  read(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
+    if (wishes.length === 0) return Promise.resolve(true);
+    if (!this.isThere) return Promise.resolve(false);
     this.#running ??= new Running(this.#threadCount, this.#secret, () => {
       this.#running = undefined;
       this.#isBroken = true;
@@ -88,10 +88,10 @@ export class ReadPool implements AsyncDisposable {
       for (const { pack } of chain) {
         // Packs under way have no file yet.
         const path = pack.state === "stored" || pack.state === "draining" ? this.#store.localFile?.(pack.key) : undefined;
-        if (path === undefined || chain.length > partsPerBlock) return false;
+        if (path === undefined || chain.length > partsPerBlock) return Promise.resolve(false);
         running.tellPack(pack, path);
       }
-    return await running.run(wishes, row);
+    return running.run(wishes, row);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -143,14 +143,14 @@ class Running {
     this.#tell({ kind: "pack", file });
   }
 
-  async run(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
+  run(wishes: readonly BlockWish[], row?: Uint8Array): Promise<boolean> {
     // A lone reader gets all threads.
     const lone = this.#jobs.size < this.#threadsMax ? Math.ceil(wishes.length / this.#threadsMax) : blocksPerJob;
     const count = Math.min(blocksPerJob, lone);
-    if (wishes.length <= count) return await this.#start(wishes, row);
+    if (wishes.length <= count) return this.#start(wishes, row);
     const parts: Promise<boolean>[] = [];
     for (let at = 0; at < wishes.length; at += count) parts.push(this.#start(wishes.slice(at, at + count)));
-    return (await Promise.all(parts)).every((isDone) => isDone);
+    return Promise.all(parts).then((done) => done.every((isDone) => isDone));
   }
 
   async end(): Promise<void> {

@@ -20,6 +20,9 @@ const idWord = 5;
 /** Words of an entry that a block is made of: the one with its id first, then what that stands on, down to a full one. */
 export const part = { pack: 0, offset: 1, length: 2, isPacked: 3, isPatch: 4, count: 5 } as const;
 
+/** About 30 µs. */
+const pausesBeforeSleep = 600;
+
 const partsFrom = head.count + blocksPerJob * block.count;
 const rowFrom = partsFrom + blocksPerJob * partsPerBlock * part.count;
 const jobWords = rowFrom + digestRowBytes / 4;
@@ -111,6 +114,7 @@ export class ReadRing {
       const job = this.#tryTake();
       if (job !== undefined) return job;
       if (this.isClosed) return undefined;
+      if (this.#waitAwake(bell)) continue;
       Atomics.add(this.#words, control.sleepers, 1);
       const woken = Atomics.wait(this.#words, control.bell, bell, idleMs);
       Atomics.sub(this.#words, control.sleepers, 1);
@@ -124,6 +128,16 @@ export class ReadRing {
     const at = Atomics.add(words, control.doneEnd, 1);
     Atomics.store(words, doneFrom + (at & (jobsMax - 1)), job + 1);
     return Atomics.exchange(words, control.told, 1) === 0;
+  }
+
+  /** Whether something came soon: to be woken costs the reader more than this costs here. */
+  #waitAwake(bell: number): boolean {
+    for (let turn = 0; turn < pausesBeforeSleep; turn++) {
+      if (Atomics.load(this.#words, control.end) !== Atomics.load(this.#words, control.first)) return true;
+      if (Atomics.load(this.#words, control.bell) !== bell) return true;
+      Atomics.pause();
+    }
+    return false;
   }
 
   #tryTake(): number | undefined {

@@ -69,6 +69,8 @@ export class VaultDisk implements Disk {
     const end = offset + into.length;
     this.#reading += 1;
     try {
+      const near = this.#readNear(offset, into);
+      if (near !== undefined && (await near)) return;
       for (let at = offset; at < end;) {
         signal?.throwIfAborted();
         const batchEnd = Math.min(end, (Math.floor(at / blockBytes) + batchBlocks) * blockBytes);
@@ -80,6 +82,27 @@ export class VaultDisk implements Disk {
     }
     // Who asks for several things at once is ahead by itself.
     if (this.#reading === 0) this.#readAhead(offset, end);
+  }
+
+  /**
+   * A part of one block, by the shortest way: all that is to be known of it is in memory, and nothing else is likely to be read of it.
+   * Undefined, or false, when it is to be read another way.
+   */
+  #readNear(offset: number, into: Uint8Array): Promise<boolean> | undefined {
+    const block = Math.floor(offset / blockBytes);
+    const skipBytes = offset - block * blockBytes;
+    const pageIndex = Math.floor(block / idsPerPage);
+    const isPart = into.length > 0 && into.length < blockBytes && skipBytes + into.length <= blockBytes;
+    if (!isPart || offset === this.#nextOffset || !this.#leafPages.has(pageIndex) || !this.#entries.isNear) return undefined;
+    const page = this.#leafPages.get(pageIndex);
+    if (isZeroIn(page, block) || page === undefined || this.#touched.has(block)) return undefined;
+    const id = idAt(page, block % idsPerPage);
+    if (this.#reader.atHand("block", id) !== undefined) return undefined;
+    const chain = this.#entries.findChain("block", id);
+    if (chain === undefined) return undefined;
+    this.#nextOffset = offset + into.length;
+    this.#touchAgain(block);
+    return this.#pool.read([{ id, chain, into, skipBytes }], this.#digestRows.told(chain));
   }
 
   async extents(offset: number, length: number, signal?: AbortSignal): Promise<readonly Extent[]> {
