@@ -17,7 +17,7 @@ export const frameTypes = {
   begin: 1,
   /** agent → appliance. Body: u32 disk index, u32 first block, count × 32-byte digests of consecutive blocks; all zero bytes = zero block. */
   ids: 2,
-  /** appliance → agent, answers `ids` with the same unit. Body: count bytes of needAnswers. */
+  /** appliance → agent, answers `ids` with the same unit. Body: count bytes of needAnswers, then the row of each `compare`, 512 bytes. */
   need: 3,
   /** agent → appliance. Body: u32 disk index, then count × {u32 block, u32 payload length, u8 method, payload}: blocks announced by `ids` of the same unit. */
   blocks: 4,
@@ -40,8 +40,14 @@ export const frameTypes = {
 } as const;
 export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
 
-/** have: nothing to do. send: the vault lacks it. moved: the vault has it, but the base point holds another block there (mode checksum). */
-export const needAnswers = { have: 0, send: 1, moved: 2 } as const;
+/**
+ * have: nothing to do. send: the vault lacks it. moved: the vault has it, but the base point holds another block there. compare: the vault
+ * lacks it, and tells the digests of the granules that the base point holds there: those that differ are to be sent. The last two only in
+ * mode checksum.
+ */
+export const needAnswers = { have: 0, send: 1, moved: 2, compare: 3 } as const;
+/** Blocks of one unit that may be compared. */
+export const comparedBlocksMax = 24;
 /** Payload compression. */
 export const payloadMethods = { raw: 0, zstd: 1 } as const;
 /** Granules in one `granules` frame. */

@@ -174,6 +174,21 @@ export class EntryWriter implements AsyncDisposable {
     return ids;
   }
 
+  /** Rows of blocks that patches may stand on now. */
+  async changeableRows(ids: readonly Uint8Array[]): Promise<readonly (Uint8Array | undefined)[]> {
+    const { entries, digestRows } = this.#options;
+    await entries.prefetch("block", ids);
+    const places = ids.map((id) => this.#standingOf(id) === "patchable");
+    const rows = await digestRows.tryLoad(ids.filter((_, index) => places[index]));
+    if (rows === undefined) return ids.map(() => undefined);
+    let at = 0;
+    return places.map((isPatchable) => {
+      if (!isPatchable) return undefined;
+      at += digestRowBytes;
+      return rows.subarray(at - digestRowBytes, at);
+    });
+  }
+
   #standingOf(baseId: Uint8Array): "zero" | "patchable" | "other" {
     if (isZeroId(baseId)) return "zero";
     return this.#depthToStandOn("block", baseId) === undefined ? "other" : "patchable";

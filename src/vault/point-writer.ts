@@ -167,6 +167,16 @@ export class VaultPointWriter implements PointWriter {
     return (await this.#withBases(state, blocks)).map(({ baseId }) => baseId);
   }
 
+  async changeableRows(diskId: DiskId, blocks: readonly number[]): Promise<readonly (Uint8Array | undefined)[]> {
+    if (blocks.length === 0) return [];
+    const state = this.#stateOf(diskId, Math.max(...blocks));
+    const based = await this.#withBases(
+      state,
+      blocks.map((block) => ({ block })),
+    );
+    return await this.#options.writer.changeableRows(based.map(({ baseId }) => baseId));
+  }
+
   async seal({ timeMs, consistency, expectedRoots = [] }: Parameters<PointWriter["seal"]>[0]): Promise<SealOutcome> {
     assert(this.#phase === "open", "a point is sealed once");
     for (const { chains } of this.#disks.values()) assert(chains.size === 0, "a point is sealed when its blocks are taken");

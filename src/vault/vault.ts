@@ -99,6 +99,11 @@ export interface PointWriter extends AsyncDisposable {
   /** The ids that blocks have in this point at the moment: the parent's until they are set. For comparing in checksum mode. */
   blockIds(diskId: DiskId, firstBlock: number, count: number): Promise<readonly BlockId[]>;
   /**
+   * Digests of the granules that these blocks hold at the moment, 512 bytes each: of those where few other granules can be stored without
+   * the rest of the block.
+   */
+  changeableRows(diskId: DiskId, blocks: readonly number[]): Promise<readonly (Uint8Array | undefined)[]>;
+  /**
    * Packs durable → pages durable → point sealed, in this order. Durable and visible on return.
    * With expectedRoots, throws Fault RootsDiffer before anything is sealed unless each named disk has that root.
    */

@@ -4,8 +4,9 @@ import { hash } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { assert } from "../../base/assert.ts";
 import { payloadMethods } from "../../contract/agent-frames.ts";
-import { blockIdOf } from "../../disk/block-id.ts";
-import { blockBytes, digestBytes } from "../../disk/geometry.ts";
+import { blockIdOf, digestGranules, digestRowBytes } from "../../disk/block-id.ts";
+import { equalBytes } from "../../disk/digest.ts";
+import { blockBytes, digestBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import type { LaneTimes } from "./lane-times.ts";
 import { laneOf, type Lane } from "./lanes.ts";
 import { PackingChoice } from "./packing-choice.ts";
@@ -14,11 +15,13 @@ import { viewPayload } from "./payload.ts";
 export type BlockJob =
   | { readonly kind: "digest"; readonly count: number }
   | { readonly kind: "granules"; readonly byteCount: number }
+  | { readonly kind: "compare"; readonly indexes: readonly number[]; readonly rows: Uint8Array }
   | { readonly kind: "pack"; readonly diskIndex: number; readonly firstBlock: number; readonly wanted: readonly number[] };
 
 /**
  * digest: fills lane.digests. granules: puts the digest of so much of lane.raw first in lane.digests, and packs it in its place; answers the
- * packed length, 0 when it stays as it is. pack: turns lane.raw into lane.body, answers its length.
+ * packed length, 0 when it stays as it is. compare: writes two bytes a block to lane.digests, a bit for each granule that differs from the
+ * row. pack: turns lane.raw into lane.body, answers its length.
  */
 function doBlockJob(lane: Lane, job: BlockJob, level: number): number {
   switch (job.kind) {
@@ -28,9 +31,28 @@ function doBlockJob(lane: Lane, job: BlockJob, level: number): number {
       return job.count * digestBytes;
     case "granules":
       return packGranules(lane, job.byteCount, level);
+    case "compare":
+      return compareBlocks(lane, job);
     case "pack":
       return packBlocks(lane, job, level);
   }
+}
+
+const ownRow = new Uint8Array(digestRowBytes);
+
+function compareBlocks({ raw, digests }: Lane, { indexes, rows }: Extract<BlockJob, { kind: "compare" }>): number {
+  const masks = new DataView(digests.buffer, digests.byteOffset, digests.length);
+  for (const [place, index] of indexes.entries()) {
+    digestGranules(raw.subarray(index * blockBytes, (index + 1) * blockBytes), ownRow);
+    let mask = 0;
+    for (let granule = 0; granule < granulesPerBlock; granule++) {
+      const [at, end] = [granule * digestBytes, (granule + 1) * digestBytes];
+      if (!equalBytes(ownRow.subarray(at, end), rows.subarray(place * digestRowBytes + at, place * digestRowBytes + end)))
+        mask |= 1 << granule;
+    }
+    masks.setUint16(place * 2, mask);
+  }
+  return indexes.length * 2;
 }
 
 function packGranules({ raw, digests }: Lane, byteCount: number, level: number): number {

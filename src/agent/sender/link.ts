@@ -26,6 +26,7 @@ import {
   type MeetingOutcome,
   type SealedPoint,
 } from "../../contract/agent-frames.ts";
+import { digestRowBytes } from "../../disk/block-id.ts";
 import { LineWindow } from "./line-window.ts";
 
 export interface LinkOptions {
@@ -38,6 +39,15 @@ export interface LinkOptions {
   readonly unitsInFlightMax?: () => number;
 }
 
+/** What the appliance wants of announced blocks: one of needAnswers each, and a row for each that is to be compared. */
+export interface Need {
+  readonly need: Uint8Array;
+  readonly rows: Uint8Array;
+}
+export interface AnnounceAnswer extends Need {
+  readonly unit: number;
+}
+
 interface Waiting<T> {
   readonly resolve: (value: T) => void;
   readonly reject: (fault: Fault) => void;
@@ -45,7 +55,7 @@ interface Waiting<T> {
 
 export class ApplianceLink implements AsyncDisposable {
   readonly #options: Required<LinkOptions>;
-  readonly #needs = new Map<number, Waiting<Uint8Array> & { readonly count: number }>();
+  readonly #needs = new Map<number, Waiting<Need> & { readonly count: number }>();
   readonly #takens = new Map<number, Waiting<void>>();
   readonly #forRoom: Waiting<void>[] = [];
   readonly #forIdle: Waiting<void>[] = [];
@@ -85,11 +95,7 @@ export class ApplianceLink implements AsyncDisposable {
   }
 
   /** Announces blocks; answers what the appliance wants of them. When nothing is wanted the unit is finished. */
-  async announce(ids: {
-    readonly diskIndex: number;
-    readonly firstBlock: number;
-    readonly digests: Uint8Array;
-  }): Promise<{ unit: number; need: Uint8Array }> {
+  async announce(ids: { readonly diskIndex: number; readonly firstBlock: number; readonly digests: Uint8Array }): Promise<AnnounceAnswer> {
     const unit = await this.#openUnit();
     const count = ids.digests.length / 32;
     const body = new Uint8Array(8 + ids.digests.length);
@@ -98,13 +104,13 @@ export class ApplianceLink implements AsyncDisposable {
     view.setUint32(4, ids.firstBlock);
     body.set(ids.digests, 8);
     const sentMs = this.#options.clock.monotonicMs();
-    const answer = new Promise<Uint8Array>((resolve, reject) => this.#needs.set(unit, { resolve, reject, count }));
+    const answer = new Promise<Need>((resolve, reject) => this.#needs.set(unit, { resolve, reject, count }));
     answer.catch(() => undefined); // Rejected again below; a failure during the write must not count as unhandled.
     await this.#send(frameTypes.ids, { unit, count, parts: [body] });
-    const need = await answer;
+    const { need, rows } = await answer;
     this.window.noteAnswer(count, sentMs);
     if (!need.includes(needAnswers.send)) this.#closeUnit();
-    return { unit, need };
+    return { unit, need, rows };
   }
 
   /**
@@ -269,10 +275,13 @@ export class ApplianceLink implements AsyncDisposable {
   #takeNeed(frame: Frame): void {
     const waiting = this.#needs.get(frame.unit);
     if (waiting === undefined) throw new FrameError(`an answer to unit ${frame.unit}, which is not under way`);
-    if (frame.body.length !== waiting.count || frame.count !== waiting.count)
+    const body = frame.body.slice();
+    const need = body.subarray(0, waiting.count);
+    const compareCount = need.reduce((count, answer) => count + (answer === needAnswers.compare ? 1 : 0), 0);
+    if (body.length !== waiting.count + compareCount * digestRowBytes || frame.count !== waiting.count)
       throw new FrameError("an answer of another length than the question");
     this.#needs.delete(frame.unit);
-    waiting.resolve(frame.body.slice());
+    waiting.resolve({ need, rows: body.subarray(waiting.count) });
   }
 
   async #watch(): Promise<void> {

@@ -1,14 +1,15 @@
 // Announces every block of a disk and sends those that the appliance wants: the first round of modes full and checksum.
 
-import { blocksPerFrameMax, needAnswers } from "../../contract/agent-frames.ts";
+import { blocksPerFrameMax, granulesPerFrameMax, needAnswers } from "../../contract/agent-frames.ts";
 import { Fault } from "../../contract/errors.ts";
 import { equalBytes } from "../../disk/digest.ts";
-import { blockBytes, blockCountOf, digestBytes, granulesPerBlock } from "../../disk/geometry.ts";
+import { blockBytes, blockCountOf, digestBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
 import type { OpenDisk } from "../source.ts";
 import type { BlockWork } from "./block-work.ts";
 import type { DigestTable } from "./digest-table.ts";
+import { sendBatch, type ReadBatch } from "./granule-pass.ts";
 import type { LaneTimes } from "./lane-times.ts";
 import { runLanes, type Lane, type LanePool } from "./lanes.ts";
 import type { ApplianceLink } from "./link.ts";
@@ -52,19 +53,25 @@ export async function sendWholeDisk(context: PassContext, disk: PassDisk, change
     const digests = isFresh ? await readFrame(context, disk, { frame, lane }) : await recallFrame(context, disk, { frame, lane });
     rememberDigests(disk, firstBlock, digests);
     const ids = { diskIndex: disk.index, firstBlock, digests };
-    const { unit, need } = await times.spend("wait", async () => await link.announce(ids));
+    const { unit, need, rows } = await times.spend("wait", async () => await link.announce(ids));
     const wanted: number[] = [];
+    const compared: number[] = [];
     need.forEach((answer, index) => {
       if (answer === needAnswers.send) wanted.push(index);
+      if (answer === needAnswers.compare) compared.push(index);
       if (answer !== needAnswers.have && differing.size < differingBlocksMax) differing.add(firstBlock + index);
     });
-    if (wanted.length > 0 && !isFresh) await readAnnounced(context, disk, { frame, lane, announced: Uint8Array.from(digests) });
+    const announced = Uint8Array.from(digests);
+    if (wanted.length + compared.length > 0 && !isFresh) await readAnnounced(context, disk, { frame, lane, announced });
+    // Before blocks are packed in the memory that these lie in.
+    const others = compared.length === 0 ? [] : await findOthers(context, disk, { frame, lane, compared, rows });
     const job = { kind: "pack", diskIndex: disk.index, firstBlock, wanted } as const;
     const bodyLength = wanted.length === 0 ? 0 : await times.spend("work", async () => await work.run(lane, job));
     const body = lane.body.subarray(0, bodyLength);
     if (bodyLength > 0) await times.spend("wait", async () => await link.sendBlocks(unit, wanted.length, [body]));
-    if (isFresh) await disk.record?.write(firstBlock / blocksPerFrameMax, digests);
-    await times.spend("pause", async () => await context.pacer.pause(digests.length + bodyLength, context.signal));
+    for (const batch of others) await sendBatch(context, batch);
+    if (isFresh) await disk.record?.write(firstBlock / blocksPerFrameMax, announced);
+    await times.spend("pause", async () => await context.pacer.pause(announced.length + bodyLength, context.signal));
   });
   await context.link.roundEnd();
   return differing;
@@ -73,6 +80,30 @@ export async function sendWholeDisk(context: PassContext, disk: PassDisk, change
 interface FrameWork {
   readonly frame: { readonly firstBlock: number; readonly count: number };
   readonly lane: Lane;
+}
+
+/** The granules in which compared blocks differ from what the base point holds, in memory of their own: one batch or more, whole blocks each. */
+async function findOthers(
+  { times, work }: PassContext,
+  disk: PassDisk,
+  { frame, lane, compared, rows }: FrameWork & { readonly compared: readonly number[]; readonly rows: Uint8Array },
+): Promise<readonly ReadBatch[]> {
+  await times.spend("work", async () => await work.run(lane, { kind: "compare", indexes: compared, rows }));
+  const masks = new DataView(lane.digests.buffer, lane.digests.byteOffset, lane.digests.length);
+  const batches: { readonly granules: number[]; readonly parts: Uint8Array[] }[] = [];
+  for (const [place, index] of compared.entries()) {
+    const mask = masks.getUint16(place * 2);
+    let last = batches.at(-1);
+    if (last === undefined || last.granules.length + granulesPerBlock > granulesPerFrameMax)
+      batches.push((last = { granules: [], parts: [] }));
+    for (let granule = 0; granule < granulesPerBlock; granule++) {
+      if ((mask & (1 << granule)) === 0) continue;
+      const at = index * blockBytes + granule * granuleBytes;
+      last.granules.push((frame.firstBlock + index) * granulesPerBlock + granule);
+      last.parts.push(lane.raw.subarray(at, at + granuleBytes));
+    }
+  }
+  return batches.map(({ granules, parts }) => ({ diskIndex: disk.index, granules, raw: Buffer.concat(parts) }));
 }
 
 /** Every frame but those that the record holds and nothing has changed since. */

@@ -6,9 +6,9 @@ import { describe, test } from "node:test";
 import fc from "fast-check";
 import { encodeFrame, encodeJsonFrame, frameTypes, type BeginPoint } from "../../contract/agent-frames.ts";
 import { Fault } from "../../contract/errors.ts";
-import { parseDiskId, parsePointId } from "../../contract/ids.ts";
+import { parseDiskId, parsePointId, type PointId } from "../../contract/ids.ts";
 import { faultReportShape } from "../../contract/shapes.ts";
-import { blockBytes } from "../../disk/geometry.ts";
+import { blockBytes, granuleBytes } from "../../disk/geometry.ts";
 import {
   blockOf,
   blocksFrame,
@@ -18,7 +18,9 @@ import {
   granulesFrame,
   idOf,
   idsFrame,
+  otherGranules,
   registerAgent,
+  rowAt,
   sendGranules,
   sendWholeDisk,
   text,
@@ -128,9 +130,10 @@ describe("recovery points over the data port", () => {
     assert.deepEqual(
       codes.map((code, block) => [code, block]).filter(([code]) => code !== 0),
       [
-        [1, 5],
+        [3, 5],
         [2, 6],
       ],
+      "of block 5 only what differs comes; block 6 is known to be zeros",
     );
     await line.end(begin.pointId);
     assert.equal(site.ledger.repairedBlockCountOf(begin.pointId), 2);
@@ -234,6 +237,63 @@ describe("recovery points over the data port", () => {
       if ((await older.next()) === undefined) throw new Error("closed");
     });
     assert.ok(await site.vault.isFree(enrolled.agent.machineId));
+  });
+});
+
+describe("granules of a block that was compared", () => {
+  const size = 4 * blockBytes;
+  async function begun(): Promise<{
+    site: TestSite;
+    line: DataLine;
+    pointId: PointId;
+    content: Uint8Array;
+    enrolled: Enrolled;
+  }> {
+    const site = await startTestSite();
+    const enrolled = await enrol(site);
+    const content = new Uint8Array(randomBytes(size));
+    const first = await sealWhole(site, enrolled, content);
+    content.fill(7, 2 * blockBytes + 5 * granuleBytes, 2 * blockBytes + 7 * granuleBytes);
+    const line = await DataLine.open(portsOf(site), enrolled.agent);
+    site.clock.advance(60_000);
+    const begin = createBegin({ bootId: randomUUID(), disks: [{ ...wholeDisk(size), mode: "checksum", basePointId: first.pointId }] });
+    line.begin(begin);
+    const ids = [0, 1, 2, 3].map((block) => idOf(blockOf(content, block)));
+    line.sendFrame(idsFrame(line.nextUnit(), 0, 0, ids));
+    const need = (await line.next()) ?? assert.fail("closed");
+    assert.deepEqual([...need.body.subarray(0, 4)], [0, 0, 3, 0]);
+    assert.deepEqual(otherGranules(blockOf(content, 2), rowAt(need.body, 4, 0)), [5, 6]);
+    return { site, line, pointId: begin.pointId, content, enrolled };
+  }
+
+  test("make the block what was announced", async () => {
+    const { site, line, pointId, content } = await begun();
+    await using open = new AsyncDisposableStack();
+    open.use(site);
+    open.use(line);
+    await sendGranules(line, 0, content, [2 * 16 + 5, 2 * 16 + 6]);
+    await line.end(pointId);
+    assert.deepEqual(await site.vault.contentOf(pointId, parseDiskId("disk-1")), content);
+  });
+
+  test("that make it anything else end the connection, and leave no point", async () => {
+    const { site, line, content, enrolled } = await begun();
+    await using open = new AsyncDisposableStack();
+    open.use(site);
+    open.use(line);
+    line.sendFrame(granulesFrame(line.nextUnit(), 0, [{ granule: 2 * 16 + 5, bytes: content.slice(0, granuleBytes) }]));
+    assert.equal(await faultOn(line), "DataDamaged");
+    await site.ingest.disconnect(enrolled.agent.machineId);
+    assert.ok(await site.vault.isFree(enrolled.agent.machineId));
+  });
+
+  test("must come before the end", async () => {
+    const { site, line, pointId } = await begun();
+    await using open = new AsyncDisposableStack();
+    open.use(site);
+    open.use(line);
+    line.send(encodeJsonFrame(frameTypes.end, { pointId, timeMs: 1, frozenMs: 0, readBytes: 0, sourceRoots: [] }));
+    assert.equal(await faultOn(line), "AgentProtocolBroken");
   });
 });
 

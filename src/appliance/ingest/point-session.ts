@@ -2,8 +2,10 @@
 
 import { assert } from "../../base/assert.ts";
 import {
+  comparedBlocksMax,
   FrameError,
   frameTypes,
+  needAnswers,
   unitsInFlightMax,
   consistencyOf,
   encodeFrame,
@@ -11,16 +13,17 @@ import {
   type EndPoint,
   type Frame,
 } from "../../contract/agent-frames.ts";
+import { Fault } from "../../contract/errors.ts";
 import type { DiskId } from "../../contract/ids.ts";
+import { equalBytes } from "../../disk/digest.ts";
 import { blockBytes, blockCountOf, granuleBytes, granuleCountOf, granulesPerBlock } from "../../disk/geometry.ts";
 import type { BlockId, PointWriter, SealOutcome, SentBlock } from "../../vault/vault.ts";
 import type { MachineMeter } from "../flow/machine-meter.ts";
 import { BlockCover } from "./block-cover.ts";
 import { readBlocksBody, readGranulesBody, readIdsBody, unpackBlock, unpackLastGranule } from "./unit-bodies.ts";
 
-const noneNeeded = 0;
-const sendIt = 1;
-const baseDiffers = 2;
+/** Blocks that are awaited as granules at once: as many as the units on their way may have. */
+const awaitedMax = unitsInFlightMax * comparedBlocksMax;
 
 interface SessionDisk {
   readonly diskId: DiskId;
@@ -30,6 +33,8 @@ interface SessionDisk {
   readonly isCompared: boolean;
   /** For disks of which every block must be announced. */
   readonly cover: BlockCover | undefined;
+  /** Blocks whose other granules are to come, and the id that they then must have. */
+  readonly awaited: Map<number, BlockId>;
 }
 
 interface PendingUnit {
@@ -63,6 +68,7 @@ export class PointSession {
       granuleCount: granuleCountOf(disk.sizeBytes),
       isCompared: disk.mode === "checksum",
       cover: disk.mode === "delta" ? undefined : new BlockCover(blockCountOf(disk.sizeBytes)),
+      awaited: new Map(),
     }));
   }
 
@@ -97,21 +103,42 @@ export class PointSession {
     this.#refusePending(diskIndex, firstBlock, firstBlock + ids.length);
     const differs = disk.isCompared ? await this.#compare(disk, firstBlock, ids) : [];
     const need = await this.#writer.need(disk.diskId, firstBlock, ids);
-    const body = new Uint8Array(ids.length);
+    const rows = await this.#rowsToCompare(disk, firstBlock, need);
+    const answers = new Uint8Array(ids.length);
     const needed: number[] = [];
     for (const [index, id] of ids.entries()) {
-      disk.cover?.add(firstBlock + index);
-      if (need[index] === true) {
+      const block = firstBlock + index;
+      disk.cover?.add(block);
+      if (rows.has(index)) {
+        disk.awaited.set(block, id);
+        answers[index] = needAnswers.compare;
+      } else if (need[index] === true) {
         needed.push(index);
-        body[index] = sendIt;
+        answers[index] = needAnswers.send;
       } else {
-        this.#writer.setBlock(disk.diskId, firstBlock + index, id);
-        body[index] = differs[index] === true ? baseDiffers : noneNeeded;
+        this.#writer.setBlock(disk.diskId, block, id);
+        answers[index] = differs[index] === true ? needAnswers.moved : needAnswers.have;
       }
     }
     this.#meter.tookIds(ids.length * blockBytes);
     if (needed.length > 0) this.#pending.set(frame.unit, { diskIndex, firstBlock, ids, needed, isSent: false });
-    return encodeFrame({ type: frameTypes.need, unit: frame.unit, count: ids.length, body });
+    return encodeFrame({ type: frameTypes.need, unit: frame.unit, count: ids.length, body: Buffer.concat([answers, ...rows.values()]) });
+  }
+
+  /** Of few needed blocks, the digests of granules that the agent may compare its own with; by index, rising. */
+  async #rowsToCompare(disk: SessionDisk, firstBlock: number, need: readonly boolean[]): Promise<ReadonlyMap<number, Uint8Array>> {
+    const rows = new Map<number, Uint8Array>();
+    const needed = [...need.keys()].filter((index) => need[index] === true);
+    if (!disk.isCompared || needed.length > comparedBlocksMax || disk.awaited.size + needed.length > awaitedMax) return rows;
+    const found = await this.#writer.changeableRows(
+      disk.diskId,
+      needed.map((index) => firstBlock + index),
+    );
+    for (const [place, index] of needed.entries()) {
+      const row = found[place];
+      if (row !== undefined) rows.set(index, row);
+    }
+    return rows;
   }
 
   async #compare(disk: SessionDisk, firstBlock: number, ids: readonly BlockId[]): Promise<readonly boolean[]> {
@@ -154,8 +181,22 @@ export class PointSession {
         this.#refusePending(diskIndex, block, block + 1);
     }
     await this.#writer.changeGranules(disk.diskId, body);
+    await this.#checkAwaited(disk, granules);
     this.#meter.tookChanges(granules.length * granuleBytes);
     return encodeFrame({ type: frameTypes.taken, unit: frame.unit, count: granules.length, body: new Uint8Array(0) });
+  }
+
+  /** A block that was announced and came as granules must now be what was announced. */
+  async #checkAwaited({ diskId, awaited }: SessionDisk, granules: readonly number[]): Promise<void> {
+    if (awaited.size === 0) return;
+    for (const block of new Set(granules.map((granule) => Math.floor(granule / granulesPerBlock)))) {
+      const announced = awaited.get(block);
+      if (announced === undefined) continue;
+      const [id] = await this.#writer.blockIds(diskId, block, 1);
+      if (id === undefined || !equalBytes(id, announced))
+        throw new Fault("DataDamaged", "could not take granules of a block: it is not what was announced", { evidence: { diskId, block } });
+      awaited.delete(block);
+    }
   }
 
   /** Seals. Only after every unit is finished and every block of a whole copy was announced. */
@@ -164,6 +205,7 @@ export class PointSession {
     if (this.#pending.size > 0) throw new FrameError("end while units are unfinished");
     for (const disk of this.#disks) {
       const missingCount = disk.cover?.missingCount ?? 0;
+      if (disk.awaited.size > 0) throw new FrameError(`end before granules of ${disk.awaited.size} blocks of disk ${disk.diskId} came`);
       if (missingCount > 0) throw new FrameError(`end before ${missingCount} blocks of disk ${disk.diskId} were announced`);
     }
     const consistency = consistencyOf(this.begin, end);
@@ -185,7 +227,9 @@ export class PointSession {
   /** Inside a round a block belongs to one unit; a second word on it before the first is finished has no clear meaning. */
   #refusePending(diskIndex: number, firstBlock: number, endBlock: number): void {
     for (const unit of this.#pending.values()) {
-      if (unit.diskIndex !== diskIndex || endBlock <= unit.firstBlock || firstBlock >= unit.firstBlock + unit.ids.length) continue;
+      if (unit.diskIndex !== diskIndex) continue;
+      const isTouched = unit.needed.some((index) => unit.firstBlock + index >= firstBlock && unit.firstBlock + index < endBlock);
+      if (!isTouched) continue;
       throw new FrameError(`block ${firstBlock} is still under way in another unit`);
     }
   }

@@ -15,6 +15,7 @@ import {
   encodeFrame,
   encodeJsonFrame,
   frameTypes,
+  needAnswers,
   parseJsonBody,
   readFrames,
   sealedPointShape,
@@ -278,15 +279,38 @@ export async function sendWholeDisk(line: DataLine, diskIndex: number, content: 
     line.sendFrame(idsFrame(unit, diskIndex, first, blocks.map(idOf)));
     const need = await line.next();
     if (need?.type !== frameTypes.need || need.unit !== unit) throw new Error(`no need: ${need === undefined ? "closed" : text(need)}`);
-    codes.push(...need.body);
-    const wanted = blocks.map((bytes, index) => ({ block: first + index, bytes })).filter((_, index) => need.body[index] === 1);
-    if (wanted.length === 0) continue;
-    line.sendFrame(blocksFrame(unit, diskIndex, wanted));
-    const taken = await line.next();
-    if (taken?.type !== frameTypes.taken || taken.unit !== unit)
-      throw new Error(`not taken: ${taken === undefined ? "closed" : text(taken)}`);
+    const answers = need.body.subarray(0, blocks.length);
+    codes.push(...answers);
+    const wanted = blocks.map((bytes, index) => ({ block: first + index, bytes })).filter((_, index) => answers[index] === 1);
+    if (wanted.length > 0) {
+      line.sendFrame(blocksFrame(unit, diskIndex, wanted));
+      const taken = await line.next();
+      if (taken?.type !== frameTypes.taken || taken.unit !== unit)
+        throw new Error(`not taken: ${taken === undefined ? "closed" : text(taken)}`);
+    }
+    const others = [...answers.keys()]
+      .filter((index) => answers[index] === needAnswers.compare)
+      .flatMap((index, place) =>
+        otherGranules(blocks[index] ?? new Uint8Array(0), rowAt(need.body, blocks.length, place)).map(
+          (granule) => (first + index) * 16 + granule,
+        ),
+      );
+    if (others.length > 0) await sendGranules(line, diskIndex, content, others);
   }
   return codes;
+}
+
+/** The row of the `place`th compared block, behind the answers of a need frame. */
+export function rowAt(needBody: Uint8Array, answerCount: number, place: number): Uint8Array {
+  return needBody.subarray(answerCount + place * 512, answerCount + (place + 1) * 512);
+}
+
+/** Granules of a block whose digests are not those of the row. */
+export function otherGranules(block: Uint8Array, row: Uint8Array): number[] {
+  const digests = Array.from({ length: 16 }, (_, granule) => digestOf(block.subarray(granule * 4096, (granule + 1) * 4096)));
+  return [...digests.keys()].filter(
+    (granule) => Buffer.compare(digests[granule] ?? row, row.subarray(granule * 32, (granule + 1) * 32)) !== 0,
+  );
 }
 
 export async function sendGranules(line: DataLine, diskIndex: number, content: Uint8Array, granules: readonly number[]): Promise<void> {
