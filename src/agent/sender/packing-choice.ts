@@ -15,6 +15,8 @@ const spanMs = 2000;
 const busyShareMax = 0.5;
 /** An easier one is taken when they are busy for more than this. */
 const tooBusyShare = 0.8;
+/** A harder step is taken when so many looks in a row found room for it: a short copy has no time to win, and a disk that hiccups is no slow line. */
+const looksMin = 3;
 /** Lanes that wait for the line: so much of their time for a harder step, and to stay there. */
 const [waitShareMin, waitShareKept] = [0.5, 0.25];
 /** Pauses say that the machine's own programs want its processors. */
@@ -29,6 +31,7 @@ export class PackingChoice {
   #seen: { readonly atMs: number; readonly spentMs: LaneTimes["spentMs"] };
   #holdMs = holdMsMin;
   #heldUntilMs = 0;
+  #looksWithRoom = 0;
 
   /** `processors`: threads that do the work of the lanes. */
   constructor(times: LaneTimes, processors: number) {
@@ -57,12 +60,16 @@ export class PackingChoice {
     const [now, next] = [steps[this.#step], steps[this.#step + 1]];
     if (this.#step > 0 && (busyShare > tooBusyShare || waitShare < waitShareKept || pauseShare > pauseShareMax)) {
       this.#step -= 1;
+      this.#looksWithRoom = 0;
       this.#heldUntilMs = nowMs + this.#holdMs;
       this.#holdMs = Math.min(this.#holdMs * 2, holdMsMax);
       return;
     }
     if (now === undefined || next === undefined || nowMs < this.#heldUntilMs) return;
     const isRoom = (busyShare * next.cost) / now.cost <= busyShareMax;
-    if (isRoom && waitShare >= waitShareMin && pauseShare <= pauseShareMax) this.#step += 1;
+    this.#looksWithRoom = isRoom && waitShare >= waitShareMin && pauseShare <= pauseShareMax ? this.#looksWithRoom + 1 : 0;
+    if (this.#looksWithRoom < looksMin) return;
+    this.#step += 1;
+    this.#looksWithRoom = 0;
   }
 }
