@@ -83,7 +83,7 @@ const shortShare = 0.04;
 /** Changes that are read into memory right before a freeze and in it. */
 const heldBytesMax = 24 << 20;
 /** Of it before the freeze. */
-const aheadBytesMax = 20 << 20;
+const aheadBytesMax = 18 << 20;
 /** Kept for the thaw itself when others are waited for. */
 const thawMs = 50;
 export async function makePoint(context: PointContext, plan: PointPlan): Promise<MadePoint> {
@@ -267,11 +267,11 @@ class PointRun {
   async #freezeAndRead(): Promise<Instant> {
     for (let attempt = 1; this.#pause.freezeCount < freezeAttemptsMax && attempt <= attemptsMax; attempt++) {
       await this.#settle();
-      if (this.#group?.kind === "together") this.#group = groupPartOf(await this.#context.link.meet({ stage: "prepared" }));
       const instant = await this.#tryFreeze();
       if (this.#group?.kind === "together" && instant === undefined) this.#group = aloneFor("its own freeze did not work out at once");
-      if (instant !== undefined) return instant;
-      this.#context.log.warn("point needs another freeze", { pointId: this.#plan.pointId, attempt, restBytes: this.#restBytes });
+      if (instant !== undefined && instant !== "put off") return instant;
+      const what = instant === undefined ? "point needs another freeze" : "freeze was put off";
+      this.#context.log.warn(what, { pointId: this.#plan.pointId, attempt, restBytes: this.#restBytes });
     }
     const { freezeMsMax } = this.#plan;
     throw new Fault("FreezeFailed", `could not read the last changes within ${freezeMsMax} ms of freeze, again and again`, {
@@ -321,24 +321,28 @@ class PointRun {
     this.#rounds.acknowledge();
   }
 
-  /** undefined: it did not work out within the limits; everything is thawed, and what was read has been sent. */
-  async #tryFreeze(): Promise<Instant | undefined> {
+  /** undefined: it did not work out within the limits; "put off": that was known before. Nothing is frozen then, and what was read has been sent. */
+  async #tryFreeze(): Promise<Instant | "put off" | undefined> {
     const { source, pacer, log, holdLogs, releaseLogs } = this.#context;
-    holdLogs();
+    const ahead: ReadBatch[][] = [];
     let armed: ArmedFreeze | undefined;
-    let ahead: ReadBatch[][] = [];
     let freeze: Freeze | undefined;
     try {
       const ready = await source.armFreeze({ msMax: this.#isFinal ? this.#plan.holdMsMax : this.#plan.freezeMsMax });
       armed = ready;
-      ahead = await pacer.hurry(async () => await this.#readAhead(ready));
-      if (!this.#isShort(this.#restBytes)) {
+      await pacer.hurry(async () => await this.#readAhead(ready, { held: ahead, passesMax: aheadPassesMax }));
+      if (!this.#isShort(ahead)) {
         // Known before: such a freeze would only keep writers waiting for nothing.
         await armed.cancel();
-        releaseLogs();
         await this.#rounds.sendHeld(ahead);
-        return undefined;
+        return "put off";
       }
+      if (this.#group?.kind === "together") {
+        this.#group = groupPartOf(await this.#context.link.meet({ stage: "prepared" }));
+        // What was written while others were waited for; they do not wait for more than that.
+        await pacer.hurry(async () => await this.#readAhead(ready, { held: ahead, passesMax: 1 }));
+      }
+      holdLogs();
       freeze = await armed.freeze();
       const held = freeze;
       const instant = await pacer.hurry(async () => await this.#readWhileFrozen(held, ahead));
@@ -360,23 +364,22 @@ class PointRun {
    * Writes out and reads into memory, again and again, while writers go on: each pass leaves what came during it, which is less each
    * time, and so much less is to be written out and read while they stand still. Nothing is sent in between, for that takes longer.
    */
-  async #readAhead(armed: ArmedFreeze): Promise<ReadBatch[][]> {
-    const held: ReadBatch[][] = [];
-    for (let pass = 0; pass < aheadPassesMax; pass++) {
+  async #readAhead(armed: ArmedFreeze, { held, passesMax }: { readonly held: ReadBatch[][]; readonly passesMax: number }): Promise<void> {
+    for (let pass = 0; pass < passesMax; pass++) {
       await armed.writeOut();
       const next = await this.#rounds.next();
       // What a pass brings is about what the freeze itself will bring.
       this.#restBytes = this.#rounds.bytesOf(next);
-      if (bytesOfHeld(held) + this.#restBytes > aheadBytesMax) break;
+      if (bytesOfHeld(held) + this.#restBytes > aheadBytesMax) return;
       held.push(await this.#rounds.read(next));
-      if (this.#rounds.readMsOf(this.#restBytes) <= this.#plan.freezeMsMax * shortShare) break;
+      if (this.#rounds.readMsOf(this.#restBytes) <= this.#plan.freezeMsMax * shortShare) return;
     }
-    return held;
   }
 
-  /** Whether so much can be read while everything stands still, beside what the kernel takes. */
-  #isShort(bytes: number): boolean {
-    return this.#isFinal || (bytes <= heldBytesMax - aheadBytesMax && this.#rounds.readMsOf(bytes) <= this.#plan.freezeMsMax / 2);
+  /** Whether what is left can be read while everything stands still, beside what the kernel takes. */
+  #isShort(held: readonly (readonly ReadBatch[])[]): boolean {
+    if (this.#isFinal) return true;
+    return bytesOfHeld(held) + this.#restBytes <= heldBytesMax && this.#rounds.readMsOf(this.#restBytes) <= this.#plan.freezeMsMax / 2;
   }
 
   /** Reads rounds into memory until nothing changes any more, thaws unless the point is final, then sends what was read. */
