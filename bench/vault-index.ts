@@ -17,7 +17,7 @@ import { Entries } from "../src/vault/entries.ts";
 import { openVault } from "../src/vault/open-vault.ts";
 import { packKeyOf, RememberedPack } from "../src/vault/pack.ts";
 import { toVaultSecret } from "../src/vault/sealing.ts";
-import { formatClaims, withinLimit } from "./claim.ts";
+import { extra, formatClaims, withinLimit } from "./claim.ts";
 
 const { values } = parseArgs({
   options: {
@@ -30,6 +30,8 @@ const { values } = parseArgs({
 const tb = Number(values.tb ?? (values.quick ? 0.2 : 10));
 /** What is kept whatever the disk's size shows beside a disk of this part. */
 const smallPart = 1 / 5;
+/** On less, what grows with the disk is lost in what a heap happens to hold: of a quick run the figure says nothing. */
+const tbMin = 1;
 /** A pack of 64 MiB with blocks that shrink to half. */
 const blocksPerPack = 2000;
 const blocksPerFrame = 64;
@@ -226,8 +228,9 @@ const small = await measureDisk(tb * smallPart);
 const large = await measureDisk(tb);
 const perTb = (large.residentMib - small.residentMib) / (tb * (1 - smallPart));
 const worst = Math.max(...large.stages.map(({ stallP99Ms }) => stallP99Ms));
+const memory = withinLimit(`appliance, memory beside a disk of ${tb} TB`, { ours: [perTb], unit: "MiB for a TB", limit: 64e6 / 2 ** 20 });
 const claims = [
-  withinLimit(`appliance, memory beside a disk of ${tb} TB`, { ours: [perTb], unit: "MiB for a TB", limit: 64e6 / 2 ** 20 }),
+  tb < tbMin ? extra(memory) : memory,
   withinLimit(`appliance, pauses beside a disk of ${tb} TB, p99`, { ours: [worst], unit: "ms", limit: 50 }),
 ];
 console.log(JSON.stringify(large, undefined, 1));
