@@ -77,7 +77,7 @@ export function formatClaims(claims: readonly Claim[]): string {
   return formatRows([["claim", "ours", "beside", "theirs", "ratio", "bar", ""], ...rows]);
 }
 
-const [width, rowHeight, textWidth, top] = [900, 26, 460, 40];
+const [width, rowHeight, textWidth, top] = [1240, 26, 800, 40];
 
 /** One bar a claim, as the share of its bar that is used: left of the line is met. */
 export function plotClaims(claims: readonly Claim[]): string {
