@@ -63,12 +63,13 @@ const casync: BackupPeer = {
   },
 };
 
+/** It looks at the content whatever the times say: a file that was changed in the second in which it was copied would count as the same. */
 const rsync: BackupPeer = {
   name: "rsync --inplace",
   program: "rsync",
   prepare: async (folder) => void (await mkdir(join(folder, "rsync"), { recursive: true })),
   backup: async (image, folder) => {
-    const args = ["--inplace", "--sparse", "--no-whole-file", image, join(folder, "rsync", basename(image))];
+    const args = ["--inplace", "--sparse", "--no-whole-file", "--ignore-times", image, join(folder, "rsync", basename(image))];
     return await measureChildren(async () => await runToEnd({ command: "rsync", args }));
   },
 };
