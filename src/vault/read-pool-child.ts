@@ -6,6 +6,8 @@ import type { ReadMail } from "./read-pool.ts";
 import { head, ReadRing, type RingMemory } from "./read-ring.ts";
 import { ReadWork } from "./read-work.ts";
 
+/** While there is more to do, the reader is told of so many at once. */
+const blocksPerTelling = 4;
 /** Files are closed after so long without work. */
 const idleMs = 2000;
 
@@ -15,8 +17,13 @@ const ring = new ReadRing(workerData as RingMemory); // What read-pool.ts gives 
 const work = new ReadWork(ring.staging);
 let mailCount = 0;
 
+/** Blocks that are done and were not told. */
+let untold = 0;
+
 while (!ring.isClosed) {
-  const number = ring.take(idleMs);
+  let number = ring.tryTake();
+  if (untold >= blocksPerTelling || number === undefined) tell();
+  number ??= ring.take(idleMs);
   if (number === undefined) {
     work.rest();
     takeMail();
@@ -25,8 +32,16 @@ while (!ring.isClosed) {
   // Before a job is pushed, what it names is told.
   if (ring.mailCount !== mailCount) takeMail();
   const job = ring.job(number);
+  const blockCount = job[head.blockCount] ?? 1; // The reader may use the job again as soon as it is finished.
   job[head.outcome] = work.run(job, number);
-  if (ring.finish(number)) port.postMessage(0);
+  ring.finish(number);
+  untold += blockCount;
+}
+
+/** A message costs the reader about as much as the rest of a small read. */
+function tell(): void {
+  if (untold > 0 && ring.mustTell()) port.postMessage(0);
+  untold = 0;
 }
 
 function takeMail(): void {

@@ -226,6 +226,7 @@ class Running {
 
   #wake(): void {
     this.#isWaking = false;
+    this.#settle();
     const wanted = Math.ceil(this.#blocksUnderWay / blocksPerThread);
     if (wanted > this.#workers.length && this.#workers.length < this.#threadsMax) this.#startThread();
     this.#ring.wake(wanted, this.#workers.length);

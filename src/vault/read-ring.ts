@@ -111,7 +111,7 @@ export class ReadRing {
   take(idleMs: number): number | undefined {
     for (;;) {
       const bell = Atomics.load(this.#words, control.bell);
-      const job = this.#tryTake();
+      const job = this.tryTake();
       if (job !== undefined) return job;
       if (this.isClosed) return undefined;
       if (this.#waitAwake(bell)) continue;
@@ -122,12 +122,15 @@ export class ReadRing {
     }
   }
 
-  /** A thread's side. True when the reader must be told: it has not been since it last looked. */
-  finish(job: number): boolean {
-    const words = this.#words;
-    const at = Atomics.add(words, control.doneEnd, 1);
-    Atomics.store(words, doneFrom + (at & (jobsMax - 1)), job + 1);
-    return Atomics.exchange(words, control.told, 1) === 0;
+  /** A thread's side: the job's outcome is there for the reader, who must be told before the thread sleeps. */
+  finish(job: number): void {
+    const at = Atomics.add(this.#words, control.doneEnd, 1);
+    Atomics.store(this.#words, doneFrom + (at & (jobsMax - 1)), job + 1);
+  }
+
+  /** A thread's side: whether the reader must be told by a message; it has not been since it last looked. */
+  mustTell(): boolean {
+    return Atomics.exchange(this.#words, control.told, 1) === 0;
   }
 
   /** Whether something came soon: to be woken costs the reader more than this costs here. */
@@ -140,7 +143,8 @@ export class ReadRing {
     return false;
   }
 
-  #tryTake(): number | undefined {
+  /** A thread's side: the next job, if there is one now. */
+  tryTake(): number | undefined {
     const words = this.#words;
     for (;;) {
       const first = Atomics.load(words, control.first);
