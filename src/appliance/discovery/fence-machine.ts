@@ -7,14 +7,15 @@ import type { Guests } from "../push/guests.ts";
 import { setMachinePower, type DiscoveryParts } from "./discover.ts";
 
 export async function fenceMachine(
-  { registry, guests, discovery }: { readonly registry: MachineRegistry; readonly guests: Guests; discovery(): DiscoveryParts },
+  site: { readonly registry: MachineRegistry; readonly guests: Guests; discovery(): DiscoveryParts },
   { machineId, wanted }: { readonly machineId: MachineId; readonly wanted: "poweredOn" | "poweredOff" },
   signal: AbortSignal,
 ): Promise<void> {
+  const { registry, guests } = site;
   const { infrastructureId } = registry.get(machineId);
   if (infrastructureId === undefined)
     throw new Fault("NotFound", "the machine is tied to none that a vCenter shows", { evidence: { machineId } });
-  if (!guests.isByHand(machineId)) return await setMachinePower(discovery(), { infrastructureId, wanted }, signal);
+  if (!guests.isByHand(machineId)) return await setMachinePower(site.discovery(), { infrastructureId, wanted }, signal);
   if (wanted === "poweredOff") return await guests.powerOff(machineId, signal);
   return await guests.requirePoweredOn(machineId, signal);
 }
