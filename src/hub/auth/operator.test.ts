@@ -42,9 +42,16 @@ test("the operator's secret is renewed before its end, and lives no longer than 
   assert.equal((await renewOperator(wish)).kind, "left"); // Nothing is written where no operator was made.
 
   const facts = { managementUrl: "m", loginUrl: "l", tenantId: "t", subscriptionId: systemRandom.uuid(), caPem: "c" };
-  assert.equal(await bootstrapOperator({ ...wish, resources, facts }), path);
+  // The first thing that is stored: whoever reads the file from here on has what holds.
+  const early: Awaited<ReturnType<typeof read>>[] = [];
+  const save: typeof resources.save = async (resource) => {
+    early.push(await read());
+    return await resources.save(resource);
+  };
+  assert.equal(await bootstrapOperator({ ...wish, resources: { ...resources, save }, facts }), path);
   const first = await read();
   assert.ok(await holds(first));
+  assert.deepEqual(early, [first]);
   assert.equal((await renewOperator(wish)).kind, "fresh");
   assert.deepEqual(await read(), first);
 

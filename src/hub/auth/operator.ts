@@ -44,11 +44,13 @@ const fileShape = z.looseObject({ clientId: z.string(), clientSecret: z.string()
 export async function bootstrapOperator(
   dependencies: Dependencies & { readonly resources: ResourceStore; readonly facts: OperatorFile },
 ): Promise<string | undefined> {
-  const { principals, resources, random, stateDir, facts } = dependencies;
+  const { principals, credentials, resources, random, clock, stateDir, facts } = dependencies;
   if (await principals.hadOperator()) return undefined;
-  const [principalId, clientId] = [random.uuid(), random.uuid()];
+  const [principalId, clientId, clientSecret] = [random.uuid(), random.uuid(), makeSecret(random)];
   const path = pathIn(stateDir);
-  await writeSecret(path, { ...facts, clientId, clientSecret: makeSecret(random) });
+  // Before the principal, or a start that is cut would leave one that nobody can sign in as. Whoever reads the file at once has the secret
+  // that holds a moment later: it is not written twice.
+  await writeSecret(path, { ...facts, clientId, clientSecret });
   const scope = `/subscriptions/${facts.subscriptionId}`;
   await resources.save({
     id: parseResourceId(`${scope}/providers/${roleAssignmentType}/${principalId}`),
@@ -60,8 +62,9 @@ export async function bootstrapOperator(
     },
   });
   await principals.add({ principalId, clientId, kind: "operator", name: "operator" }, undefined);
+  const expiresAt = toTimestamp(clock.nowMs() + lifeMs);
+  await credentials.addSecret({ credentialId: random.uuid(), principalId, secretHash: hashOf(clientSecret), expiresAt });
   await principals.hadOperator(); // Remembered before anyone can remove it.
-  await renewOperator(dependencies); // The principal has no secret yet.
   return path;
 }
 
