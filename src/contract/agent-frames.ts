@@ -47,7 +47,7 @@ export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
  */
 export const needAnswers = { have: 0, send: 1, moved: 2, compare: 3 } as const;
 /** Blocks of one unit that may be compared. */
-export const comparedBlocksMax = 24;
+export const comparedBlocksMax = 12;
 /** Payload compression. */
 export const payloadMethods = { raw: 0, zstd: 1 } as const;
 /** Granules in one `granules` frame. */

@@ -10,11 +10,11 @@ import { blockIdOf } from "../../disk/block-id.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 import { buildAgentBundle } from "../bundle.ts";
 import { BlockWork } from "./block-work.ts";
-import { createLanes } from "./lanes.ts";
+import { blocksPerUnit, createLanes } from "./lanes.ts";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 
-const count = 64;
+const count = blocksPerUnit;
 
 function unpackBody(body: Uint8Array): Map<number, Uint8Array> {
   const view = new DataView(body.buffer, body.byteOffset, body.length);

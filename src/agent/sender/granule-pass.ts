@@ -1,13 +1,13 @@
 // Reads changed granules in batches of whole blocks and sends them; the same batches are read into memory while frozen.
 
 import { hash } from "node:crypto";
-import { blocksPerFrameMax, granulesPerFrameMax, payloadMethods } from "../../contract/agent-frames.ts";
+import { granulesPerFrameMax, payloadMethods } from "../../contract/agent-frames.ts";
 import { blockBytes, digestBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
 import { blockIdOf } from "../../disk/block-id.ts";
 import { isAllZero } from "../../disk/digest.ts";
 import type { GranuleRun } from "../changes/tracker.ts";
 import { maskExcluded } from "../disks/ranges.ts";
-import { runLanes, type Lane, type LaneChoice } from "./lanes.ts";
+import { blocksPerUnit, runLanes, type Lane, type LaneChoice } from "./lanes.ts";
 import { compressPayload, type Payload } from "./payload.ts";
 import type { PassContext, PassDisk } from "./whole-disk-pass.ts";
 
@@ -29,7 +29,7 @@ export interface ReadBatch {
 export type DigestUse = "keep" | "forget";
 
 /** What a lane's buffer holds. */
-const bufferGranulesMax = blocksPerFrameMax * granulesPerBlock;
+const bufferGranulesMax = blocksPerUnit * granulesPerBlock;
 
 /** Cuts runs into batches that fit one frame and one lane buffer; all granules of a block are in one batch. */
 function* batchRuns(runs: Iterable<GranuleRun>, use: DigestUse): Generator<Batch> {
@@ -213,7 +213,7 @@ function* batchUnknown(blocks: Iterable<number>): Generator<Batch> {
   let batch: ChangedBlock[] = [];
   for (const block of blocks) {
     batch.push({ block, granules: [] });
-    if (batch.length < blocksPerFrameMax) continue;
+    if (batch.length < blocksPerUnit) continue;
     yield batch;
     batch = [];
   }

@@ -1,19 +1,20 @@
 // Runs work in a few lanes, each with its own memory: parallel enough to hide a line's latency, bounded.
 
-import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
 import { blockBytes, digestBytes } from "../../disk/geometry.ts";
 
-const rawBytes = blocksPerFrameMax * blockBytes;
-const digestsBytes = blocksPerFrameMax * digestBytes;
+/** Blocks of a unit that is announced, half of what a frame may have: more lanes that are smaller fill a long line with less memory on a short one. */
+export const blocksPerUnit = 32;
+const rawBytes = blocksPerUnit * blockBytes;
+const digestsBytes = blocksPerUnit * digestBytes;
 /** A page: more than all heads of a blocks frame, so that a body that grows from the start never reaches raw blocks that it still needs. */
 const rawOffset = 4096;
 /** With the rest of the agent they stay within its memory. */
-const lanesMax = 14;
+const lanesMax = 28;
 const laneBytes = rawOffset + rawBytes + digestsBytes;
 
 /** One lane's memory; threads may share it. */
 export interface Lane {
-  /** What was read from the disk, 4 MiB. Starts on a page. */
+  /** What was read from the disk, 2 MiB. Starts on a page. */
   readonly raw: Uint8Array;
   /** The body of the frame that is sent; takes the place of raw. */
   readonly body: Uint8Array;
@@ -27,9 +28,9 @@ export interface LanePool {
   readonly lanesMin: number;
 }
 
-/** Two lanes for each thread hide the line; a long line is given more, within the agent's memory. */
+/** Three lanes for each thread hide the line; a long line is given more, within the agent's memory. */
 export function createLanePool(threadCount: number): LanePool {
-  const lanesMin = Math.max(4, threadCount * 2);
+  const lanesMin = Math.max(5, threadCount * 3);
   return { lanes: createLanes(Math.max(lanesMax, lanesMin)), lanesMin };
 }
 

@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { setImmediate } from "node:timers/promises";
 import { test } from "node:test";
 import { systemClock, type Clock } from "../../base/clock.ts";
-import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
+import { blocksPerUnit } from "./lanes.ts";
 import { blockBytes } from "../../disk/geometry.ts";
 import { createLanes, runLanes } from "./lanes.ts";
 import { LineWindow } from "./line-window.ts";
 
-const unitBytes = blocksPerFrameMax * blockBytes;
+const unitBytes = blocksPerUnit * blockBytes;
 
 /** Units are announced and answered as a line of that bandwidth and delay lets them, with as many lanes as the window wants. */
 function settledLanes(line: { readonly bytesPerSecond: number; readonly roundTripMs: number; readonly lanesMax: number }): number {
@@ -21,8 +21,7 @@ function settledLanes(line: { readonly bytesPerSecond: number; readonly roundTri
     const sentMs = nowMs;
     // What the lanes hold goes over in a round trip, or as long as the bandwidth takes for it.
     nowMs += Math.max(line.roundTripMs, ((lanes * unitBytes) / line.bytesPerSecond) * 1000);
-    for (let lane = 0; lane < lanes; lane++)
-      window.noteAnswer(blocksPerFrameMax, turn === 0 && lane === 0 ? nowMs - line.roundTripMs : sentMs);
+    for (let lane = 0; lane < lanes; lane++) window.noteAnswer(blocksPerUnit, turn === 0 && lane === 0 ? nowMs - line.roundTripMs : sentMs);
     lanes = Math.max(lanes, Math.min(line.lanesMax, window.lanesWanted(4)));
   }
   return lanes;

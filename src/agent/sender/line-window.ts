@@ -1,10 +1,10 @@
 // LineWindow: how many lanes it takes to fill a line, from the bandwidth times the delay that are seen on it.
 
 import type { Clock } from "../../base/clock.ts";
-import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
+import { blocksPerUnit } from "./lanes.ts";
 import { blockBytes } from "../../disk/geometry.ts";
 
-const laneBytes = blocksPerFrameMax * blockBytes;
+const laneBytes = blocksPerUnit * blockBytes;
 /** Answers that come faster than this need no more lanes. */
 const roundTripMsMin = 5;
 /** The rate is seen over at least so long, and over a round trip. */

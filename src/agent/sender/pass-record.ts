@@ -3,13 +3,13 @@
 import { hash } from "node:crypto";
 import { mkdir, open, readdir, rm, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { blocksPerFrameMax } from "../../contract/agent-frames.ts";
+import { blocksPerUnit } from "./lanes.ts";
 import { blockCountOf, digestBytes } from "../../disk/geometry.ts";
 
 const recordFolder = "passes";
 const headBytes = 4096;
 const flagged = Uint8Array.of(1);
-const frameDigestBytes = blocksPerFrameMax * digestBytes;
+const frameDigestBytes = blocksPerUnit * digestBytes;
 
 /** Of what the record speaks: any other value begins a new one. */
 export interface PassSubject {
@@ -41,7 +41,7 @@ export class PassRecord implements AsyncDisposable {
   static async open(stateFolder: string, subject: PassSubject, how: "goOn" | "anew"): Promise<PassRecord> {
     const path = pathOf(stateFolder, subject.diskId);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const flags = new Uint8Array(Math.ceil(blockCountOf(subject.sizeBytes) / blocksPerFrameMax));
+    const flags = new Uint8Array(Math.ceil(blockCountOf(subject.sizeBytes) / blocksPerUnit));
     const head = headOf(subject);
     if (how === "goOn") {
       const file = await open(path, "r+").catch(() => undefined); // None: begun anew below.
@@ -112,6 +112,6 @@ function pathOf(stateFolder: string, diskId: string): string {
 
 function headOf(subject: PassSubject): Buffer {
   const head = Buffer.alloc(headBytes);
-  head.write(hash("sha256", JSON.stringify({ version: 2, ...subject }), "hex"), "latin1");
+  head.write(hash("sha256", JSON.stringify({ version: 3, ...subject }), "hex"), "latin1");
   return head;
 }

@@ -1,6 +1,6 @@
 // Announces every block of a disk and sends those that the appliance wants: the first round of modes full and checksum.
 
-import { blocksPerFrameMax, granulesPerFrameMax, needAnswers } from "../../contract/agent-frames.ts";
+import { granulesPerFrameMax, needAnswers } from "../../contract/agent-frames.ts";
 import { Fault } from "../../contract/errors.ts";
 import { equalBytes } from "../../disk/digest.ts";
 import { blockBytes, blockCountOf, digestBytes, granuleBytes, granulesPerBlock } from "../../disk/geometry.ts";
@@ -11,7 +11,7 @@ import type { BlockWork } from "./block-work.ts";
 import type { DigestTable } from "./digest-table.ts";
 import { sendBatch, type ReadBatch } from "./granule-pass.ts";
 import type { LaneTimes } from "./lane-times.ts";
-import { runLanes, type Lane, type LanePool } from "./lanes.ts";
+import { blocksPerUnit, runLanes, type Lane, type LanePool } from "./lanes.ts";
 import type { ApplianceLink } from "./link.ts";
 import type { Pacer } from "./pacer.ts";
 import type { PassRecord } from "./pass-record.ts";
@@ -48,8 +48,8 @@ export async function sendWholeDisk(context: PassContext, disk: PassDisk, change
   const choice = { lanes, wanted: () => link.window.lanesWanted(lanesMin) };
   await runLanes(choice, firstBlocks(sizeBytes), async (firstBlock, lane) => {
     context.signal.throwIfAborted();
-    const frame = { firstBlock, count: Math.min(blocksPerFrameMax, blockCountOf(sizeBytes) - firstBlock) };
-    const isFresh = isRead(firstBlock / blocksPerFrameMax);
+    const frame = { firstBlock, count: Math.min(blocksPerUnit, blockCountOf(sizeBytes) - firstBlock) };
+    const isFresh = isRead(firstBlock / blocksPerUnit);
     const digests = isFresh ? await readFrame(context, disk, { frame, lane }) : await recallFrame(context, disk, { frame, lane });
     rememberDigests(disk, firstBlock, digests);
     const ids = { diskIndex: disk.index, firstBlock, digests };
@@ -70,7 +70,7 @@ export async function sendWholeDisk(context: PassContext, disk: PassDisk, change
     const body = lane.body.subarray(0, bodyLength);
     if (bodyLength > 0) await times.spend("wait", async () => await link.sendBlocks(unit, wanted.length, [body]));
     for (const batch of others) await sendBatch(context, batch);
-    if (isFresh) await disk.record?.write(firstBlock / blocksPerFrameMax, announced);
+    if (isFresh) await disk.record?.write(firstBlock / blocksPerUnit, announced);
     await times.spend("pause", async () => await context.pacer.pause(announced.length + bodyLength, context.signal));
   });
   await context.link.roundEnd();
@@ -109,7 +109,7 @@ async function findOthers(
 /** Every frame but those that the record holds and nothing has changed since. */
 function framesToRead(record: PassRecord | undefined, changed: Iterable<GranuleRun>): (frame: number) => boolean {
   if (record === undefined || record.frameCount === 0) return () => true;
-  const granulesPerFrame = granulesPerBlock * blocksPerFrameMax;
+  const granulesPerFrame = granulesPerBlock * blocksPerUnit;
   const stale = new Set<number>();
   for (const { first, count } of changed)
     for (let frame = Math.floor(first / granulesPerFrame); frame * granulesPerFrame < first + count; frame++) stale.add(frame);
@@ -129,7 +129,7 @@ async function readFrame(context: PassContext, disk: PassDisk, { frame, lane }: 
 
 async function recallFrame(context: PassContext, disk: PassDisk, { frame, lane }: FrameWork): Promise<Uint8Array> {
   const digests = lane.digests.subarray(0, frame.count * digestBytes);
-  await disk.record?.read(frame.firstBlock / blocksPerFrameMax, digests);
+  await disk.record?.read(frame.firstBlock / blocksPerUnit, digests);
   context.onSkip(disk.index, Math.min(frame.count * blockBytes, disk.open.facts.sizeBytes - frame.firstBlock * blockBytes));
   return digests;
 }
@@ -142,7 +142,7 @@ async function readAnnounced(
 ): Promise<void> {
   const digests = await readFrame(context, disk, { frame, lane });
   if (equalBytes(digests, announced)) return;
-  await disk.record?.forget(frame.firstBlock / blocksPerFrameMax);
+  await disk.record?.forget(frame.firstBlock / blocksPerUnit);
   throw new Fault("StateConflict", "the disk changed where an earlier pass is gone on with; the point is made again", {
     evidence: { diskId: disk.open.facts.diskId, firstBlock: frame.firstBlock },
     retry: "now",
@@ -150,7 +150,7 @@ async function readAnnounced(
 }
 
 function* firstBlocks(sizeBytes: number): Generator<number> {
-  for (let block = 0; block < blockCountOf(sizeBytes); block += blocksPerFrameMax) yield block;
+  for (let block = 0; block < blockCountOf(sizeBytes); block += blocksPerUnit) yield block;
 }
 
 function rememberDigests({ digests: table }: PassDisk, firstBlock: number, digests: Uint8Array): void {
