@@ -52,8 +52,9 @@ export class DigestCache {
   async #load(pack: Pack): Promise<PackDigests | undefined> {
     const digests = await readDigests(pack);
     if (digests === undefined) return undefined;
+    // Another load of them may have ended since they were looked for.
+    this.#bytes += digests.byteCount - (this.#packs.get(pack.key)?.byteCount ?? 0);
     this.#packs.set(pack.key, digests);
-    this.#bytes += digests.byteCount;
     for (const [key, old] of this.#packs) {
       if (this.#bytes <= this.#bytesMax || key === pack.key) break;
       this.#packs.delete(key);

@@ -225,7 +225,7 @@ export class EntryWriter implements AsyncDisposable {
     let places: number[] = [];
     const sealings: Promise<void>[] = [];
     const startSealing = (): void => {
-      if (places.length > 0) sealings.push(this.#seal(Uint32Array.from(places), out));
+      if (places.length > 0) sealings.push(handled(this.#seal(Uint32Array.from(places), out)));
       places = [];
     };
     for (const [order, { baseId }] of unseen.entries()) {
@@ -289,7 +289,7 @@ export class EntryWriter implements AsyncDisposable {
     let group: Filling[] = [];
     const fillings: Promise<void>[] = [];
     const startFilling = (): void => {
-      if (group.length > 0) fillings.push(this.#fill(group, damaged));
+      if (group.length > 0) fillings.push(handled(this.#fill(group, damaged)));
       group = [];
     };
     for (const block of blocks) {
@@ -445,6 +445,12 @@ function rowOf(block: Uint8Array): Uint8Array {
 
 function maskOf(changed: readonly ChangedGranule[]): number {
   return changed.reduce((mask, { index }) => mask | (1 << index), 0);
+}
+
+/** The same task, whose failure ends nothing by itself: who started it may fail before it is awaited, and it is kept as the writer's failure. */
+function handled(task: Promise<void>): Promise<void> {
+  task.catch(() => undefined);
+  return task;
 }
 
 /** Where each block lies in the memory that all of them share; blocks that do not are brought together. */
