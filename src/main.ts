@@ -122,6 +122,11 @@ const nouns: readonly Noun[] = [
     summary: "landed machines: list, show, start, stop, remove",
     load: async () => (await import("./cli/landed.ts")).registerLandedCommand,
   },
+  {
+    name: "report",
+    summary: "signed reports of migrations: check one without a hub",
+    load: async () => (await import("./hub/report-command.ts")).registerReportCommand,
+  },
   { name: "job", summary: "jobs of the hub: list, show, cancel", load: async () => (await import("./cli/job.ts")).registerJobCommand },
   {
     name: "alert",

@@ -7,6 +7,7 @@ import { Fault } from "../contract/errors.ts";
 import type { ArmClient } from "./arm-client.ts";
 import { listJobs } from "./job.ts";
 import { registerMachineFiles } from "./machine-files.ts";
+import { registerMachineReport } from "./machine-report.ts";
 import {
   listProtectable,
   listProtected,
@@ -42,6 +43,7 @@ export function registerMachineCommand(program: Command): void {
   registerTest(noun);
   registerMigrate(noun);
   registerMachineFiles((usage, description) => verb(noun, usage, description));
+  registerMachineReport((usage, description) => verb(noun, usage, description));
 }
 
 function registerReads(noun: Command): void {

@@ -176,6 +176,11 @@ export const orderResultShape = z.discriminatedUnion("outcome", [
     sourceRoots: z.array(diskRootShape).max(64).optional(),
     /** Blocks that `verify` found different from the replica and repaired. */
     repairedBlockCount: countShape.optional(),
+    /** The first of them that nobody was seen to write. */
+    repairedBlocks: z
+      .array(z.object({ diskId: diskIdShape, block: countShape }))
+      .max(16)
+      .optional(),
     frozenMs: z.number().nonnegative().optional(),
     profile: churnProfileShape.optional(),
     checks: z.array(networkCheckShape).max(networkChecksMax).optional(),

@@ -2,6 +2,7 @@
 
 import { alertFaultKinds } from "./alert-fault-kinds.ts";
 import { row, type FaultKind } from "./fault-kind.ts";
+import { migrationFaultKinds } from "./migration-fault-kinds.ts";
 import { networkFaultKinds } from "./network-fault-kinds.ts";
 import { pointFaultKinds } from "./point-fault-kinds.ts";
 import { signInFaultKinds } from "./sign-in-fault-kinds.ts";
@@ -124,6 +125,7 @@ export const faultKinds = {
     "check the way to the hub's public names (proxy, DNS), then call again",
   ),
   // Connectivity
+  ...migrationFaultKinds,
   ...networkFaultKinds,
   ...pointFaultKinds,
   NameUnresolved: row(

@@ -109,15 +109,26 @@ export async function findLeafPage(
   tree: { readonly root: Uint8Array; readonly blockCount: number; readonly loadPage: LoadPage },
   pageIndex: number,
 ): Promise<Uint8Array | undefined> {
-  if (pageIndex * idsPerPage >= tree.blockCount || isZeroId(tree.root)) return undefined;
+  const path = await findPagePath(tree, pageIndex);
+  return path.length < pageLevelsOf(tree.blockCount) ? undefined : path.at(-1);
+}
+
+/** The pages from the root's down to the one of level 1 with this index: shorter where a page of zero ids, which none is stored for, ends it. */
+export async function findPagePath(
+  tree: { readonly root: Uint8Array; readonly blockCount: number; readonly loadPage: LoadPage },
+  pageIndex: number,
+): Promise<readonly Uint8Array[]> {
+  if (pageIndex * idsPerPage >= tree.blockCount || isZeroId(tree.root)) return [];
   let page = await tree.loadPage(tree.root);
+  const path = [page];
   for (let level = pageLevelsOf(tree.blockCount); level > 1; level--) {
     const slot = Math.floor(pageIndex / idsPerPage ** (level - 2)) % idsPerPage;
     const id = idAt(page, slot);
-    if (isZeroId(id)) return undefined;
+    if (isZeroId(id)) return path;
     page = await tree.loadPage(id);
+    path.push(page);
   }
-  return page;
+  return path;
 }
 
 function groupByChild(place: PagePlace): { level: number; index: number; slot: number; changed: number[] }[] {

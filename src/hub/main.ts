@@ -16,6 +16,7 @@ import { openStores, type HubStores, type StoreEnvironment } from "./hub-stores.
 import type { HubConfig } from "./hub-config.ts";
 import { bootstrapOperator, keepOperator } from "./auth/operator.ts";
 import { openAuthority, type Authority } from "./pki/authority.ts";
+import { createDocumentSigner } from "./pki/document-signer.ts";
 import { createResolver, type LandingResolver } from "./dns/resolver.ts";
 import { openDoor, type HttpHandler } from "./private-link/door.ts";
 import { followChanges, telling } from "./private-link/other-hubs.ts";
@@ -69,10 +70,10 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const { get: privateLinkNow, set: setPrivateLink } = openLater<PrivateLink>("private link");
   const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
   const traces = config.traces === undefined ? noTraces : await openConfiguredTraces(config.traces, environment, opening);
-  const signedReads = createSignedReads({ ...stores, clock, random });
   const { get: platformNow, set: setPlatform } = openLater<Platform>("the platform");
   const remover = createRemover(() => ({ ...stores, types: platformNow().types }), environment);
-  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, signedReads, traces, remover };
+  const signing = { signedReads: createSignedReads({ ...stores, clock, random }), signer: createDocumentSigner({ authority, clock }) };
+  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, ...signing, traces, remover };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
   const accounts = opening.use(openBlobAccounts({ ...stores, random, clock }));

@@ -18,6 +18,7 @@ import type { SecretStore } from "./db/secrets.ts";
 import type { Traces } from "./telemetry/traces.ts";
 import type { JobOrder } from "./jobs/job-engine.ts";
 import type { Queryable } from "./jobs/job.ts";
+import type { DocumentSigner } from "./pki/document-signer.ts";
 import type { ResourceRemover } from "./resources/group-removal.ts";
 import type { VaultAccess } from "./resources/vault-access.ts";
 
@@ -45,6 +46,8 @@ export interface HubServices {
   readonly traces: Traces;
   /** Addresses of texts that are read without a token. */
   readonly signedReads: SignedReads;
+  /** Signs documents that are checked without this hub. */
+  readonly signer: DocumentSigner;
   /** Deletes a resource as a call would; for jobs that remove what holds others. */
   readonly remover: ResourceRemover;
 }

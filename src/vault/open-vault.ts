@@ -6,8 +6,9 @@ import type { Random } from "../base/random.ts";
 import { Fault } from "../contract/errors.ts";
 import { parseAreaId, parsePointId, type AreaId, type DiskId, type MachineId, type PointId, type VaultId } from "../contract/ids.ts";
 import type { Disk } from "../disk/disk.ts";
-import { diskBytesMax } from "../disk/geometry.ts";
-import { toHex, zeroId } from "../disk/digest.ts";
+import { blockCountOf, diskBytesMax, idsPerPage } from "../disk/geometry.ts";
+import { idFromHex, toHex, zeroId } from "../disk/digest.ts";
+import { findPagePath } from "../disk/page-tree.ts";
 import type { Store } from "../store/store.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EntryWriter } from "./entry-writer.ts";
@@ -30,6 +31,7 @@ import { placeHold, releaseHold } from "./point-holds.ts";
 import type {
   CollectionOptions,
   CollectionReport,
+  PointDisk,
   PointWriter,
   RecoveryPoint,
   Vault,
@@ -161,16 +163,7 @@ class OpenReader implements VaultReader {
   }
 
   async openDisk(pointId: PointId, diskId: DiskId): Promise<Disk> {
-    const stored = await this.catalogue.find(pointId);
-    const disk = stored?.point.disks.find((each) => each.diskId === diskId);
-    if (stored === undefined || disk === undefined)
-      throw new Fault(
-        "NotFound",
-        `could not open a disk: the vault has no such ${stored === undefined ? "recovery point" : "disk in it"}`,
-        {
-          evidence: { pointId, diskId },
-        },
-      );
+    const { stored, disk } = await this.#findDisk(pointId, diskId);
     return new VaultDisk(
       {
         reader: this.readerOf(stored.areaIds),
@@ -180,6 +173,22 @@ class OpenReader implements VaultReader {
       },
       disk,
     );
+  }
+
+  async pagesTo(pointId: PointId, diskId: DiskId, block: number): Promise<readonly Uint8Array[]> {
+    const { stored, disk } = await this.#findDisk(pointId, diskId);
+    const reader = this.readerOf(stored.areaIds);
+    const loadPage = async (id: Uint8Array): Promise<Uint8Array> => await reader.load("page", id);
+    const tree = { root: idFromHex(disk.root), blockCount: blockCountOf(disk.sizeBytes), loadPage };
+    return await findPagePath(tree, Math.floor(block / idsPerPage));
+  }
+
+  async #findDisk(pointId: PointId, diskId: DiskId): Promise<{ readonly stored: StoredPoint; readonly disk: PointDisk }> {
+    const stored = await this.catalogue.find(pointId);
+    const disk = stored?.point.disks.find((each) => each.diskId === diskId);
+    if (stored !== undefined && disk !== undefined) return { stored, disk };
+    const what = stored === undefined ? "recovery point" : "disk in it";
+    throw new Fault("NotFound", `could not open a disk: the vault has no such ${what}`, { evidence: { pointId, diskId } });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -50,6 +50,8 @@ export interface VaultReader extends AsyncDisposable {
   countSeals(options?: CountOptions): Promise<SealCensus>;
   /** The disk as it was at the point; every byte is checked against its digest before it is given. */
   openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
+  /** Pages of the disk's tree, from the root's down to the one that names this block, each checked; shorter where zeros end it. */
+  pagesTo(pointId: PointId, diskId: DiskId, block: number): Promise<readonly Uint8Array[]>;
 }
 
 /** A block as its sender gave it: its plain 64 KiB, or one zstd frame of them. */

@@ -6,7 +6,7 @@ import type { Log } from "../../base/log.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
 import { agentProtocolVersion, type ApplicationOutcome, type Pause } from "../../contract/agent-control.ts";
 import type { BeginPoint, EndPoint, MeetingOutcome, SealedPoint } from "../../contract/agent-frames.ts";
-import { parseDigestHex, type PointId } from "../../contract/ids.ts";
+import { parseDigestHex, type DiskId, type PointId } from "../../contract/ids.ts";
 import { granulesPerBlock } from "../../disk/geometry.ts";
 import type { ChangeTracker } from "../changes/tracker.ts";
 import { joinRuns, runsOfRanges, withoutExcluded, type ByteRange } from "../disks/ranges.ts";
@@ -65,7 +65,7 @@ export interface MadePoint {
   /** Of a point for which the applications were to rest. */
   readonly application: ApplicationOutcome | undefined;
   /** Blocks that differed from the base point although nobody was seen to write them; the first of them by name. */
-  readonly unexplained: { readonly count: number; readonly sample: readonly { readonly diskId: string; readonly block: number }[] };
+  readonly unexplained: { readonly count: number; readonly sample: readonly { readonly diskId: DiskId; readonly block: number }[] };
   /** To be called once the point is remembered as the new base. */
   readonly acknowledge: () => void;
 }
@@ -173,7 +173,7 @@ class PointRun {
   readonly #use: DigestUse;
   readonly #rounds: Rounds;
   readonly #blind: BlindDisks;
-  readonly #unexplained: { readonly diskId: string; readonly block: number }[] = [];
+  readonly #unexplained: { readonly diskId: DiskId; readonly block: number }[] = [];
   #unexplainedCount = 0;
   #pause: Pause = { freezeCount: 0, freezeMs: 0, readMs: 0, waitMs: 0, heldBytes: 0 };
   #rest: ApplicationRest | undefined;

@@ -211,7 +211,7 @@ export class Replicator implements AsyncDisposable {
     const made = await this.#makeExclusive({ kind: "verify", holdMsMax: 0 });
     const { count, sample } = made.unexplained;
     if (count > 0) this.#options.log.warn("blocks differed that nobody was seen to write", { count, sample });
-    return { ...doingOf(made), repairedBlockCount: count };
+    return { ...doingOf(made), repairedBlockCount: count, repairedBlocks: [...sample] };
   }
 
   async quiesce(holdMsMax: number): Promise<Doing> {

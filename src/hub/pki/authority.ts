@@ -26,6 +26,8 @@ export interface Authority {
   readonly caPem: string;
   /** A certificate with its key for one server name, kept and renewed before it ends. */
   serverCertificate(name: string): Promise<KeyedCertificate>;
+  /** A certificate with its key for signing documents, and nothing else; made anew at each call. */
+  signingCertificate(): Promise<KeyedCertificate>;
   /** Signs a request's public key for client authentication. The names in the request are not used; Fault InputInvalid when it is damaged. */
   clientCertificate(request: { readonly csrPem: string; readonly commonName: string; readonly uri: string }): Promise<ClientCertificate>;
 }
@@ -35,6 +37,8 @@ const dayMs = 24 * 3600_000;
 const caDays = 3650;
 const serverDays = 90;
 const renewBeforeDays = 30;
+/** Purpose of a certificate (RFC 9336, id-kp-documentSigning): keys of servers and appliances, which the authority signs too, sign no document. */
+export const documentSigning = "1.3.6.1.5.5.7.3.36";
 /** How long the certificate of an appliance is valid from its registration. */
 export const applianceCertificateDays = 365;
 /** Clocks of two machines may differ by this much. */
@@ -55,7 +59,7 @@ export async function openAuthority(options: {
   const serial = (): string => Buffer.from([0x01, ...random.bytes(15)]).toString("hex");
   const validity = (days: number): { notBefore: Date; notAfter: Date } => toValidity(clock.nowMs(), days);
   const kept = new Map<string, Promise<KeyedCertificate>>();
-  const issue = async (name: string): Promise<KeyedCertificate> => {
+  const issue = async (name: string, purposes: readonly x509.Extension[]): Promise<KeyedCertificate> => {
     const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
     const dates = validity(serverDays);
     const made = await x509.X509CertificateGenerator.create({
@@ -69,8 +73,7 @@ export async function openAuthority(options: {
       extensions: [
         new x509.BasicConstraintsExtension(false, undefined, true),
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
-        new x509.SubjectAlternativeNameExtension([{ type: "dns", value: name }]),
+        ...purposes,
         await x509.AuthorityKeyIdentifierExtension.create(certificate, false, crypto),
       ],
     });
@@ -82,10 +85,14 @@ export async function openAuthority(options: {
       const present = await kept.get(name);
       if (present !== undefined && present.notAfterMs - clock.nowMs() > renewBeforeDays * dayMs) return present;
       if (kept.size >= namesKeptMax) kept.clear();
-      const fresh = issue(name);
+      const fresh = issue(name, [
+        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+        new x509.SubjectAlternativeNameExtension([{ type: "dns", value: name }]),
+      ]);
       kept.set(name, fresh);
       return await fresh;
     },
+    signingCertificate: async () => await issue("Watari hub reports", [new x509.ExtendedKeyUsageExtension([documentSigning])]),
     clientCertificate: async ({ csrPem, commonName, uri }) => {
       const request = await readRequest(csrPem);
       const made = await x509.X509CertificateGenerator.create({

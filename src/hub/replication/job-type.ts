@@ -7,6 +7,7 @@ import {
   defineCall,
   defineResource,
   noBody,
+  type ActionDefinition,
   type ActionOutcome,
   type ArmCall,
   type ResourceType,
@@ -30,7 +31,11 @@ const resumeBody = z.strictObject({
 });
 const nothing = noBody;
 
-export function jobResource(services: JobServices, engine: () => JobEngine): ResourceType {
+export function jobResource(
+  services: JobServices,
+  engine: () => JobEngine,
+  actions: Readonly<Record<string, ActionDefinition>> = {},
+): ResourceType {
   const { db } = services.database;
   const show = async (call: ArmCall, jobId: string): Promise<JsonObject | undefined> => {
     const job = uuidPattern.test(jobId) ? await readJob(db, jobId) : undefined;
@@ -50,6 +55,7 @@ export function jobResource(services: JobServices, engine: () => JobEngine): Res
       list: async (call, page) => await listPage(services, engine(), call, page),
     },
     actions: {
+      ...actions,
       cancel: defineAction({
         body: nothing,
         run: async (call) => {

@@ -17,6 +17,7 @@ import { defineAddDisks, defineRemoveDisks } from "./change-disks.ts";
 import { defineUpdateAgent } from "./update-agent.ts";
 import { defineApplyPoint } from "./apply-point.ts";
 import { defineRepairReplication } from "./repair-replication.ts";
+import { reportActions } from "./equality-report.ts";
 import { itemResource } from "./item-type.ts";
 import { startRetention } from "./record-retention.ts";
 import { eventResource } from "./event-type.ts";
@@ -85,7 +86,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         itemResource(front),
         pointResource(front),
         planResource(front),
-        jobResource(services, running),
+        jobResource(services, running, reportActions(front)),
         eventResource(services),
         machineResource(front),
         ...machineParts(front),

@@ -3,11 +3,13 @@
 import { z } from "zod";
 import type { BootTime } from "../../base/boot-time.ts";
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
+import { equalityReportType, type EqualityReport } from "../../contract/equality-report.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import { diskIdShape, digestShape, pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
+import { buildEqualityReport, type ReportFacts } from "./equality-report.ts";
 import { giveOrder, isWithdrawn, leaveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
 import { openPointOf } from "./choose-point.ts";
 import { beginHold, heldSeconds } from "./hold-time.ts";
@@ -48,6 +50,7 @@ type DiskRoots = z.infer<typeof diskRootsShape>;
 
 export interface FailoverState extends LaunchState {
   readonly repairedBlockCount?: number;
+  readonly repairedBlocks?: EqualityReport["verification"]["repairedBlocks"];
   readonly rounds?: readonly { readonly pointId: string; readonly sentBytes: number }[];
   /** When the hub asked for the freeze: the source's downtime begins after it. */
   readonly quiesceOrderedAt?: string;
@@ -60,6 +63,8 @@ export interface FailoverState extends LaunchState {
   readonly frozenMs?: number;
   readonly sourceRoots?: DiskRoots;
   readonly equalRoots?: DiskRoots;
+  /** What was compared, equal or not, signed by the hub. */
+  readonly equalityReport?: string;
   readonly fencedAt?: string;
   readonly downtimeSeconds?: number;
   readonly filledAt?: string;
@@ -177,7 +182,8 @@ function verifyStep(world: Replication): Step {
       const machineId = parseMachineId(context.parameters.machineId);
       const wish = orderTo(world, context, { kind: "verify", machineId }, "verify", world.limits.longOrderSeconds);
       const result = await giveOrder(world.services, context, wish);
-      return { repairedBlockCount: result.repairedBlockCount ?? 0 };
+      const repairedBlocks = result.repairedBlocks ?? [];
+      return { repairedBlockCount: result.repairedBlockCount ?? 0, ...(repairedBlocks.length === 0 ? {} : { repairedBlocks }) };
     },
     undo: "it only read the source, and what it repaired in the replica is right",
   };
@@ -246,19 +252,36 @@ function compareStep(world: Replication): Step {
       const pointId = parsePointId(stored(context.state, "pointId"));
       const point = await openPoint(world, vaultOf(parseResourceId(itemId)).text, pointId);
       const sourceRoots = stored(context.state, "sourceRoots");
-      const differing = point.disks.filter((disk) => sourceRoots.find((source) => source.diskId === disk.diskId)?.root !== disk.root);
-      if (differing.length === 0 && sourceRoots.length === point.disks.length) return { equalRoots: [...sourceRoots] };
+      const report = buildEqualityReport(await reportFactsOf(world, context), point, sourceRoots);
+      await context.save({ equalityReport: await world.services.signer.sign(equalityReportType, report) });
+      if (report.isEqual) return { equalRoots: [...sourceRoots] };
       throw new Fault("RootsDiffer", "the source's disks and the final recovery point are not equal", {
         evidence: {
           pointId,
-          disks: point.disks.map((disk) => {
-            const source = sourceRoots.find((each) => each.diskId === disk.diskId)?.root ?? "not given";
-            return `${disk.diskId}: source ${source}, replica ${disk.root}`;
-          }),
+          disks: report.disks.map(
+            ({ diskId, sourceRoot, replicaRoot }) => `${diskId}: source ${sourceRoot ?? "not given"}, replica ${replicaRoot}`,
+          ),
         },
       });
     },
     undo: "comparing only reads",
+  };
+}
+
+async function reportFactsOf({ services }: Replication, { jobId, parameters, state }: Context): Promise<ReportFacts> {
+  const { itemId } = parameters;
+  const { frozenMs, repairedBlockCount = 0, repairedBlocks = [], rounds = [] } = state;
+  return {
+    jobId,
+    itemId,
+    vaultId: vaultOf(parseResourceId(itemId)).text,
+    machineName: (await readItem(services.database.db, itemId)).machineName,
+    machineId: parseMachineId(parameters.machineId),
+    quiesceOrderedAt: stored(state, "quiesceOrderedAt"),
+    quiescedAt: stored(state, "quiescedAt"),
+    ...(frozenMs === undefined ? {} : { frozenMs }),
+    verification: { repairedBlockCount, repairedBlocks },
+    rounds: rounds.map(({ pointId, sentBytes }) => ({ pointId: parsePointId(pointId), sentBytes })),
   };
 }
 

@@ -27,6 +27,8 @@ import { openPointCatalogue } from "../../db/points.ts";
 import { openResourceStore } from "../../db/resources.ts";
 import { createSealer, openSecretStore } from "../../db/secrets.ts";
 import { keyNameOf } from "../../db/vault-keys.ts";
+import { openAuthority } from "../../pki/authority.ts";
+import { createDocumentSigner, type DocumentSigner } from "../../pki/document-signer.ts";
 import { noTraces } from "../../telemetry/traces.ts";
 import type { ResourceRemover } from "../../resources/group-removal.ts";
 import { groupTypes } from "../../resources/groups.ts";
@@ -51,6 +53,8 @@ export interface SimHub extends AsyncDisposable {
   readonly target: DurableSimTarget;
   readonly journal: Journal;
   readonly jobKinds: readonly string[];
+  /** Certificate of the hub's authority. */
+  readonly caPem: string;
   call(method: string, path: string, body?: unknown): Promise<ArmAnswer>;
   openReader(): Promise<VaultReader>;
   /** Begins a job as the hub itself does. */
@@ -92,7 +96,8 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   });
   let types = createTypeTable([]);
   const remover = createRemover(() => ({ types, ...services, audit }), { log, random: systemRandom });
-  const services: HubServices = createServices(options, audit, remover);
+  const { signer, caPem } = await openSigner(options);
+  const services: HubServices = { ...createServices(options, audit, remover), signer };
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
   const { openReader, closeReader } = createReader(options, services);
   const close = async (): Promise<void> => {
@@ -138,6 +143,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
     target,
     journal,
     jobKinds: extension.jobKinds?.() ?? [],
+    caPem,
     call,
     openReader,
     submit: async (order) => (await submit?.(order, db)) ?? "",
@@ -146,6 +152,14 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
       await audit[Symbol.asyncDispose]();
     },
   };
+}
+
+async function openSigner({
+  folder,
+  clock = systemClock,
+}: SimHubOptions): Promise<{ readonly signer: DocumentSigner; readonly caPem: string }> {
+  const authority = await openAuthority({ folder: join(folder, "pki"), clock, random: systemRandom });
+  return { signer: createDocumentSigner({ authority, clock }), caPem: authority.caPem };
 }
 
 /** The one reader of the vault; its keys are those of the question, as the hub's own readers have it. */
@@ -174,7 +188,7 @@ export function vaultFolder(folder: string): string {
   return join(folder, "vault");
 }
 
-function createServices(options: SimHubOptions, audit: AuditTrail, remover: ResourceRemover): HubServices {
+function createServices(options: SimHubOptions, audit: AuditTrail, remover: ResourceRemover): Omit<HubServices, "signer"> {
   const { database, folder, onCall, hasStorageRole } = options;
   const { db, notifications } = database;
   const clock = options.clock ?? systemClock;

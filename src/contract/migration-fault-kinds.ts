@@ -1,0 +1,17 @@
+// The rows of the table of faults that only migrations and their reports know.
+
+import { row, type FaultKind } from "./fault-kind.ts";
+
+export const migrationFaultKinds = {
+  SignatureInvalid: row(
+    400,
+    5,
+    "never",
+    [
+      "the file was changed after it was signed",
+      "another hub signed it",
+      "the certificate that it is checked with is not that hub's authority",
+    ],
+    "fetch the document from its hub again, and check it with that hub's authority certificate",
+  ),
+} satisfies Record<string, FaultKind>;
