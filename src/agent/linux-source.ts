@@ -10,6 +10,7 @@ import { granuleBytes } from "../disk/geometry.ts";
 import { openBestTracker, removeTrackingExcept, type Rung } from "./changes/ladder.ts";
 import { readMachineFacts } from "./disks/machine-facts.ts";
 import { openLinuxDisk } from "./disks/open-disk.ts";
+import { openCallThreads } from "./kernel/call-threads.ts";
 import { allocatePageAligned } from "./kernel/page-aligned.ts";
 import { openSystemCalls } from "./kernel/system-calls.ts";
 import { armFreeze, thawLeftovers } from "./snapshot/freeze.ts";
@@ -27,6 +28,7 @@ export interface LinuxSourceOptions {
 
 export async function openLinuxSource(options: LinuxSourceOptions): Promise<Source> {
   const calls = openSystemCalls();
+  const threads = openCallThreads(calls, options.clock);
   // Pages of 2 MiB would make each of the agent's buffers that is used in part count as a whole (prctl(2), PR_SET_THP_DISABLE).
   calls.call("prctl", 41, 1);
   await thawLeftovers();
@@ -67,7 +69,7 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
     restApplications: async (signal) => await restApplications(systemScripts, { clock: options.clock, signal }),
     armFreeze: (limits) => {
       const diskNames = new Set((facts?.disks ?? []).map((disk) => disk.deviceName));
-      return armFreeze({ calls, clock: options.clock, diskNames, msMax: limits.msMax });
+      return armFreeze({ threads, clock: options.clock, diskNames, msMax: limits.msMax });
     },
     uninstall: () => removeInstallation(options.stateFolder),
   };

@@ -17,7 +17,7 @@ import { parseOrderId, parseVaultId, type MachineId } from "../../src/contract/i
 import { openDirectoryStore } from "../../src/store/directory-store.ts";
 import { openVault } from "../../src/vault/open-vault.ts";
 import { whyNoGuest } from "../system/agent-guest-image.ts";
-import { startGuest } from "../system/agent-guest.ts";
+import { startGuest, type Guest } from "../system/agent-guest.ts";
 import { checkPoint, writeDisk, type PointVerdict } from "./points/check-guest.ts";
 import { agentJournal, churnedBytes, prepareSource, putProgram, startAgent, startLoad } from "./points/source-guest.ts";
 
@@ -124,7 +124,18 @@ const vaultParts = { store, vaultId: parseVaultId(randomUUID()), key: randomByte
 const vault = cleanup.use(await openVault({ ...vaultParts, clock: systemClock, random: systemRandom, log: silentLog }));
 const site = cleanup.use(await startTestSite({ vault }));
 
-const pausesShape = z.object({ way: z.string(), pauses: z.array(z.number()) });
+const pauseShape = z.object({ way: z.enum(["together", "turns", "writers"]), pauseMs: z.number() });
+
+/** How long writers stand still with each way to bring filesystems to rest: in turn, in one guest, under the same load. */
+async function measureWays(guest: Guest): Promise<Record<string, readonly number[]>> {
+  const program = await putProgram(guest, "pause-child.ts");
+  const ways: Record<string, readonly number[]> = {};
+  for (const line of (await guest.run(`${program} load.slice 16 together turns writers`)).trim().split("\n")) {
+    const { way, pauseMs } = pauseShape.parse(JSON.parse(line));
+    ways[way] = [...(ways[way] ?? []), pauseMs];
+  }
+  return ways;
+}
 
 /** Waits until there are so many points and so long, at most; answers how long. A slow guest takes its time for each. */
 async function untilPoints(machineId: MachineId, count: number, { msMin, msMax }: { readonly msMin: number; readonly msMax: number }) {
@@ -173,14 +184,7 @@ async function takePoints(): Promise<{
   site.orders.give(machineId, { kind: "stop", orderId: stopped });
   await site.orders.waitResult(stopped);
   if (isQuick) return { points, churned, ways: {} };
-  const program = await putProgram(guest, "pause-child.ts");
-  const ways: Record<string, readonly number[]> = {};
-  for (let round = 0; round < 3; round++)
-    for (const way of ["freeze", "writers"]) {
-      const told = pausesShape.parse(JSON.parse(await guest.run(`${program} ${way} load.slice 6`)));
-      ways[way] = [...(ways[way] ?? []), ...told.pauses];
-    }
-  return { points, churned, ways };
+  return { points, churned, ways: await measureWays(guest) };
 }
 
 async function checkPoints(points: readonly SealedPointReport[]): Promise<Row[]> {

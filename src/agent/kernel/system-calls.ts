@@ -19,26 +19,55 @@ export class KernelRefused extends Error {
 }
 
 const numbersByArchitecture: Readonly<Record<string, Readonly<Record<CallName, number>>>> = {
-  x64: { bpf: 321, perf_event_open: 298, ioctl: 16, mmap: 9, munmap: 11, membarrier: 324, close: 3, sync: 162, syncfs: 306, prctl: 157 },
+  x64: {
+    bpf: 321,
+    perf_event_open: 298,
+    ioctl: 16,
+    mmap: 9,
+    mprotect: 10,
+    munmap: 11,
+    membarrier: 324,
+    close: 3,
+    sync: 162,
+    syncfs: 306,
+    prctl: 157,
+    futex: 202,
+  },
   arm64: {
     bpf: 280,
     perf_event_open: 241,
     ioctl: 29,
     mmap: 222,
+    mprotect: 226,
     munmap: 215,
     membarrier: 283,
     close: 57,
     sync: 81,
     syncfs: 267,
     prctl: 167,
+    futex: 98,
   },
 };
 
-export type CallName = "bpf" | "perf_event_open" | "ioctl" | "mmap" | "munmap" | "membarrier" | "close" | "sync" | "syncfs" | "prctl";
+export type CallName =
+  | "bpf"
+  | "perf_event_open"
+  | "ioctl"
+  | "mmap"
+  | "mprotect"
+  | "munmap"
+  | "membarrier"
+  | "close"
+  | "sync"
+  | "syncfs"
+  | "prctl"
+  | "futex";
 
 export interface SystemCalls {
   /** Makes the call; blocks the thread. Throws KernelRefused when it answers less than 0. */
   call(name: CallName, ...values: readonly (bigint | number)[]): bigint;
+  /** The kernel's number of the call on this processor. */
+  numberOf(name: CallName): number;
   /** Address of a buffer's bytes; the caller keeps the buffer alive during the call. */
   addressOf(bytes: Uint8Array): bigint;
   /** The memory at an address, not copied. */
@@ -64,6 +93,7 @@ export function openSystemCalls(): SystemCalls {
       assert(typeof location === "bigint", "the error location is an address");
       throw new KernelRefused(name, ffi.getInt32(location));
     },
+    numberOf: (name) => numbers[name],
     addressOf: (bytes) => ffi.getRawPointer(bytes),
     memoryAt: (address, byteCount) => ffi.toArrayBuffer(address, byteCount, false),
   };

@@ -1,15 +1,15 @@
-// Freezes every writable filesystem on the replicated disks and thaws them again; a watchdog stands by for the whole time.
+// Freezes every writable filesystem on the replicated disks, all at once, and thaws them again; a watchdog stands by for the whole time.
 
 import { constants } from "node:fs";
 import { open, readFile, rm, stat, writeFile, type FileHandle } from "node:fs/promises";
-import { setImmediate } from "node:timers/promises";
 import type { Clock } from "../../base/clock.ts";
 import { tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
 import { deviceOf } from "../disks/machine-facts.ts";
 import { freezeOrder, parseMountinfo, type Mount } from "../disks/mounts.ts";
 import { disksUnder } from "../disks/sysfs.ts";
-import { KernelRefused, type SystemCalls } from "../kernel/system-calls.ts";
+import type { Call, CallThreads } from "../kernel/call-threads.ts";
+import type { KernelRefused } from "../kernel/system-calls.ts";
 import type { ArmedFreeze, Freeze } from "../source.ts";
 import { armWatchdog, sysrqTrigger, type Watchdog } from "./watchdog.ts";
 
@@ -19,7 +19,7 @@ const thawRequest = 0xc004_5878;
 const frozenMarker = "/run/watari-agent-frozen";
 
 export interface FreezeOptions {
-  readonly calls: SystemCalls;
+  readonly threads: CallThreads;
   readonly clock: Clock;
   readonly diskNames: ReadonlySet<string>;
   readonly msMax: number;
@@ -46,10 +46,8 @@ export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
   };
   return {
     writeOut: async () => {
-      for (const { file } of mounts) {
-        options.calls.call("syncfs", file.fd);
-        await setImmediate(); // Each call keeps this thread: in between it answers whoever waits.
-      }
+      for (const { refused } of await options.threads.callTogether(mounts.map(({ file }) => ({ name: "syncfs", values: [file.fd] }))))
+        if (refused !== undefined) throw refused;
     },
     freeze: async () => await freezeArmed(options, { mounts, watchdog, close }),
     cancel: close,
@@ -63,33 +61,46 @@ interface Armed {
 }
 
 async function freezeArmed(options: FreezeOptions, { mounts, watchdog, close }: Armed): Promise<Freeze> {
-  const { clock } = options;
+  const { clock, threads } = options;
   const frozen: FileHandle[] = [];
-  const filesystems: { readonly path: string; readonly tookMs: number }[] = [];
   watchdog.begin(options.msMax);
   // From here until the thaw nothing may be written anywhere: each step is a system call on what is open already.
   const startMs = clock.monotonicMs();
-  let outcome: { readonly isWhole: boolean; readonly frozenMs: number } | undefined;
-  const thaw: Freeze["thaw"] = async () => {
-    if (outcome !== undefined) return outcome;
+  let thawed: ReturnType<Freeze["thaw"]> | undefined;
+  const thawAll: Freeze["thaw"] = async () => {
     const hadEnded = watchdog.hasEnded();
-    const answers = frozen.toReversed().map((mount) => tryThaw(options.calls, mount));
-    outcome = { isWhole: !hadEnded && answers.every(Boolean), frozenMs: clock.monotonicMs() - startMs };
+    // Refused: not frozen any more, for the watchdog or an operator was first.
+    const answers = await threads.callTogether(frozen.map((file) => callOf(file, thawRequest)));
+    const frozenMs = clock.monotonicMs() - startMs;
     await close();
-    return outcome;
+    return { isWhole: !hadEnded && answers.every(({ refused }) => refused === undefined), frozenMs };
   };
-  try {
-    for (const { file, mount } of mounts) {
-      const beginMs = clock.monotonicMs();
-      if (freezeOne(options.calls, { file, mount })) frozen.push(file);
-      filesystems.push({ path: mount.path, tookMs: clock.monotonicMs() - beginMs });
-    }
-  } catch (error) {
-    await thaw();
-    throw error;
-  }
+  const thaw: Freeze["thaw"] = async () => await (thawed ??= thawAll());
+  const answers = await threads.callTogether(mounts.map(({ file }) => callOf(file, freezeRequest)));
   const tookMs = clock.monotonicMs() - startMs;
-  return { tookMs, filesystems, thaw, isHeld: () => outcome === undefined && !watchdog.hasEnded() };
+  const filesystems = mounts.map(({ mount }, index) => ({ path: mount.path, tookMs: answers[index]?.tookMs ?? 0 }));
+  let fault: Fault | undefined;
+  for (const [index, { file, mount }] of mounts.entries()) {
+    const refused = answers[index]?.refused;
+    if (refused === undefined) frozen.push(file);
+    // It knows no freeze (vfat): it was synced just before, and the reader sees to it that nothing changes.
+    else if (refused.errorName !== "EOPNOTSUPP") fault ??= freezeFailed(mount, refused);
+  }
+  if (fault === undefined) return { tookMs, filesystems, thaw, isHeld: () => thawed === undefined && !watchdog.hasEnded() };
+  await thaw();
+  throw fault;
+}
+
+function callOf(file: FileHandle, request: number): Call {
+  return { name: "ioctl", values: [file.fd, request, 0] };
+}
+
+function freezeFailed(mount: Mount, refused: KernelRefused): Fault {
+  const why = refused.errorName;
+  return new Fault("FreezeFailed", `could not freeze the filesystem at ${mount.path}: ${why}`, {
+    evidence: { path: mount.path, why },
+    cause: refused,
+  });
 }
 
 interface OpenMount {
@@ -107,29 +118,4 @@ async function openMounts(diskNames: ReadonlySet<string>): Promise<OpenMount[]> 
     opened.push({ file: await open(mount.path, constants.O_RDONLY | (isDirectory ? constants.O_DIRECTORY : 0)), mount });
   }
   return opened;
-}
-
-/** false: the filesystem knows no freeze (vfat); it was synced just before, and the reader sees to it that nothing changes. */
-function freezeOne(calls: SystemCalls, { file, mount }: OpenMount): boolean {
-  try {
-    calls.call("ioctl", file.fd, freezeRequest, 0);
-    return true;
-  } catch (error) {
-    if (error instanceof KernelRefused && error.errorName === "EOPNOTSUPP") return false;
-    const why = error instanceof KernelRefused ? error.errorName : "an unknown reason";
-    throw new Fault("FreezeFailed", `could not freeze the filesystem at ${mount.path}: ${why}`, {
-      evidence: { path: mount.path, why },
-      cause: error,
-    });
-  }
-}
-
-function tryThaw(calls: SystemCalls, file: FileHandle): boolean {
-  try {
-    calls.call("ioctl", file.fd, thawRequest, 0);
-    return true;
-  } catch (error) {
-    if (error instanceof KernelRefused) return false; // Not frozen any more: the watchdog or an operator was first.
-    throw error;
-  }
 }
