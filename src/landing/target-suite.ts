@@ -1,12 +1,15 @@
 // The promises of Target as tests: every target runs them, the simulated one too.
 
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import { Fault, type FaultCode } from "../contract/errors.ts";
 import { parseDiskId } from "../contract/ids.ts";
 import type { Disk } from "../disk/disk.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
-import type { HttpProbe, LandingDisk, LaunchSpec, Target, TargetCommands } from "./target.ts";
+import type { HttpProbe, LandingDisk, LaunchSpec, Probe, Target, TargetCommands } from "./target.ts";
 
 export interface TargetHarness {
   readonly target: Target;
@@ -80,6 +83,7 @@ export function runTargetSuite(suite: TargetSuite): void {
           () => commanded(target).start("nobody"),
           () => commanded(target).stop("nobody"),
           () => target.probe("nobody", suite.probe, 1),
+          () => target.look("nobody"),
           () => commanded(target).fill("nobody", () => undefined),
           () => target.reattach("nobody", []),
         ];
@@ -133,6 +137,7 @@ export function runTargetSuite(suite: TargetSuite): void {
         };
         await answers(suite.bootSecondsMax);
         assert.ok((await target.status("web")).addresses.includes("10.77.0.20"), "the machine keeps its address");
+        await proveOtherProbes(target, suite);
 
         target = await harness.restart();
         assert.equal((await target.status("web")).power, "running", "a restart of the program leaves the machine running");
@@ -237,6 +242,34 @@ export function runTargetSuite(suite: TargetSuite): void {
       }),
     );
   });
+}
+
+const pngSignature = "89504e470d0a1a0a";
+
+/** Besides HTTP: a port, a program of the operator's with the machine's address, the serial console; and what the console shows. */
+async function proveOtherProbes(target: Target, { probe: { port } }: TargetSuite): Promise<void> {
+  const heard = async (probe: Probe, seconds = quickSeconds) => await target.probe("web", probe, seconds);
+  assert.equal((await heard({ kind: "tcp", port })).kind, "answered");
+  const folder = await mkdtemp(join(tmpdir(), "probe-"));
+  try {
+    const program = join(folder, "probe");
+    await writeFile(program, '#!/bin/sh\necho "$WATARI_MACHINE at $WATARI_ADDRESSES"\n[ "$WATARI_MACHINE" = web ] && [ -z "$HOME" ]\n', {
+      mode: 0o755,
+    });
+    const scripted = await heard({ kind: "script", program });
+    assert.match(scripted.kind === "answered" ? scripted.body : JSON.stringify(scripted), /^web at .*10\.77\.0\.20/);
+    await writeFile(program, "#!/bin/sh\necho it is ill >&2\nexit 3\n", { mode: 0o755 });
+    const refused = await heard({ kind: "script", program }, 0.5);
+    assert.match(refused.kind === "silent" ? refused.reason : "it answered", /ended with 3: it is ill/);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  const never = await heard({ kind: "serial", text: "a text that no guest says" }, 0.5);
+  assert.match(never.kind === "silent" ? never.reason : "it answered", /does not say/);
+  const { serialLog, screenshot } = await target.look("web");
+  assert.equal(Buffer.from(screenshot ?? new Uint8Array()).toString("hex", 0, 8), pngSignature);
+  const said = serialLog.trim().split("\n").at(-1)?.trim() ?? "";
+  if (said !== "") assert.equal((await heard({ kind: "serial", text: said })).kind, "answered");
 }
 
 const commanded = (target: Target): TargetCommands => target.under({ kind: "job", fence: 1 });

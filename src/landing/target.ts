@@ -52,12 +52,34 @@ export interface LandedStatus {
 }
 
 export interface HttpProbe {
+  readonly kind?: "http";
   readonly port: number;
   readonly path: string;
 }
+/** What shows that a machine is up: it answers 200, takes a connection, speaks SSH, says a text on its serial console, or a program finds it well. */
+export type Probe =
+  | HttpProbe
+  | { readonly kind: "tcp" | "ssh"; readonly port: number }
+  | { readonly kind: "serial"; readonly text: string }
+  /** A program of this host, by its path, run inside the machine's network; its exit code 0 is the answer. WATARI_ADDRESSES names the machine's. */
+  | { readonly kind: "script"; readonly program: string };
 export type ProbeOutcome =
-  | { readonly kind: "answered"; readonly status: number; readonly body: string; readonly seconds: number }
+  | {
+      readonly kind: "answered";
+      /** Of HTTP. */
+      readonly status?: number;
+      /** What was heard: the page, the banner, the line, the program's output. */
+      readonly body: string;
+      readonly seconds: number;
+    }
   | { readonly kind: "silent"; readonly seconds: number; readonly reason: string };
+
+export interface ConsoleView {
+  /** The newest MiB of the serial console, what was said while a program before this one ran too. */
+  readonly serialLog: string;
+  /** The screen as PNG; absent while the machine does not run. */
+  readonly screenshot?: Uint8Array;
+}
 
 export type StopMode = "orderly" | "cut";
 
@@ -79,8 +101,10 @@ export interface Target extends AsyncDisposable {
   /** Commands of an older authority than one that commanded the same machine before are refused with StaleOrder and change nothing. */
   under(authority: Authority): TargetCommands;
   status(name: string): Promise<LandedStatus>;
-  /** Asks again and again, from inside the machine's network, until it answers 200 or timeoutSeconds have passed. */
-  probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
+  /** Asks again and again, from inside the machine's network, until it answers as the probe wants or timeoutSeconds have passed. */
+  probe(name: string, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
+  /** What its console shows; looking does not disturb the guest. */
+  look(name: string): Promise<ConsoleView>;
   /**
    * After a restart of this program: serves the contents again that a machine still depends on. A running guest goes on where its
    * reads wait. The disks are those of launch, in the same order.

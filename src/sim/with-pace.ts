@@ -26,6 +26,7 @@ export function withPace(target: Target, { clock, paceMs }: { readonly clock: Cl
       await takeTime(signal);
       return await target.probe(name, probe, timeoutSeconds, signal);
     },
+    look: async (name) => await target.look(name),
     reattach: async (name, disks) => await target.reattach(name, disks),
     list: async () => await target.list(),
     [Symbol.asyncDispose]: async () => await target[Symbol.asyncDispose](),

@@ -182,7 +182,7 @@ export async function probeLanded<State extends LaunchState>(
   return {
     probedAt,
     probeSeconds: outcome.seconds,
-    probeStatus: outcome.status,
+    ...(outcome.status === undefined ? {} : { probeStatus: outcome.status }),
     probeBody: outcome.body.slice(0, probeBodyCharactersMax),
     ...describeStatus(status),
   };

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
+import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
@@ -50,6 +51,25 @@ describe("probeHttp", () => {
   it("ends at once when aborted", async () => {
     const asking = probeHttp({ ...quiet, addresses: [], port: 1, timeoutSeconds: 60 }, systemClock, AbortSignal.timeout(20));
     await assert.rejects(asking);
+  });
+});
+
+describe("a probe of a port", () => {
+  it("takes a greeting for SSH only, and any connection for TCP", async () => {
+    for (const [greeting, isSsh] of [
+      ["be welcome\r\nSSH-2.0-OpenSSH_9.2p1\r\n", true],
+      ["220 mail.test ESMTP\r\n", false],
+    ] as const) {
+      const server = createTcpServer((socket) => socket.on("error", () => undefined).end(greeting)).listen(0, "127.0.0.1");
+      await once(server, "listening");
+      const address = server.address();
+      assert.ok(typeof address === "object" && address !== null);
+      const order = { ...quiet, addresses: ["127.0.0.1"], port: address.port };
+      const heard = await probeHttp({ ...order, kind: "ssh" }, systemClock);
+      assert.equal(heard.kind === "answered" ? heard.body : "", isSsh ? "SSH-2.0-OpenSSH_9.2p1" : "");
+      assert.equal((await probeHttp({ ...order, kind: "tcp" }, systemClock)).kind, "answered");
+      server.close();
+    }
   });
 });
 

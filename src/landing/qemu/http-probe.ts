@@ -1,21 +1,23 @@
-// Asks a landed machine over HTTP, again and again, until it answers 200 or the time is over.
+// Asks a landed machine over HTTP, TCP or SSH, again and again, until it answers or the time is over.
 
 import { get } from "node:http";
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
 import type { ProbeOutcome } from "../target.ts";
+import { tryPort } from "./port-probe.ts";
 
 export const probeOrderShape = z.object({
   /** dnsmasq's leases, read anew at each round. */
   leasesFile: z.string().optional(),
   macs: z.array(z.string()),
   addresses: z.array(z.string()),
+  kind: z.enum(["http", "tcp", "ssh"]).default("http"),
   port: z.number().int().min(1).max(65_535),
   path: z.string().max(2000),
   timeoutSeconds: z.number().positive().max(86_400),
 });
-export type ProbeOrder = z.infer<typeof probeOrderShape>;
+export type ProbeOrder = z.input<typeof probeOrderShape>;
 
 const pauseMs = 100;
 const requestMsMax = 3_000;
@@ -30,8 +32,7 @@ export async function probeHttp(order: ProbeOrder, clock: Clock, signal?: AbortS
     const addresses = new Set([...order.addresses, ...(await leasedAddresses(order.leasesFile, order.macs))]);
     const tries = await Promise.all([...addresses].map(async (address) => await ask(address, order)));
     for (const answer of tries) {
-      if (answer.kind === "said" && answer.status === 200)
-        return { kind: "answered", status: 200, body: answer.body, seconds: secondsSince() };
+      if (answer.kind === "said" && (answer.status ?? 200) === 200) return { ...answer, kind: "answered", seconds: secondsSince() };
       reason = answer.kind === "said" ? `it answered ${answer.status}` : answer.reason;
     }
     await clock.sleep(pauseMs, signal);
@@ -51,12 +52,13 @@ export async function leasedAddresses(leasesFile: string | undefined, macs: read
 }
 
 type Answer =
-  | { readonly kind: "said"; readonly status: number; readonly body: string }
+  | { readonly kind: "said"; readonly status?: number; readonly body: string }
   | { readonly kind: "failed"; readonly reason: string };
 
 /** "127.0.0.1:8081" names a port of its own, for forwards. */
-async function ask(address: string, { port, path }: ProbeOrder): Promise<Answer> {
+async function ask(address: string, { kind = "http", port, path }: ProbeOrder): Promise<Answer> {
   const [host = address, ownPort] = address.split(":");
+  if (kind !== "http") return await tryPort(kind, host, Number(ownPort ?? port));
   return await new Promise<Answer>((resolve) => {
     const request = get({ host, port: Number(ownPort ?? port), path, agent: false, timeout: requestMsMax }, (response) => {
       const chunks: Buffer[] = [];

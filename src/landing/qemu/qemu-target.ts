@@ -11,20 +11,24 @@ import { Semaphore } from "../../base/semaphore.ts";
 import { siblingProgram } from "../../base/sibling-program.ts";
 import { Fault } from "../../contract/errors.ts";
 import type {
+  ConsoleView,
   ExportDisk,
-  HttpProbe,
   HydrationReport,
   LandedStatus,
   LandingDisk,
   LaunchSpec,
+  Probe,
   ProbeOutcome,
   Target,
   StopMode,
   TargetCommands,
 } from "../target.ts";
+import { withoutRights } from "../../base/without-rights.ts";
 import { checkSpec } from "../check-spec.ts";
 import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
+import { runProbeScript } from "../probe-script.ts";
 import { chooseAccelerator } from "./accelerator.ts";
+import { lookAt, probeSerial } from "./console-view.ts";
 import type { Accelerator } from "./emulator.ts";
 import { openFenceFiles } from "./fence-files.ts";
 import { bytesToFill, fillMachine } from "./fill.ts";
@@ -67,6 +71,7 @@ const stopPollMs = 100;
 /** An emulator that waits for a recovery point which nobody serves would end only once it has given up: after ten minutes. */
 const quitMsMax = 10_000;
 const probeGraceMs = 30_000;
+const scriptPauseMs = 1_000;
 
 /** Opens the target; one process at a time owns the state folder. Machines of an earlier process are taken over; those that never became whole are removed. */
 export async function openQemuTarget(options: QemuTargetOptions): Promise<QemuTarget> {
@@ -179,16 +184,47 @@ export class QemuTarget implements Target {
     };
   }
 
-  async probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+  async probe(name: string, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
     const machine = await this.#existing(name, "probe");
-    const order = this.#probeOrder(machine, probe, timeoutSeconds);
-    const isIsolated = machine.record.network.kind === "isolated";
-    const outcome = isIsolated ? await this.#probeInside(machine, order, signal) : await probeHttp(order, this.#options.clock, signal);
+    const outcome = await this.#probeOnce(machine, probe, timeoutSeconds, signal);
     if (outcome.kind === "answered") return outcome;
     return { ...outcome, reason: `${outcome.reason}; ${await machine.lastWords()}` };
   }
 
-  #probeOrder(machine: Machine, probe: HttpProbe, timeoutSeconds: number): ProbeOrder {
+  async #probeOnce(machine: Machine, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+    const { clock } = this.#options;
+    if (probe.kind === "serial") return await probeSerial(machine, { text: probe.text, timeoutSeconds, clock }, signal);
+    if (probe.kind === "script") return await this.#probeByScript(machine, probe.program, timeoutSeconds, signal);
+    const order = this.#probeOrder(machine, probe, timeoutSeconds);
+    const isIsolated = machine.record.network.kind === "isolated";
+    return isIsolated ? await this.#probeInside(machine, order, signal) : await probeHttp(order, clock, signal);
+  }
+
+  /** Again and again, as the other probes ask. */
+  async #probeByScript(machine: Machine, program: string, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+    const { clock } = this.#options;
+    const { name, network } = machine.record;
+    const startedMs = clock.monotonicMs();
+    const seconds = (): number => (clock.monotonicMs() - startedMs) / 1000;
+    let reason = "its network is gone; start the machine again";
+    while (seconds() < timeoutSeconds) {
+      const pid = network.kind === "isolated" ? await findNamespace(machine.paths) : undefined;
+      if (network.kind === "isolated" && pid === undefined) break;
+      const { addresses } = await this.status(name);
+      const entry = pid === undefined ? withoutRights : ["nsenter", `--net=/proc/${pid}/ns/net`, ...withoutRights];
+      const heard = await runProbeScript({ program, name, addresses, entry, secondsMax: timeoutSeconds - seconds() }, signal);
+      if (heard.kind === "answered") return { ...heard, seconds: seconds() };
+      reason = heard.reason;
+      await clock.sleep(scriptPauseMs, signal);
+    }
+    return { kind: "silent", seconds: seconds(), reason };
+  }
+
+  async look(name: string): Promise<ConsoleView> {
+    return await lookAt(await this.#existing(name, "look at"));
+  }
+
+  #probeOrder(machine: Machine, probe: Extract<Probe, { readonly port: number }>, timeoutSeconds: number): ProbeOrder {
     const { record, paths } = machine;
     const { networks } = this.#options;
     const { leasesFile, addresses } = addressSources({ paths, record, networks });
@@ -197,8 +233,9 @@ export class QemuTarget implements Target {
     return {
       macs: record.nics.map(({ mac }) => mac),
       addresses: forward === undefined ? [...addresses] : [`127.0.0.1:${forward.hostPort}`],
+      kind: probe.kind ?? "http",
       port: probe.port,
-      path: probe.path,
+      path: "path" in probe ? probe.path : "",
       timeoutSeconds,
       ...(leasesFile === undefined ? {} : { leasesFile }),
     };
@@ -335,7 +372,7 @@ export class QemuTarget implements Target {
 }
 
 const probeOutcomeShape = z.discriminatedUnion("kind", [
-  z.object({ kind: z.literal("answered"), status: z.number(), body: z.string(), seconds: z.number() }),
+  z.object({ kind: z.literal("answered"), status: z.number().exactOptional(), body: z.string(), seconds: z.number() }),
   z.object({ kind: z.literal("silent"), seconds: z.number(), reason: z.string() }),
 ]);
 

@@ -4,7 +4,19 @@ import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { checkSpec } from "../check-spec.ts";
 import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
-import type { HttpProbe, HydrationReport, LandedStatus, LandingDisk, LaunchSpec, ProbeOutcome, Target, TargetCommands } from "../target.ts";
+import { runProbeScript } from "../probe-script.ts";
+import type {
+  ConsoleView,
+  HydrationReport,
+  LandedStatus,
+  LandingDisk,
+  LaunchSpec,
+  Probe,
+  ProbeOutcome,
+  Target,
+  TargetCommands,
+} from "../target.ts";
+import { drawScreen } from "./draw-screen.ts";
 
 /** A disk that begins with this boots here; what follows up to a zero byte is what the machine answers over HTTP. */
 export const simGuestMark = "SIMGUEST:";
@@ -115,20 +127,29 @@ export class SimTarget implements Target {
     const machine = this.#world.machines.get(name);
     if (machine === undefined) return { name, power: "gone", addresses: [], bytesToFill: 0, serialTail: "" };
     const { power, addresses, bytesToFill } = machine;
-    return { name, power, addresses, bytesToFill, serialTail: power === "running" ? `${name} login: ` : "" };
+    return { name, power, addresses, bytesToFill, serialTail: serialOf(machine) };
   }
 
-  async probe(name: string, _probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+  async probe(name: string, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
     const machine = this.#existing(name, "probe");
     const startedMs = this.#clock.monotonicMs();
     const seconds = () => (this.#clock.monotonicMs() - startedMs) / 1000;
+    let reason = `the machine is ${machine.power}`;
     while (seconds() < timeoutSeconds) {
       signal?.throwIfAborted();
       const canRead = machine.bytesToFill === 0 || this.#contents.has(name);
-      if (machine.power === "running" && canRead) return { kind: "answered", status: 200, body: machine.answer, seconds: seconds() };
+      const heard = machine.power === "running" && canRead ? await hear(machine, probe, timeoutSeconds - seconds(), signal) : undefined;
+      if (heard?.kind === "answered") return { ...heard, seconds: seconds() };
+      reason = heard?.reason ?? `the machine is ${machine.power}`;
       await this.#clock.sleep(probePauseMs, signal);
     }
-    return { kind: "silent", seconds: seconds(), reason: `the machine is ${machine.power}` };
+    return { kind: "silent", seconds: seconds(), reason };
+  }
+
+  async look(name: string): Promise<ConsoleView> {
+    const machine = this.#existing(name, "look at");
+    const serialLog = serialOf(machine);
+    return machine.power === "running" ? { serialLog, screenshot: drawScreen(serialLog) } : { serialLog };
   }
 
   async #fill(name: string, onProgress: (bytesLeft: number) => void, signal?: AbortSignal): Promise<void> {
@@ -183,6 +204,26 @@ export class SimTarget implements Target {
     if (machine === undefined) throw new Fault("NotFound", `could not ${doing} machine ${name}: there is none of that name`);
     return machine;
   }
+}
+
+function serialOf({ name, power }: SimMachine): string {
+  return power === "running" ? `${name} login: ` : "";
+}
+
+type Heard =
+  | { readonly kind: "answered"; readonly status?: number; readonly body: string }
+  | { readonly kind: "silent"; readonly reason: string };
+
+/** One try. Every port is open here. */
+async function hear(machine: SimMachine, probe: Probe, secondsMax: number, signal?: AbortSignal): Promise<Heard> {
+  if (probe.kind === "tcp") return { kind: "answered", body: "" };
+  if (probe.kind === "ssh") return { kind: "answered", body: "SSH-2.0-simulated" };
+  if (probe.kind === "script")
+    return await runProbeScript({ program: probe.program, name: machine.name, addresses: machine.addresses, secondsMax }, signal);
+  if (probe.kind !== "serial") return { kind: "answered", status: 200, body: machine.answer };
+  const said = serialOf(machine);
+  if (said.includes(probe.text)) return { kind: "answered", body: said };
+  return { kind: "silent", reason: `its serial console does not say ${JSON.stringify(probe.text)}` };
 }
 
 async function readAnswer(spec: LaunchSpec, signal?: AbortSignal): Promise<string> {

@@ -7,7 +7,7 @@ import type { Clock } from "../../../base/clock.ts";
 import { Semaphore } from "../../../base/semaphore.ts";
 import { SimTarget, SimWorld } from "../../../landing/sim/sim-target.ts";
 import type { Authority } from "../../../landing/fence-ledger.ts";
-import type { HttpProbe, LandedStatus, LandingDisk, ProbeOutcome, Target, TargetCommands } from "../../../landing/target.ts";
+import type { ConsoleView, LandedStatus, LandingDisk, Probe, ProbeOutcome, Target, TargetCommands } from "../../../landing/target.ts";
 import type { Journal } from "./journal.ts";
 
 export interface DurableSimTargetOptions {
@@ -63,8 +63,12 @@ export class DurableSimTarget implements Target {
     return await this.#call("status", async () => await this.#target.status(name));
   }
 
-  async probe(name: string, probe: HttpProbe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
+  async probe(name: string, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome> {
     return await this.#call("probe", async () => await this.#target.probe(name, probe, timeoutSeconds, signal));
+  }
+
+  async look(name: string): Promise<ConsoleView> {
+    return await this.#call("look", async () => await this.#target.look(name));
   }
 
   async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
