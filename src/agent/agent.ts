@@ -6,10 +6,12 @@ import {
   agentProtocolVersion,
   agentRoutes,
   pollResponseShape,
+  renewResponseShape,
   type MachineFacts,
   type PollRequest,
   type PollResponse,
 } from "../contract/agent-control.ts";
+import { CertificateKeeper } from "./identity/agent-certificate.ts";
 import { checkAgentWays } from "./identity/check-ways.ts";
 import { connectData, postJson } from "./identity/appliance-client.ts";
 import { loadIdentity, requireOriginal } from "./identity/registration.ts";
@@ -38,18 +40,22 @@ export interface AgentOptions {
 /** Resolves when the signal has ended, or "uninstall" when the appliance has had its answer to that order. Throws AgentCloned. */
 export async function runAgent(options: AgentOptions, signal: AbortSignal): Promise<"stopped" | "uninstall"> {
   const { source, stateFolder, clock, random, log } = options;
-  const { identity, trust } = await loadIdentity(stateFolder);
+  const { identity, trust, certificate } = await loadIdentity(stateFolder);
   const host = identity.applianceHost;
+  const control = { endpoint: { host, port: identity.controlPort }, trust, timeoutMs: 60_000 };
+  const { machineId } = identity;
+  const keeper = new CertificateKeeper({
+    ...{ certificate, name: machineId, log, isFrozen: () => replicator.isFrozen },
+    ask: async (csrPem, abort) => {
+      const body = { protocolVersion: agentProtocolVersion, machineId, csrPem };
+      return (await postJson({ ...control, path: agentRoutes.renew, body, shape: renewResponseShape, signal: abort })).certificatePem;
+    },
+  });
   const poll = async (body: PollRequest, abort: AbortSignal): Promise<PollResponse> =>
-    await postJson({
-      endpoint: { host, port: identity.controlPort },
-      trust,
-      path: agentRoutes.poll,
-      body,
-      shape: pollResponseShape,
-      timeoutMs: 60_000,
-      signal: abort,
-    });
+    await keeper.use(
+      async () => await postJson({ ...control, path: agentRoutes.poll, body, shape: pollResponseShape, signal: abort }),
+      signal,
+    );
   const replicator = new Replicator({
     ...options,
     connect: (abort) => connectData({ host, port: identity.dataPort }, trust, abort),
@@ -63,7 +69,6 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
     try {
       requireOriginal(identity, facts);
     } catch (error) {
-      const { machineId } = identity;
       const request = { protocolVersion: agentProtocolVersion, machineId, agentVersion, facts, state: replicator.state(), results: [] };
       await tellCopy({ identity, facts, request: { ...request, waitSeconds: 0 }, poll, clock, log }, signal);
       throw error;
@@ -73,8 +78,8 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
   await replicator.load();
   const book = new OrderBook(stateFolder, () => replicator.isFrozen);
   await book.load();
-  const control = new ControlLoop({
-    machineId: identity.machineId,
+  const loop = new ControlLoop({
+    machineId,
     source,
     replicator,
     book,
@@ -88,9 +93,9 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
   const ending = new AbortController();
   const both = AbortSignal.any([signal, ending.signal]);
   const copying = replicator.run(both);
-  log.info("agent started", { machineId: identity.machineId });
+  log.info("agent started", { machineId });
   try {
-    return await control.run(both);
+    return await loop.run(both);
   } finally {
     ending.abort();
     await copying;

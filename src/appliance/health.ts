@@ -6,6 +6,7 @@ const faultsMax = 100;
 
 export class Health {
   readonly #faults = new Map<string, Fault>();
+  readonly #judges: (() => Fault | undefined)[] = [];
 
   /** undefined clears the place. */
   set(place: string, fault: Fault | undefined): void {
@@ -25,7 +26,13 @@ export class Health {
     return this.#faults.has(place);
   }
 
+  /** For what becomes wrong by the passing of time alone: asked with each report. */
+  watch(judge: () => Fault | undefined): void {
+    this.#judges.push(judge);
+  }
+
   reports(): FaultReport[] {
-    return [...this.#faults.values()].map(toReport);
+    const judged = this.#judges.flatMap((judge) => judge() ?? []);
+    return [...this.#faults.values(), ...judged].map(toReport);
   }
 }

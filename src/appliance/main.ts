@@ -40,7 +40,9 @@ import {
 } from "./identity/hub-registration.ts";
 import { readVaultKeys, takeVaultKeys } from "./identity/vault-keys.ts";
 import { HubIdentity } from "./identity/hub-identity.ts";
-import { openSiteAuthority, type IssuedIdentity, type SiteAuthority } from "./identity/site-authority.ts";
+import { openSiteAuthority, type SiteAuthority } from "./identity/site-authority.ts";
+import { ServerIdentity } from "./identity/server-identity.ts";
+import { findEndingCertificates } from "./identity/site-certificates.ts";
 import { createGroupPoints } from "./ingest/group-points.ts";
 import { startIngestListener, type IngestListener } from "./ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
@@ -88,9 +90,11 @@ export async function startAppliance(options: ApplianceOptions): Promise<Applian
     facts,
     authority,
     credentials: createCredentialStore({ database, box, random }),
-    identity: await authority.issueServerIdentity([
-      ...new Set([...config.listenAddresses, ...(config.advertiseAddress === undefined ? [] : [config.advertiseAddress])]),
-    ]),
+    identity: await ServerIdentity.open({
+      authority,
+      clock,
+      addresses: [...config.listenAddresses, ...[config.advertiseAddress ?? []].flat()],
+    }),
     log,
   });
   cleanup.use(appliance);
@@ -108,7 +112,7 @@ interface ApplianceParts extends ApplianceOptions {
   readonly facts: SealedFacts;
   readonly authority: SiteAuthority;
   readonly credentials: CredentialStore;
-  readonly identity: IssuedIdentity;
+  readonly identity: ServerIdentity;
 }
 
 /** Owns everything that runs. */
@@ -152,6 +156,8 @@ export class Appliance implements AsyncDisposable {
     this.flow = new FlowBook({ clock, ledger: this.ledger, limits: this.limits });
     // A folder of its own: the vault empties it when it opens.
     this.spool = { folder: join(config.spoolFolder ?? join(stateFolder, "spool"), "packs"), spoolBytesMax: config.spoolBytesMax };
+    const { endsAtMs: authorityEndsAtMs } = this.authority;
+    this.health.watch(() => findEndingCertificates({ nowMs: clock.nowMs(), authorityEndsAtMs, machines: this.registry.list() }));
     const address = config.advertiseAddress ?? config.listenAddresses[0] ?? "";
     this.#meter = new SystemMeter({ clock, folder: this.spool.folder, address });
     this.#orders = createAgentOrders({ database, clock });
@@ -192,14 +198,8 @@ export class Appliance implements AsyncDisposable {
     const onIdentity = (facts: MachineFacts, fault: Fault | undefined): void => this.#noteIdentity(facts, fault);
     const control = await startAgentListener(
       {
-        ...{
-          authority: this.authority,
-          registry: this.registry,
-          orders: this.#orders,
-          dataPort: () => this.#ports.dataPort,
-          log,
-          onIdentity,
-        },
+        ...{ authority: this.authority, registry: this.registry, orders: this.#orders, log, onIdentity, clock: this.#parts.clock },
+        dataPort: () => this.#ports.dataPort,
         onState: (machineId, state) => this.flow.noteState(machineId, state),
       },
       { addresses: config.listenAddresses, port: config.controlPort, identity },

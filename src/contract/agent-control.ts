@@ -11,6 +11,7 @@ export const agentProtocolVersion = 2;
 export const agentRoutes = {
   register: "/agent/v1/register",
   poll: "/agent/v1/poll",
+  renew: "/agent/v1/renew",
 } as const;
 
 /** A half-open byte range of a disk whose content is not replicated and reads as zeros (swap, for one). */
@@ -65,6 +66,16 @@ export const registerResponseShape = z.object({
   dataPort: countShape,
 });
 export type RegisterResponse = z.infer<typeof registerResponseShape>;
+
+/** The next certificate of a machine whose present one proves who asks; either is good until the next was used. */
+export const renewRequestShape = z.object({
+  protocolVersion: countShape,
+  machineId: machineIdShape,
+  csrPem: z.string().max(8000),
+});
+
+export const renewResponseShape = z.object({ certificatePem: z.string().max(16_000) });
+export type RenewResponse = z.infer<typeof renewResponseShape>;
 
 /** How changes are tracked on a disk, best first; `reason` says why no better rung is used. */
 const trackingShape = z.object({
@@ -201,7 +212,7 @@ export const agentStateShape = z.object({
   sentBytes: countShape,
   residentBytes: countShape,
   cpuSeconds: z.number().nonnegative(),
-  /** What the agent understands beyond the first version: "profile", "checkNetwork". */
+  /** What the agent understands beyond the first version: "profile", "checkNetwork", "renewCertificate". */
   features: z.array(z.string().max(40)).max(16).optional(),
   /** What the lanes of the sender spent their time on since the agent's start. */
   laneMs: z.object({ read: countShape, work: countShape, wait: countShape, pause: countShape }).optional(),
@@ -228,5 +239,7 @@ export const pollResponseShape = z.object({
   orders: z.array(agentOrderShape).max(32),
   /** Units that the agent may have under way; 8 at an appliance that does not say. */
   unitsInFlightMax: z.number().int().min(1).max(1024).optional(),
+  /** By the appliance's clock it is time for the machine's next certificate: the guest's own clock is not asked. */
+  isRenewalDue: z.boolean().optional(),
 });
 export type PollResponse = z.infer<typeof pollResponseShape>;

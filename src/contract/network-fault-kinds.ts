@@ -35,6 +35,20 @@ export const networkFaultKinds = {
     ["this machine's clock is not kept", "the time server is not reachable", "the other side's clock is wrong"],
     "set this machine's clock by a time server, for example with chrony, and compare again",
   ),
+  CertificateEnding: row(
+    409,
+    3,
+    "later",
+    ["the agent has not spoken for long, so that it was not told to renew", "the agent is too old to renew by itself"],
+    "start the agent where it is silent and update it where it is old; where its certificate has ended, register it again: its replica stays",
+  ),
+  AgentCertificateEnded: row(
+    401,
+    3,
+    "never",
+    ["the machine was off while its certificate ended", "the appliance's clock is wrong"],
+    "see the appliance's clock; then register the agent again on the machine: its replica stays",
+  ),
   PacketsLost: row(
     502,
     4,

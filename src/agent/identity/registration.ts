@@ -1,13 +1,15 @@
 // Registers the machine with its appliance, loads its identity, and tells a copy from the original.
 
-import { createHmac, createPrivateKey, webcrypto, X509Certificate } from "node:crypto";
+import { createHmac, createPrivateKey, X509Certificate } from "node:crypto";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
 import { agentProtocolVersion, agentRoutes, registerResponseShape, type MachineFacts } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
 import { agentVersion } from "../version.ts";
+import { AgentCertificate } from "./agent-certificate.ts";
 import { postJson, type Endpoint, type Trust } from "./appliance-client.ts";
+import { createKeyAndRequest } from "./key-request.ts";
 import { identityShape, readState, stateFiles, writeState, type Identity } from "./state-folder.ts";
 
 export interface RegistrationOptions {
@@ -59,23 +61,11 @@ export async function registerAgent(options: RegistrationOptions): Promise<Ident
   return identity;
 }
 
-async function createKeyAndRequest(hostname: string): Promise<{ readonly csrPem: string; readonly keyPem: string }> {
-  // Loaded here only: the running agent has no need of it and of its memory.
-  await import("reflect-metadata");
-  const { Pkcs10CertificateRequestGenerator, PemConverter } = await import("@peculiar/x509");
-  const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const request = await Pkcs10CertificateRequestGenerator.create(
-    { name: `CN=${hostname.replaceAll(/[^A-Za-z0-9.-]/g, "-")}`, keys, signingAlgorithm: algorithm },
-    webcrypto,
-  );
-  const key = await webcrypto.subtle.exportKey("pkcs8", keys.privateKey);
-  return { csrPem: request.toString("pem"), keyPem: PemConverter.encode(key, "PRIVATE KEY") };
-}
-
 export interface LoadedIdentity {
   readonly identity: Identity;
+  /** Shows the newest certificate, whenever it is asked. */
   readonly trust: Trust;
+  readonly certificate: AgentCertificate;
 }
 
 /** Throws Fault AgentNotRegistered when there is none. */
@@ -89,7 +79,14 @@ export async function loadIdentity(stateFolder: string): Promise<LoadedIdentity>
     read(stateFiles.key),
     read(stateFiles.certificate),
   ]);
-  return { identity, trust: { authorityPem, client: { keyPem, certificatePem } } };
+  const certificate = await AgentCertificate.open({ stateFolder, registered: { keyPem, certificatePem } });
+  const trust: Trust = {
+    authorityPem,
+    get client() {
+      return certificate.client;
+    },
+  };
+  return { identity, trust, certificate };
 }
 
 /** A copy of a machine must not speak in the original's name: it would overwrite the original's replica. */

@@ -19,6 +19,22 @@ export const identityShape = z.object({
 });
 export type Identity = z.infer<typeof identityShape>;
 
+const keyedCertificateShape = z.object({ keyPem: z.string().max(8000), certificatePem: z.string().max(16_000) });
+export type KeyedCertificate = z.infer<typeof keyedCertificateShape>;
+
+/** Certificates since the registration, in one file: whatever is cut off, one state or the next is found. */
+export const renewalShape = z.object({
+  /** SHA-256 of the certificate of the registration that this goes on from; of another it says nothing. */
+  registered: z.string().max(64),
+  /** What the next certificate was or will be asked with. */
+  draft: z.object({ csrPem: z.string().max(8000), keyPem: z.string().max(8000) }).optional(),
+  /** In use; the registration's own while there is none. */
+  newest: keyedCertificateShape.optional(),
+  /** The newest was not yet used: this one is as good until it is. */
+  before: keyedCertificateShape.optional(),
+});
+export type Renewal = z.infer<typeof renewalShape>;
+
 const trackedDisksShape = z
   .array(
     z.object({
@@ -82,4 +98,5 @@ export const stateFiles = {
   key: "key.pem",
   certificate: "certificate.pem",
   authority: "authority.pem",
+  renewal: "renewal.json",
 } as const;

@@ -1,33 +1,46 @@
 // The agents' control port: registration by passphrase, then the long poll that carries state and results in and orders out.
 
+import { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
+import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import {
   agentProtocolVersion,
   agentRoutes,
   pollRequestShape,
   registerRequestShape,
+  renewRequestShape,
   type AgentState,
   type MachineFacts,
   type PollResponse,
   type RegisterResponse,
+  type RenewResponse,
 } from "../../contract/agent-control.ts";
 import { unitsInFlightMax } from "../../contract/agent-frames.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import { certificateDigestOf, type SiteAuthority } from "../identity/site-authority.ts";
+import { isRenewalDue } from "../identity/site-certificates.ts";
 import type { AgentOrders } from "./agent-orders.ts";
-import { parseBody, peerOf, startJsonServer, type JsonRequest, type JsonServer, type Peer, type TlsListenOptions } from "./json-https.ts";
+import {
+  parseBody,
+  requirePeer,
+  startJsonServer,
+  type JsonRequest,
+  type JsonServer,
+  type Peer,
+  type TlsListenOptions,
+} from "./json-https.ts";
 import type { MachineRegistry } from "./machine-registry.ts";
 
-/** Versions that are served: this one and the four before it. */
-/** Ids of blocks meant something else before. */
+/** Versions that are served: this one and the four before it, but for those whose ids of blocks meant something else. */
 const versionMin = Math.max(2, agentProtocolVersion - 4);
 
 export interface AgentListenerParts {
   readonly authority: SiteAuthority;
   readonly registry: MachineRegistry;
   readonly orders: AgentOrders;
+  readonly clock: Clock;
   /** Port of the data listener, told to each agent. */
   readonly dataPort: () => number;
   readonly log: Log;
@@ -49,6 +62,7 @@ export async function startAgentListener(
     routes: {
       [agentRoutes.register]: async (request) => await register(parts, request),
       [agentRoutes.poll]: async (request) => await poll(parts, held, request),
+      [agentRoutes.renew]: async (request) => await renew(parts, request),
     },
   });
 }
@@ -69,37 +83,59 @@ async function register(
   authority.checkProof(request);
   const machineId = registry.identify(request.facts);
   const certificatePem = await authority.signAgentRequest(request, machineId);
-  registry.register(machineId, { certificateDigest: certificateDigestOf(certificatePem), facts: request.facts }, request.agentVersion);
+  const certificateEndsAtMs = new X509Certificate(certificatePem).validToDate.getTime();
+  const appearance = { certificateDigest: certificateDigestOf(certificatePem), certificateEndsAtMs, facts: request.facts };
+  registry.register(machineId, appearance, request.agentVersion);
   onIdentity?.(request.facts, undefined);
   return { machineId, certificatePem, caPem: authority.caPem, dataPort: dataPort() };
 }
 
 async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>, request: JsonRequest): Promise<PollResponse> {
   const { registry, orders } = parts;
-  const peer = peerOf(request.socket);
-  if (peer === undefined) throw new Fault("Unauthorized", "refused an agent: it showed no certificate of this site");
+  const peer = requirePeer(request.socket);
   const call = parseBody(pollRequestShape, request.body);
-  checkAgentVersion(call.protocolVersion);
-  if (call.machineId !== peer.machineId) {
-    throw new Fault("Forbidden", "refused an agent: it speaks for another machine than its certificate", {
-      evidence: { machineId: call.machineId, certificateNames: peer.machineId },
-    });
-  }
+  requireItself(peer, call);
   appear(parts, peer, call.facts);
   registry.recordState(peer.machineId, call.facts, call.state, call.agentVersion);
   parts.onState?.(peer.machineId, call.state);
   holdWhileOpen(parts, held, request.socket, { machineId: peer.machineId, bootId: call.facts.bootId });
   for (const result of call.results) orders.recordResult(peer.machineId, result);
+  const told = { unitsInFlightMax, ...(mayRenew(parts, peer, call.state) ? { isRenewalDue: true } : {}) };
   const ready = orders.take(peer.machineId);
-  if (ready.length > 0) return { orders: [...ready], unitsInFlightMax };
+  if (ready.length > 0) return { orders: [...ready], ...told };
   await orders.waitOrder(peer.machineId, call.waitSeconds * 1000, request.signal);
-  return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)], unitsInFlightMax };
+  return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)], ...told };
+}
+
+/** May be asked again and again: the last answer counts, and what it replaces is good until that is used. */
+async function renew({ authority, registry, log }: AgentListenerParts, { body, socket }: JsonRequest): Promise<RenewResponse> {
+  const peer = requirePeer(socket);
+  const call = parseBody(renewRequestShape, body);
+  requireItself(peer, call);
+  registry.requireKnown(peer.machineId, peer.certificateDigest);
+  const certificatePem = await authority.renewAgentCertificate(call.csrPem, peer.machineId);
+  registry.offer(peer.machineId, certificateDigestOf(certificatePem));
+  log.info("agent's next certificate issued", { machineId: peer.machineId });
+  return { certificatePem };
+}
+
+function mayRenew({ authority, clock }: AgentListenerParts, peer: Peer, state: AgentState): boolean {
+  if (state.features?.includes("renewCertificate") !== true) return false;
+  return isRenewalDue(peer, { nowMs: clock.nowMs(), authorityEndsAtMs: authority.endsAtMs });
+}
+
+function requireItself(peer: Peer, call: { readonly protocolVersion: number; readonly machineId: MachineId }): void {
+  checkAgentVersion(call.protocolVersion);
+  if (call.machineId === peer.machineId) return;
+  throw new Fault("Forbidden", "refused an agent: it speaks for another machine than its certificate", {
+    evidence: { machineId: call.machineId, certificateNames: peer.machineId },
+  });
 }
 
 /** Takes note of the agent, or refuses it; a copy is told of with the addresses at which it can be found. */
-function appear({ registry, onIdentity }: AgentListenerParts, { machineId, certificateDigest }: Peer, facts: MachineFacts): void {
+function appear({ registry, onIdentity }: AgentListenerParts, { machineId, ...certificate }: Peer, facts: MachineFacts): void {
   try {
-    registry.appear(machineId, { certificateDigest, facts });
+    registry.appear(machineId, { ...certificate, facts });
   } catch (error) {
     if (!(error instanceof Fault) || error.code !== "AgentCloned") throw error;
     const { code, message, retry, evidence } = error;

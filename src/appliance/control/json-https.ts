@@ -3,12 +3,12 @@
 import { createServer, type Server } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo, Server as NetServer } from "node:net";
-import { TLSSocket } from "node:tls";
+import { TLSSocket, type TlsOptions } from "node:tls";
 import type { z } from "zod";
 import type { Log } from "../../base/log.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import { parseMachineId, type MachineId } from "../../contract/ids.ts";
-import type { IssuedIdentity } from "../identity/site-authority.ts";
+import type { ServerIdentity } from "../identity/server-identity.ts";
 
 const requestBytesMax = 1 << 20;
 const connectionsMax = 4096;
@@ -17,6 +17,7 @@ const connectionsMax = 4096;
 export interface Peer {
   readonly machineId: MachineId;
   readonly certificateDigest: string;
+  readonly certificateEndsAtMs: number;
 }
 
 export interface JsonRequest {
@@ -36,19 +37,32 @@ export interface ListenAddress {
 export interface TlsListenOptions {
   readonly addresses: readonly string[];
   readonly port: number;
-  readonly identity: IssuedIdentity;
+  readonly identity: ServerIdentity;
   readonly caPem: string;
 }
 
 /** Settings that both agent ports share. A client certificate is asked for, and judged by `peerOf`. */
-export function tlsServerOptions({ identity, caPem }: Pick<TlsListenOptions, "identity" | "caPem">): {
-  readonly cert: string;
-  readonly key: string;
-  readonly ca: string;
-  readonly minVersion: "TLSv1.3";
-  readonly requestCert: true;
-} {
-  return { cert: identity.certPem, key: identity.keyPem, ca: caPem, minVersion: "TLSv1.3", requestCert: true };
+export function tlsServerOptions({ identity, caPem }: Pick<TlsListenOptions, "identity" | "caPem">): TlsOptions {
+  const { certPem, keyPem } = identity.issued;
+  const SNICallback: TlsOptions["SNICallback"] = (_name, answer) => {
+    identity.context().then(
+      (context) => answer(null, context),
+      (error: unknown) => answer(error instanceof Error ? error : new Error(String(error))),
+    );
+  };
+  return { cert: certPem, key: keyPem, ca: caPem, minVersion: "TLSv1.3", requestCert: true, SNICallback };
+}
+
+/** As peerOf, for what only a machine may ask. */
+export function requirePeer(socket: TLSSocket): Peer {
+  const peer = peerOf(socket);
+  if (peer !== undefined) return peer;
+  // Node's types say Error; it is the code of the failed check.
+  if (String(socket.authorizationError) === "CERT_HAS_EXPIRED")
+    throw new Fault("AgentCertificateEnded", "refused an agent: its certificate has ended", {
+      evidence: { endedAt: socket.getPeerX509Certificate()?.validTo ?? "" },
+    });
+  throw new Fault("Unauthorized", "refused an agent: it showed no certificate of this site");
 }
 
 /** The machine that the connection's certificate names; undefined without a trusted certificate. */
@@ -57,7 +71,11 @@ export function peerOf(socket: TLSSocket): Peer | undefined {
   if (!socket.authorized || certificate === undefined) return undefined;
   const commonName = /^CN=([0-9a-f-]{36})$/m.exec(certificate.subject)?.[1];
   if (commonName === undefined) return undefined;
-  return { machineId: parseMachineId(commonName), certificateDigest: certificate.fingerprint256.replaceAll(":", "").toLowerCase() };
+  return {
+    machineId: parseMachineId(commonName),
+    certificateDigest: certificate.fingerprint256.replaceAll(":", "").toLowerCase(),
+    certificateEndsAtMs: certificate.validToDate.getTime(),
+  };
 }
 
 export interface JsonServer extends AsyncDisposable {

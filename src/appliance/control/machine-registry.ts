@@ -24,6 +24,8 @@ export interface Machine {
   readonly machineId: MachineId;
   readonly infrastructureId: string | undefined;
   readonly certificateDigest: string;
+  /** Of the certificate in use; undefined until the machine showed it to a program that looks. */
+  readonly certificateEndsAtMs: number | undefined;
   readonly bootId: string;
   readonly facts: MachineFacts;
   readonly state: AgentState | undefined;
@@ -39,6 +41,7 @@ export interface Machine {
 /** What an agent shows of itself with each call. */
 export interface Appearance {
   readonly certificateDigest: string;
+  readonly certificateEndsAtMs: number;
   readonly facts: MachineFacts;
 }
 
@@ -55,6 +58,10 @@ export interface MachineRegistry {
   expect(machineId: MachineId, facts: Pick<MachineFacts, "smbiosUuid" | "osMachineId">): void;
   /** Stores the certificate that is valid for the machine from now on. */
   register(machineId: MachineId, appearance: Appearance, agentVersion: string): void;
+  /** Throws AgentNotRegistered for a certificate that is not the machine's. */
+  requireKnown(machineId: MachineId, certificateDigest: string): void;
+  /** The certificate that becomes the machine's when it is first used; until then the present one is good. */
+  offer(machineId: MachineId, certificateDigest: string): void;
   /** Takes note of a sign of life. Throws AgentNotRegistered or AgentCloned. */
   appear(machineId: MachineId, appearance: Appearance): Machine;
   /** Whether a data connection with this certificate and boot may write. Throws as `appear`. */
@@ -97,6 +104,8 @@ class SqliteMachineRegistry implements MachineRegistry {
   readonly #log: Log;
   /** Open connections per "machine boot". */
   readonly #alive = new Map<string, number>();
+  /** Digests that a renewal replaced: data connections that were opened with them go on. */
+  readonly #retired = new Map<MachineId, string>();
 
   constructor({ database, clock, random, log }: RegistryParts) {
     this.#database = database;
@@ -157,34 +166,46 @@ class SqliteMachineRegistry implements MachineRegistry {
     return row === undefined ? undefined : parseMachineId(readText(row, "machine_id"));
   }
 
-  register(machineId: MachineId, { certificateDigest, facts }: Appearance, agentVersion: string): void {
+  register(machineId: MachineId, { certificateDigest, certificateEndsAtMs, facts }: Appearance, agentVersion: string): void {
     this.#database.run(
-      `INSERT INTO machine (id, smbios_uuid, os_machine_id, certificate_digest, boot_id, facts, agent_version, seen_at_ms)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (id) DO UPDATE SET certificate_digest = excluded.certificate_digest, boot_id = excluded.boot_id,
-         facts = excluded.facts, agent_version = excluded.agent_version, seen_at_ms = excluded.seen_at_ms`,
+      `INSERT INTO machine (id, smbios_uuid, os_machine_id, certificate_digest, certificate_ends_at_ms, boot_id, facts, agent_version, seen_at_ms)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (id) DO UPDATE SET certificate_digest = excluded.certificate_digest, next_certificate_digest = NULL,
+         certificate_ends_at_ms = excluded.certificate_ends_at_ms, boot_id = excluded.boot_id, facts = excluded.facts, agent_version = excluded.agent_version, seen_at_ms = excluded.seen_at_ms`,
       machineId,
       facts.smbiosUuid,
       facts.osMachineId,
       certificateDigest,
+      certificateEndsAtMs,
       facts.bootId,
       JSON.stringify(facts),
       agentVersion,
       this.#clock.nowMs(),
     );
+    this.#retired.delete(machineId);
     this.#database.run("DELETE FROM expected_machine WHERE machine_id = ?", machineId);
     this.#log.info("agent registered", { machineId, hostname: facts.hostname });
   }
 
-  appear(machineId: MachineId, { certificateDigest, facts }: Appearance): Machine {
+  requireKnown(machineId: MachineId, certificateDigest: string): void {
+    this.#known(machineId, certificateDigest);
+  }
+
+  offer(machineId: MachineId, certificateDigest: string): void {
+    this.#database.run("UPDATE machine SET next_certificate_digest = ? WHERE id = ?", certificateDigest, machineId);
+  }
+
+  appear(machineId: MachineId, { certificateDigest, certificateEndsAtMs, facts }: Appearance): Machine {
     const machine = this.#known(machineId, certificateDigest);
     this.#judge(machine, facts.smbiosUuid, facts.bootId);
-    this.#database.run("UPDATE machine SET seen_at_ms = ? WHERE id = ?", this.#clock.nowMs(), machineId);
+    const change = "UPDATE machine SET seen_at_ms = ?, certificate_ends_at_ms = ? WHERE id = ?";
+    this.#database.run(change, this.#clock.nowMs(), certificateEndsAtMs, machineId);
     return this.get(machineId);
   }
 
   admit(machineId: MachineId, certificateDigest: string, bootId: string): Machine {
-    const machine = this.#known(machineId, certificateDigest);
+    const isRetired = this.#retired.get(machineId) === certificateDigest;
+    const machine = isRetired ? this.get(machineId) : this.#known(machineId, certificateDigest);
     this.#judge(machine, machine.facts.smbiosUuid, bootId);
     return this.get(machineId);
   }
@@ -192,9 +213,21 @@ class SqliteMachineRegistry implements MachineRegistry {
   #known(machineId: MachineId, certificateDigest: string): Machine {
     const machine = this.find(machineId);
     if (machine !== undefined && machine.certificateDigest === certificateDigest) return machine;
+    if (machine !== undefined && this.#promote(machine, certificateDigest)) return this.get(machineId);
     throw new Fault("AgentNotRegistered", "refused an agent: its certificate is not the one that this appliance knows for the machine", {
       evidence: { machineId, isMachineKnown: machine !== undefined },
     });
+  }
+
+  /** The first use of a renewed certificate makes it the machine's. */
+  #promote({ machineId, certificateDigest: before }: Machine, certificateDigest: string): boolean {
+    const row = this.#database.one("SELECT next_certificate_digest FROM machine WHERE id = ?", machineId) ?? {};
+    if (readOptionalText(row, "next_certificate_digest") !== certificateDigest) return false;
+    const change = "UPDATE machine SET certificate_digest = ?, next_certificate_digest = NULL WHERE id = ?";
+    this.#database.run(change, certificateDigest, machineId);
+    this.#retired.set(machineId, before);
+    this.#log.info("agent's certificate renewed", { machineId });
+    return true;
   }
 
   /** Applies judgeBoot: switches to a new boot, bans the boots of a copy, throws AgentCloned for a newcomer. */
@@ -259,6 +292,7 @@ class SqliteMachineRegistry implements MachineRegistry {
   }
 
   remove(machineId: MachineId): void {
+    this.#retired.delete(machineId);
     this.#database.run("DELETE FROM machine WHERE id = ?", machineId);
   }
 
@@ -283,6 +317,7 @@ function toMachine(row: Row): Machine {
     machineId: parseMachineId(readText(row, "id")),
     infrastructureId: readOptionalText(row, "infrastructure_id"),
     certificateDigest: readText(row, "certificate_digest"),
+    certificateEndsAtMs: row["certificate_ends_at_ms"] === null ? undefined : readNumber(row, "certificate_ends_at_ms"),
     bootId: readText(row, "boot_id"),
     facts: readJson(machineFactsShape, row, "facts"),
     state: row["agent_state"] === null ? undefined : readJson(agentStateShape, row, "agent_state"),

@@ -8,6 +8,7 @@ import { toDate, type Clock } from "../../base/clock.ts";
 import type { MachineId } from "../../contract/ids.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { SealedFacts } from "../state/facts.ts";
+import { agentCertificateDays, certificateEnd, serverCertificateDays } from "./site-certificates.ts";
 
 x509.cryptoProvider.set(webcrypto);
 
@@ -16,8 +17,6 @@ export const applianceDnsName = "appliance.watari.internal";
 
 const dayMs = 86_400_000;
 const authorityDays = 3650;
-const serverDays = 730;
-const agentDays = 1095;
 /** Guest clocks are wrong now and then. */
 const backdatedMs = dayMs;
 const keyAlgorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
@@ -35,6 +34,9 @@ export interface SiteAuthority {
   /** Signs an agent's request after the proof; the machine is named by the certificate's common name. Throws PassphraseWrong. */
   signAgentRequest(request: { readonly csrPem: string; readonly proof: string }, machineId: MachineId): Promise<string>;
   checkProof(request: { readonly csrPem: string; readonly proof: string }): void;
+  readonly endsAtMs: number;
+  /** The next certificate of a machine that proved itself by the present one. */
+  renewAgentCertificate(csrPem: string, machineId: MachineId): Promise<string>;
 }
 
 /** Opens the authority; the first call makes its key, certificate and passphrase, and stores them sealed. */
@@ -44,17 +46,40 @@ export async function openSiteAuthority(facts: SealedFacts, clock: Clock): Promi
   const caPem = facts.read("siteAuthorityCertificate") ?? "";
   const passphrase = facts.read("sitePassphrase") ?? "";
   const signingKey = await importSigningKey(facts.read("siteAuthorityKey") ?? "");
-  const issuer = new x509.X509Certificate(caPem).subject;
+  const { subject: issuer } = new x509.X509Certificate(caPem);
+  const { validFromDate, validToDate } = new X509Certificate(caPem);
+  const endsAtMs = validToDate.getTime();
+  // All begin when the authority did, or this clock's yesterday: neither a clock that is set back nor a guest's wrong one finds them too new.
+  const valid = (days: number): Validity => ({
+    notBefore: toDate(Math.min(validFromDate.getTime(), clock.nowMs() - backdatedMs)),
+    notAfter: toDate(certificateEnd(clock.nowMs(), { days, authorityEndsAtMs: endsAtMs })),
+  });
   const checkProof: SiteAuthority["checkProof"] = ({ csrPem, proof }) => {
     const expected = createHmac("sha256", passphrase).update(csrPem, "utf8").digest();
     const given = Buffer.from(proof, "hex");
     if (given.length === expected.length && timingSafeEqual(given, expected)) return;
     throw new Fault("PassphraseWrong", "refused to register an agent: its proof of the site passphrase is wrong");
   };
+  const certify = async (csrPem: string, machineId: MachineId): Promise<string> => {
+    const publicKey = await readRequest(csrPem);
+    const certificate = await x509.X509CertificateGenerator.create({
+      ...valid(agentCertificateDays),
+      serialNumber: createSerial(),
+      subject: `CN=${machineId}`,
+      issuer,
+      publicKey,
+      signingKey,
+      signingAlgorithm: keyAlgorithm,
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
+      ],
+    });
+    return certificate.toString("pem");
+  };
   return {
-    caPem,
-    passphrase,
-    checkProof,
+    ...{ caPem, passphrase, checkProof, endsAtMs },
     issueServerIdentity: async (addresses) => {
       const keys = await webcrypto.subtle.generateKey(keyAlgorithm, true, ["sign", "verify"]);
       const names: x509.JsonGeneralNames = [
@@ -62,7 +87,7 @@ export async function openSiteAuthority(facts: SealedFacts, clock: Clock): Promi
         ...addresses.map((address) => ({ type: isIP(address) === 0 ? ("dns" as const) : ("ip" as const), value: address })),
       ];
       const certificate = await x509.X509CertificateGenerator.create({
-        ...validity(clock, serverDays),
+        ...valid(serverCertificateDays),
         serialNumber: createSerial(),
         subject: "CN=Watari replication appliance",
         issuer,
@@ -80,23 +105,9 @@ export async function openSiteAuthority(facts: SealedFacts, clock: Clock): Promi
     },
     signAgentRequest: async (request, machineId) => {
       checkProof(request);
-      const publicKey = await readRequest(request.csrPem);
-      const certificate = await x509.X509CertificateGenerator.create({
-        ...validity(clock, agentDays),
-        serialNumber: createSerial(),
-        subject: `CN=${machineId}`,
-        issuer,
-        publicKey,
-        signingKey,
-        signingAlgorithm: keyAlgorithm,
-        extensions: [
-          new x509.BasicConstraintsExtension(false, undefined, true),
-          new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-          new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
-        ],
-      });
-      return certificate.toString("pem");
+      return await certify(request.csrPem, machineId);
     },
+    renewAgentCertificate: certify,
   };
 }
 
@@ -119,7 +130,7 @@ export async function createSigningRequest(commonName: string): Promise<{ readon
 async function createAuthority(facts: SealedFacts, clock: Clock): Promise<void> {
   const keys = await webcrypto.subtle.generateKey(keyAlgorithm, true, ["sign", "verify"]);
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    ...validity(clock, authorityDays),
+    ...{ notBefore: toDate(clock.nowMs() - backdatedMs), notAfter: toDate(clock.nowMs() + authorityDays * dayMs) },
     serialNumber: createSerial(),
     name: "CN=Watari site authority",
     keys,
@@ -147,17 +158,14 @@ async function readRequest(csrPem: string): Promise<x509.PublicKey> {
   }
 }
 
+interface Validity {
+  readonly notBefore: ReturnType<typeof toDate>;
+  readonly notAfter: ReturnType<typeof toDate>;
+}
+
 interface EcKeyAlgorithm {
   readonly name: string;
   readonly namedCurve: string;
-}
-
-function validity(
-  clock: Clock,
-  days: number,
-): { readonly notBefore: ReturnType<typeof toDate>; readonly notAfter: ReturnType<typeof toDate> } {
-  const nowMs = clock.nowMs();
-  return { notBefore: toDate(nowMs - backdatedMs), notAfter: toDate(nowMs + days * dayMs) };
 }
 
 /** 16 random bytes with the top bit clear and not all zero in front (RFC 5280, serial number). */

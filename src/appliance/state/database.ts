@@ -36,6 +36,8 @@ const migrations = [
      PRIMARY KEY (smbios_uuid, os_machine_id)) STRICT;`,
   `CREATE TABLE removed_point (id TEXT PRIMARY KEY) STRICT;`,
   `CREATE TABLE line_limits (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL) STRICT;`,
+  `ALTER TABLE machine ADD COLUMN certificate_ends_at_ms INTEGER;
+   ALTER TABLE machine ADD COLUMN next_certificate_digest TEXT;`,
 ] as const;
 
 /** Thin and synchronous; a call has committed when it returns. */

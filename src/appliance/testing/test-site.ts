@@ -19,6 +19,7 @@ import { createPointLedger, type PointLedger } from "../ingest/point-ledger.ts";
 import { FlowBook } from "../flow/flow-book.ts";
 import { LineLimits } from "../limits/line-limits.ts";
 import { openSiteAuthority, type SiteAuthority } from "../identity/site-authority.ts";
+import { ServerIdentity } from "../identity/server-identity.ts";
 import { openStateDatabase, type StateDatabase } from "../state/database.ts";
 import { createSealedFacts } from "../state/facts.ts";
 import { openSecretBox } from "../state/secret-box.ts";
@@ -91,7 +92,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
   const flow = new FlowBook({ clock, ledger, limits });
   const vault = await openTestVault();
   cleanup.use(vault.vault);
-  const identity = await authority.issueServerIdentity(["127.0.0.1"]);
+  const identity = await ServerIdentity.open({ authority, addresses: ["127.0.0.1"], clock });
   const outcomes: (Fault | undefined)[] = [];
   const copies: Fault[] = [];
   const onIdentity = (_facts: unknown, fault: Fault | undefined): void => void (fault === undefined || copies.push(fault));
@@ -123,7 +124,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
   const control = cleanup.use(
     await startAgentListener(
       {
-        ...{ authority, registry, orders, dataPort: () => dataPort, log: silentLog, onIdentity },
+        ...{ authority, registry, orders, clock, dataPort: () => dataPort, log: silentLog, onIdentity },
         onState: (machineId, state) => flow.noteState(machineId, state),
       },
       listen,
