@@ -1,9 +1,9 @@
 // The hub's own public names: management (the ARM API), login (tokens), download (what newcomers need before they trust the hub).
 
 import { join } from "node:path";
-import type { FastifyInstance } from "fastify";
 import type { Clock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
+import { createDiskDoor, diskPathPrefix } from "./compute/disk-door.ts";
 import { createHttpFace, createManagementApi, type AnsweredRequest, type Authenticate } from "./api/api-server.ts";
 import type { AnswerWatch } from "./api/arm-call.ts";
 import { createRateLimit } from "./api/rate-limits.ts";
@@ -93,11 +93,12 @@ export async function openFaces(wanted: {
   download.get("/hub.json", async (_request, reply) => await reply.send(publicFacts(stores, parts, toUrl(localName ?? names.management))));
   const all = [management, login, download];
   for (const face of all) await face.ready();
-  const local = createLocalHandler(tenantId, { management, login, download });
+  const managing = besideDisks(services, (request, response) => management.routing(request, response));
+  const local = createLocalHandler(tenantId, { management: managing, login: login.routing, download: download.routing });
   return {
     own: new Map<string, HttpHandler>([
       ...(localName === undefined ? [] : [[localName, local] as const]),
-      [names.management, (request, response) => management.routing(request, response)],
+      [names.management, managing],
       [names.login, (request, response) => login.routing(request, response)],
       [names.download, (request, response) => download.routing(request, response)],
     ]),
@@ -106,15 +107,19 @@ export async function openFaces(wanted: {
       else answerFault(response, otherResource(project, request.url ?? ""));
     },
     routes,
-    listenOn: (bound) => {
-      port = bound;
-    },
+    listenOn: (bound) => void (port = bound),
     urls: () => ({ managementUrl: toUrl(localName ?? names.management), loginUrl: loginUrl() }),
     close: async () => {
       await Promise.all(all.map((face) => face.close()));
       await parts.provider?.[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Contents of managed disks are no calls of the API: they come past fastify, which would hold their bodies. */
+function besideDisks(services: HubServices, otherwise: HttpHandler): HttpHandler {
+  const disks = createDiskDoor({ ...services, disks: services.managedDisks });
+  return (request, response) => (request.url?.startsWith(diskPathPrefix) === true ? disks : otherwise)(request, response);
 }
 
 async function openPeopleParts(
@@ -176,12 +181,12 @@ function createAuthenticate(
 /** One name for the three faces, told apart by the path. */
 function createLocalHandler(
   tenantId: string,
-  { management, login, download }: Readonly<Record<"management" | "login" | "download", FastifyInstance>>,
+  { management, login, download }: Readonly<Record<"management" | "login" | "download", HttpHandler>>,
 ): HttpHandler {
   return (request, response) => {
     const [, first = ""] = (request.url ?? "").split("?", 1)[0]?.toLowerCase().split("/") ?? [];
     const face = first === tenantId || first === "device" ? login : first === "ca.pem" || first === "hub.json" ? download : management;
-    face.routing(request, response);
+    face(request, response);
   };
 }
 

@@ -7,6 +7,7 @@ import type { AnswerWatch } from "./api/arm-call.ts";
 import { parseResourceId } from "./api/resource-id.ts";
 import { createSignedReads } from "./api/signed-reads.ts";
 import { BlobFiles } from "./blob/blob-files.ts";
+import { ManagedDisks } from "./compute/managed-disks.ts";
 import { createBlobListener } from "./blob/blob-listener.ts";
 import { makeTokenKey } from "./auth/tokens.ts";
 import { shareFile } from "./shared-files.ts";
@@ -72,8 +73,8 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const traces = config.traces === undefined ? noTraces : await openConfiguredTraces(config.traces, environment, opening);
   const { get: platformNow, set: setPlatform } = openLater<Platform>("the platform");
   const remover = createRemover(() => ({ ...stores, types: platformNow().types }), environment);
-  const signing = { signedReads: createSignedReads({ ...stores, clock, random }), signer: createDocumentSigner({ authority, clock }) };
-  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, ...signing, traces, remover };
+  const own = openOwn(config, { stores, authority, environment });
+  const services: HubServices = { clock, random, log, stateDir: config.stateDir, ...stores, vaults, ...own, traces, remover };
   const appliances = await openAppliances({ stores, services, authority });
   opening.defer(async () => await appliances.close());
   const accounts = opening.use(openBlobAccounts({ ...stores, random, clock }));
@@ -127,6 +128,19 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     routes: faces.routes,
     caPem: authority.caPem,
     [Symbol.asyncDispose]: close,
+  };
+}
+
+/** What stands on the hub's own keys and files. */
+function openOwn(
+  { stateDir }: HubConfig,
+  on: { readonly stores: HubStores; readonly authority: Authority; readonly environment: HubEnvironment },
+): Pick<HubServices, "signedReads" | "signer" | "managedDisks"> {
+  const { clock, random } = on.environment;
+  return {
+    signedReads: createSignedReads({ ...on.stores, clock, random }),
+    signer: createDocumentSigner({ authority: on.authority, clock }),
+    managedDisks: new ManagedDisks(join(stateDir, "managed-disks")),
   };
 }
 

@@ -20,6 +20,7 @@ import type { JobOrder } from "./jobs/job-engine.ts";
 import type { Queryable } from "./jobs/job.ts";
 import type { DocumentSigner } from "./pki/document-signer.ts";
 import type { ResourceRemover } from "./resources/group-removal.ts";
+import type { ManagedDisks } from "./compute/managed-disks.ts";
 import type { VaultAccess } from "./resources/vault-access.ts";
 
 export interface HubServices {
@@ -48,6 +49,8 @@ export interface HubServices {
   readonly signedReads: SignedReads;
   /** Signs documents that are checked without this hub. */
   readonly signer: DocumentSigner;
+  /** Contents of disks that clients upload. */
+  readonly managedDisks: ManagedDisks;
   /** Deletes a resource as a call would; for jobs that remove what holds others. */
   readonly remover: ResourceRemover;
 }

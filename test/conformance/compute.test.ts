@@ -2,9 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { ComputeManagementClient } from "@azure/arm-compute";
+import { ComputeManagementClient, type VirtualMachine } from "@azure/arm-compute";
+import { NetworkManagementClient } from "@azure/arm-network";
+import { AnonymousCredential, newPipeline, PageBlobClient } from "@azure/storage-blob";
 import { ResourceManagementClient } from "@azure/arm-resources";
 import { SiteRecoveryManagementClient, type VMwareDetails } from "@azure/arm-recoveryservices-siterecovery";
+import { createVhdFooter } from "../../src/landing/vhd-footer.ts";
 import { collect } from "./journey/wait-until.ts";
 import { checkTable, refused, works } from "./operation-table.ts";
 import { startRig, type Rig } from "./rig.ts";
@@ -62,6 +65,33 @@ async function landTest(): Promise<void> {
   });
 }
 
+const size = "Watari_1c_512m";
+const diskBytes = 2 << 20;
+const content = Buffer.alloc(64 << 10);
+content.write("SIMGUEST:made");
+const diskWish = {
+  location: "local",
+  tags: { owner: "test" },
+  sku: { name: "Standard_LRS" },
+  creationData: { createOption: "Upload", uploadSizeBytes: diskBytes + 512 },
+  osType: "Linux",
+  hyperVGeneration: "V1",
+} as const;
+let address = "";
+const openPages = (): PageBlobClient => new PageBlobClient(address, newPipeline(new AnonymousCredential()));
+
+function machineOf(interfaceIds: readonly string[], diskName: string): VirtualMachine {
+  const id = `/subscriptions/${rig.subscriptionId}/resourceGroups/${group}/providers/Microsoft.Compute/disks/${diskName}`;
+  return {
+    location: "local",
+    licenseType: "RHEL_BYOS",
+    hardwareProfile: { vmSize: size },
+    storageProfile: { osDisk: { createOption: "Attach", osType: "Linux", managedDisk: { id } } },
+    networkProfile: { networkInterfaces: interfaceIds.map((each) => ({ id: each, primary: true })) },
+    diagnosticsProfile: { bootDiagnostics: { enabled: true } },
+  };
+}
+
 const powerOf = async (): Promise<string | undefined> =>
   (await client.virtualMachines.instanceView(...at())).statuses?.find(({ code }) => code?.startsWith("PowerState/"))?.code;
 
@@ -116,10 +146,10 @@ describe("Microsoft.Compute", () => {
         const { serialConsoleLogBlobUri = "" } = await client.virtualMachines.retrieveBootDiagnosticsData(...at());
         assert.equal((await fetch(serialConsoleLogBlobUri)).status, 200);
       }),
-      "virtualMachines.createOrUpdate": refused(
+      "virtualMachines.createOrUpdate of a landed machine": refused(
         notAllowed,
-        "machines land here",
-        async () => await client.virtualMachines.createOrUpdate(group, "made", { location: "local" }),
+        "landed from a recovery point",
+        async () => await client.virtualMachines.createOrUpdate(...at(), machineOf([], "")),
       ),
       "virtualMachines.runCommand": refused(
         notAllowed,
@@ -155,19 +185,74 @@ describe("Microsoft.Compute", () => {
       "disks.get": works(async () => assert.equal((await client.disks.get(...diskAt())).diskState, "Attached")),
       "disks.list": works(async () => assert.ok((await collect(client.disks.list())).some(({ name }) => name === disk))),
       "disks.listByResourceGroup": works(async () => assert.ok((await collect(client.disks.listByResourceGroup(group))).length > 0)),
-      "disks.createOrUpdate": refused(
+      "disks.createOrUpdate of a landed machine": refused(
         notAllowed,
         "belongs to a landed machine",
         async () => await client.disks.createOrUpdate(...diskAt(), { location: "local", creationData: { createOption: "Empty" } }),
       ),
       "disks.update": refused(notAllowed, "not supported here", async () => await client.disks.update(...diskAt(), { tags: {} })),
       "disks.delete": refused("Conflict", "attached to a landed machine", async () => await client.disks.delete(...diskAt())),
-      "disks.grantAccess": refused(
+      "disks.grantAccess of a landed machine": refused(
         notAllowed,
         "belongs to a landed machine",
         async () => await client.disks.grantAccess(...diskAt(), { access: "Read", durationInSeconds: 60 }),
       ),
-      "disks.revokeAccess": refused(notAllowed, "belongs to a landed machine", async () => await client.disks.revokeAccess(...diskAt())),
+      "disks.revokeAccess of a landed machine": refused(
+        notAllowed,
+        "belongs to a landed machine",
+        async () => await client.disks.revokeAccess(...diskAt()),
+      ),
+      "disks.createOrUpdate": works(async () => {
+        const made = await client.disks.createOrUpdate(group, "made-os", diskWish);
+        assert.deepEqual([made.diskState, made.diskSizeBytes, made.tags], ["ReadyToUpload", diskBytes, { owner: "test" }]);
+        assert.equal((await client.disks.createOrUpdate(group, "made-os", diskWish)).uniqueId, made.uniqueId, "again is the same");
+      }),
+      "disks.grantAccess": works(async () => {
+        const { accessSAS = "" } = await client.disks.grantAccess(group, "made-os", { access: "Write", durationInSeconds: 600 });
+        address = accessSAS;
+        assert.equal((await client.disks.get(group, "made-os")).diskState, "ActiveUpload");
+        const page = openPages();
+        await page.uploadPages(content, 0, content.length);
+        await assert.rejects(page.uploadPages(content, 0, content.length, { transactionalContentMD5: new Uint8Array(16) }), {
+          code: "Md5Mismatch",
+        });
+        await assert.rejects(page.uploadPages(content, diskBytes + 512, content.length), { code: "InvalidRange" });
+        const footer = createVhdFooter({ sizeBytes: diskBytes, timeMs: 946_684_800_000, uniqueId: new Uint8Array(16) });
+        await page.uploadPages(footer, diskBytes, footer.length);
+        assert.deepEqual(
+          (await page.getPageRanges()).pageRange?.map(({ offset }) => offset),
+          [0, diskBytes],
+        );
+        assert.deepEqual(await page.downloadToBuffer(0, content.length), content);
+      }),
+      "disks.revokeAccess": works(async () => {
+        await client.disks.revokeAccess(group, "made-os");
+        assert.equal((await client.disks.get(group, "made-os")).diskState, "Unattached");
+        await assert.rejects(openPages().uploadPages(content, 0, content.length), { code: "AuthenticationFailed" });
+      }),
+      "virtualMachines.createOrUpdate": works(async () => {
+        const network = new NetworkManagementClient(rig.credential, rig.subscriptionId, rig.clientOptions);
+        const [subnet] = await collect(network.subnets.list(group, "landing"));
+        const nic = await network.networkInterfaces.createOrUpdate(group, "made-nic", {
+          location: "local",
+          ipConfigurations: [{ name: "ipconfig1", subnet: { id: subnet?.id ?? "" } }],
+        });
+        const wish = machineOf([nic.id ?? ""], "made-os");
+        const made = await client.virtualMachines.createOrUpdate(group, "made", wish);
+        assert.deepEqual([made.provisioningState, made.licenseType, made.hardwareProfile?.vmSize], ["Succeeded", "RHEL_BYOS", size]);
+        assert.equal((await client.virtualMachines.createOrUpdate(group, "made", wish)).vmId, made.vmId, "again is the same");
+        const { diskState, managedBy } = await client.disks.get(group, "made-os");
+        assert.deepEqual([diskState, managedBy], ["Attached", made.id]);
+        assert.equal((await network.networkInterfaces.get(group, "made-nic")).virtualMachine?.id, made.id);
+        await assert.rejects(client.disks.delete(group, "made-os"), { code: "Conflict" });
+        await assert.rejects(network.networkInterfaces.delete(group, "made-nic"), { code: "Conflict" });
+        await assert.rejects(client.virtualMachines.createOrUpdate(group, "other", wish), { code: "Conflict" });
+        await client.virtualMachines.powerOff(group, "made");
+        await client.virtualMachines.delete(group, "made");
+        await network.networkInterfaces.delete(group, "made-nic");
+        await client.disks.delete(group, "made-os");
+        assert.ok(!(await collect(client.disks.listByResourceGroup(group))).some(({ name }) => name === "made-os"));
+      }),
       "virtualMachineSizes.list": works(async () => assert.ok((await collect(client.virtualMachineSizes.list("local"))).length > 0)),
     },
   );

@@ -20,6 +20,7 @@ const statusOf = {
   ConditionNotMet: 412,
   RequestBodyTooLarge: 413,
   InvalidRange: 416,
+  InvalidPageRange: 416,
   InternalError: 500,
   NotImplemented: 501,
   ServerBusy: 503,

@@ -132,7 +132,7 @@ const rules: readonly RowRule[] = [
     id: sql`id`,
     reason: "it was never landed, and no job is landing it",
     where: sql`type = 'microsoft.compute/virtualmachines' and provisioning_state = 'Creating'
-      and not exists (select 1 from jobs j where j.ended_at is null and lower(j.target_id) = lower(resources.properties->>'itemId'))`,
+      and not exists (select 1 from jobs j where j.ended_at is null and lower(j.target_id) = coalesce(lower(resources.properties->>'itemId'), resources.key))`,
   },
 ];
 

@@ -318,6 +318,28 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) => await trial.begin("POST", `${machine}/restart`),
   },
   {
+    ...{ kind: "MachineCreation", name: "makes", ends: "succeeded" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await trial.uploadDisk("made-os");
+    },
+    begin: async (trial) =>
+      await trial.begin("PUT", machine.replace(/web$/, "made"), {
+        location: "sim",
+        properties: {
+          hardwareProfile: { vmSize: "Watari_1c_512m" },
+          storageProfile: {
+            osDisk: {
+              createOption: "Attach",
+              osType: "Linux",
+              managedDisk: { id: `${simGroup}/providers/Microsoft.Compute/disks/made-os` },
+            },
+          },
+          networkProfile: { networkInterfaces: [] },
+        },
+      }),
+  },
+  {
     ...{ kind: "MachineRemoval", name: "removes", ends: "succeeded" },
     prepare: async (trial) => {
       await migrated(trial);

@@ -20,6 +20,7 @@ import { openSimHub, simVault, type SimHub } from "./sim/sim-hub.ts";
 import { untilReached } from "./sim/services-voice.ts";
 import type { ChildOptions } from "./sim/sim-hub-child.ts";
 import { simImages } from "./sim/sim-images.ts";
+import { uploadSimDisk } from "./sim/sim-managed-disk.ts";
 import { openSimSite, type SimSite } from "./sim/sim-site.ts";
 
 export interface TrialSite {
@@ -33,6 +34,8 @@ export interface TrialSite {
   call(method: string, path: string, body: object): Promise<void>;
   /** As begin, and waits until the job has succeeded. */
   run(method: string, path: string, body?: object): Promise<void>;
+  /** Makes a managed disk with this name that boots in the simulated target. */
+  uploadDisk(name: string): Promise<void>;
   /** Ids of the machine's recovery points, newest first. */
   points(): Promise<readonly string[]>;
 }
@@ -305,7 +308,8 @@ function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
       .parse(body)
       .value.map(({ name }) => name);
   };
-  return { site, infrastructureId, item, call, begin, run, points };
+  const uploadDisk = async (name: string): Promise<void> => await uploadSimDisk(hub, name);
+  return { site, infrastructureId, item, call, begin, run, points, uploadDisk };
 }
 
 /** Body of the call that protects the machine. */

@@ -7,11 +7,26 @@ import { diskIdShape, pointIdShape } from "../../contract/shapes.ts";
 import type { Authority } from "../../landing/fence-ledger.ts";
 import type { HydrationReport, LandingDisk, LandingNetwork, LaunchSpec, Target } from "../../landing/target.ts";
 import type { VaultReader } from "../../vault/vault.ts";
-import type { ResourceId } from "../api/resource-id.ts";
+import type { Disk } from "../../disk/disk.ts";
+import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { machineType } from "./names.ts";
 
 const tagsShape = z.record(z.string(), z.string()).optional();
+
+const launchShape = z.object({
+  name: z.string(),
+  cpuCount: z.number(),
+  memoryBytes: z.number(),
+  firmware: z.enum(["bios", "efi"]),
+  /** `name` of a disk or a card: as a client chose it; made from the machine's unless told. */
+  disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: z.number(), name: z.string().optional() })),
+  nics: z.array(z.object({ mac: z.string(), guestName: z.string(), address: z.string().optional(), name: z.string().optional() })),
+  network: z.discriminatedUnion("kind", [
+    z.object({ kind: z.literal("isolated") }),
+    z.object({ kind: z.literal("named"), name: z.string() }),
+  ]),
+});
 
 /** All that is needed to launch the machine again, apart from the bytes of its disks. */
 export const landedShape = z.object({
@@ -27,21 +42,28 @@ export const landedShape = z.object({
   tags: z.object({ machine: tagsShape, disks: tagsShape, nics: tagsShape }).optional(),
   /** Switched off for good until it is started: ARM tells this from a machine that is merely off. */
   isDeallocated: z.boolean().optional(),
-  launch: z.object({
-    name: z.string(),
-    cpuCount: z.number(),
-    memoryBytes: z.number(),
-    firmware: z.enum(["bios", "efi"]),
-    /** `name` of a disk or a card: as a client chose it; made from the machine's unless told. */
-    disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: z.number(), name: z.string().optional() })),
-    nics: z.array(z.object({ mac: z.string(), guestName: z.string(), address: z.string().optional(), name: z.string().optional() })),
-    network: z.discriminatedUnion("kind", [
-      z.object({ kind: z.literal("isolated") }),
-      z.object({ kind: z.literal("named"), name: z.string() }),
-    ]),
-  }),
+  launch: launchShape,
 });
 export type Landed = z.infer<typeof landedShape>;
+
+/** A machine that a client made of disks it uploaded; see compute/made-machine.ts. */
+export const madeShape = z.object({
+  purpose: z.literal("made"),
+  place: z.string().optional(),
+  vmId: z.string(),
+  isDeallocated: z.boolean().optional(),
+  vmSize: z.string(),
+  licenseType: z.string().optional(),
+  /** Keys of the managed disks, in the order of `launch`; and of the interfaces. */
+  diskIds: z.array(z.string()),
+  interfaceIds: z.array(z.string()),
+  launch: launchShape,
+});
+export type Made = z.infer<typeof madeShape>;
+
+/** What a row of a machine holds. */
+export const landedMachineShape = z.discriminatedUnion("purpose", [landedShape, madeShape]);
+export type LandedMachine = z.infer<typeof landedMachineShape>;
 
 /** Written before the target is asked, so that whatever a crash leaves has a row that names it. */
 export async function saveLanded(
@@ -61,7 +83,7 @@ export async function saveLanded(
 /** Machines that may still read from their recovery point: tests, and migrations that have not come to their end. */
 export async function landedUnfilled(db: Queryable): Promise<readonly object[]> {
   const found = await sql<{ properties: object }>`select m.properties from resources m
-    where m.type = ${machineType.toLowerCase()} and not (m.properties->>'purpose' = 'migrated' and m.provisioning_state = 'Succeeded'
+    where m.type = ${machineType.toLowerCase()} and not (m.properties->>'purpose' in ('migrated', 'made') and m.provisioning_state = 'Succeeded'
       and not exists (select 1 from jobs j where j.ended_at is null and lower(j.target_id) = lower(m.properties->>'itemId'))
       and not exists (select 1 from resources i where i.key = lower(m.properties->>'itemId')
         and i.properties->>'protectionState' in ('UnplannedFailoverFailed', 'UnplannedFailoverInitiated', 'CancelFailoverFailedOnRecovery',
@@ -70,9 +92,9 @@ export async function landedUnfilled(db: Queryable): Promise<readonly object[]> 
   return found.rows.map((row) => row.properties);
 }
 
-export async function findLanded(db: Queryable, machineId: string): Promise<Landed | undefined> {
+export async function findLanded(db: Queryable, machineId: string): Promise<LandedMachine | undefined> {
   const row = await db.selectFrom("resources").select("properties").where("key", "=", machineId.toLowerCase()).executeTakeFirst();
-  return row === undefined ? undefined : landedShape.parse(row.properties);
+  return row === undefined ? undefined : landedMachineShape.parse(row.properties);
 }
 
 /** Nothing when the machine is gone. */
@@ -86,7 +108,7 @@ export async function removeLandedRow(db: Queryable, id: ResourceId): Promise<vo
 }
 
 /** Throws StateConflict for a machine that another hub's target has: here it would seem to be gone. */
-export function requireHere({ place: there, launch }: Landed, here: string | undefined): void {
+export function requireHere({ place: there, launch }: Pick<LandedMachine, "place" | "launch">, here: string | undefined): void {
   if (there === undefined || here === undefined || there === here) return;
   throw new Fault("StateConflict", `could not command the machine ${launch.name}: it landed at another host`, {
     evidence: { name: launch.name, place: there, placeHere: here },
@@ -104,15 +126,22 @@ export function authorityOf({ fence }: { readonly fence: number }): Authority {
 export class Landings implements AsyncDisposable {
   readonly #target: Target;
   readonly #openReader: (vaultResourceId: string) => Promise<VaultReader>;
+  readonly #openManaged: (diskId: ResourceId) => Promise<Disk>;
   readonly #held = new Map<string, Held>();
 
-  constructor(options: { readonly target: Target; readonly openReader: (vaultResourceId: string) => Promise<VaultReader> }) {
+  constructor(options: {
+    readonly target: Target;
+    readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
+    /** The content of a disk that was uploaded. */
+    readonly openManaged: (diskId: ResourceId) => Promise<Disk>;
+  }) {
     this.#target = options.target;
     this.#openReader = options.openReader;
+    this.#openManaged = options.openManaged;
   }
 
   /** Launches, or gives a machine that runs already the disks that it still depends on. May be called again. */
-  async launch(authority: Authority, landed: Landed, signal: AbortSignal): Promise<HydrationReport> {
+  async launch(authority: Authority, landed: LandedMachine, signal: AbortSignal): Promise<HydrationReport> {
     const { name } = landed.launch;
     const disks = this.#held.get(name)?.disks ?? (await this.#openDisks(landed));
     const nics = landed.launch.nics.map(({ mac, guestName, address }) => ({
@@ -133,7 +162,7 @@ export class Landings implements AsyncDisposable {
   }
 
   /** After a restart: serves the contents again that a running machine still depends on. */
-  async reattach(landed: Landed): Promise<void> {
+  async reattach(landed: LandedMachine): Promise<void> {
     const { name } = landed.launch;
     const { power, bytesToFill } = await this.#target.status(name);
     if (power === "gone" || bytesToFill === 0 || this.#held.has(name)) return;
@@ -162,17 +191,13 @@ export class Landings implements AsyncDisposable {
     this.#held.clear();
   }
 
-  async #openDisks(landed: Landed): Promise<readonly LandingDisk[]> {
-    const reader = await this.#openReader(landed.vaultId);
-    if (!(await reader.holdPoint(landed.pointId, holdIdOf(landed))))
-      throw new Fault("NotFound", `could not open the recovery point ${landed.pointId}: it is gone, or retention removes it`, {
-        evidence: { pointId: landed.pointId },
-        action: "choose a newer recovery point",
-      });
+  async #openDisks(landed: LandedMachine): Promise<readonly LandingDisk[]> {
     const opened: LandingDisk[] = [];
     try {
-      for (const { diskId, isBoot } of landed.launch.disks)
-        opened.push({ diskId, isBoot, content: await reader.openDisk(landed.pointId, diskId) });
+      if (landed.purpose === "made") {
+        for (const [index, { diskId, isBoot }] of landed.launch.disks.entries())
+          opened.push({ diskId, isBoot, content: await this.#openManaged(parseResourceId(landed.diskIds[index] ?? "")) });
+      } else await this.#openPoint(landed, opened);
     } catch (error) {
       await closeAll(opened);
       throw error;
@@ -180,18 +205,31 @@ export class Landings implements AsyncDisposable {
     return opened;
   }
 
+  async #openPoint(landed: Landed, opened: LandingDisk[]): Promise<void> {
+    const reader = await this.#openReader(landed.vaultId);
+    if (!(await reader.holdPoint(landed.pointId, holdIdOf(landed))))
+      throw new Fault("NotFound", `could not open the recovery point ${landed.pointId}: it is gone, or retention removes it`, {
+        evidence: { pointId: landed.pointId },
+        action: "choose a newer recovery point",
+      });
+    for (const { diskId, isBoot } of landed.launch.disks)
+      opened.push({ diskId, isBoot, content: await reader.openDisk(landed.pointId, diskId) });
+  }
+
   async #release(name: string): Promise<void> {
     const held = this.#held.get(name);
     if (held === undefined) return;
     await closeAll(held.disks);
-    const reader = await this.#openReader(held.landed.vaultId);
-    await reader.releasePoint(held.landed.pointId, holdIdOf(held.landed));
+    if (held.landed.purpose !== "made") {
+      const reader = await this.#openReader(held.landed.vaultId);
+      await reader.releasePoint(held.landed.pointId, holdIdOf(held.landed));
+    }
     this.#held.delete(name); // Only now: a release that failed is tried again with the step.
   }
 }
 
 interface Held {
-  readonly landed: Landed;
+  readonly landed: LandedMachine;
   readonly disks: readonly LandingDisk[];
 }
 

@@ -5,7 +5,7 @@ import { Fault } from "../../contract/errors.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, type JobKind, type JobStep, type Queryable, type StepContext } from "../jobs/job.ts";
 import { findItemWithLanded } from "./item.ts";
-import { authorityOf, findLanded, patchLanded, removeLandedRow, requireHere, type Landed } from "./landed.ts";
+import { authorityOf, findLanded, patchLanded, removeLandedRow, requireHere, type LandedMachine } from "./landed.ts";
 import type { Replication } from "./world.ts";
 
 export const powerWishes = ["start", "powerOff", "cut", "deallocate", "cutAndDeallocate", "restart"] as const;
@@ -95,7 +95,9 @@ async function removeMachine(
 }
 
 /** A machine that a protected item still counts on goes through that item: clean-up, cancel or completion. */
-export async function refuseHeld(db: Queryable, { launch, itemId }: Landed): Promise<void> {
+export async function refuseHeld(db: Queryable, landed: LandedMachine): Promise<void> {
+  if (landed.purpose === "made") return;
+  const { launch, itemId } = landed;
   const item = await findItemWithLanded(db, itemId);
   if (item === undefined || item.protectionState === "CommitFailoverCompleted") return;
   throw new Fault("StateConflict", `could not delete the machine ${launch.name}: the protected item ${item.machineName} counts on it`, {
@@ -105,7 +107,7 @@ export async function refuseHeld(db: Queryable, { launch, itemId }: Landed): Pro
   });
 }
 
-async function landedHere(world: Replication, machineId: string): Promise<Landed> {
+async function landedHere(world: Replication, machineId: string): Promise<LandedMachine> {
   const landed = await findLanded(world.services.database.db, machineId);
   if (landed === undefined)
     throw new Fault("NotFound", "could not switch the machine: it was removed meanwhile", { evidence: { machineId } });

@@ -1,18 +1,14 @@
 // What ARM clients ask for around landed machines: disks, network interfaces, sizes, and lists that are empty here.
 
-import { availableParallelism, totalmem } from "node:os";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
-import {
-  defineAction,
-  defineResource,
-  type ActionDefinition,
-  type ArmCall,
-  type ResourceSource,
-  type ResourceType,
-} from "../api/resource-type.ts";
+import { defineResource, type ArmCall, type ResourceSource, type ResourceType } from "../api/resource-type.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
-import { presentResource, type JsonObject } from "../db/resources.ts";
+import { presentResource, type JsonObject, type Resource } from "../db/resources.ts";
+import { parseInput } from "../api/arm-errors.ts";
+import { deleteDisk, diskActions, diskInput, presentDisk, putDisk, storedDisk } from "../compute/disk-type.ts";
+import { deleteInterface, interfaceInput, isMade, putInterface, showInterfaceRow } from "../compute/interface-type.ts";
+import { hostSize, sizeLadder } from "../compute/machine-sizes.ts";
 import {
   diskType,
   interfaceType,
@@ -29,7 +25,6 @@ import { machineType } from "./names.ts";
 import { findMachineWithPart } from "./part-names.ts";
 import type { ReplicationFront } from "./world.ts";
 
-const mebibyte = 2 ** 20;
 const anything = z.looseObject({});
 
 export function machineParts(front: ReplicationFront): readonly ResourceType[] {
@@ -47,14 +42,16 @@ export function machineParts(front: ReplicationFront): readonly ResourceType[] {
 const readOnly = { within: "parent", properties: anything, onPut: "refuse", onDelete: "refuse" } as const;
 const none = async (): Promise<undefined> => undefined;
 
-/** The one size says what the host has; a machine keeps what its source had. */
+/** The first says what the host has: a landed machine keeps what its source had. The others are for machines that are made. */
 function sizes(): readonly JsonObject[] {
   const largestMB = 2 ** 31 - 1;
-  return [{ name: sizeName, ...hostSize(), osDiskSizeInMB: largestMB, resourceDiskSizeInMB: 0 }];
-}
-
-export function hostSize(): { readonly numberOfCores: number; readonly memoryInMB: number; readonly maxDataDiskCount: number } {
-  return { numberOfCores: availableParallelism(), memoryInMB: Math.floor(totalmem() / mebibyte), maxDataDiskCount: 63 };
+  const host = hostSize();
+  return [{ name: sizeName, ...host }, ...sizeLadder(host)].map((size) => ({
+    ...size,
+    maxDataDiskCount: host.maxDataDiskCount,
+    osDiskSizeInMB: largestMB,
+    resourceDiskSizeInMB: 0,
+  }));
 }
 
 function diskResource(front: ReplicationFront): ResourceType {
@@ -64,48 +61,67 @@ function diskResource(front: ReplicationFront): ResourceType {
       action: "delete the machine to delete its disks; export a recovery point to get their contents",
     });
   };
-  const refused = (doing: string): ActionDefinition =>
-    defineAction({ isRefused: true, body: z.unknown(), run: async (call) => fixed(call, doing) });
+  const { resources } = front.services;
   return defineResource({
     type: diskType,
     within: "resourceGroup",
     properties: anything,
-    source: partSource(front, async (seen) => showDisks(seen)),
-    onPut: async (call) => fixed(call, "save"),
+    inputs: { put: diskInput },
+    source: withRows(front, diskType, {
+      parts: partSource(front, async (seen) => showDisks(seen)),
+      show: async (row) => await presentDisk(front, row),
+    }),
+    onPut: async (call, desired) => {
+      if ((await findMachine(front, call.id)) !== undefined) return fixed(call, "save");
+      const properties = parseInput(diskInput, desired.properties, "the disk's properties", "properties");
+      return await putDisk(front, call, { ...desired, properties });
+    },
     onDelete: async (call) => {
+      if (storedDisk(await resources.find(call.id)) !== undefined) return await deleteDisk(front, call);
       throw new Fault("StateConflict", `could not delete the disk ${call.id.name}: it is attached to a landed machine`, {
         evidence: { resourceId: call.id.text },
         action: "delete the machine; its disks go with it",
         retry: "never",
       });
     },
-    actions: { beginGetAccess: refused("open"), endGetAccess: refused("close") },
+    actions: diskActions(front, fixed),
   });
 }
 
-/** Those of private endpoints are rows; those of landed machines are what the machines have. Rows come first in lists. */
-function interfaceResources(front: ReplicationFront): readonly ResourceType[] {
-  const { resources } = front.services;
-  const parts = partSource(front, async (seen) => await showInterfaces(resources, seen));
+/** Some are rows, others what landed machines have. Rows come first in lists. */
+function withRows(
+  { services: { resources } }: ReplicationFront,
+  type: string,
+  { parts, show }: { readonly parts: ResourceSource; readonly show: (row: Resource) => Promise<JsonObject> },
+): ResourceSource {
   const machinesMark = "machines ";
-  const source: ResourceSource = {
+  return {
     get: async (call) => {
       const row = await resources.find(call.id);
-      return row === undefined ? await parts.get(call) : presentResource(row, interfaceType);
+      return row === undefined ? await parts.get(call) : await show(row);
     },
     list: async (call, { after, countMax }) => {
       if (after?.startsWith(machinesMark) === true) {
         const page = await parts.list(call, { after: after.slice(machinesMark.length), countMax });
         return { items: page.items, next: page.next === undefined ? undefined : `${machinesMark}${page.next}` };
       }
-      const wanted = { under: call.id.text, isDeep: true, type: interfaceType, countMax };
+      const wanted = { under: call.id.text, isDeep: true, type, countMax };
       const rows = await resources.list(after === undefined ? wanted : { ...wanted, afterKey: after });
-      const items = rows.map((row) => presentResource(row, interfaceType));
+      const items = await Promise.all(rows.map(show));
       if (rows.length === countMax) return { items, next: rows.at(-1)?.id.key };
       const page = await parts.list(call, { after: undefined, countMax });
       return { items: [...items, ...page.items], next: page.next === undefined ? undefined : `${machinesMark}${page.next}` };
     },
   };
+}
+
+/** Those of private endpoints and those that clients made are rows; those of landed machines are what the machines have. */
+function interfaceResources(front: ReplicationFront): readonly ResourceType[] {
+  const { resources } = front.services;
+  const source = withRows(front, interfaceType, {
+    parts: partSource(front, async (seen) => await showInterfaces(resources, seen)),
+    show: async (row) => presentResource(row, interfaceType, await showInterfaceRow(front.services, row)),
+  });
   const fixed = (call: ArmCall): never => {
     throw new Fault("OperationNotSupported", `could not change the interface ${call.id.name}: the hub makes and removes interfaces`, {
       evidence: { resourceId: call.id.text },
@@ -118,15 +134,21 @@ function interfaceResources(front: ReplicationFront): readonly ResourceType[] {
     properties: anything,
     source,
     canPatch: true,
-    onPut: async (call) => fixed(call),
+    inputs: { put: interfaceInput },
+    onPut: async (call, desired) => {
+      const row = await resources.find(call.id);
+      if (row === undefined ? (await findMachine(front, call.id)) !== undefined : !isMade(row)) return fixed(call);
+      const properties = parseInput(interfaceInput, desired.properties, "the interface's properties", "properties");
+      return await putInterface(front.services, call, { ...desired, properties });
+    },
     // Tags alone, and of those interfaces that are rows: a landed machine's are made anew at each look.
     onPatch: async (call, { envelope }, patch) => {
       const others = Object.keys(envelope).filter((name) => name !== "tags");
       if (Object.keys(patch).length > 0 || others.length > 0) return fixed(call);
       const changed = await resources.update(call.id, (row) => ({ envelope: { ...row.envelope, tags: envelope["tags"] ?? {} } }));
-      return changed === undefined ? fixed(call) : { kind: "answered", body: presentResource(changed, interfaceType) };
+      return changed === undefined ? fixed(call) : { kind: "answered", body: (await source.get(call)) ?? {} };
     },
-    onDelete: async (call) => fixed(call),
+    onDelete: async (call) => (isMade(await resources.find(call.id)) ? await deleteInterface(front.services, call) : fixed(call)),
   });
   return [resource, configurationResource(source)];
 }

@@ -6,10 +6,11 @@ import { Fault } from "../../contract/errors.ts";
 import { defineAction, defineResource, noBody, type ActionDefinition, type ArmCall, type ResourceType } from "../api/resource-type.ts";
 import { ArmFault } from "../api/arm-errors.ts";
 import { parseResourceId } from "../api/resource-id.ts";
-import { presentResource, type Resource } from "../db/resources.ts";
-import { landedShape, requireHere } from "./landed.ts";
+import type { Resource } from "../db/resources.ts";
+import { landedMachineShape, requireHere, type LandedMachine } from "./landed.ts";
+import { machineInput, putMachine } from "../compute/made-machine.ts";
 import { refuseHeld, type PowerWish } from "./machine-jobs.ts";
-import { seeMachine, showInstance, showMachine } from "./machine-view.ts";
+import { presentMachine, seeMachine, showInstance, showMachine } from "./machine-view.ts";
 import { machineType } from "./names.ts";
 import type { ReplicationFront } from "./world.ts";
 
@@ -59,24 +60,20 @@ export function machineResource(front: ReplicationFront): ResourceType {
     within: "resourceGroup",
     properties: z.record(z.string(), z.unknown()),
     canPatch: true,
-    longWrites: ["DELETE"],
-    onPut: async (call) => {
-      throw new Fault("OperationNotSupported", `could not create the machine ${call.id.name}: machines land here, they are not made`, {
-        evidence: { resourceId: call.id.text },
-        action: "protect a machine and start a test failover or a failover of it",
-      });
-    },
+    longWrites: ["PUT", "DELETE"],
+    inputs: { put: machineInput },
+    onPut: async (call, desired) => await putMachine(front, call, desired),
     onPatch: async (call, desired, patch) => {
       refuseChanges(call, patch, desired.envelope);
       const updated = await front.services.resources.update(call.id, ({ envelope }) => ({
         envelope: { ...envelope, tags: desired.envelope["tags"] ?? {} },
       }));
       if (updated === undefined) throw new Fault("NotFound", `could not find ${call.id.text}`, { evidence: { resourceId: call.id.text } });
-      return { kind: "answered", body: presentResource(updated, machineType, showMachine(await seeMachine(front, updated))) };
+      return { kind: "answered", body: await presentMachine(front, updated) };
     },
     onDelete: async (call, resource) => {
       isAsked(call, "forceDeletion"); // The machine ends at once in any case: no deletion waits for its guest.
-      const landed = landedShape.parse(resource.properties);
+      const landed = landedMachineShape.parse(resource.properties);
       requireHere(landed, front.place);
       await refuseHeld(front.services.database.db, landed);
       return { kind: "accepted", operationId: await submit(front, call, resource, { kind: "MachineRemoval" }) };
@@ -106,17 +103,21 @@ async function submit(
   resource: Resource,
   wish: { readonly kind: "MachinePower"; readonly wish: PowerWish } | { readonly kind: "MachineRemoval" },
 ): Promise<string> {
-  const landed = landedShape.parse(resource.properties);
+  const landed = landedMachineShape.parse(resource.properties);
   requireHere(landed, front.place);
   return await front.engine.submit({
     kind: wish.kind,
     scope: resource.id.key,
     targetId: resource.id.text,
     targetName: resource.id.name,
-    lockKey: parseResourceId(landed.itemId).key,
+    lockKey: lockKeyOf(landed, resource),
     actor: call.caller.name,
     parameters: { machineId: resource.id.text, ...(wish.kind === "MachinePower" ? { wish: wish.wish } : {}) },
   });
+}
+
+function lockKeyOf(landed: LandedMachine, { id }: Resource): string {
+  return landed.purpose === "made" ? id.key : parseResourceId(landed.itemId).key;
 }
 
 /** A switch of the query. One that says neither yes nor no is refused: to guess would cut a machine off, or not. */

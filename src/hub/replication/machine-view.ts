@@ -2,8 +2,8 @@
 
 import type { LandedStatus } from "../../landing/target.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
-import type { JsonObject, Resource, ResourceStore } from "../db/resources.ts";
-import { landedShape, type Landed } from "./landed.ts";
+import { presentResource, type JsonObject, type Resource, type ResourceStore } from "../db/resources.ts";
+import { landedMachineShape, type Landed, type LandedMachine } from "./landed.ts";
 
 export const diskType = "Microsoft.Compute/disks";
 export const interfaceType = "Microsoft.Network/networkInterfaces";
@@ -15,7 +15,7 @@ const networkType = "Microsoft.Network/virtualNetworks";
 
 export interface SeenMachine {
   readonly resource: Resource;
-  readonly landed: Landed;
+  readonly landed: LandedMachine;
   readonly status: LandedStatus;
 }
 
@@ -23,7 +23,7 @@ export async function seeMachine(
   { target }: { readonly target: { status(name: string): Promise<LandedStatus> } },
   resource: Resource,
 ): Promise<SeenMachine> {
-  const landed = landedShape.parse(resource.properties);
+  const landed = landedMachineShape.parse(resource.properties);
   return { resource, landed, status: await target.status(landed.launch.name) };
 }
 
@@ -40,13 +40,18 @@ function siblingId(machine: ResourceId, type: string, name: string): string {
   return `${machine.parentText}/providers/${type}/${name}`;
 }
 
+/** A machine's row as it is answered. */
+export async function presentMachine(front: Parameters<typeof seeMachine>[0], resource: Resource): Promise<JsonObject> {
+  return presentResource(resource, resource.id.type, showMachine(await seeMachine(front, resource)));
+}
+
 export function showMachine(seen: SeenMachine): JsonObject {
   const { landed, status, resource } = seen;
   const { launch } = landed;
   const disk = (each: Landed["launch"]["disks"][number]): JsonObject => ({
     name: diskName(launch.name, each),
     createOption: "Attach",
-    deleteOption: "Delete",
+    deleteOption: landed.purpose === "made" ? "Detach" : "Delete",
     diskSizeGB: Math.ceil(each.sizeBytes / gibibyte),
     managedDisk: { id: siblingId(resource.id, diskType, diskName(launch.name, each)) },
   });
@@ -54,7 +59,10 @@ export function showMachine(seen: SeenMachine): JsonObject {
   return {
     vmId: landed.vmId,
     timeCreated: resource.createdAt,
-    hardwareProfile: { vmSize: sizeName, vmSizeProperties: { vCPUsAvailable: launch.cpuCount } },
+    hardwareProfile: {
+      vmSize: landed.purpose === "made" ? landed.vmSize : sizeName,
+      vmSizeProperties: { vCPUsAvailable: launch.cpuCount },
+    },
     storageProfile: {
       ...(boot === undefined ? {} : { osDisk: { ...disk(boot), osType: "Linux" } }),
       dataDisks: launch.disks.filter((each) => !each.isBoot).map((each, lun) => ({ lun, ...disk(each) })),
@@ -66,12 +74,12 @@ export function showMachine(seen: SeenMachine): JsonObject {
         properties: { primary: index === 0 },
       })),
     },
+    ...(landed.purpose === "made" && landed.licenseType !== undefined ? { licenseType: landed.licenseType } : {}),
     diagnosticsProfile: { bootDiagnostics: { enabled: true } },
     instanceView: showInstance(seen),
     watari: {
       purpose: landed.purpose,
-      protectedItemId: landed.itemId,
-      recoveryPointId: landed.pointId,
+      ...(landed.purpose === "made" ? {} : { protectedItemId: landed.itemId, recoveryPointId: landed.pointId }),
       network: launch.network,
       nics: launch.nics,
       memoryBytes: launch.memoryBytes,
@@ -98,7 +106,9 @@ export function showInstance({ landed, status, resource }: SeenMachine): JsonObj
   };
 }
 
+/** Those of a machine that was made are resources of their own. */
 export function showDisks({ resource, landed }: SeenMachine): readonly JsonObject[] {
+  if (landed.purpose === "made") return [];
   return landed.launch.disks.map((disk) => {
     const { diskId, sizeBytes, isBoot } = disk;
     const name = diskName(landed.launch.name, disk);
@@ -127,6 +137,7 @@ export function showDisks({ resource, landed }: SeenMachine): readonly JsonObjec
 
 /** With one card every address that was seen is its; with more, only those of the source are known to be whose. */
 export async function showInterfaces(resources: ResourceStore, { resource, landed, status }: SeenMachine): Promise<readonly JsonObject[]> {
+  if (landed.purpose === "made") return [];
   const { nics, network } = landed.launch;
   const networkId = network.kind === "named" ? siblingId(resource.id, networkType, network.name) : undefined;
   const isNetworkKnown = networkId !== undefined && (await resources.find(networkId)) !== undefined;

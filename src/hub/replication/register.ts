@@ -2,6 +2,7 @@
 
 import type { OpenExtension, HubExtension, HubServices } from "../services.ts";
 import { Collector } from "../collector/collector.ts";
+import { defineMachineCreation } from "../compute/made-machine.ts";
 import { defineGroupRemoval } from "../resources/group-removal.ts";
 import { startCollecting } from "../collector/collector-loop.ts";
 import type { HealthLimits } from "../health/health-rules.ts";
@@ -25,7 +26,7 @@ import { eventOfJob } from "./job-events.ts";
 import { jobResource } from "./job-type.ts";
 import { defineChangeLimits, defineCheckNetwork, defineProfileMachine } from "./appliance-jobs.ts";
 import { startKeyKeeper } from "./key-keeper.ts";
-import { Landings, landedShape, landedUnfilled } from "./landed.ts";
+import { Landings, landedMachineShape, landedUnfilled } from "./landed.ts";
 import { defineMachinePower, defineMachineRemoval } from "./machine-jobs.ts";
 import { machineParts } from "./machine-parts.ts";
 import { machineResource, offerBootLogs } from "./machine-type.ts";
@@ -58,7 +59,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
   return async (services, { landing }) => {
     const world = await dependencies.openWorld(services, landing);
     const limits = { ...replicationLimits, ...dependencies.limits };
-    const landings = new Landings(world);
+    const landings = new Landings({ ...world, openManaged: async (diskId) => await services.managedDisks.open(diskId) });
     const { target, openReader, images, place } = world;
     const replication: Replication = {
       ...{ services, target, openReader },
@@ -149,6 +150,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineApplyPoint(world),
     defineMachinePower(world),
     defineMachineRemoval(world),
+    defineMachineCreation(world),
     defineRotateVaultKey(world),
     defineCountVaultSeals(world),
     defineDestroyVaultKey(world),
@@ -165,7 +167,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
 async function reattachLanded(world: Replication): Promise<void> {
   const { database, log } = world.services;
   for (const properties of await landedUnfilled(database.db)) {
-    const landed = landedShape.parse(properties);
+    const landed = landedMachineShape.parse(properties);
     if (landed.place !== undefined && world.place !== undefined && landed.place !== world.place) continue;
     try {
       await world.landings.reattach(landed);

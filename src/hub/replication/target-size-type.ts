@@ -6,7 +6,7 @@ import type { ResourceId } from "../api/resource-id.ts";
 import type { JsonObject } from "../db/resources.ts";
 import type { HubServices } from "../services.ts";
 import { parseItem } from "./item.ts";
-import { hostSize } from "./machine-parts.ts";
+import { hostSize } from "../compute/machine-sizes.ts";
 import { sizeName } from "./machine-view.ts";
 import { itemType } from "./names.ts";
 

@@ -24,7 +24,7 @@ const machineType = "Microsoft.Compute/virtualMachines";
 const interfaceType = "Microsoft.Network/networkInterfaces";
 const protectedItemType = "Microsoft.RecoveryServices/vaults/replicationFabrics/replicationProtectionContainers/replicationProtectedItems";
 /** What holds others comes before what it holds: machines, endpoints and links, then vaults, then all others, then the accounts behind vaults. */
-const order = [machineType, endpointType, zoneLinkType, vaultType, "", storageAccountType] as const;
+const order = [machineType, endpointType, interfaceType, zoneLinkType, vaultType, "", storageAccountType] as const;
 const ordered = order.filter((type) => type !== "").map((type) => type.toLowerCase());
 const batchRows = 200;
 const shownMax = 20;
@@ -159,11 +159,11 @@ async function emptyGroup(services: HubServices, context: Context): Promise<Stat
   return state;
 }
 
-/** Of a type, or of all that the order does not name. Interfaces go with their endpoint or machine. */
+/** Of a type, or of all that the order does not name. An interface goes with its endpoint or landed machine, or by itself. */
 async function nextOf(db: Queryable, groupKey: string, type: string): Promise<readonly string[]> {
   const wanted =
     type === ""
-      ? sql`parent_key = ${groupKey} and type <> all(${[...ordered, interfaceType.toLowerCase()]}) and not starts_with(type, 'microsoft.authorization/')`
+      ? sql`parent_key = ${groupKey} and type <> all(${[...ordered]}) and not starts_with(type, 'microsoft.authorization/')`
       : sql`type = ${type.toLowerCase()} and key ~>~ ${`${groupKey}/`} and key ~<~ ${`${groupKey}0`}`;
   const found = await sql<{ id: string }>`select id from resources where ${wanted} order by key limit ${batchRows}`.execute(db);
   return found.rows.map(({ id }) => id);

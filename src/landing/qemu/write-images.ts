@@ -12,7 +12,7 @@ import { hydrate } from "../hydration/hydrate.ts";
 import { openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, LandingDisk, LandingNic } from "../target.ts";
 import { virtioHardware } from "./machine.ts";
-import { appendVhdFooter } from "./vhd-footer.ts";
+import { appendVhdFooter } from "../vhd-footer.ts";
 
 /** vhd: fixed, a whole number of MiB, as Azure takes it. vmdk: one sparse file. */
 export const imageFormats = ["raw", "qcow2", "vhd", "vmdk"] as const;

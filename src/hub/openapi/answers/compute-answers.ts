@@ -1,14 +1,29 @@
 // What landed machines and their disks answer.
 
 import { z } from "zod";
-import { absent, none, number, part, place, reference, row, text, texts, time, whole, yesOrNo, type AnswerTable } from "./answer-parts.ts";
+import {
+  absent,
+  anything,
+  none,
+  number,
+  part,
+  place,
+  reference,
+  row,
+  text,
+  texts,
+  time,
+  whole,
+  yesOrNo,
+  type AnswerTable,
+} from "./answer-parts.ts";
 
 const compute = "Microsoft.Compute";
 
 const attachedDisk = {
   name: text,
   createOption: z.literal("Attach"),
-  deleteOption: z.literal("Delete"),
+  deleteOption: z.enum(["Delete", "Detach"]),
   diskSizeGB: whole,
   managedDisk: reference,
 };
@@ -31,9 +46,9 @@ const size = z.strictObject({
 
 /** What ARM has no word for. */
 const extension = z.strictObject({
-  purpose: z.enum(["test", "migrated"]),
-  protectedItemId: text,
-  recoveryPointId: text,
+  purpose: z.enum(["test", "migrated", "made"]),
+  protectedItemId: text.optional(),
+  recoveryPointId: text.optional(),
   network: z.strictObject({ kind: z.enum(["isolated", "named"]), name: text.optional() }),
   nics: z.array(z.strictObject({ mac: text, guestName: text, address: text.optional(), name: text.optional() })),
   memoryBytes: number,
@@ -50,6 +65,7 @@ const machine = row(
       osDisk: z.strictObject({ ...attachedDisk, osType: text }).optional(),
       dataDisks: z.array(z.strictObject({ lun: whole, ...attachedDisk })),
     }),
+    licenseType: text.optional(),
     osProfile: z.strictObject({ computerName: text }),
     networkProfile: z.strictObject({
       networkInterfaces: z.array(z.strictObject({ id: text, properties: z.strictObject({ primary: yesOrNo }) })),
@@ -77,7 +93,10 @@ export const computeAnswers: AnswerTable = {
       z.strictObject({
         osType: text.optional(),
         hyperVGeneration: z.enum(["V1", "V2"]).optional(),
-        creationData: z.strictObject({ createOption: z.literal("Restore"), sourceUniqueId: text }),
+        creationData: z.union([
+          z.strictObject({ createOption: z.literal("Restore"), sourceUniqueId: text }),
+          z.strictObject({ createOption: z.literal("Upload"), uploadSizeBytes: whole }),
+        ]),
         diskSizeGB: whole,
         diskSizeBytes: whole,
         diskState: text,
@@ -87,8 +106,9 @@ export const computeAnswers: AnswerTable = {
         uniqueId: text,
         provisioningState: text,
       }),
-      { managedBy: text },
+      { managedBy: text.optional(), etag: text.optional(), sku: anything.optional() },
     ),
+    actions: { beginGetAccess: z.strictObject({ accessSAS: text }), endGetAccess: z.strictObject({}) },
   },
   [`${compute}/availabilitySets`]: { resource: absent },
   [`${compute}/locations`]: { resource: place },

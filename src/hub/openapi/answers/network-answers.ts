@@ -53,8 +53,8 @@ const addressOfInterface = z.strictObject({
   id: text,
   name: text,
   properties: z.strictObject({
-    privateIPAddress: text,
-    privateIPAllocationMethod: z.literal("Dynamic"),
+    privateIPAddress: text.optional(),
+    privateIPAllocationMethod: z.enum(["Dynamic", "Static"]),
     privateIPAddressVersion: z.enum(["IPv4", "IPv6"]),
     primary: yesOrNo,
     provisioningState: text.optional(),

@@ -29,6 +29,7 @@ import { createSealer, openSecretStore } from "../../db/secrets.ts";
 import { keyNameOf } from "../../db/vault-keys.ts";
 import { openAuthority } from "../../pki/authority.ts";
 import { createDocumentSigner, type DocumentSigner } from "../../pki/document-signer.ts";
+import { ManagedDisks } from "../../compute/managed-disks.ts";
 import { noTraces } from "../../telemetry/traces.ts";
 import type { ResourceRemover } from "../../resources/group-removal.ts";
 import { groupTypes } from "../../resources/groups.ts";
@@ -206,6 +207,7 @@ function createServices(options: SimHubOptions, audit: AuditTrail, remover: Reso
     operations: openOperationStore({ db, clock, random }),
     audit,
     secrets,
+    managedDisks: new ManagedDisks(join(folder, "managed-disks")),
     remover,
     signedReads: createSignedReads({ secrets, clock, random }),
     orders: {

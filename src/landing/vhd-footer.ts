@@ -1,10 +1,10 @@
 // The footer that makes a raw file a fixed VHD: Microsoft's Virtual Hard Disk Image Format Specification, Hard Disk Footer Format.
 
 import { open } from "node:fs/promises";
-import type { Clock } from "../../base/clock.ts";
-import type { Random } from "../../base/random.ts";
+import type { Clock } from "../base/clock.ts";
+import type { Random } from "../base/random.ts";
 
-const footerBytes = 512;
+export const vhdFooterBytes = 512;
 /** Azure takes VHDs whose disk is a whole number of MiB. */
 const alignmentBytes = 1 << 20;
 const epochMs = 946_684_800_000;
@@ -13,14 +13,26 @@ const fixed = 2;
 /** Grows a raw image with zeros to a whole number of MiB and appends the footer. Durable when the caller flushes the file. */
 export async function appendVhdFooter(path: string, { clock, random }: { readonly clock: Clock; readonly random: Random }): Promise<void> {
   await using file = await open(path, "r+");
-  const sizeBytes = Math.ceil((await file.stat()).size / alignmentBytes) * alignmentBytes;
+  const sizeBytes = vhdSizeOf((await file.stat()).size);
   await file.truncate(sizeBytes);
   const footer = createVhdFooter({ sizeBytes, timeMs: clock.nowMs(), uniqueId: random.bytes(16) });
-  await file.write(footer, 0, footerBytes, sizeBytes);
+  await file.write(footer, 0, vhdFooterBytes, sizeBytes);
 }
 
-function createVhdFooter(facts: { readonly sizeBytes: number; readonly timeMs: number; readonly uniqueId: Uint8Array }): Buffer {
-  const footer = Buffer.alloc(footerBytes);
+/** Size of the disk in a VHD that holds this many bytes. */
+function vhdSizeOf(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / alignmentBytes) * alignmentBytes;
+}
+
+/** Size of the disk that a footer describes; undefined unless it is a whole footer of a fixed disk. */
+export function readVhdSize(footer: Buffer): number | undefined {
+  const isFixed = footer.length === vhdFooterBytes && footer.toString("latin1", 0, 8) === "conectix" && footer.readUInt32BE(60) === fixed;
+  if (!isFixed || footer.readUInt32BE(64) !== checksumOf(footer)) return undefined;
+  return Number(footer.readBigUInt64BE(48));
+}
+
+export function createVhdFooter(facts: { readonly sizeBytes: number; readonly timeMs: number; readonly uniqueId: Uint8Array }): Buffer {
+  const footer = Buffer.alloc(vhdFooterBytes);
   footer.write("conectix", 0, "latin1");
   footer.writeUInt32BE(2, 8); // Features: a bit that is always set.
   footer.writeUInt32BE(0x0001_0000, 12);
@@ -38,10 +50,15 @@ function createVhdFooter(facts: { readonly sizeBytes: number; readonly timeMs: n
   footer.writeUInt8(sectors, 59);
   footer.writeUInt32BE(fixed, 60);
   footer.set(facts.uniqueId, 68);
-  let sum = 0;
-  for (const byte of footer) sum += byte;
-  footer.writeUInt32BE(~sum >>> 0, 64);
+  footer.writeUInt32BE(checksumOf(footer), 64);
   return footer;
+}
+
+/** One's complement of the sum of all bytes but the checksum's own. */
+function checksumOf(footer: Buffer): number {
+  let sum = 0;
+  for (const [index, byte] of footer.entries()) if (index < 64 || index >= 68) sum += byte;
+  return ~sum >>> 0;
 }
 
 /** The specification's appendix, CHS Calculation. */
