@@ -103,18 +103,34 @@ async function contextOf(
 async function dispatch(options: DoorOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   try {
     const tlsName = serverNameOf(request.socket);
-    const hostName = (request.headers.host ?? "").toLowerCase().replace(/:\d+$/, "");
+    const askedNames = toOriginForm(request);
     const handler = tlsName === undefined ? undefined : await options.handlerOf(tlsName);
-    if (handler !== undefined && hostName === tlsName) {
+    if (handler !== undefined && askedNames.length > 0 && askedNames.every((name) => name === tlsName)) {
       handler(request, response);
       return;
     }
-    const evidence = { tlsName: tlsName ?? "none", host: hostName, address: options.address };
+    const evidence = { tlsName: tlsName ?? "none", host: askedNames.join(" "), address: options.address };
     answerFault(response, new Fault("NameNotServed", "could not serve the name: it does not belong to this address", { evidence }));
   } catch (error) {
     options.log.error("request failed", { address: options.address, reason: error instanceof Error ? error.message : String(error) });
     answerFault(response, error instanceof Fault ? error : new Fault("Internal", "could not answer the request", { cause: error }));
   }
+}
+
+/**
+ * Every name that the request asks for, in lower case and without port: each Host header and, in absolute form, the target's own (RFC 9112,
+ * Request Target). Handlers see the origin form, and one Host.
+ */
+function toOriginForm(request: IncomingMessage): readonly string[] {
+  const hosts = request.rawHeaders.filter((_text, index, all) => index % 2 === 1 && all[index - 1]?.toLowerCase() === "host");
+  const [, authority, path] = /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)(.*)$/i.exec(request.url ?? "") ?? [];
+  if (authority === undefined) return hosts.map(toName);
+  request.url = path?.startsWith("/") === true ? path : `/${path ?? ""}`;
+  return [...hosts, authority].map(toName);
+}
+
+function toName(host: string): string {
+  return host.trim().toLowerCase().replace(/:\d+$/, "");
 }
 
 async function listen(server: Server, options: DoorOptions): Promise<void> {
