@@ -43,7 +43,13 @@ export type ProtectedItem = z.infer<typeof protectedItemShape>;
 export const recoveryPointShape = z.looseObject({
   id: z.string(),
   name: z.string(),
-  properties: z.looseObject({ recoveryPointTime: z.string(), recoveryPointType: z.string().optional() }),
+  properties: z.looseObject({
+    recoveryPointTime: z.string(),
+    recoveryPointType: z.string().optional(),
+    providerSpecificDetails: z
+      .looseObject({ watari: z.looseObject({ verified: z.looseObject({ at: z.string() }).optional() }).optional() })
+      .optional(),
+  }),
 });
 export type RecoveryPointResource = z.infer<typeof recoveryPointShape>;
 

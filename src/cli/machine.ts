@@ -7,6 +7,7 @@ import { Fault } from "../contract/errors.ts";
 import type { ArmClient } from "./arm-client.ts";
 import { listJobs } from "./job.ts";
 import { registerMachineFiles } from "./machine-files.ts";
+import { registerMachineRehearse } from "./machine-rehearse.ts";
 import { registerMachineReport } from "./machine-report.ts";
 import {
   listProtectable,
@@ -43,6 +44,7 @@ export function registerMachineCommand(program: Command): void {
   registerTest(noun);
   registerMigrate(noun);
   registerMachineFiles((usage, description) => verb(noun, usage, description));
+  registerMachineRehearse((usage, description) => verb(noun, usage, description));
   registerMachineReport((usage, description) => verb(noun, usage, description));
 }
 
@@ -83,8 +85,13 @@ function registerReads(noun: Command): void {
       const points = await waitForPoints(session.arm, item, options.wait ?? 0);
       printAnswer(session.style, points, () =>
         formatTable(
-          ["POINT", "TIME", "CONSISTENCY"],
-          points.map(({ name, properties }) => [name, properties.recoveryPointTime, properties.recoveryPointType ?? ""]),
+          ["POINT", "TIME", "CONSISTENCY", "VERIFIED"],
+          points.map(({ name, properties }) => [
+            name,
+            properties.recoveryPointTime,
+            properties.recoveryPointType ?? "",
+            properties.providerSpecificDetails?.watari?.verified?.at ?? "",
+          ]),
         ),
       );
     });

@@ -16,6 +16,7 @@ interface PolicyOptions {
   readonly interval: number;
   readonly freezeMsMax: number;
   readonly appMinutes: number;
+  readonly rehearseHours?: number;
 }
 
 const policyShape = z.looseObject({ name: z.string(), properties: z.looseObject({ friendlyName: z.string().optional() }) });
@@ -28,6 +29,7 @@ export function registerPolicyCommand(program: Command): void {
     .option("--interval <seconds>", "seconds between recovery points", Number, 300)
     .option("--freeze-ms-max <milliseconds>", "longest time that a machine's filesystems may stay frozen for a point", Number, 1000)
     .option("--app-minutes <minutes>", "minutes between points made with the guest's own scripts; 0 makes none", Number, 0)
+    .option("--rehearse-hours <hours>", "hours between rehearsals of each machine; none by the clock unless told", Number)
     .action(async (name: string, options: VaultOptions & PolicyOptions) => {
       await using session = await openSession(options);
       const created = await session.arm.change("PUT", `${vaultPath(session.arm.groupPath, options.vault)}/replicationPolicies/${name}`, {
@@ -37,6 +39,7 @@ export function registerPolicyCommand(program: Command): void {
             pointIntervalSeconds: options.interval,
             freezeMsMax: options.freezeMsMax,
             appConsistentFrequencyInMinutes: options.appMinutes,
+            ...(options.rehearseHours === undefined ? {} : { rehearsalIntervalHours: options.rehearseHours }),
           },
         },
       });

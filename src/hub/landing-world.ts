@@ -33,12 +33,14 @@ const landingShape = z
       .default({}),
     /** Recovery points may be exported into this folder; absent: not at all. */
     exportFolder: z.string().startsWith("/").max(4096).optional(),
+    /** Programs of this host that rehearsals and migrations may run to ask a landed machine: paths by name. They run as the hub does. */
+    probePrograms: z.record(z.string().regex(/^[a-z0-9-]{1,80}$/), z.string().startsWith("/").max(4096)).default({}),
   })
-  .default({ networks: {} });
+  .default({ networks: {}, probePrograms: {} });
 
 /** Opens the world of the replication; closing it closes the readers, the exports and the target, and leaves landed machines running. */
 export async function openLandingWorld(services: HubServices, landing: unknown): Promise<ReplicationWorld & AsyncDisposable> {
-  const { networks, exportFolder } = parseInput(landingShape, landing, "the configuration's landing section");
+  const { networks, exportFolder, probePrograms } = parseInput(landingShape, landing, "the configuration's landing section");
   const { clock, log } = services;
   await using opening = new AsyncDisposableStack();
   const exportDisk: ExportDisk = async (disk, { socketPath, exportName }) =>
@@ -57,6 +59,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
   return {
     ...(images === undefined ? {} : { images }),
     target,
+    probePrograms: new Map(Object.entries(probePrograms)),
     place: await openPlace(join(services.stateDir, "landing", "place"), services.random),
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),

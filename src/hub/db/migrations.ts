@@ -6,6 +6,7 @@ import type { Log } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
 import { alertStatements } from "../alerts/schema.ts";
 import { healthStatements } from "../health/schema.ts";
+import { jobFileStatements } from "./job-files.ts";
 import { jobControlStatements, jobStatements, jobTraceStatements } from "../jobs/schema.ts";
 import { peopleStatements } from "./people-schema.ts";
 import type { Tables } from "./tables.ts";
@@ -211,6 +212,7 @@ const migrations: readonly Migration[] = [
     ],
   },
   { number: 24, name: "generations of vault keys", statements: vaultKeyStatements },
+  { number: 25, name: "files of jobs, verified points", statements: jobFileStatements },
 ];
 
 /** What this program knows. */

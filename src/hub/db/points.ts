@@ -1,6 +1,7 @@
 // The catalogue of recovery points: what appliances reported as sealed. The vault's own objects are the truth.
 
 import { sql, type Kysely } from "kysely";
+import { z } from "zod";
 import { sealedPointReportShape, type SealedPointReport } from "../../contract/appliance-protocol.ts";
 import type { MachineId, PointId } from "../../contract/ids.ts";
 import { notify } from "./notifications.ts";
@@ -32,9 +33,25 @@ export interface PointCatalogue {
     machineIds: readonly MachineId[],
     consistencies?: readonly SealedPointReport["consistency"][],
   ): Promise<ReadonlyMap<MachineId, PointId> | undefined>;
+  /** Of these points, how those were verified that a rehearsal has booted and asked. */
+  verifiedOf(vaultId: string, pointIds: readonly PointId[]): Promise<ReadonlyMap<PointId, PointVerification>>;
   /** Points that are not known are no fault. */
   remove(vaultId: string, pointIds: readonly PointId[]): Promise<void>;
   removeMachine(vaultId: string, machineId: MachineId): Promise<void>;
+}
+
+export const pointVerificationShape = z.object({
+  at: z.string(),
+  jobId: z.string(),
+  /** What the machine was asked and answered. */
+  passed: z.array(z.string()),
+});
+export type PointVerification = z.infer<typeof pointVerificationShape>;
+
+/** Within the transaction of the job that proved it. A point that is gone is no fault. */
+export async function markPointVerified(db: Kysely<Tables>, vaultId: string, pointId: PointId, verified: PointVerification): Promise<void> {
+  await sql`update points set verified = ${JSON.stringify(verified)}::jsonb
+    where vault_key = ${vaultId.toLowerCase()} and point_id = ${pointId}`.execute(db);
 }
 
 /** Told when a machine got a new point. */
@@ -84,6 +101,12 @@ export function openPointCatalogue({ db }: { readonly db: Kysely<Tables> }): Poi
         );
       const rows = await query.orderBy("time_ms", "desc").orderBy("point_id", "desc").limit(page.countMax).execute();
       return rows.map((row) => sealedPointReportShape.parse(row.report));
+    },
+    verifiedOf: async (vaultId, pointIds) => {
+      if (pointIds.length === 0) return new Map();
+      const found = await sql<{ point_id: PointId; verified: unknown }>`select point_id, verified from points
+        where vault_key = ${vaultId.toLowerCase()} and point_id = any(${pointIds}::uuid[]) and verified is not null`.execute(db);
+      return new Map(found.rows.map(({ point_id: pointId, verified }) => [pointId, pointVerificationShape.parse(verified)]));
     },
     completeOf: async (vaultId, reports) => await findComplete(db, vaultId.toLowerCase(), reports),
     newestTogether: async (vaultId, machineIds, consistencies) =>

@@ -130,6 +130,7 @@ export interface PointTable {
   time_ms: string;
   consistency: string;
   report: Json;
+  verified: Json | null;
 }
 
 export interface MachineStateTable {

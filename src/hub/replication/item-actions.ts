@@ -18,6 +18,7 @@ import {
   exportBody,
   failoverBody,
   refuseOtherWays,
+  rehearseBody,
   removeBody,
   removeDisksBody,
   resolveBody,
@@ -25,12 +26,15 @@ import {
   updateAgentBody,
   type ApplyBody,
   type FailoverBody,
+  type RehearseBody,
   type TestBody,
 } from "./item-bodies.ts";
 import { resolveHealthErrors } from "./item-health.ts";
 import { requireOperation, requireReplicating, type ItemOperation } from "./item-operations.ts";
 import { answerAtOnce, machineOf, startJob, type Accepted, type ItemCall } from "./item-start.ts";
 import { parseItem, type Item, type ProtectionState } from "./item.ts";
+import { actionsFor } from "./launch-actions.ts";
+import { rehearsalKind } from "./rehearsal.ts";
 import { defaultLandedName } from "./unplanned-failover.ts";
 import { beginApplianceUpdate, updateApplianceBody } from "./switch-begin.ts";
 import type { ReplicationFront } from "./world.ts";
@@ -48,6 +52,11 @@ function migrationActions(front: ReplicationFront): Readonly<Record<string, Acti
     testFailoverCleanup: defineAction({
       body: cleanupBody,
       run: async (call, body, resource) => await cleanUp(front, call, body.properties?.comments ?? "", resource),
+    }),
+    rehearse: defineAction({
+      body: rehearseBody,
+      isLong: true,
+      run: async (call, body, resource) => await rehearse(front, call, body.properties, resource),
     }),
     unplannedFailover: defineAction({
       body: failoverBody,
@@ -240,6 +249,15 @@ async function test(front: ReplicationFront, call: ItemCall, body: TestBody, res
     parameters,
     change: { testFailoverState: "TestMigrationInProgress" },
   });
+}
+
+async function rehearse(front: ReplicationFront, call: ItemCall, body: RehearseBody, resource: Resource): Promise<ActionOutcome> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "TestFailover", "rehearse the migration of");
+  const pointId = await wishedPoint(front, resource, item, body);
+  const actions = actionsFor(front, item, body.actions);
+  const parameters = { actions, isKept: body.isKept, ...(pointId === undefined ? {} : { pointId }) };
+  return await startJob(front, call, item, { kind: rehearsalKind, parameters, change: { busyWith: rehearsalKind } });
 }
 
 async function cleanUp(front: ReplicationFront, call: ItemCall, comments: string, resource: Resource): Promise<ActionOutcome> {

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import { recoveryPointTypes } from "./choose-point.ts";
 import { exportDetailsShape } from "./export-point.ts";
+import { launchActionsShape } from "./launch-actions.ts";
 import { probeShape } from "./launch-steps.ts";
 import { provider } from "./names.ts";
 
@@ -30,6 +31,20 @@ export const testBody = z.strictObject({
   }),
 });
 export type TestBody = z.infer<typeof testBody>["properties"];
+
+/** Ours: what a rehearsal boots and asks. */
+export const rehearseBody = z.strictObject({
+  properties: z
+    .strictObject({
+      ...pointWish,
+      /** In place of the machine's own post-launch actions. */
+      actions: launchActionsShape.optional(),
+      /** The machine stays, as one of a test migration. */
+      isKept: z.boolean().default(false),
+    })
+    .default({ isKept: false }),
+});
+export type RehearseBody = z.infer<typeof rehearseBody>["properties"];
 
 export const cleanupBody = z.strictObject({ properties: z.strictObject({ comments: z.string().max(1000).optional() }).optional() });
 

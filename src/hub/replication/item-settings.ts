@@ -4,6 +4,7 @@ import { z } from "zod";
 import { ArmFault } from "../api/arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { refuseFields } from "../resources/refused-fields.ts";
+import { launchActionsShape } from "./launch-actions.ts";
 import { provider } from "./names.ts";
 
 const idText = z.string().max(2048);
@@ -106,6 +107,8 @@ export const changeShape = z.strictObject({
       targetManagedDiskTags: tags.optional(),
       targetNicTags: tags.optional(),
       sqlServerLicenseType: word.optional(),
+      /** Ours. They replace those that were set before. */
+      postLaunchActions: launchActionsShape.optional(),
       vmDisks: z
         .array(z.strictObject({ diskId: z.string().max(255), targetDiskName: partName.optional() }))
         .max(64)
@@ -125,6 +128,8 @@ export const settingsShape = z.object({
   vmTags: tags.optional(),
   diskTags: tags.optional(),
   nicTags: tags.optional(),
+  /** What the machine is asked in this order once it has landed, in tests and rehearsals too. */
+  postLaunchActions: launchActionsShape.default([]),
   /** By the name under which Azure answers it; it has no effect here. */
   answered: z.record(z.string(), z.unknown()).default({}),
 });
@@ -194,6 +199,7 @@ export function settingsOfEnable(details: EnableDetails, place: SettingsPlace): 
     });
   return {
     nics: [],
+    postLaunchActions: [],
     diskNames: {},
     diskTypes: Object.fromEntries(
       disks.flatMap(({ diskId, diskType = details.diskType }) => (diskType === undefined ? [] : [[diskId, diskType]])),
@@ -236,6 +242,7 @@ export function changeSettings(present: ItemSettings, change: ItemChange, place:
   return {
     ...present,
     nics,
+    postLaunchActions: details?.postLaunchActions ?? present.postLaunchActions,
     diskNames: { ...present.diskNames, ...names },
     ...(asks(change.selectedSourceNicId) ? { sourceNicId: change.selectedSourceNicId } : {}),
     ...given({ vmTags: details?.targetVmTags, diskTags: details?.targetManagedDiskTags, nicTags: details?.targetNicTags }),

@@ -76,6 +76,8 @@ export const itemShape = z.object({
   /** Tells the same enable call again from another one. */
   wishDigest: z.string().optional(),
   test: landingShape.optional(),
+  /** The last one that came to its end. */
+  rehearsal: z.object({ jobId: z.string(), endedAt: z.string(), isPassed: z.boolean(), pointId: pointIdShape.optional() }).optional(),
   failover: landingShape.optional(),
   lastSuccessfulTestFailoverTime: z.string().optional(),
   lastSuccessfulFailoverTime: z.string().optional(),

@@ -9,6 +9,7 @@ const toldKinds: ReadonlySet<string> = new Set([
   "DisableProtection",
   "TestFailover",
   "TestFailoverCleanup",
+  "Rehearsal",
   "UnplannedFailover",
   "CommitFailover",
   "CancelFailover",

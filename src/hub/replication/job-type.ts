@@ -13,6 +13,7 @@ import {
   type ResourceType,
 } from "../api/resource-type.ts";
 import type { JsonObject } from "../db/resources.ts";
+import { listJobFiles } from "../db/job-files.ts";
 import type { JobEngine } from "../jobs/job-engine.ts";
 import type { JobRecord } from "../jobs/job.ts";
 import { listJobs } from "../jobs/job-list.ts";
@@ -92,7 +93,8 @@ async function presentOne(services: JobServices, engine: JobEngine, { id }: ArmC
   const { jobId } = job;
   const { steps, holds, log } = await readJobParts(db, jobId);
   const details = job.kind === exportKind ? { customDetails: await exportDetails(services, vaultOf(id), job) } : {};
-  return presentJob({ vault: vaultOf(id), job, steps, canRestart: engine.canRestart(job), holds, log, ...details });
+  const files = await listJobFiles(db, jobId);
+  return presentJob({ vault: vaultOf(id), job, steps, canRestart: engine.canRestart(job), holds, log, files, ...details });
 }
 
 async function listPage(

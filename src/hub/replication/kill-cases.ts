@@ -13,6 +13,10 @@ const enable = async (trial: TrialSite): Promise<void> => await trial.run("PUT",
 const test = async (trial: TrialSite): Promise<string> =>
   await trial.begin("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe } } });
 const migrate = async (trial: TrialSite): Promise<string> => await trial.begin("POST", `${trial.item}/unplannedFailover`, migrateBody);
+const rehearse = async (
+  trial: TrialSite,
+  actions: readonly object[] = [{ kind: "ssh" }, { kind: "serial", text: "login:" }],
+): Promise<string> => await trial.begin("POST", `${trial.item}/rehearse`, { properties: { actions } });
 const migrated = async (trial: TrialSite): Promise<void> => {
   await enable(trial);
   await trial.run("POST", `${trial.item}/unplannedFailover`, migrateBody);
@@ -93,6 +97,16 @@ export const killCases: readonly KillCase[] = [
       await trial.run("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe } } });
     },
     begin: async (trial) => await trial.begin("POST", `${trial.item}/testFailoverCleanup`, {}),
+  },
+  { ...{ kind: "Rehearsal", name: "answers", ends: "succeeded" }, prepare: enable, begin: async (trial) => await rehearse(trial) },
+  {
+    ...{ kind: "Rehearsal", name: "does not answer", ends: "failed" },
+    prepare: enable,
+    begin: async (trial) =>
+      await rehearse(trial, [
+        { kind: "tcp", port: 80 },
+        { kind: "serial", text: "nobody says this", timeoutSeconds: 1 },
+      ]),
   },
   { ...{ kind: "UnplannedFailover", name: "lands", ends: "succeeded" }, prepare: enable, begin: migrate },
   {

@@ -7,6 +7,7 @@ import { pointIdShape } from "../../contract/shapes.ts";
 import { storedAtBegin } from "../api/arm-call.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { defineResource, type ResourceType } from "../api/resource-type.ts";
+import type { PointVerification } from "../db/points.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { parseItem } from "./item.ts";
 import { pointType, provider, vaultOf } from "./names.ts";
@@ -28,7 +29,9 @@ export function pointResource(front: ReplicationFront): ResourceType {
         const { machineId } = parseItem((await services.resources.get(itemId)).properties);
         const point = await services.points.find(vaultOf(id).key, pointId.data);
         if (point === undefined || point.machineId !== machineId) return undefined;
-        return show(itemId, point, await services.points.completeOf(vaultOf(id).key, [point]));
+        const { key } = vaultOf(id);
+        const verified = await services.points.verifiedOf(key, [point.pointId]);
+        return show(itemId, point, { complete: await services.points.completeOf(key, [point]), verified });
       },
       list: async (call, { after, countMax }) => {
         const { id } = call;
@@ -38,15 +41,28 @@ export function pointResource(front: ReplicationFront): ResourceType {
         const before = after === undefined ? undefined : pointIdShape.parse(after);
         const points = await services.points.list(vaultOf(id).key, machineId, { countMax: countMax + 1, before });
         const page = points.slice(0, countMax);
-        const complete = await services.points.completeOf(vaultOf(id).key, page);
-        return { items: page.map((point) => show(id, point, complete)), next: points.length > countMax ? page.at(-1)?.pointId : undefined };
+        const { key } = vaultOf(id);
+        const complete = await services.points.completeOf(key, page);
+        const verified = await services.points.verifiedOf(
+          key,
+          page.map(({ pointId }) => pointId),
+        );
+        return {
+          items: page.map((point) => show(id, point, { complete, verified })),
+          next: points.length > countMax ? page.at(-1)?.pointId : undefined,
+        };
       },
     },
   });
 }
 
 /** A point of a whole group shows the group's moment; one whose group is not whole is its machine's alone. */
-function show(itemId: ResourceId, point: SealedPointReport, complete: ReadonlySet<string>): JsonObject {
+function show(
+  itemId: ResourceId,
+  point: SealedPointReport,
+  { complete, verified }: { readonly complete: ReadonlySet<string>; readonly verified: ReadonlyMap<string, PointVerification> },
+): JsonObject {
+  const verification = verified.get(point.pointId);
   const group = complete.has(point.pointId) ? point.group : undefined;
   return {
     id: `${itemId.text}/recoveryPoints/${point.pointId}`,
@@ -55,7 +71,11 @@ function show(itemId: ResourceId, point: SealedPointReport, complete: ReadonlySe
     properties: {
       recoveryPointTime: toTimestamp(group?.timeMs ?? point.timeMs),
       recoveryPointType: point.consistency === "application" ? "ApplicationConsistent" : "CrashConsistent",
-      providerSpecificDetails: { instanceType: provider, isMultiVmSyncPoint: group === undefined ? "No" : "Yes", watari: point },
+      providerSpecificDetails: {
+        instanceType: provider,
+        isMultiVmSyncPoint: group === undefined ? "No" : "Yes",
+        watari: verification === undefined ? point : { ...point, verified: verification },
+      },
     },
   };
 }

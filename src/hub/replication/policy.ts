@@ -25,6 +25,8 @@ export const settingsShape = z.strictObject({
   /** Ours: seconds between points, finer than Azure's minutes; it wins when both are given. */
   pointIntervalSeconds: z.number().min(1).max(86_400).optional(),
   freezeMsMax: z.number().int().min(50).max(10_000).default(1000),
+  /** Ours: hours between rehearsals of each machine that follows the policy; absent or 0: none by the clock. */
+  rehearsalIntervalHours: z.number().min(0).max(8784).optional(),
 });
 export type Settings = z.infer<typeof settingsShape>;
 
@@ -38,6 +40,7 @@ export const settingsChangeShape = z.strictObject({
   multiVmSyncStatus: z.string().optional(),
   pointIntervalSeconds: z.number().optional(),
   freezeMsMax: z.number().optional(),
+  rehearsalIntervalHours: z.number().optional(),
 });
 
 /** As users of Azure know it. */

@@ -149,6 +149,8 @@ function extension(seen: {
     ...(lagSeconds === undefined ? {} : { lagSeconds }),
     ...(point === undefined ? {} : { lastRecoveryPoint: point }),
     ...(item.test === undefined ? {} : { test: item.test }),
+    ...(item.rehearsal === undefined ? {} : { rehearsal: item.rehearsal }),
+    ...(item.settings.postLaunchActions.length === 0 ? {} : { postLaunchActions: item.settings.postLaunchActions }),
     ...(item.failover === undefined ? {} : { failover: item.failover }),
   };
 }

@@ -18,6 +18,8 @@ export interface JobView {
   /** Of one job alone; lists go without. */
   readonly holds?: readonly JobHold[];
   readonly log?: readonly JobLogLine[];
+  /** What it keeps for people; each is read by the action `file`. */
+  readonly files?: readonly JsonObject[];
   /** Replaces the details that follow from the job's kind. */
   readonly customDetails?: JsonObject;
 }
@@ -61,6 +63,7 @@ export function presentJob(view: JobView): JsonObject {
         ...(job.restartOf === undefined ? {} : { restartOf: job.restartOf }),
         ...(job.restartedAs === undefined ? {} : { restartedAs: job.restartedAs }),
         ...(log === undefined ? {} : { log }),
+        ...(view.files === undefined || view.files.length === 0 ? {} : { files: view.files }),
       },
     },
   };

@@ -23,6 +23,7 @@ import { itemResource } from "./item-type.ts";
 import { startRetention } from "./record-retention.ts";
 import { eventResource } from "./event-type.ts";
 import { eventOfJob } from "./job-events.ts";
+import { jobFileActions, offerJobFiles } from "./job-file-reads.ts";
 import { jobResource } from "./job-type.ts";
 import { defineChangeLimits, defineCheckNetwork, defineProfileMachine } from "./appliance-jobs.ts";
 import { startKeyKeeper } from "./key-keeper.ts";
@@ -35,6 +36,8 @@ import { planResource } from "./plan-type.ts";
 import { offerPointFiles } from "./point-files.ts";
 import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
+import { startRehearsals } from "./rehearsal-schedule.ts";
+import { defineRehearsal } from "./rehearsal.ts";
 import { defineRenewCertificate } from "./renew-certificate.ts";
 import { siteTypes } from "./site-types.ts";
 import { defineSwitchProcessServer } from "./switch-process-server.ts";
@@ -60,14 +63,9 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
     const world = await dependencies.openWorld(services, landing);
     const limits = { ...replicationLimits, ...dependencies.limits };
     const landings = new Landings({ ...world, openManaged: async (diskId) => await services.managedDisks.open(diskId) });
-    const { target, openReader, images, place } = world;
-    const replication: Replication = {
-      ...{ services, target, openReader },
-      landings,
-      limits,
-      ...(images === undefined ? {} : { images }),
-      ...(place === undefined ? {} : { place }),
-    };
+    const { [Symbol.asyncDispose]: _close, ...opened } = world;
+    const { target, images, place } = opened;
+    const replication: Replication = { ...opened, services, landings, limits };
     let engine: JobEngine | undefined;
     const loops = new AsyncDisposableStack();
     const running = (): JobEngine => {
@@ -87,7 +85,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         itemResource(front),
         pointResource(front),
         planResource(front),
-        jobResource(services, running, reportActions(front)),
+        jobResource(services, running, { ...reportActions(front), ...jobFileActions(front) }),
         eventResource(services),
         machineResource(front),
         ...machineParts(front),
@@ -97,6 +95,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       start: async () => {
         offerBootLogs(front);
         offerPointFiles(front);
+        offerJobFiles(front);
         await reattachLanded(replication);
         const { database, clock, log } = services;
         engine = loops.use(
@@ -110,6 +109,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         );
         loops.use(startRetention(services));
         loops.use(startKeyKeeper(replication, engine));
+        loops.use(startRehearsals(front));
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
         loops.use(startCollecting({ collector: new Collector(seen), database, clock, log }));
         loops.use(startHealth({ services, landedNames: async () => await target.list(), place, limits: dependencies.health ?? {} }));
@@ -130,6 +130,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineEnableProtection(world),
     defineTestFailover(world),
     defineTestFailoverCleanup(world),
+    defineRehearsal(world),
     defineUnplannedFailover(world),
     defineCommitFailover(world),
     defineCancelFailover(world),

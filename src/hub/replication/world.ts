@@ -22,6 +22,8 @@ export interface ReplicationWorld {
   readonly place?: string;
   /** The reader of a vault, by resource id; the same one is answered again. StorageRoleMissing and StateConflict as VaultAccess.open. */
   readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
+  /** Programs of this host that may be run to ask a landed machine, by the names that calls use. */
+  readonly probePrograms?: ReadonlyMap<string, string>;
   /** Absent where the configuration allows no export. */
   readonly images?: ImageFolder;
 }
@@ -55,6 +57,8 @@ export interface ReplicationLimits {
   readonly probeSeconds: number;
   /** A site that was not heard of for so long counts as lost, when a person says so too. */
   readonly silentSeconds: number;
+  /** Looks at what falls due by the clock: rehearsals, commits. */
+  readonly watchMs: number;
   /** Looks at states that nothing tells of. */
   readonly pollMs: number;
 }
@@ -69,5 +73,6 @@ export const replicationLimits: ReplicationLimits = {
   roundsMax: 6,
   probeSeconds: 600,
   silentSeconds: 900,
+  watchMs: 30_000,
   pollMs: 1000,
 };

@@ -107,8 +107,8 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   };
   const open = registerReplication({
     openWorld: async () => ({ target, openReader, ...(images === undefined ? {} : { images }), [Symbol.asyncDispose]: close }),
-    limits: { pollMs: 100, ...options.limits },
     // What is asked of the target is counted by the kill trial, so nothing may ask by the clock.
+    limits: { pollMs: 100, watchMs: 3_600_000, ...options.limits },
     health: { intervalMs: 3_600_000 },
     jobs: options.jobs,
   });

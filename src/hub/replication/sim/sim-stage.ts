@@ -13,6 +13,7 @@ import { openSimSite, type SimSite } from "./sim-site.ts";
 
 const propertiesShape = z.looseObject({
   protectionState: z.string().optional(),
+  testFailoverState: z.string().optional(),
   allowedOperations: z.array(z.string()).optional(),
   healthErrors: z.array(z.looseObject({ errorId: z.string(), errorCode: z.string(), customerResolvability: z.string() })).optional(),
   providerSpecificDetails: z.looseObject({}).optional(),
@@ -25,8 +26,10 @@ export interface SimStage extends AsyncDisposable {
   readonly site: SimSite;
   /** Path of the first machine's protected item. */
   readonly item: string;
+  /** Of each machine. */
+  readonly items: readonly string[];
   /** Body that enables the machine, with these details beside the necessary ones. */
-  enableBody(details?: object): object;
+  enableBody(details?: object, machineIndex?: number): object;
   /** Calls, waits for the job that the call began, answers its final state and the text of its fault. */
   change(method: string, path: string, body?: unknown): Promise<{ readonly jobId: string; readonly state: string; readonly fault: string }>;
   /** As change on the item; asserts that the job succeeded. */
@@ -38,16 +41,20 @@ export interface SimStage extends AsyncDisposable {
 
 export const simProvider = { instanceType: "InMageAzureV2" } as const;
 
-export async function openSimStage(cluster: TestCluster, options: Partial<SimHubOptions> = {}): Promise<SimStage> {
+export async function openSimStage(
+  cluster: TestCluster,
+  { names = ["web"], ...options }: Partial<SimHubOptions> & { readonly names?: readonly string[] } = {},
+): Promise<SimStage> {
   const database = await cluster.openFreshDatabase();
   const folder = await mkdtemp(join(tmpdir(), "ws-"));
   const hub = await openSimHub({ database, folder, limits: { probeSeconds: 1 }, jobs: { leaseMs: 2000, pollMs: 20 }, ...options });
-  const site = await openSimSite(hub, folder, ["web"]);
-  const infrastructureId = site.sources[0]?.discovered.infrastructureId ?? "";
-  const item = `${site.container}/replicationProtectedItems/${infrastructureId}`;
-  const enableBody = (details: object = {}): object => ({
+  const site = await openSimSite(hub, folder, names);
+  const ids = site.sources.map(({ discovered }) => discovered.infrastructureId);
+  const items = ids.map((id) => `${site.container}/replicationProtectedItems/${id}`);
+  const [item = ""] = items;
+  const enableBody = (details: object = {}, machineIndex = 0): object => ({
     properties: {
-      protectableItemId: `${site.container}/replicationProtectableItems/${infrastructureId}`,
+      protectableItemId: `${site.container}/replicationProtectableItems/${ids[machineIndex] ?? ""}`,
       policyId: `${simVault}/replicationPolicies/default`,
       providerSpecificDetails: { ...simProvider, runAsAccountId: "root", ...details },
     },
@@ -72,6 +79,7 @@ export async function openSimStage(cluster: TestCluster, options: Partial<SimHub
     hub,
     site,
     item,
+    items,
     enableBody,
     change,
     done,
