@@ -33,6 +33,7 @@ const accelerator = await chooseAccelerator();
 await using disk = await openFileDisk(image, { access: "read" });
 await using target = await openQemuTarget({
   stateFolder,
+  cacheFolder: process.env["WATARI_CACHE"] ?? "/var/cache/watari",
   networks: { nat: { kind: "user", forwards: [{ hostPort, guestPort: guest.port }] } },
   accelerator,
   clock,

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { systemRandom } from "../src/base/random.ts";
 import { runCommand, tryCommand } from "../src/base/run-command.ts";
 import { Fault } from "../src/contract/errors.ts";
-import { hostAptSettings, hostAptSources } from "./apt-sources.ts";
+import { hostAptSettings, hostAptSources } from "../src/landing/helper/apt-sources.ts";
 import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
 import { hardwareArguments } from "./hardware.ts";
 import { guestFiles, guestFolder, guestPackages, ledgerDisk, leftOut, mebibyte, rootDisk, suite } from "./image-recipe.ts";

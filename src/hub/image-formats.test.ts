@@ -39,7 +39,7 @@ describe("Image files", () => {
             ...{ folder: join(folder, "out"), format, isHydrated: false, nics: [], onProgress: () => undefined },
             disks: [{ diskId: parseDiskId("disk-1"), isBoot: true, content: new MemoryDisk(content) }],
           },
-          { exportDisk, scratchFolder: join(folder, "x"), clock: systemClock, random: systemRandom },
+          { exportDisk, scratchFolder: join(folder, "x"), clock: systemClock, random: systemRandom, cacheFolder: folder },
         );
         const [file] = files;
         assert.ok(file !== undefined && file.path.endsWith(`disk0.${format}`));

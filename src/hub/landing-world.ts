@@ -35,12 +35,14 @@ const landingShape = z
     exportFolder: z.string().startsWith("/").max(4096).optional(),
     /** Programs of this host that rehearsals and migrations may run to ask a landed machine: paths by name. They run as the hub does. */
     probePrograms: z.record(z.string().regex(/^[a-z0-9-]{1,80}$/), z.string().startsWith("/").max(4096)).default({}),
+    /** Holds what is made once from Debian packages: the helper machine of hydration. */
+    cacheFolder: z.string().startsWith("/").max(4096).default("/var/cache/watari"),
   })
-  .default({ networks: {}, probePrograms: {} });
+  .prefault({});
 
 /** Opens the world of the replication; closing it closes the readers, the exports and the target, and leaves landed machines running. */
 export async function openLandingWorld(services: HubServices, landing: unknown): Promise<ReplicationWorld & AsyncDisposable> {
-  const { networks, exportFolder, probePrograms } = parseInput(landingShape, landing, "the configuration's landing section");
+  const { networks, exportFolder, cacheFolder, probePrograms } = parseInput(landingShape, landing, "the configuration's landing section");
   const { clock, log } = services;
   await using opening = new AsyncDisposableStack();
   const exportDisk: ExportDisk = async (disk, { socketPath, exportName }) =>
@@ -51,11 +53,14 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
       log,
     });
   const target = opening.use(
-    await openQemuTarget({ stateFolder: join(services.stateDir, "landing"), exportDisk, networks: namedNetworks(networks), clock, log }),
+    await openQemuTarget({
+      ...{ stateFolder: join(services.stateDir, "landing"), cacheFolder, exportDisk, networks: namedNetworks(networks), clock, log },
+    }),
   );
   const readers = opening.use(new VaultReaders(services, { indexFolder: join(services.stateDir, "vault-index") }));
   const closing = opening.move();
-  const images = exportFolder === undefined ? undefined : await openImageFolder(services, exportFolder, exportDisk);
+  const images =
+    exportFolder === undefined ? undefined : await openImageFolder(services, { folder: exportFolder, cacheFolder }, exportDisk);
   return {
     ...(images === undefined ? {} : { images }),
     target,
@@ -79,7 +84,11 @@ async function openPlace(path: string, random: Random): Promise<string> {
 }
 
 /** What a killed hub left of exports is taken away first. */
-async function openImageFolder({ stateDir, clock, random }: HubServices, folder: string, exportDisk: ExportDisk): Promise<ImageFolder> {
+async function openImageFolder(
+  { stateDir, clock, random }: HubServices,
+  { folder, cacheFolder }: { readonly folder: string; readonly cacheFolder: string },
+  exportDisk: ExportDisk,
+): Promise<ImageFolder> {
   const scratch = join(stateDir, "landing", "x");
   await detachUnder(scratch);
   await rm(scratch, { recursive: true, force: true });
@@ -87,7 +96,7 @@ async function openImageFolder({ stateDir, clock, random }: HubServices, folder:
     folder,
     write: async (wish, signal) => {
       const scratchFolder = join(scratch, random.uuid().slice(0, 8));
-      return await writeImages(wish, { exportDisk, scratchFolder, clock, random }, signal);
+      return await writeImages(wish, { exportDisk, scratchFolder, clock, random, cacheFolder }, signal);
     },
     remove: removeImages,
   };

@@ -3,7 +3,7 @@
 import { access, copyFile, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand, tryCommand } from "../../src/base/run-command.ts";
-import { hostAptSources } from "../../lab/apt-sources.ts";
+import { hostAptSources } from "../../src/landing/helper/apt-sources.ts";
 
 /** Debian releases with kernels 5.10, 6.1 and 6.12. */
 export const guestSuites = ["bullseye", "bookworm", "trixie"] as const;

@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from "nod
 import { join } from "node:path";
 import { writeFileAtomic } from "../../src/base/atomic-file.ts";
 import { runCommand } from "../../src/base/run-command.ts";
-import { hostAptSources } from "../../lab/apt-sources.ts";
+import { hostAptSources } from "../../src/landing/helper/apt-sources.ts";
 
 const recipeVersion = 3;
 const sectorBytes = 512;

@@ -19,6 +19,7 @@ const leasesFile = join(stateFolder, "bridge-leases");
 const disk = await openFileDisk(image, { access: "read" });
 const target = await openQemuTarget({
   stateFolder,
+  cacheFolder: process.env["WATARI_CACHE"] ?? "/var/cache/watari",
   networks: { lan: { kind: "bridge", bridge: "br-lan", leasesFile } },
   clock,
   log,

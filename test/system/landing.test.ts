@@ -38,7 +38,7 @@ const exportDisk: ExportDisk = async (content, { socketPath, exportName }) =>
   });
 
 const open = async (stateFolder: string, networks: Readonly<Record<string, NamedNetwork>> = {}) =>
-  await openQemuTarget({ stateFolder, exportDisk, networks, clock, log, stopMsMax: 5_000 });
+  await openQemuTarget({ stateFolder, cacheFolder, exportDisk, networks, clock, log, stopMsMax: 5_000 });
 
 runTargetSuite({
   kind: "qemu",

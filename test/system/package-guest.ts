@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { hostAptSources } from "../../lab/apt-sources.ts";
+import { hostAptSources } from "../../src/landing/helper/apt-sources.ts";
 import { runCommand } from "../../src/base/run-command.ts";
 import { chooseAccelerator } from "../../src/landing/qemu/accelerator.ts";
 

@@ -5,26 +5,7 @@ import { join } from "node:path";
 import { assert, unreachable } from "../../base/assert.ts";
 import { tryCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
-
-export interface GuestFile {
-  readonly name: string;
-  readonly kind: "file" | "folder" | "link" | "other";
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly sizeBytes: number;
-}
-
-/** Changes to a guest's files, made in order. */
-export type FileChange =
-  | { readonly kind: "write"; readonly path: string; readonly content: Uint8Array; readonly mode: number }
-  /** Gives a file a new name. The new name must be free. */
-  | { readonly kind: "rename"; readonly from: string; readonly to: string }
-  | { readonly kind: "remove"; readonly path: string }
-  | { readonly kind: "makeFolder"; readonly path: string }
-  /** It must be empty by then. */
-  | { readonly kind: "removeFolder"; readonly path: string }
-  | { readonly kind: "link"; readonly path: string; readonly to: string };
+import { isPlainPath, type FileChange, type GuestFile, type VolumeFiles } from "./volume-files.ts";
 
 export interface ExtFilesOptions {
   /** The raw image or its view. */
@@ -36,12 +17,10 @@ export interface ExtFilesOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Guest paths go into a command language; what is not plainly a path is refused. */
-const plainPath = /^\/[A-Za-z0-9._+~:@%=/-]*$/;
 const fileBytesMax = 512 * 2 ** 20;
 
 /** Access to one filesystem. Links inside the guest are followed inside the guest only. */
-export class ExtFiles {
+export class ExtFiles implements VolumeFiles {
   readonly #options: ExtFilesOptions;
   #serial = 0;
 
@@ -49,14 +28,12 @@ export class ExtFiles {
     this.#options = options;
   }
 
-  /** Entries of a folder, undefined when there is none. */
   async list(path: string): Promise<readonly GuestFile[] | undefined> {
     const { stdout, stderr } = await this.#run([`ls -p ${checked(path)}`], "read");
     if (stderr.split("\n").some(isAbsence)) return undefined;
     return stdout.split("\n").flatMap((line) => parseListLine(line));
   }
 
-  /** Contents by path; a path that is not a readable file is left out. */
   async read(paths: readonly string[]): Promise<ReadonlyMap<string, Buffer>> {
     const targets = paths.map((path) => ({ path: checked(path), hostPath: this.#freshPath() }));
     if (targets.length > 0)
@@ -75,7 +52,6 @@ export class ExtFiles {
     return found;
   }
 
-  /** Makes all changes, then proves that each is there. */
   async change(changes: readonly FileChange[]): Promise<void> {
     const commands: string[] = [];
     for (const change of changes) commands.push(...(await this.#commandsOf(change)));
@@ -150,10 +126,6 @@ function isAbsence(line: string): boolean {
 function checked(path: string): string {
   assert(isPlainPath(path), `the guest path ${JSON.stringify(path.slice(0, 200))} is plain`);
   return path;
-}
-
-export function isPlainPath(path: string): boolean {
-  return plainPath.test(path) && path.length < 4096;
 }
 
 /** One line of `ls -p`: /inode/mode/uid/gid/name/size/ */

@@ -9,61 +9,69 @@ export interface FstabEntry {
   readonly source: string;
   readonly mountPoint: string;
   readonly type: string;
+  readonly options: readonly string[];
 }
 
-/** UUID of the partition `number` (0: whole disk) of the disk at `diskIndex` in the source's order. */
-export type FindUuid = (diskIndex: number, number: number) => string | undefined;
+/** UUID of the filesystem that a name under /dev means. `type` is "" where nothing tells it. */
+export type FindUuid = (source: string, type: string) => string | undefined;
 
 export function parseFstab(text: string): readonly FstabEntry[] {
   return text.split("\n").flatMap((line) => {
-    const [source, mountPoint, type] = line.trim().split(/\s+/);
+    const [source, mountPoint, type, options] = line.trim().split(/\s+/);
     const isEntry = source !== undefined && !source.startsWith("#") && mountPoint !== undefined && type !== undefined;
-    return isEntry ? [{ source, mountPoint, type }] : [];
+    return isEntry ? [{ source, mountPoint, type, options: options?.split(",") ?? [] }] : [];
   });
 }
+
+/** Names that the hardware gives. */
+const hardwareName = String.raw`/dev/(?:(?:sd|vd|hd|xvd)[a-z]{1,3}\d{0,3}|disk/by-(?:path|id)/[^\s"',/]+)`;
+const fstabLine = new RegExp(String.raw`^(\s*)(${hardwareName})(\s+)(\S+)(\s+)(\S+)(.*)$`);
+const kernelWord = new RegExp(String.raw`\b(root|resume)=(${hardwareName})(?=[\s"']|$)`, "g");
 
 /** Every line stays as it is but for the device's name. A line that cannot be rewritten is told and left. */
 export function rewriteFstab(text: string, findUuid: FindUuid): Rewriting {
   const changes: string[] = [];
   const lines = text.split("\n").map((line) => {
-    const match = /^(\s*)(\/dev\/(?:sd|vd|hd|xvd)[a-z]+\d*)(\s.*)$/.exec(line);
+    const match = fstabLine.exec(line);
     if (match === null) return line;
-    const [, indent = "", device = "", rest = ""] = match;
-    const uuid = uuidOfDevice(device, findUuid);
+    const [, indent = "", device = "", gap = "", mountPoint = "", nextGap = "", type = "", rest = ""] = match;
+    const uuid = findUuid(device, type);
     if (uuid === undefined) {
       changes.push(`/etc/fstab: ! ${device} stays: no filesystem with a UUID was found there`);
       return line;
     }
     changes.push(`/etc/fstab: ${device} → UUID=${uuid}`);
-    return `${indent}UUID=${uuid}${rest}`;
+    return `${indent}UUID=${uuid}${gap}${mountPoint}${nextGap}${type}${rest}`;
   });
   return { text: lines.join("\n"), changes };
 }
 
-/** The same for `root=/dev/…` and `resume=/dev/…` on the kernel lines of GRUB's menu. */
-export function rewriteKernelLines(text: string, path: string, findUuid: FindUuid): Rewriting {
+/** The same for `root=/dev/…` and `resume=/dev/…` among the words that `isTheirs` finds in a line. */
+function rewriteKernelWords(
+  text: string,
+  where: { readonly path: string; readonly isTheirs: (line: string) => boolean },
+  findUuid: FindUuid,
+): Rewriting {
   const changes: string[] = [];
   const lines = text.split("\n").map((line) => {
-    if (!/^\s*linux(16|efi)?\s/.test(line)) return line;
-    return line.replaceAll(/\b(root|resume)=(\/dev\/(?:sd|vd|hd|xvd)[a-z]+\d*)(?=\s|$)/g, (whole, key: string, device: string) => {
-      const uuid = uuidOfDevice(device, findUuid);
+    if (!where.isTheirs(line)) return line;
+    return line.replaceAll(kernelWord, (whole, key: string, device: string) => {
+      const uuid = findUuid(device, "");
       if (uuid === undefined) return whole;
-      changes.push(`${path}: ${key}=${device} → ${key}=UUID=${uuid}`);
+      changes.push(`${where.path}: ${key}=${device} → ${key}=UUID=${uuid}`);
       return `${key}=UUID=${uuid}`;
     });
   });
   return { text: lines.join("\n"), changes: [...new Set(changes)] };
 }
 
-function uuidOfDevice(device: string, findUuid: FindUuid): string | undefined {
-  const match = /^\/dev\/(?:sd|vd|hd|xvd)([a-z]+)(\d*)$/.exec(device);
-  if (match === null) return undefined;
-  const [, letters = "", number = ""] = match;
-  return findUuid(diskIndexOf(letters), Number(number || 0));
+/** Kernel lines of GRUB's menu. */
+export function rewriteKernelLines(text: string, path: string, findUuid: FindUuid): Rewriting {
+  return rewriteKernelWords(text, { path, isTheirs: (line) => /^\s*linux(16|efi)?\s/.test(line) }, findUuid);
 }
 
 /** a is 0, z is 25, aa is 26. */
-function diskIndexOf(letters: string): number {
+export function diskIndexOf(letters: string): number {
   let index = 0;
   for (const letter of letters) index = index * 26 + (letter.charCodeAt(0) - 96);
   return index - 1;

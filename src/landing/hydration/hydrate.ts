@@ -3,11 +3,14 @@
 import type { Clock } from "../../base/clock.ts";
 import type { HydrationReport } from "../target.ts";
 import type { DriverNeeds } from "./drivers.ts";
-import type { ExtFiles, FileChange, GuestFile } from "./ext-files.ts";
+import { openHelperVolumes } from "../helper/helper-volumes.ts";
+import type { HelperImage } from "../helper/helper-image.ts";
 import { rewriteFstab, rewriteKernelLines } from "./fstab.ts";
 import { planInjection } from "./inject-drivers.ts";
 import { planAgentRemoval } from "./remove-agent.ts";
-import { findGuestRoot, surveyVolumes, type GuestRoot, type Volume } from "./survey.ts";
+import { findGuestRoot, findVolume, unsupported, type GuestRoot } from "./survey.ts";
+import type { FileChange, GuestFile, VolumeFiles } from "./volume-files.ts";
+import { plainVolumes, surveyPartitions, type GuestVolumes, type Volume } from "./volumes.ts";
 
 /** What the target's machines are made of. */
 export interface TargetHardware {
@@ -24,6 +27,10 @@ export interface HydrateOptions {
   readonly hardware: TargetHardware;
   /** An own, empty folder of the host. */
   readonly scratchFolder: string;
+  /** Asked for only when the guest needs the helper machine; absent: such guests are refused. */
+  readonly helperImage?: () => Promise<HelperImage>;
+  /** Passphrases and key files of encrypted volumes; each is tried at each. */
+  readonly unlockKeys?: readonly Uint8Array[];
   readonly clock: Clock;
   readonly signal?: AbortSignal;
 }
@@ -31,12 +38,12 @@ export interface HydrateOptions {
 /** Repeating it changes nothing more. Throws Fault HydrationUnsupported for what it does not know yet; then nothing was edited. */
 export async function hydrate(options: HydrateOptions): Promise<HydrationReport> {
   const startedMs = options.clock.monotonicMs();
-  const volumes = await surveyVolumes(options.imagePaths);
-  const guest = await findGuestRoot(volumes, options);
+  await using opened = await openGuest(options);
+  const { guest, volumes } = opened;
   const injection = await planInjection({ guest, needs: options.hardware.drivers, scratchFolder: options.scratchFolder });
   const edits: readonly Edit[] = [
-    await planFstab(guest, volumes),
-    await planGrub(guest, volumes),
+    await planFstab(guest, volumes.volumes),
+    await planGrub(guest, volumes.volumes),
     await planCardNames(guest.rootFiles, options),
     await planGuestTools(guest.rootFiles),
     await planAgentRemoval(guest.rootFiles),
@@ -46,8 +53,44 @@ export async function hydrate(options: HydrateOptions): Promise<HydrationReport>
   if (bootChanges.length > 0) await guest.bootFiles.change(bootChanges);
   const rootChanges = edits.flatMap((edit) => edit.rootChanges ?? []);
   if (rootChanges.length > 0) await guest.rootFiles.change(rootChanges);
-  const changes = [...injection.changes, ...edits.flatMap((edit) => edit.changes)];
+  await volumes.finish();
+  const changes = [...volumes.remarks, ...injection.changes, ...edits.flatMap((edit) => edit.changes)];
   return { seconds: (options.clock.monotonicMs() - startedMs) / 1000, changes };
+}
+
+interface OpenedGuest extends AsyncDisposable {
+  readonly volumes: GuestVolumes;
+  readonly guest: GuestRoot;
+}
+
+/** By this host's own tools where they suffice; else in the helper machine. */
+async function openGuest(options: HydrateOptions): Promise<OpenedGuest> {
+  const partitions = await surveyPartitions(options.imagePaths);
+  const plain = plainVolumes(partitions, options);
+  const near = await findGuestRoot(plain, options.bootDiskIndex);
+  if (near.kind === "found") return { volumes: plain, guest: near.guest, [Symbol.asyncDispose]: async () => undefined };
+  if (options.helperImage === undefined || !partitions.some(needsHelper)) throw unsupported(plain, near.reason);
+  const graphs = options.imagePaths.map((filename, index) => ({
+    nodes: [
+      { driver: "file", filename, locking: "off", "node-name": `file${index}`, discard: "unmap" },
+      { driver: "raw", file: `file${index}`, "node-name": `disk${index}`, discard: "unmap" },
+    ],
+    topNode: `disk${index}`,
+  }));
+  const image = await options.helperImage();
+  const helped = await openHelperVolumes({ ...options, image, graphs, partitions, keys: options.unlockKeys ?? [], access: "write" });
+  try {
+    const far = await findGuestRoot(helped, options.bootDiskIndex);
+    if (far.kind === "missing") throw unsupported(helped, far.reason);
+    return { volumes: helped, guest: far.guest, [Symbol.asyncDispose]: async () => await helped[Symbol.asyncDispose]() };
+  } catch (error) {
+    await helped[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+function needsHelper({ filesystem: { kind } }: Volume): boolean {
+  return kind === "xfs" || kind === "btrfs" || kind === "lvm" || kind === "luks" || kind === "raid";
 }
 
 interface Edit {
@@ -59,8 +102,8 @@ interface Edit {
 const nothing: Edit = { changes: [] };
 
 function uuidFinder(volumes: readonly Volume[]) {
-  return (diskIndex: number, number: number): string | undefined => {
-    const volume = volumes.find((each) => each.diskIndex === diskIndex && each.partition.number === number);
+  return (source: string, type: string): string | undefined => {
+    const volume = findVolume(volumes, { source, type });
     return volume !== undefined && "uuid" in volume.filesystem ? volume.filesystem.uuid : undefined;
   };
 }
@@ -87,7 +130,7 @@ async function planGrub(guest: GuestRoot, volumes: readonly Volume[]): Promise<E
 }
 
 /** A card keeps the name it had, so that the guest's network configuration still means it (systemd.link). */
-async function planCardNames(rootFiles: ExtFiles, { nics, hardware }: HydrateOptions): Promise<Edit> {
+async function planCardNames(rootFiles: VolumeFiles, { nics, hardware }: HydrateOptions): Promise<Edit> {
   const named = nics.filter(({ guestName, mac }) => /^[A-Za-z0-9._-]{1,15}$/.test(guestName) && /^[0-9a-fA-F:]{17}$/.test(mac));
   if (named.length === 0) return nothing;
   const folder = "/etc/systemd/network";
@@ -112,7 +155,7 @@ async function planCardNames(rootFiles: ExtFiles, { nics, hardware }: HydrateOpt
 const toolsUnits = ["open-vm-tools.service", "vmware-tools.service", "vmtoolsd.service"];
 
 /** A unit is masked as systemctl would: by a link to nothing. A unit file of the operator's own is left. */
-async function planGuestTools(rootFiles: ExtFiles): Promise<Edit> {
+async function planGuestTools(rootFiles: VolumeFiles): Promise<Edit> {
   const folder = "/etc/systemd/system";
   const shipped = [...((await rootFiles.list("/usr/lib/systemd/system")) ?? []), ...((await rootFiles.list("/lib/systemd/system")) ?? [])];
   const own = await rootFiles.list(folder);
@@ -129,7 +172,7 @@ function isNamed(files: readonly GuestFile[], name: string): boolean {
 }
 
 /** New text under the old name and rights; the old file stays beside it. */
-async function replaceFile(files: ExtFiles, given: { folder: string; name: string; text: string }): Promise<readonly FileChange[]> {
+async function replaceFile(files: VolumeFiles, given: { folder: string; name: string; text: string }): Promise<readonly FileChange[]> {
   const inFolder = (await files.list(given.folder)) ?? [];
   const path = `${given.folder}/${given.name}`;
   const keep: readonly FileChange[] = isNamed(inFolder, `${given.name}.watari-orig`)

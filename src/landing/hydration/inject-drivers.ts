@@ -3,7 +3,7 @@
 import { Fault } from "../../contract/errors.ts";
 import { cpioTypes, type CpioEntry } from "./cpio.ts";
 import { findMissingDrivers, moduleNameOf, parseModuleIndex, type DriverNeeds } from "./drivers.ts";
-import { isPlainPath, type ExtFiles, type FileChange, type GuestFile } from "./ext-files.ts";
+import { isPlainPath, type FileChange, type GuestFile, type VolumeFiles } from "./volume-files.ts";
 import { appendArchive, readInitrd, type InitrdContent } from "./initrd.ts";
 import type { GuestRoot } from "./survey.ts";
 
@@ -43,7 +43,7 @@ export async function planInjection(options: InjectOptions): Promise<Injection> 
   const bootChanges: FileChange[] = [];
   const changes: string[] = [];
   const impossible: string[] = [];
-  let freeBytes = guest.boot.filesystem.freeBytes;
+  let freeBytes = guest.bootFreeBytes;
   for (const kernel of kernels) {
     const outcome = await planKernel(options, kernel);
     if (outcome.kind === "impossible") impossible.push(`${kernel.release}: no ${outcome.driver}`);
@@ -63,7 +63,7 @@ export async function planInjection(options: InjectOptions): Promise<Injection> 
 
 async function findKernels(guest: GuestRoot): Promise<readonly Kernel[]> {
   const inBoot = (await guest.bootFiles.list(guest.bootPrefix || "/")) ?? [];
-  const releases = (await guest.rootFiles.list("/lib/modules")) ?? [];
+  const releases = (await guest.moduleFiles.list("/lib/modules")) ?? [];
   return releases
     .filter(({ kind, name }) => kind === "folder" && isPlainPath(`/${name}`))
     .flatMap(({ name: release }) => {
@@ -85,14 +85,14 @@ async function planKernel({ guest, needs, scratchFolder }: InjectOptions, kernel
   const folder = `/lib/modules/${release}`;
   const initrdPath = `${guest.bootPrefix}/${initrd.name}`;
   const image = (await guest.bootFiles.read([initrdPath])).get(initrdPath);
-  const found = await guest.rootFiles.read([`${folder}/modules.dep`, `${folder}/modules.builtin`]);
+  const found = await guest.moduleFiles.read([`${folder}/modules.dep`, `${folder}/modules.builtin`]);
   const dependencies = found.get(`${folder}/modules.dep`)?.toString("utf8");
   if (image === undefined || dependencies === undefined) return { kind: "complete" }; // Left by a kernel that was removed.
   const index = parseModuleIndex({ dependencies, builtin: found.get(`${folder}/modules.builtin`)?.toString("utf8") ?? "" });
   const content = await readInitrd(image, { name: initrd.name, scratchFolder });
   const missing = findMissingDrivers(index, modulesIn(content, release), needs);
   if (missing.kind !== "missing") return missing;
-  const entries = await archiveEntries(guest.rootFiles, release, missing.paths, content);
+  const entries = await archiveEntries(guest.moduleFiles, release, missing.paths, content);
   return { kind: "longer", image: appendArchive(image, entries, content.compression), names: missing.names };
 }
 
@@ -103,7 +103,7 @@ function modulesIn(content: InitrdContent, release: string): ReadonlySet<string>
 
 /** Modules and index as archive entries, under the real path that the image itself uses. */
 async function archiveEntries(
-  rootFiles: ExtFiles,
+  moduleFiles: VolumeFiles,
   release: string,
   modulePaths: readonly string[],
   content: InitrdContent,
@@ -113,7 +113,7 @@ async function archiveEntries(
   const prefix = `${isMerged ? "usr/" : ""}lib/modules/${release}`;
   const textNames = textIndexNames.filter((name) => content.types.has(`${prefix}/${name}`));
   const wanted = [...modulePaths, ...indexNames, ...textNames].map((path) => `/lib/modules/${release}/${path}`);
-  const found = await rootFiles.read(wanted.filter(isPlainPath));
+  const found = await moduleFiles.read(wanted.filter(isPlainPath));
   const lost = modulePaths.find((path) => !found.has(`/lib/modules/${release}/${path}`));
   if (lost !== undefined) throw new Fault("HydrationUnsupported", `could not read the module ${lost} of kernel ${release} in the clone`);
   const files = [...found].map(([path, bytes]) => {

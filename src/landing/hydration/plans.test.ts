@@ -4,11 +4,12 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { findMissingDrivers, parseModuleIndex } from "./drivers.ts";
-import { isPlainPath, parseListLine } from "./ext-files.ts";
+import { parseListLine } from "./ext-files.ts";
 import { parseFstab, rewriteFstab, rewriteKernelLines } from "./fstab.ts";
+import { isPlainPath } from "./volume-files.ts";
 
-const uuids: Readonly<Record<string, string>> = { "0.1": "aaaa-1", "0.5": "aaaa-5", "1.0": "bbbb", "26.2": "far" };
-const findUuid = (disk: number, number: number) => uuids[`${disk}.${number}`];
+const uuids: Readonly<Record<string, string>> = { "/dev/sda1": "aaaa-1", "/dev/sda5": "aaaa-5", "/dev/sdb": "bbbb", "/dev/sdaa2": "far" };
+const findUuid = (source: string) => uuids[source];
 
 describe("rewriteFstab", () => {
   it("replaces device names and leaves every other byte", () => {

@@ -1,6 +1,6 @@
 // Takes the replication agent off a clone: the landed machine must neither call the old site nor carry its keys.
 
-import type { ExtFiles, FileChange } from "./ext-files.ts";
+import type { FileChange, VolumeFiles } from "./volume-files.ts";
 
 /** Where the agent lies in a guest; the agent's own removal (agent/unit.ts) ends at the same places. */
 const agentFolders = ["/opt/watari-agent", "/var/lib/watari-agent"] as const;
@@ -16,7 +16,7 @@ export interface AgentRemoval {
 }
 
 /** Plans the removal; nothing to do where there is no agent. */
-export async function planAgentRemoval(rootFiles: ExtFiles): Promise<AgentRemoval> {
+export async function planAgentRemoval(rootFiles: VolumeFiles): Promise<AgentRemoval> {
   const rootChanges: FileChange[] = [];
   const changes: string[] = [];
   for (const folder of unitFolders) {
@@ -37,7 +37,7 @@ export async function planAgentRemoval(rootFiles: ExtFiles): Promise<AgentRemova
 }
 
 /** Removals of a folder, children first; undefined when there is no such folder. */
-async function removeTree(rootFiles: ExtFiles, folder: string, depthLeft: number): Promise<readonly FileChange[] | undefined> {
+async function removeTree(rootFiles: VolumeFiles, folder: string, depthLeft: number): Promise<readonly FileChange[] | undefined> {
   const entries = await rootFiles.list(folder);
   if (entries === undefined) return undefined;
   const removals: FileChange[] = [];

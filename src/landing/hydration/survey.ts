@@ -1,108 +1,140 @@
-// Surveys a clone's disks: partitions, filesystems, and which of them is the root. Reads only, but for journals.
+// Finds a guest's root, its /boot, its modules and its EFI partition among the volumes of a clone.
 
-import { open } from "node:fs/promises";
-import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
-import { ExtFiles } from "./ext-files.ts";
-import { identifyFilesystem, type Filesystem } from "./filesystem.ts";
-import { parseFstab } from "./fstab.ts";
-import { replayJournal } from "./journal.ts";
-import { readPartitionTable, type Partition } from "./partition-table.ts";
-
-export interface Volume {
-  readonly diskIndex: number;
-  readonly partition: Partition;
-  readonly filesystem: Filesystem;
-}
-
-export type ExtVolume = Volume & { readonly filesystem: Filesystem & { readonly kind: "ext" } };
+import { diskIndexOf, parseFstab, type FstabEntry } from "./fstab.ts";
+import type { VolumeFiles } from "./volume-files.ts";
+import type { GuestVolumes, OpenedVolume, Volume } from "./volumes.ts";
 
 /** Where the guest's files are. */
 export interface GuestRoot {
-  readonly root: ExtVolume;
-  readonly rootFiles: ExtFiles;
-  /** The volume of /boot, the root itself when it has no own. */
-  readonly boot: ExtVolume;
-  readonly bootFiles: ExtFiles;
+  readonly rootFiles: VolumeFiles;
+  /** Where /lib/modules is; another volume when /usr has its own. */
+  readonly moduleFiles: VolumeFiles;
+  readonly bootFiles: VolumeFiles;
+  readonly bootFreeBytes: number;
   /** What to put before a path in /boot to find it in bootFiles. */
   readonly bootPrefix: "/boot" | "";
   readonly fstab: string;
+  readonly efiFiles: VolumeFiles | undefined;
 }
 
-export interface SurveyOptions {
-  /** Raw images in the source's order. */
-  readonly imagePaths: readonly string[];
-  readonly bootDiskIndex: number;
-  readonly scratchFolder: string;
-  readonly clock: Clock;
-  readonly signal?: AbortSignal;
-}
+/** Answers why it is not there when no volume holds a root that can be opened. */
+export type RootFinding = { readonly kind: "found"; readonly guest: GuestRoot } | { readonly kind: "missing"; readonly reason: string };
 
-export async function surveyVolumes(imagePaths: readonly string[]): Promise<readonly Volume[]> {
-  const volumes: Volume[] = [];
-  for (const [diskIndex, path] of imagePaths.entries()) {
-    await using file = await open(path, "r");
-    const { size: sizeBytes } = await file.stat();
-    const readAt = async (offset: number, into: Buffer) => {
-      const cannot = `could not read disk ${diskIndex} of the clone at byte ${offset}`;
-      const { bytesRead } = await file.read(into, 0, into.length, offset).catch((cause: unknown) => {
-        throw new Fault("DataDamaged", cannot, { cause });
-      });
-      if (bytesRead !== into.length) throw new Fault("DataDamaged", cannot);
-    };
-    const { partitions } = await readPartitionTable({ sizeBytes, readAt });
-    for (const partition of partitions) {
-      volumes.push({ diskIndex, partition, filesystem: await identifyFilesystem(readAt, partition.offset, partition.sizeBytes) });
+/** Boot disk first, then the others in their order. */
+export async function findGuestRoot(guest: GuestVolumes, bootDiskIndex: number): Promise<RootFinding> {
+  const isOnBootDisk = ({ place }: Volume) => place.kind === "partition" && place.diskIndex === bootDiskIndex;
+  const candidates = guest.volumes.toSorted((a, b) => Number(isOnBootDisk(b)) - Number(isOnBootDisk(a)));
+  for (const volume of candidates) {
+    for await (const root of openRoots(guest, volume)) {
+      const fstab = (await root.files.read(["/etc/fstab"])).get("/etc/fstab")?.toString("utf8");
+      if (fstab === undefined) continue;
+      const entries = parseFstab(fstab);
+      const usr = await openMounted(guest, entries, ["/usr"]);
+      const moduleFiles = usr?.volume?.files ?? root.files;
+      if ((await moduleFiles.list("/lib/modules")) === undefined) continue;
+      const boot = await openMounted(guest, entries, ["/boot"]);
+      if (boot !== undefined && boot.volume === undefined)
+        return { kind: "missing", reason: `its /boot (${boot.entry.source}) is on no filesystem that can be opened` };
+      const efi = await openMounted(guest, entries, ["/boot/efi", "/efi"]);
+      return {
+        kind: "found",
+        guest: {
+          rootFiles: root.files,
+          moduleFiles,
+          bootFiles: boot?.volume?.files ?? root.files,
+          bootFreeBytes: (boot?.volume ?? root).freeBytes,
+          bootPrefix: boot === undefined ? "/boot" : "",
+          fstab,
+          efiFiles: efi?.volume?.files,
+        },
+      };
     }
   }
-  return volumes;
+  return { kind: "missing", reason: "no root filesystem of Linux was found" };
 }
 
-/** Finds the root. Throws Fault HydrationUnsupported with what was found instead. */
-export async function findGuestRoot(volumes: readonly Volume[], options: SurveyOptions): Promise<GuestRoot> {
-  const candidates = volumes
-    .filter(isExt)
-    .sort((a, b) => Number(b.diskIndex === options.bootDiskIndex) - Number(a.diskIndex === options.bootDiskIndex));
-  const open = async (volume: ExtVolume) => await openFiles(volume, options);
-  for (const root of candidates) {
-    const rootFiles = await open(root);
-    const fstab = (await rootFiles.read(["/etc/fstab"])).get("/etc/fstab")?.toString("utf8");
-    if (fstab === undefined || (await rootFiles.list("/lib/modules")) === undefined) continue;
-    const bootEntry = parseFstab(fstab).find(({ mountPoint }) => mountPoint === "/boot");
-    if (bootEntry === undefined) return { root, rootFiles, boot: root, bootFiles: rootFiles, bootPrefix: "/boot", fstab };
-    const boot = volumes.find((volume) => isNamed(volume, bootEntry.source));
-    if (boot === undefined || !isExt(boot)) throw unsupported(volumes, `its /boot (${bootEntry.source}) is not on ext2, ext3 or ext4`);
-    return { root, rootFiles, boot, bootFiles: await open(boot), bootPrefix: "", fstab };
+/** A volume once; of btrfs each part that a system may be installed in: the default first, then by the installers' names. */
+async function* openRoots(guest: GuestVolumes, volume: Volume): AsyncGenerator<OpenedVolume, void, undefined> {
+  if (volume.filesystem.kind === "vfat") return;
+  const whole = await guest.open(volume);
+  if (whole === undefined) return;
+  yield whole;
+  if (volume.filesystem.kind !== "btrfs") return;
+  const top = await guest.open(volume, "subvolid=5");
+  if (top === undefined) return;
+  const folders = ((await top.files.list("/")) ?? []).filter(({ kind, name }) => kind === "folder" && /^[A-Za-z0-9@._-]+$/.test(name));
+  const names = folders.map(({ name }) => name);
+  const sorted = [...usualSubvolumes.filter((name) => names.includes(name)), ...names.filter((name) => !usualSubvolumes.includes(name))];
+  for (const name of sorted.slice(0, subvolumesMax)) {
+    const part = (await top.files.list(`/${name}/etc`)) === undefined ? undefined : await guest.open(volume, `subvol=/${name}`);
+    if (part !== undefined) yield part;
   }
-  throw unsupported(volumes, "no root filesystem of Linux on ext2, ext3 or ext4 was found");
 }
 
-function isExt(volume: Volume): volume is ExtVolume {
-  return volume.filesystem.kind === "ext";
+const usualSubvolumes: readonly string[] = ["@", "@rootfs", "root"];
+const subvolumesMax = 32;
+
+interface Mounted {
+  readonly entry: FstabEntry;
+  /** Undefined: fstab names it, and it cannot be opened. */
+  readonly volume: OpenedVolume | undefined;
 }
 
-async function openFiles(volume: ExtVolume, options: SurveyOptions): Promise<ExtFiles> {
-  const imagePath = options.imagePaths[volume.diskIndex] ?? "";
-  const { scratchFolder, signal } = options;
-  const { offset } = volume.partition;
-  const files = new ExtFiles({ imagePath, offset, scratchFolder, ...(signal === undefined ? {} : { signal }) });
-  if (volume.filesystem.needsRecovery) await replayJournal({ ...options, imagePath, partition: volume.partition });
-  return files;
+async function openMounted(
+  guest: GuestVolumes,
+  entries: readonly FstabEntry[],
+  mountPoints: readonly string[],
+): Promise<Mounted | undefined> {
+  const entry = entries.find(({ mountPoint, options }) => mountPoints.includes(mountPoint) && !options.includes("bind"));
+  if (entry === undefined) return undefined;
+  const volume = findVolume(guest.volumes, entry);
+  const words = entry.options.find((option) => /^subvol(id)?=[A-Za-z0-9@._/-]+$/.test(option));
+  return { entry, volume: volume === undefined ? undefined : await guest.open(volume, words) };
 }
 
-/** Whether an fstab source means this volume. */
-function isNamed(volume: Volume, source: string): boolean {
-  const { filesystem, diskIndex, partition } = volume;
-  const uuid = "uuid" in filesystem ? filesystem.uuid : undefined;
-  if (source.startsWith("UUID=")) return source.slice(5).replaceAll('"', "").toLowerCase() === uuid?.toLowerCase();
-  if (source.startsWith("/dev/disk/by-uuid/")) return source.slice(18).toLowerCase() === uuid?.toLowerCase();
-  if (source.startsWith("LABEL=")) return filesystem.kind === "ext" && filesystem.label !== "" && source.slice(6) === filesystem.label;
-  return source === `/dev/sd${String.fromCodePoint(97 + diskIndex)}${partition.number}`;
+const kindOfType: Readonly<Record<string, string>> = { ext2: "ext", ext3: "ext", ext4: "ext" };
+
+/** The volume that an fstab line means; undefined when that is not sure. */
+export function findVolume(volumes: readonly Volume[], { source, type }: Pick<FstabEntry, "source" | "type">): Volume | undefined {
+  const uuid = /^(?:UUID=|\/dev\/disk\/by-uuid\/)"?([^"]+)"?$/.exec(source)?.[1];
+  if (uuid !== undefined)
+    return volumes.find(({ filesystem }) => "uuid" in filesystem && filesystem.uuid?.toLowerCase() === uuid.toLowerCase());
+  const label = /^(?:LABEL=|\/dev\/disk\/by-label\/)"?([^"]+)"?$/.exec(source)?.[1];
+  if (label !== undefined) return onlyOne(volumes.filter(({ filesystem }) => "label" in filesystem && filesystem.label === label));
+  const mapped = volumes.find(({ place }) => place.kind === "mapped" && place.names.includes(source));
+  if (mapped !== undefined) return mapped;
+  const plain = /^\/dev\/(?:sd|vd|hd|xvd)([a-z]{1,3})(\d{0,3})$/.exec(source);
+  if (plain !== null)
+    return volumes.find(
+      ({ place }) =>
+        place.kind === "partition" && place.diskIndex === diskIndexOf(plain[1] ?? "") && place.partition.number === Number(plain[2] ?? 0),
+    );
+  return findByPath(volumes, { source, type });
 }
 
-function unsupported(volumes: readonly Volume[], reason: string): Fault {
-  const found = volumes.map(
-    ({ diskIndex, partition, filesystem }) => `disk ${diskIndex} partition ${partition.number}: ${filesystem.kind}`,
+/** A path or id names the old hardware; it is sure only when no other disk has such a partition with such a filesystem. */
+function findByPath(volumes: readonly Volume[], { source, type }: Pick<FstabEntry, "source" | "type">): Volume | undefined {
+  const match = /^\/dev\/disk\/by-(?:path|id)\/[^/]*?(?:-part(\d{1,3}))?$/.exec(source);
+  if (match === null) return undefined;
+  const number = Number(match[1] ?? 0);
+  const kind = kindOfType[type] ?? type;
+  return onlyOne(
+    volumes.filter(
+      ({ place, filesystem }) =>
+        place.kind === "partition" && place.partition.number === number && (kind === "" || kind === "auto" || filesystem.kind === kind),
+    ),
   );
-  return new Fault("HydrationUnsupported", `could not hydrate the clone: ${reason}`, { evidence: { found: found.slice(0, 60) } });
+}
+
+function onlyOne<T>(items: readonly T[]): T | undefined {
+  return items.length === 1 ? items[0] : undefined;
+}
+
+/** With what was found, for whoever must repair it. */
+export function unsupported(guest: GuestVolumes, reason: string): Fault {
+  const found = guest.volumes.map(({ title, filesystem }) => `${title}: ${filesystem.kind}`);
+  return new Fault("HydrationUnsupported", `could not hydrate the clone: ${reason}`, {
+    evidence: { found: [...found, ...guest.remarks].slice(0, 60) },
+  });
 }

@@ -18,7 +18,14 @@ test("a QEMU target refuses an older hub after a newer one removed the machine, 
     await mkdir(join(stateFolder, "machines"));
     const open = (): QemuTarget =>
       new QemuTarget(
-        { stateFolder, networks: {}, clock: systemClock, log: silentLog, exportDisk: () => assert.fail("nothing is served") },
+        {
+          stateFolder,
+          cacheFolder: stateFolder,
+          networks: {},
+          clock: systemClock,
+          log: silentLog,
+          exportDisk: () => assert.fail("nothing is served"),
+        },
         "tcg",
       );
     await open().under({ kind: "job", fence: 7 }).remove("web");

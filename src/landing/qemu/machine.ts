@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
+import type { HelperImage } from "../helper/helper-image.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, HydrationReport, LandingDisk } from "../target.ts";
@@ -25,6 +26,7 @@ export interface MachineSurroundings {
   readonly exportDisk: ExportDisk;
   readonly accelerator: Accelerator;
   readonly clock: Clock;
+  readonly helperImage: () => Promise<HelperImage>;
   /** Serves of this process, by socket path. */
   readonly served: Map<string, AsyncDisposable>;
 }
@@ -82,11 +84,11 @@ export class Machine {
   }
 
   async hydrateOverlays(signal?: AbortSignal): Promise<HydrationReport> {
-    const { clock } = this.#around;
+    const { clock, helperImage } = this.#around;
     const startedMs = clock.monotonicMs();
     await mkdir(this.paths.scratch, { recursive: true, mode: 0o700 });
     const graphs = this.record.disks.map((_, index) => ({ nodes: blockGraph(this.paths, index, true), topNode: qcow2Node(index) }));
-    const common = { clock, ...(signal === undefined ? {} : { signal }) };
+    const common = { clock, helperImage, ...(signal === undefined ? {} : { signal }) };
     let changes: readonly string[];
     {
       await using view = await openRawView({ graphs, folder: this.paths.scratch, ...common });

@@ -27,6 +27,7 @@ import { withoutRights } from "../../base/without-rights.ts";
 import { checkSpec } from "../check-spec.ts";
 import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
 import { runProbeScript } from "../probe-script.ts";
+import { ensureHelperImage } from "../helper/helper-image.ts";
 import { chooseAccelerator } from "./accelerator.ts";
 import { lookAt, probeSerial } from "./console-view.ts";
 import type { Accelerator } from "./emulator.ts";
@@ -47,6 +48,8 @@ export interface QemuTargetOptions {
   readonly log: Log;
   /** Found by a trial unless told. */
   readonly accelerator?: Accelerator;
+  /** Where the helper machine's files are, or are made when a guest first needs them. */
+  readonly cacheFolder: string;
   /** How long a guest may take to power itself off before it is ended. */
   readonly stopMsMax?: number;
 }
@@ -95,9 +98,10 @@ export class QemuTarget implements Target {
   /** Use openQemuTarget. */
   constructor(options: QemuTargetOptions, accelerator: Accelerator) {
     this.#options = options;
-    const { stateFolder, networks, exportDisk, clock } = options;
+    const { stateFolder, networks, exportDisk, clock, cacheFolder } = options;
+    const helperImage = async () => await ensureHelperImage(cacheFolder);
     this.#ledger = openFenceFiles(join(stateFolder, "fences"));
-    this.#around = { stateFolder, networks, exportDisk, accelerator, clock, served: new Map() };
+    this.#around = { stateFolder, networks, exportDisk, accelerator, clock, helperImage, served: new Map() };
   }
 
   under(authority: Authority): TargetCommands {

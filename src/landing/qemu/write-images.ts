@@ -8,6 +8,7 @@ import { flushFolder } from "../../base/atomic-file.ts";
 import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
+import { ensureHelperImage } from "../helper/helper-image.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, LandingDisk, LandingNic } from "../target.ts";
@@ -43,6 +44,8 @@ export interface ImagesSurroundings {
   readonly scratchFolder: string;
   readonly clock: Clock;
   readonly random: Random;
+  /** Where the helper machine's files are, or are made when a guest first needs them. */
+  readonly cacheFolder: string;
 }
 
 const fresh = ".part";
@@ -123,7 +126,8 @@ async function hydrateFiles(
   around: ImagesSurroundings,
   signal?: AbortSignal,
 ): Promise<readonly string[]> {
-  const { clock, scratchFolder } = around;
+  const { clock, scratchFolder, cacheFolder } = around;
+  const helperImage = async () => await ensureHelperImage(cacheFolder);
   const common = { clock, ...(signal === undefined ? {} : { signal }) };
   const graphs = paths.map((path, index) => {
     const file = { driver: "file", filename: `${path}${fresh}`, "node-name": `file${index}`, discard: "unmap" };
@@ -135,7 +139,15 @@ async function hydrateFiles(
   await using view = await openRawView({ graphs, folder: scratchFolder, ...common });
   const bootDiskIndex = wish.disks.findIndex(({ isBoot }) => isBoot);
   const { nics } = wish;
-  const { changes } = await hydrate({ imagePaths: view.paths, bootDiskIndex, nics, hardware: virtioHardware, scratchFolder, ...common });
+  const { changes } = await hydrate({
+    imagePaths: view.paths,
+    bootDiskIndex,
+    nics,
+    hardware: virtioHardware,
+    scratchFolder,
+    helperImage,
+    ...common,
+  });
   return changes;
 }
 

@@ -1,7 +1,7 @@
 // Where packages come from: the host's own apt sources and settings, handed on to the guest image's builder.
 
-import { tryCommand } from "../src/base/run-command.ts";
-import { Fault } from "../src/contract/errors.ts";
+import { tryCommand } from "../../base/run-command.ts";
+import { Fault } from "../../contract/errors.ts";
 
 /** The host's own sources of a release, as lines for mmdebstrap: they work wherever its ordinary apt works. */
 export async function hostAptSources(suite: string): Promise<string> {
