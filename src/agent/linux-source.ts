@@ -10,6 +10,7 @@ import { granuleBytes } from "../disk/geometry.ts";
 import { openBestTracker, removeTrackingExcept, type Rung } from "./changes/ladder.ts";
 import { readMachineFacts } from "./disks/machine-facts.ts";
 import { openLinuxDisk } from "./disks/open-disk.ts";
+import { openBatchReads } from "./kernel/batch-reads.ts";
 import { openCallThreads } from "./kernel/call-threads.ts";
 import { allocatePageAligned } from "./kernel/page-aligned.ts";
 import { openSystemCalls } from "./kernel/system-calls.ts";
@@ -29,6 +30,7 @@ export interface LinuxSourceOptions {
 export async function openLinuxSource(options: LinuxSourceOptions): Promise<Source> {
   const calls = openSystemCalls();
   const threads = openCallThreads(calls, options.clock);
+  const batches = openBatchReads(calls, options.clock);
   // Pages of 2 MiB would make each of the agent's buffers that is used in part count as a whole (prctl(2), PR_SET_THP_DISABLE).
   calls.call("prctl", 41, 1);
   await thawLeftovers();
@@ -38,7 +40,7 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
   return {
     facts: async () => (facts = await readMachineFacts(calls)),
     openDisk: async (wanted) => {
-      const disk = await openLinuxDisk(wanted);
+      const disk = await openLinuxDisk(wanted, batches);
       devices.set(disk, disk.device);
       return disk;
     },

@@ -4,6 +4,11 @@ import type { MachineFacts, ScriptRun, SourceDisk } from "../contract/agent-cont
 import type { Fault } from "../contract/errors.ts";
 import type { ChangeTracker } from "./changes/tracker.ts";
 
+export interface DiskSpan {
+  readonly offset: number;
+  readonly into: Uint8Array;
+}
+
 /** One opened disk of the source. */
 export interface OpenDisk extends AsyncDisposable {
   readonly facts: SourceDisk;
@@ -14,6 +19,14 @@ export interface OpenDisk extends AsyncDisposable {
    * `into` starts on a page; what lies beyond the end of the disk reads as zeros. Excluded ranges are not masked.
    */
   read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** As read() of each, all at once; none is under way any more on return, whatever became of the others. */
+  readMany(spans: readonly DiskSpan[], signal?: AbortSignal): Promise<void>;
+}
+
+/** readMany by single reads. The first fault is thrown when all have ended. */
+export async function readEach(disk: Pick<OpenDisk, "read">, spans: readonly DiskSpan[], signal?: AbortSignal): Promise<void> {
+  const reads = await Promise.allSettled(spans.map(async ({ offset, into }) => await disk.read(offset, into, signal)));
+  for (const read of reads) if (read.status === "rejected") throw read.reason;
 }
 
 export interface Freeze {

@@ -18,7 +18,7 @@ export const uninstalledStatus = 10;
 
 /**
  * No ProtectSystem and no private mounts: the agent must see the machine's own mounts to freeze them. ExecStopPost thaws
- * whatever a killed agent left frozen, by the marker in /run. Large buffers go back to the kernel at once (the two thresholds):
+ * whatever a killed agent left frozen and puts back what it had switched, by the markers in /run. Large buffers go back to the kernel at once (the two thresholds):
  * else the C library keeps them, 20 to 30 MB, for no time won.
  */
 export function agentUnitText(): string {
@@ -32,6 +32,7 @@ StartLimitIntervalSec=0
 Environment=UV_THREADPOOL_SIZE=4 MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 NODE_ENV=production
 ExecStart=${agentPlaces.node} --disable-warning=ExperimentalWarning --max-old-space-size=64 --max-semi-space-size=2 ${agentPlaces.program} run --state ${agentPlaces.stateFolder}
 ExecStopPost=/bin/sh -c 'm=/run/watari-agent-frozen; [ -e $$m ] || exit 0; if [ -w /proc/sysrq-trigger ]; then echo j > /proc/sysrq-trigger; else while read -r path || [ -n "$$path" ]; do fsfreeze --unfreeze "$$path"; done < $$m; fi; rm -f $$m'
+ExecStopPost=/bin/sh -c 'm=/run/watari-agent-short-waits; [ ! -e $$m ] || { echo 0 > /sys/kernel/rcu_expedited; rm -f $$m; }'
 Restart=always
 RestartSec=2
 RestartPreventExitStatus=3 ${uninstalledStatus}

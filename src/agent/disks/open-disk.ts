@@ -6,7 +6,8 @@ import { basename, join } from "node:path";
 import type { SourceDisk } from "../../contract/agent-control.ts";
 import { asFault, Fault } from "../../contract/errors.ts";
 import { allocatePageAligned } from "../kernel/page-aligned.ts";
-import type { OpenDisk } from "../source.ts";
+import type { BatchReads } from "../kernel/batch-reads.ts";
+import { readEach, type DiskSpan, type OpenDisk } from "../source.ts";
 import { identitiesOf } from "./disk-identity.ts";
 import { readTrimmed } from "./sysfs.ts";
 
@@ -19,7 +20,7 @@ export interface LinuxDisk extends OpenDisk {
 }
 
 /** Throws a Fault to be tried again when the name stands for another disk than it did a moment ago. */
-export async function openLinuxDisk(facts: SourceDisk): Promise<LinuxDisk> {
+export async function openLinuxDisk(facts: SourceDisk, batches: BatchReads): Promise<LinuxDisk> {
   const file = await open(join("/dev", facts.deviceName), constants.O_RDONLY | constants.O_DIRECT).catch((error: unknown) => {
     throw diskMoved(facts, error);
   });
@@ -33,17 +34,27 @@ export async function openLinuxDisk(facts: SourceDisk): Promise<LinuxDisk> {
     await file.read(head, 0, headBytes, 0);
     const identities = await identitiesOf(basename(folder), head);
     if (!identities.some(({ diskId }) => diskId === facts.diskId)) throw diskMoved(facts, undefined);
+    const read: OpenDisk["read"] = (offset, into) => readWhole({ file, facts }, offset, into);
     return {
       facts,
       device: major * 2 ** 20 + minor,
       attachment: await attachmentOf(folder),
-      read: (offset, into) => readWhole({ file, facts }, offset, into),
+      read,
+      readMany: async (spans, signal) => {
+        const filled = await batches.read(file.fd, spans);
+        // The end of the disk, an unreadable sector, a kernel without such reads: a single read fills it or tells why not.
+        await readEach({ read }, unfilledOf(spans, filled), signal);
+      },
       [Symbol.asyncDispose]: () => file.close(),
     };
   } catch (error) {
     await file.close();
     throw error;
   }
+}
+
+function unfilledOf(spans: readonly DiskSpan[], filled: readonly boolean[]): readonly DiskSpan[] {
+  return spans.filter((_, index) => filled[index] !== true);
 }
 
 /** Another value after a disk was taken off and put on again, even under the same name and number. */

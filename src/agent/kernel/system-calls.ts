@@ -32,6 +32,9 @@ const numbersByArchitecture: Readonly<Record<string, Readonly<Record<CallName, n
     syncfs: 306,
     prctl: 157,
     futex: 202,
+    io_setup: 206,
+    io_submit: 209,
+    io_getevents: 208,
   },
   arm64: {
     bpf: 280,
@@ -46,6 +49,9 @@ const numbersByArchitecture: Readonly<Record<string, Readonly<Record<CallName, n
     syncfs: 267,
     prctl: 167,
     futex: 98,
+    io_setup: 0,
+    io_submit: 2,
+    io_getevents: 4,
   },
 };
 
@@ -61,7 +67,10 @@ export type CallName =
   | "sync"
   | "syncfs"
   | "prctl"
-  | "futex";
+  | "futex"
+  | "io_setup"
+  | "io_submit"
+  | "io_getevents";
 
 export interface SystemCalls {
   /** Makes the call; blocks the thread. Throws KernelRefused when it answers less than 0. */

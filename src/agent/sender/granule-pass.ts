@@ -101,16 +101,13 @@ async function readBatch(
 ): Promise<ReadBatch> {
   const { batch, buffer, use } = reading;
   const { spans, starts } = planReads(batch, use);
-  // At most a span for each of the batch's blocks: the disk has several requests at once, as many as there are threads for them.
-  const readSpan = async ({ at, offset, length }: Span): Promise<void> => {
-    const bytes = buffer.subarray(at, at + length);
-    await disk.open.read(offset, bytes, context.signal);
-    maskExcluded(bytes, offset, disk.open.facts.excluded);
-    context.onRead(disk.index, length);
-  };
-  const reads = await context.times.spend("read", async () => await Promise.allSettled(spans.map(readSpan)));
-  // Only once all have ended: none may fill the buffer when it is another batch's.
-  for (const read of reads) if (read.status === "rejected") throw read.reason;
+  const into = ({ at, length }: Span): Uint8Array => buffer.subarray(at, at + length);
+  const wanted = spans.map((span) => ({ offset: span.offset, into: into(span) }));
+  await context.times.spend("read", async () => await disk.open.readMany(wanted, context.signal));
+  for (const span of spans) {
+    maskExcluded(into(span), span.offset, disk.open.facts.excluded);
+    context.onRead(disk.index, span.length);
+  }
   const granules: number[] = [];
   // Digests first: below, granules move to the start.
   batch.forEach(({ block }, index) => {

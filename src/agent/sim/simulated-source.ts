@@ -10,7 +10,16 @@ import { cellsOfWrite, layoutCells, type CellLayout } from "../changes/cell-layo
 import { EpochMap } from "../changes/epoch-map.ts";
 import type { ChangeTracker } from "../changes/tracker.ts";
 import { restApplications, type ScriptPlace } from "../snapshot/scripts.ts";
-import type { ApplicationRest, ArmedFreeze, Freeze, OpenDisk, OpenTracker, Source, TrackerRequest } from "../source.ts";
+import {
+  readEach,
+  type ApplicationRest,
+  type ArmedFreeze,
+  type Freeze,
+  type OpenDisk,
+  type OpenTracker,
+  type Source,
+  type TrackerRequest,
+} from "../source.ts";
 
 export interface SimulatedDiskOptions {
   /** An existing file; its size is the disk's. */
@@ -100,14 +109,16 @@ export class SimulatedSource implements Source, AsyncDisposable {
 
   openDisk(facts: SourceDisk): Promise<OpenDisk> {
     const file = this.#file(facts.diskId);
+    const read: OpenDisk["read"] = async (offset, into) => {
+      const wanted = Math.max(0, Math.min(into.length, facts.sizeBytes - offset));
+      const { bytesRead } = await file.read(into, 0, wanted, offset);
+      into.fill(0, bytesRead);
+    };
     return Promise.resolve({
       facts,
       attachment: String(this.attachments.get(facts.diskId) ?? 0),
-      read: async (offset, into) => {
-        const wanted = Math.max(0, Math.min(into.length, facts.sizeBytes - offset));
-        const { bytesRead } = await file.read(into, 0, wanted, offset);
-        into.fill(0, bytesRead);
-      },
+      read,
+      readMany: (spans) => readEach({ read }, spans),
       [Symbol.asyncDispose]: () => Promise.resolve(),
     });
   }

@@ -10,7 +10,7 @@ const [path = "", msMax = ""] = process.argv.slice(2);
 
 const calls = openSystemCalls();
 await using folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-(await armWatchdog([path])).begin(Number(msMax));
+(await armWatchdog([path], { shortWaits: "none" })).begin(Number(msMax));
 calls.call("ioctl", folder.fd, freezeRequest, 0);
 try {
   calls.call("ioctl", folder.fd, freezeRequest, 0);

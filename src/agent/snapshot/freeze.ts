@@ -11,6 +11,7 @@ import { disksUnder } from "../disks/sysfs.ts";
 import type { Call, CallThreads } from "../kernel/call-threads.ts";
 import type { KernelRefused } from "../kernel/system-calls.ts";
 import type { ArmedFreeze, Freeze } from "../source.ts";
+import { endShortWaitsLeft, prepareShortWaits, type ShortWaits } from "./short-waits.ts";
 import { armWatchdog, sysrqTrigger, type Watchdog } from "./watchdog.ts";
 
 const freezeRequest = 0xc004_5877;
@@ -27,6 +28,7 @@ export interface FreezeOptions {
 
 /** Thaws what a killed agent left frozen. */
 export async function thawLeftovers(): Promise<void> {
+  await endShortWaitsLeft();
   if ((await stat(frozenMarker).catch(() => undefined)) === undefined) return; // No marker: nothing was left.
   const paths = (await readFile(frozenMarker, "utf8")).split("\n").filter((path) => path !== "");
   if ((await stat(sysrqTrigger).catch(() => undefined)) !== undefined) await writeFile(sysrqTrigger, "j");
@@ -37,9 +39,11 @@ export async function thawLeftovers(): Promise<void> {
 export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
   const mounts = await openMounts(options.diskNames);
   const paths = mounts.map(({ mount }) => mount.path);
-  const watchdog = await armWatchdog(paths);
+  const waits = await prepareShortWaits();
+  const watchdog = await armWatchdog(paths, { shortWaits: waits === undefined ? "none" : "on" });
   await writeFile(frozenMarker, paths.join("\n"));
   const close = async (): Promise<void> => {
+    await waits?.close();
     watchdog.disarm();
     await rm(frozenMarker, { force: true });
     for (const { file } of mounts.splice(0)) await file.close();
@@ -49,7 +53,7 @@ export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
       for (const { refused } of await options.threads.callTogether(mounts.map(({ file }) => ({ name: "syncfs", values: [file.fd] }))))
         if (refused !== undefined) throw refused;
     },
-    freeze: async () => await freezeArmed(options, { mounts, watchdog, close }),
+    freeze: async () => await freezeArmed(options, { mounts, watchdog, waits, close }),
     cancel: close,
   };
 }
@@ -57,10 +61,11 @@ export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
 interface Armed {
   readonly mounts: readonly OpenMount[];
   readonly watchdog: Watchdog;
+  readonly waits: ShortWaits | undefined;
   readonly close: () => Promise<void>;
 }
 
-async function freezeArmed(options: FreezeOptions, { mounts, watchdog, close }: Armed): Promise<Freeze> {
+async function freezeArmed(options: FreezeOptions, { mounts, watchdog, waits, close }: Armed): Promise<Freeze> {
   const { clock, threads } = options;
   const frozen: FileHandle[] = [];
   watchdog.begin(options.msMax);
@@ -76,6 +81,7 @@ async function freezeArmed(options: FreezeOptions, { mounts, watchdog, close }: 
     return { isWhole: !hadEnded && answers.every(({ refused }) => refused === undefined), frozenMs };
   };
   const thaw: Freeze["thaw"] = async () => await (thawed ??= thawAll());
+  await waits?.begin();
   const answers = await threads.callTogether(mounts.map(({ file }) => callOf(file, freezeRequest)));
   const tookMs = clock.monotonicMs() - startMs;
   const filesystems = mounts.map(({ mount }, index) => ({ path: mount.path, tookMs: answers[index]?.tookMs ?? 0 }));

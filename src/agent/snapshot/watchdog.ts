@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { Writable } from "node:stream";
 import { assert } from "../../base/assert.ts";
 import { Fault } from "../../contract/errors.ts";
+import { expediteSwitch } from "./short-waits.ts";
 
 export interface Watchdog {
   /** Its time runs from here: to be called right before the first freeze, once. */
@@ -20,11 +21,14 @@ export const sysrqTrigger = "/proc/sysrq-trigger";
 /**
  * Everything that it will need is opened or loaded before it says "ready": while the root is frozen it only waits, then writes one
  * letter to the kernel (SysRq j: thaw all). A kernel without SysRq is asked by fsfreeze, filesystem by filesystem; reading a program
- * from a frozen filesystem is no write. End of its input means that the agent is gone.
+ * from a frozen filesystem is no write. End of its input means that the agent is gone. Its first argument: whether the kernel's waits may be short.
  */
 const watchdogScript = `
-if [ -w ${sysrqTrigger} ]; then exec 6>${sysrqTrigger}; thaw() { echo j >&6; }
-elif fsfreeze --version >/dev/null 2>&1; then thaw() { for path; do fsfreeze --unfreeze "$path" & done; wait; }
+waits=$1; shift
+[ "$waits" = none ] || exec 7>${expediteSwitch}
+restore() { [ "$waits" = none ] || echo 0 >&7; }
+if [ -w ${sysrqTrigger} ]; then exec 6>${sysrqTrigger}; thaw() { echo j >&6; restore; }
+elif fsfreeze --version >/dev/null 2>&1; then thaw() { for path; do fsfreeze --unfreeze "$path" & done; wait; restore; }
 else exit 9; fi
 exec 4<&0 5<&3
 { read -r seconds <&5 && exec sleep "$seconds"; exit 1; } </dev/null >/dev/null 2>&1 &
@@ -36,8 +40,8 @@ wait $timer && thaw "$@" >/dev/null 2>&1
 `;
 
 /** Started and proven to be waiting on return: until it is begun it only thaws when the agent ends. `paths` are the mount points that will be frozen. */
-export async function armWatchdog(paths: readonly string[]): Promise<Watchdog> {
-  const child = spawn("/bin/sh", ["-c", watchdogScript, "watari-thaw", ...paths], {
+export async function armWatchdog(paths: readonly string[], also: { readonly shortWaits: "none" | "on" }): Promise<Watchdog> {
+  const child = spawn("/bin/sh", ["-c", watchdogScript, "watari-thaw", also.shortWaits, ...paths], {
     stdio: ["pipe", "pipe", "ignore", "pipe"],
     detached: true,
   });
