@@ -1,8 +1,10 @@
 // `watari net check`: tries every way of one role of a plan from this machine, hop by hop, and says what mends what fails.
 
 import { readFile } from "node:fs/promises";
-import { systemClock } from "../base/clock.ts";
+import { writeFileAtomic } from "../base/atomic-file.ts";
+import { systemClock, toTimestamp } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
+import { renderCheckPage } from "../connectivity/check-page.ts";
 import { planMatrix, topologyOf } from "../connectivity/plan/matrix.ts";
 import type { PlanDocument } from "../connectivity/plan/plan-document.ts";
 import { targetsOf } from "../connectivity/plan/targets.ts";
@@ -20,9 +22,11 @@ export interface CheckWish {
   /** PEM of the authority of private names. */
   readonly caFile?: string;
   readonly asJson: boolean;
+  /** Where the result is also written as a page. */
+  readonly htmlFile?: string;
 }
 
-export async function checkPlan({ plan, roleId, caFile, asJson }: CheckWish): Promise<void> {
+export async function checkPlan({ plan, roleId, caFile, asJson, htmlFile }: CheckWish): Promise<void> {
   const matrix = planMatrix(plan);
   const role = wantRole(matrix, roleId);
   const { targets, untried } = targetsOf(matrix.cells.filter((cell) => cell.role === role));
@@ -33,7 +37,15 @@ export async function checkPlan({ plan, roleId, caFile, asJson }: CheckWish): Pr
   const tookMs = Math.round(systemClock.monotonicMs() - startedMs);
   const passed = !checks.some(({ verdict }) => verdict === "fail");
   printAnswer({ asJson }, { role: role.id, passed, tookMs, checks, untried }, () => checksText(checks, untried, tookMs));
+  if (htmlFile !== undefined) await writeCheckPage(htmlFile, { subject: `role ${role.id} of a plan`, tookMs, checks, untried });
   if (!passed) process.exitCode = exitWithFailures;
+}
+
+/** A page is made for other people to read: unlike other files of ours it is no secret. */
+export async function writeCheckPage(path: string, result: Omit<Parameters<typeof renderCheckPage>[0], "title" | "madeAt">): Promise<void> {
+  const madeAt = toTimestamp(systemClock.nowMs());
+  await writeFileAtomic(path, renderCheckPage({ title: "Check of the ways of a closed network", madeAt, ...result }), { mode: 0o644 });
+  say(`written: ${path}`);
 }
 
 /** One row a target; the hop that failed, with its repair, below. */

@@ -49,11 +49,13 @@ export function registerNetCommand(program: Command): void {
     .addOption(profileOption())
     .option("--role <id>", "which role this machine has", "appliance")
     .option("--ca <file>", "PEM of the authority of the private names; the system's authorities unless given")
+    .option("--html <file>", "also write the result as a page that can be sent")
     .option("--json", "answer with JSON on stdout")
     .action(async (file: string, options: CheckOptions) => {
       const plan = await readPlan(file, options.profile);
       const caFile = options.ca === undefined ? {} : { caFile: options.ca };
-      await checkPlan({ plan, roleId: options.role, ...caFile, asJson: options.json === true });
+      const htmlFile = options.html === undefined ? {} : { htmlFile: options.html };
+      await checkPlan({ plan, roleId: options.role, ...caFile, ...htmlFile, asJson: options.json === true });
     });
   noun
     .command("render")
@@ -94,6 +96,7 @@ interface PlanOptions {
 interface CheckOptions extends PlanOptions {
   readonly role: string;
   readonly ca?: string;
+  readonly html?: string;
 }
 
 interface RenderOptions extends PlanOptions {

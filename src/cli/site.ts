@@ -6,6 +6,8 @@ import { churnProfileShape, predictLine } from "../contract/churn-profile.ts";
 import { Fault } from "../contract/errors.ts";
 import { parseRate, parseWindow } from "../contract/limit-text.ts";
 import { limitScopes } from "../contract/line-limits.ts";
+import { networkCheckShape } from "../contract/network-check.ts";
+import { writeCheckPage } from "./net-check.ts";
 import { formatBytes, formatSeconds, formatTable, openProgress, printAnswer, rateText } from "./output.ts";
 import { openSession, withHubOptions, type Session } from "./session.ts";
 import { vaultPath } from "./vault.ts";
@@ -60,20 +62,11 @@ const fabricShape = z.looseObject({
   }),
 });
 type Fabric = z.infer<typeof fabricShape>;
-const reportShape = z.looseObject({
-  passed: z.boolean(),
-  failedCount: z.number(),
-  checks: z.array(
-    z.looseObject({
-      id: z.string(),
-      role: z.string(),
-      to: z.string(),
-      answer: z.string(),
-      latencyMs: z.number(),
-      verdict: z.string(),
-      repair: z.string().optional(),
-    }),
-  ),
+const reportShape = z.looseObject({ passed: z.boolean(), failedCount: z.number(), checks: z.array(networkCheckShape) });
+type Report = z.infer<typeof reportShape>;
+/** A job that checked, as the hub keeps it. */
+const checkJobShape = z.looseObject({
+  properties: z.looseObject({ targetObjectName: z.string(), watari: z.looseObject({ networkReport: reportShape.optional() }) }),
 });
 
 export function registerSiteCommand(program: Command): void {
@@ -156,29 +149,57 @@ function registerProfile(noun: Command): void {
 function registerCheck(noun: Command): void {
   verb(noun, "check", "let an appliance try every way that it needs, hop by hop, and its rights; says what mends what fails")
     .option("--machine <id...>", "also the ways of these machines' agents, by their ids")
-    .action(async (options: Options & { readonly machine?: readonly string[] }) => {
+    .option("--job <job>", "show what a check of before found, by the job's id, instead of checking")
+    .option("--html <file>", "also write the result as a page that can be sent")
+    .action(async (options: CheckOptions) => {
       await using session = await openSession(options);
-      const fabric = await findFabric(session, options);
-      const report = reportShape.parse(await order(session, "check", `${fabric.id}/checkNetwork`, { machineIds: options.machine ?? [] }));
-      printAnswer(session.style, report, () => {
-        const failed = report.checks.filter(({ verdict }) => verdict === "fail");
-        const rows = [...Map.groupBy(report.checks, ({ id }) => id.slice(0, id.lastIndexOf("/")))].map(([id, hops]) => {
-          const last = hops.find(({ verdict }) => verdict === "fail") ?? hops.findLast(({ verdict }) => verdict === "pass") ?? hops[0];
-          const took = Math.round(hops.reduce((sum, { latencyMs }) => sum + latencyMs, 0));
-          return [
-            hops.some(({ verdict }) => verdict === "fail") ? "✖" : "✔",
-            last?.role ?? "",
-            id,
-            last?.to ?? "",
-            `${took} ms`,
-            last?.answer ?? "",
-          ];
-        });
-        const repairs = failed.map(({ id, repair }) => `✖ ${id}\n    repair    ${repair ?? "-"}`);
-        return [formatTable(["", "FROM", "TO", "HOST", "TOOK", "LAST HOP"], rows), ...repairs].join("\n");
-      });
+      const { report, subject } =
+        options.job === undefined ? await check(session, options) : await readCheck(session, options, options.job);
+      printAnswer(session.style, report, () => reportText(report));
+      if (options.html !== undefined)
+        await writeCheckPage(options.html, { subject: `${subject}, vault ${options.vault}`, checks: report.checks });
       if (!report.passed) process.exitCode = exitWithFailures;
     });
+}
+
+interface CheckOptions extends Options {
+  readonly machine?: readonly string[];
+  readonly job?: string;
+  readonly html?: string;
+}
+
+interface Checked {
+  readonly report: Report;
+  readonly subject: string;
+}
+
+async function check(session: Session, options: CheckOptions): Promise<Checked> {
+  const fabric = await findFabric(session, options);
+  const report = reportShape.parse(await order(session, "check", `${fabric.id}/checkNetwork`, { machineIds: options.machine ?? [] }));
+  return { report, subject: `appliance ${fabric.properties.friendlyName}` };
+}
+
+async function readCheck({ arm }: Session, { vault }: Options, job: string): Promise<Checked> {
+  const { targetObjectName, watari } = checkJobShape.parse(
+    await arm.get(`${vaultPath(arm.groupPath, vault)}/replicationJobs/${job}`),
+  ).properties;
+  if (watari.networkReport !== undefined) return { report: watari.networkReport, subject: `appliance ${targetObjectName}` };
+  throw new Fault("InputInvalid", `the job ${job} has no result of a check`, {
+    causes: ["it is a job of another kind", "it has not ended, or it failed"],
+    action: "watari job list --vault NAME; take one of kind CheckNetwork that has succeeded",
+  });
+}
+
+function reportText({ checks }: Report): string {
+  const rows = [...Map.groupBy(checks, ({ id }) => id.slice(0, id.lastIndexOf("/")))].map(([id, hops]) => {
+    const last = hops.find(({ verdict }) => verdict === "fail") ?? hops.findLast(({ verdict }) => verdict === "pass") ?? hops[0];
+    const took = Math.round(hops.reduce((sum, { latencyMs }) => sum + latencyMs, 0));
+    const mark = hops.some(({ verdict }) => verdict === "fail") ? "✖" : "✔";
+    return [mark, last?.role ?? "", id, last?.to ?? "", `${took} ms`, last?.answer ?? ""];
+  });
+  const failed = checks.filter(({ verdict }) => verdict === "fail");
+  const repairs = failed.map(({ id, repair }) => `✖ ${id}\n    repair    ${repair ?? "-"}`);
+  return [formatTable(["", "FROM", "TO", "HOST", "TOOK", "LAST HOP"], rows), ...repairs].join("\n");
 }
 
 function verb(noun: Command, name: string, description: string): Command {

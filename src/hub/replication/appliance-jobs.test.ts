@@ -33,10 +33,13 @@ after(async () => await closing.disposeAsync());
 const fabric = (): string => site.container.replace(/\/replicationProtectionContainers\/.*/, "");
 const isRefused = (code: string) => (error: unknown) => error instanceof Fault && error.code === code;
 
+let lastJobId = "";
+
 /** The answer that the operation ends with. */
 async function run(action: string, body: object): Promise<Record<string, unknown>> {
   const { headers } = await hub.call("POST", `${fabric()}/${action}`, body);
   const jobId = /operationStatuses\/([0-9a-f-]+)/.exec(headers?.["azure-asyncoperation"] ?? "")?.[1] ?? assert.fail("no operation");
+  lastJobId = jobId;
   for (;;) {
     const job = await readJob(hub.services.database.db, jobId);
     if (job?.endedAt !== undefined) assert.equal(job.state, "succeeded", job.fault?.message ?? "");
@@ -77,6 +80,9 @@ describe("An order to an appliance through the hub", () => {
   it("checks the appliance's ways and the hub's rights, and tells both", async () => {
     const good = await run("checkNetwork", {});
     assert.equal(good["passed"], true);
+    const path = `${fabric().replace(/\/replicationFabrics\/.*/, "")}/replicationJobs/${lastJobId}`;
+    const job = (await hub.call("GET", path)).body as { readonly properties: { readonly watari: object } }; // As described.
+    assert.deepEqual(job.properties.watari, { ...job.properties.watari, networkReport: good }, "the job keeps what the check found");
     hasRole = false;
     const bad = await run("checkNetwork", {});
     hasRole = true;

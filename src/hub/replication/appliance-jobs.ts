@@ -16,7 +16,7 @@ import { jobTarget } from "./item-start.ts";
 import { applianceOf, vaultOf } from "./names.ts";
 import type { Replication, ReplicationFront } from "./world.ts";
 
-const applianceJobKinds = { limits: "ChangeLineLimits", profile: "ProfileMachine", check: "CheckNetwork" } as const;
+export const applianceJobKinds = { limits: "ChangeLineLimits", profile: "ProfileMachine", check: "CheckNetwork" } as const;
 
 const headShape = { applianceId: z.string() };
 const limitsShape = z.object({ ...headShape, change: limitsChangeShape });

@@ -18,7 +18,7 @@ import { affectedTypeOf } from "./affected-type.ts";
 import { vaultOf } from "./names.ts";
 import { armStates } from "./present-job.ts";
 
-export type JobServices = Pick<HubServices, "database" | "clock" | "random" | "vaults">;
+export type JobServices = Pick<HubServices, "database" | "clock" | "random" | "vaults" | "operations">;
 
 export const exportKind = "ExportJobs";
 const text = z.string().max(1000).nullish();

@@ -12,6 +12,7 @@ import { findResource } from "../api/arm-call.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import type { ArmCall, ResourceType } from "../api/resource-type.ts";
 import type { Database } from "../db/database.ts";
+import { openOperationStore } from "../db/operations.ts";
 import { JobEngine } from "../jobs/job-engine.ts";
 import { listJobs } from "../jobs/job-list.ts";
 import { defineTrialJob, touchRows, trialStatements } from "../jobs/trial-job.ts";
@@ -36,7 +37,8 @@ before(async () => {
       throw new Fault("StorageRoleMissing", "there is no storage here");
     },
   };
-  type = jobResource({ database, clock: systemClock, random: systemRandom, vaults }, () => engine);
+  const operations = openOperationStore({ db: database.db, clock: systemClock, random: systemRandom });
+  type = jobResource({ database, clock: systemClock, random: systemRandom, vaults, operations }, () => engine);
 });
 after(async () => {
   await engine[Symbol.asyncDispose]();

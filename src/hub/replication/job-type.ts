@@ -19,6 +19,7 @@ import type { JobRecord } from "../jobs/job.ts";
 import { listJobs } from "../jobs/job-list.ts";
 import { readJobParts } from "../jobs/job-parts.ts";
 import { readJob, readStepsOf } from "../jobs/job-store.ts";
+import { applianceJobKinds } from "./appliance-jobs.ts";
 import { exportBody, exportDetails, exportJobs, exportKind, type JobServices } from "./job-export.ts";
 import { jobGrammar, jobWishOf } from "./job-filter.ts";
 import { jobType, vaultOf } from "./names.ts";
@@ -94,7 +95,9 @@ async function presentOne(services: JobServices, engine: JobEngine, { id }: ArmC
   const { steps, holds, log } = await readJobParts(db, jobId);
   const details = job.kind === exportKind ? { customDetails: await exportDetails(services, vaultOf(id), job) } : {};
   const files = await listJobFiles(db, jobId);
-  return presentJob({ vault: vaultOf(id), job, steps, canRestart: engine.canRestart(job), holds, log, files, ...details });
+  const networkReport = job.kind === applianceJobKinds.check ? (await services.operations.find(jobId))?.result : undefined;
+  const more = { ...details, ...(networkReport === undefined ? {} : { networkReport }) };
+  return presentJob({ vault: vaultOf(id), job, steps, canRestart: engine.canRestart(job), holds, log, files, ...more });
 }
 
 async function listPage(

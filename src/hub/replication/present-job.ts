@@ -22,6 +22,8 @@ export interface JobView {
   readonly files?: readonly JsonObject[];
   /** Replaces the details that follow from the job's kind. */
   readonly customDetails?: JsonObject;
+  /** What a check of ways found; of one job alone. */
+  readonly networkReport?: JsonObject;
 }
 
 /** Clients' words for states; "undoing" is work like any other to them. */
@@ -64,6 +66,7 @@ export function presentJob(view: JobView): JsonObject {
         ...(job.restartedAs === undefined ? {} : { restartedAs: job.restartedAs }),
         ...(log === undefined ? {} : { log }),
         ...(view.files === undefined || view.files.length === 0 ? {} : { files: view.files }),
+        ...(view.networkReport === undefined ? {} : { networkReport: view.networkReport }),
       },
     },
   };

@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { eventType, jobType, provider } from "../../replication/names.ts";
 import { anything, fault, healthError, number, seen, text, texts, time, whole, type AnswerTable } from "./answer-parts.ts";
+import { networkReport } from "./network-report.ts";
 
 const jobError = z.strictObject({
   serviceErrorDetails: z.strictObject({ code: text, message: text, possibleCauses: text, recommendedAction: text, activityId: text }),
@@ -92,6 +93,7 @@ const job = seen(
       restartedAs: text.optional(),
       /** Of one job alone; lists go without. */
       log: z.array(z.strictObject({ serial: whole, at: time, step: text, text, fields: anything })).optional(),
+      networkReport: networkReport.optional(),
     }),
   }),
 );

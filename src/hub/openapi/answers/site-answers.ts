@@ -3,7 +3,6 @@
 import { z } from "zod";
 import {
   bareRow,
-  fault,
   health,
   healthError,
   none,
@@ -14,9 +13,9 @@ import {
   textsInDigits,
   time,
   whole,
-  yesOrNo,
   type AnswerTable,
 } from "./answer-parts.ts";
+import { networkReport } from "./network-report.ts";
 
 const vaults = "Microsoft.RecoveryServices/vaults";
 const fabrics = `${vaults}/replicationFabrics`;
@@ -81,26 +80,6 @@ const profile = z.strictObject({
   windows: z.array(z.strictObject({ seconds: number, meanBytes: number, maxBytes: number })),
   disks: z.array(z.strictObject({ diskId: text, sizeBytes: number, rung: text, reason: text })),
 });
-const networkReport = z.strictObject({
-  passed: yesOrNo,
-  failedCount: number,
-  checks: z.array(
-    z.strictObject({
-      id: text,
-      role: text,
-      hop: text,
-      from: text.optional(),
-      to: text,
-      tried: text,
-      answer: text,
-      latencyMs: number,
-      verdict: z.enum(["pass", "fail", "skipped"]),
-      fault: fault.optional(),
-      repair: text.optional(),
-    }),
-  ),
-});
-
 const processServer = z.strictObject({
   id: text,
   hostId: text,
