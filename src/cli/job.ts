@@ -68,6 +68,16 @@ export function registerJobCommand(program: Command): void {
       const job = jobShape.parse(await session.arm.get(`${jobsPath(session.arm, options.vault)}/${name}`));
       printAnswer(session.style, job, () => describeJob(job));
     });
+  withHubOptions(noun.command("resume").argument("<job>"))
+    .description("let a job go on that waits for a person")
+    .requiredOption("--vault <name>", "vault of the job")
+    .option("--comment <text>", "what was done or seen; some jobs ask for exact words", "")
+    .action(async (name: string, options: VaultOptions & { readonly comment: string }) => {
+      await using session = await openSession(options);
+      const properties = { comments: options.comment };
+      await session.arm.change("POST", `${jobsPath(session.arm, options.vault)}/${name}/resume`, { properties });
+      printAnswer(session.style, { resumed: name }, () => `job ${name} goes on`);
+    });
   withHubOptions(noun.command("cancel").argument("<job>"))
     .description("ask a job to stop at its next safe place and undo what it did")
     .requiredOption("--vault <name>", "vault of the job")

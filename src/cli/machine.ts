@@ -5,8 +5,9 @@ import { z } from "zod";
 import { systemClock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
 import type { ArmClient } from "./arm-client.ts";
-import { listJobs } from "./job.ts";
+import { act, findProtected, withLaunchOptions, wishOf, type LaunchOptions, type VaultOptions } from "./machine-act.ts";
 import { registerMachineFiles } from "./machine-files.ts";
+import { registerMachineMigrate } from "./machine-migrate.ts";
 import { registerMachineRehearse } from "./machine-rehearse.ts";
 import { registerMachineReport } from "./machine-report.ts";
 import {
@@ -22,12 +23,6 @@ import { flowHead, flowRow, formatTable, openProgress, printAnswer } from "./out
 import { openSession, withHubOptions } from "./session.ts";
 import { vaultPath } from "./vault.ts";
 
-interface VaultOptions {
-  readonly vault: string;
-  readonly json?: boolean;
-  readonly profile?: string;
-}
-
 const pointWaitSecondsMax = 3600;
 
 function verb(noun: Command, usage: string, description: string): Command {
@@ -42,7 +37,7 @@ export function registerMachineCommand(program: Command): void {
   registerReads(noun);
   registerProtect(noun);
   registerTest(noun);
-  registerMigrate(noun);
+  registerMachineMigrate((usage, description) => verb(noun, usage, description));
   registerMachineFiles((usage, description) => verb(noun, usage, description));
   registerMachineRehearse((usage, description) => verb(noun, usage, description));
   registerMachineReport((usage, description) => verb(noun, usage, description));
@@ -160,92 +155,25 @@ async function refuseProtected(arm: ArmClient, vault: string, wanted: Protectabl
   });
 }
 
-interface LaunchOptions extends VaultOptions {
-  readonly point?: string;
-  readonly network?: string;
-  readonly probePort?: number;
-  readonly probePath: string;
-  readonly probeSeconds: number;
-}
-
-function withLaunchOptions(command: Command): Command {
-  return command
-    .option("--point <id>", "recovery point (default: the latest)")
-    .option("--probe-port <port>", "ask http://MACHINE:PORT until it answers 200; without it a running processor counts", Number)
-    .option("--probe-path <path>", "path to ask", "/")
-    .option("--probe-seconds <seconds>", "give up after this long", Number, 300);
-}
-
-function probeOf(options: LaunchOptions): object {
-  const { probePort: port, probePath: path, probeSeconds: timeoutSeconds } = options;
-  return port === undefined ? {} : { probe: { port, path, timeoutSeconds } };
-}
-
 function registerTest(noun: Command): void {
-  withLaunchOptions(verb(noun, "test <name>", "boot a recovery point in an isolated network and probe it")).action(
-    async (name: string, options: LaunchOptions) => {
-      await act(name, options, "testFailover", {
-        failoverDirection: "PrimaryToRecovery",
-        networkType: options.network === undefined ? "NoNetworkAttachAsInput" : "VmNetworkAsInput",
-        providerSpecificDetails: {
-          instanceType: "InMageAzureV2",
-          ...(options.point === undefined ? {} : { recoveryPointId: options.point }),
-          ...probeOf(options),
+  withLaunchOptions(verb(noun, "test <name>", "boot a recovery point in an isolated network and probe it"))
+    .option("--network <name>", "another network than an isolated one: the test machine then reaches what that network reaches")
+    .action(async (name: string, options: LaunchOptions) => {
+      const network = options.network === undefined ? {} : { network: options.network };
+      await act(name, options, {
+        action: "testFailover",
+        properties: {
+          failoverDirection: "PrimaryToRecovery",
+          networkType: options.network === undefined ? "NoNetworkAttachAsInput" : "VmNetworkAsInput",
+          providerSpecificDetails: { instanceType: "InMageAzureV2", ...network, ...wishOf(options) },
         },
       });
-    },
-  );
+    });
   verb(noun, "test-cleanup <name>", "end the test machine and remove every trace of it")
     .option("--comment <text>", "what the test showed", "")
     .action(async (name: string, options: VaultOptions & { readonly comment: string }) => {
-      await act(name, options, "testFailoverCleanup", { comments: options.comment });
+      await act(name, options, { action: "testFailoverCleanup", properties: { comments: options.comment } });
     });
-}
-
-function registerMigrate(noun: Command): void {
-  withLaunchOptions(verb(noun, "migrate <name>", "cut over: last delta, equal roots, source off, target on, probe; then `commit`"))
-    .requiredOption("--network <name>", "network of the landing zone that the machine joins")
-    .action(async (name: string, options: LaunchOptions) => {
-      await act(name, options, "unplannedFailover", {
-        failoverDirection: "PrimaryToRecovery",
-        sourceSiteOperations: "Required",
-        providerSpecificDetails: { instanceType: "InMageAzureV2", network: options.network, ...probeOf(options) },
-      });
-    });
-  verb(noun, "commit <name>", "keep the landed machine: there is no automatic way back after this").action(
-    async (name: string, options: VaultOptions) => {
-      await act(name, options, "failoverCommit", undefined);
-    },
-  );
-  verb(noun, "complete <name>", "stop replication, remove the agent, give back what the vault holds of the machine").action(
-    async (name: string, options: VaultOptions) => {
-      await act(name, options, "remove", {
-        disableProtectionReason: "MigrationComplete",
-        replicationProviderInput: { instanceType: "InMageAzureV2" },
-      });
-    },
-  );
-}
-
-/** Calls an action of a protected item, shows its progress, and answers its newest job with what that found out. */
-async function act(name: string, options: VaultOptions, action: string, properties: object | undefined): Promise<void> {
-  await using session = await openSession(options);
-  const { arm } = session;
-  const item = await findProtected(arm, options.vault, name);
-  const progress = openProgress(`${action} ${name}`);
-  try {
-    await arm.change("POST", `${item.id}/${action}`, properties === undefined ? undefined : { properties }, (state) =>
-      progress.update(state.percent ?? 0, state.status),
-    );
-  } finally {
-    progress.finish();
-  }
-  const [job] = (await listJobs(arm, options.vault)).filter(({ properties: job }) => job.targetObjectName === item.properties.friendlyName);
-  printAnswer(session.style, job ?? {}, () => `${action} of ${name}: ${job?.properties.state ?? "done"}`);
-}
-
-async function findProtected(arm: ArmClient, vault: string, name: string): Promise<ProtectedItem> {
-  return pickByName(await listProtected(arm, vault), name, "protected machine");
 }
 
 async function waitForPoints(arm: ArmClient, item: ProtectedItem, count: number): Promise<readonly RecoveryPointResource[]> {

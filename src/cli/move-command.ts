@@ -6,7 +6,7 @@ import type { Command } from "commander";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import { Fault } from "../contract/errors.ts";
 import { describeRemoval, endText, removeSite, stopSite } from "./move/ending.ts";
-import { travel, type JourneyEnd } from "./move/journey.ts";
+import { travel, type Journey, type JourneyEnd } from "./move/journey.ts";
 import { LiveSteps } from "./move/live.ts";
 import { addSource, makeResources, openHub, startAppliance, startHub } from "./move/open-site.ts";
 import { applyWish, chooseRecord } from "./move/prepare.ts";
@@ -98,7 +98,7 @@ async function move(machine: string, flags: Flags): Promise<void> {
     );
   }
   await using session = await openHub(site);
-  const ask = async (name: string): Promise<boolean> => await confirmCutOver(wish, name);
+  const ask: Journey["confirmCutOver"] = async (name, prediction) => await confirmCutOver(wish, name, prediction);
   const reached = await travel({ site, arm: session.arm, live, wish, confirmCutOver: ask }, record);
   if (reached.record.completedAt !== undefined) await stopProgram(site, "appliance");
   if (flags.json !== undefined) await writeReport(flags.json, reached, live);

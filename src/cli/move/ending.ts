@@ -2,8 +2,10 @@
 
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { runCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
+import { comparisonShape, comparisonText } from "../downtime.ts";
 import { formatBytes } from "../output.ts";
 import { findLanded, landedPath } from "./hub-view.ts";
 import { giveUp, ItemJobs } from "./item-jobs.ts";
@@ -41,6 +43,7 @@ export function endText(end: JourneyEnd, site: Site, stateOption: string): strin
       return [
         row("result", `moved: ${end.landed?.name ?? ""} runs here, the source is off`),
         ...reachRows(end),
+        ...downtimeRows(end),
         row("disks", join(site.hubState, "landing", "machines", end.landed?.name ?? "")),
         row("stop", manage("stop")),
         row("start", manage("start")),
@@ -51,10 +54,17 @@ export function endText(end: JourneyEnd, site: Site, stateOption: string): strin
     case "exported":
       return [
         row("result", "moved: the disks are files, the source is off"),
+        ...downtimeRows(end),
         ...files,
         row("remove the rest", `watari move --remove ${options}`),
       ].join("\n");
   }
+}
+
+/** Of the cut-over, when it was made by this call. */
+function downtimeRows({ evidence }: JourneyEnd): readonly string[] {
+  const found = z.looseObject({ downtime: comparisonShape }).safeParse(evidence["UnplannedFailover"]);
+  return found.success ? [row("downtime", comparisonText(found.data.downtime))] : [];
 }
 
 function reachRows({ record, landed }: JourneyEnd): readonly string[] {

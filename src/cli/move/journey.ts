@@ -4,6 +4,7 @@ import { z } from "zod";
 import { systemClock, toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { ArmClient } from "../arm-client.ts";
+import { askPrediction, comparisonShape, comparisonText, predictionText, type Prediction } from "../downtime.ts";
 import { formatBytes } from "../output.ts";
 import { hubNames } from "./hub-settings.ts";
 import { findLanded, findProtectable, landedPath, toSeenItem, type LandedMachine, type MoveItem } from "./hub-view.ts";
@@ -19,7 +20,7 @@ export interface Journey {
   readonly live: LiveSteps;
   readonly wish: MoveWish;
   /** Asked right before the source is switched off. */
-  readonly confirmCutOver: (machineName: string) => Promise<boolean>;
+  readonly confirmCutOver: (machineName: string, prediction: Prediction) => Promise<boolean>;
 }
 
 export interface JourneyEnd {
@@ -72,10 +73,17 @@ class Travel {
         wish,
       );
       if (step.kind === "end") return await this.#end(step.reached, landed);
-      const isDeclined = step.kind === "cutOver" && !(await this.#journey.confirmCutOver(this.#machine.name));
+      const isDeclined = step.kind === "cutOver" && item !== undefined && !(await this.#confirmCutOver(item));
       if (isDeclined) return await this.#end("declined", landed);
       await this.#journey.live.run(this.#titleOf(step), async (tell) => await this.#take(step, item, tell));
     }
+  }
+
+  async #confirmCutOver(item: MoveItem): Promise<boolean> {
+    const { arm, live, confirmCutOver } = this.#journey;
+    const prediction = await askPrediction(arm, item.id);
+    for (const line of predictionText(prediction)) live.note(line);
+    return await confirmCutOver(this.#machine.name, prediction);
   }
 
   async #end(reached: JourneyEnd["reached"], landed: LandedMachine | undefined): Promise<JourneyEnd> {
@@ -162,9 +170,9 @@ class Travel {
     const specific = { network, ...this.#probe() };
     const evidence = await this.#jobs.act(item, { action: "unplannedFailover", properties, specific }, tell);
     this.#noteLaunch(evidence);
-    const { downtimeSeconds, equalRoots } = launchEvidenceShape.parse(evidence);
+    const { downtime, equalRoots } = launchEvidenceShape.parse(evidence);
     const { live } = this.#journey;
-    if (downtimeSeconds !== undefined) live.note(`from the order to freeze to the machine here: ${downtimeSeconds.toFixed(1)} s`);
+    if (downtime !== undefined) live.note(`from the order to freeze to the machine here: ${comparisonText(downtime)}`);
     for (const { diskId, root } of equalRoots) live.note(`disk ${diskId}: source and replica have the root ${root.slice(0, 16)}…`);
   }
 
@@ -206,7 +214,7 @@ const launchEvidenceShape = z.looseObject({
   probeStatus: z.number().optional(),
   probeSeconds: z.number().optional(),
   hydrationSeconds: z.number().optional(),
-  downtimeSeconds: z.number().optional(),
+  downtime: comparisonShape.optional(),
   equalRoots: z.array(z.object({ diskId: z.string(), root: z.string() })).default([]),
 });
 

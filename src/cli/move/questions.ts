@@ -6,6 +6,8 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { type CANCEL_SYMBOL, confirm, isCancel, note, password, select, text } from "@clack/prompts";
 import { Fault } from "../../contract/errors.ts";
+import type { Prediction } from "../downtime.ts";
+import { formatSeconds } from "../output.ts";
 import { chooseLogin, isKeyEncrypted, type Login } from "./login.ts";
 import { sourceText } from "./source.ts";
 import type { MoveFlags, MoveWish } from "./wish.ts";
@@ -109,9 +111,9 @@ export async function confirmBeginning(wish: MoveWish): Promise<void> {
   });
 }
 
-export async function confirmCutOver(wish: MoveWish, machineName: string): Promise<boolean> {
+export async function confirmCutOver(wish: MoveWish, machineName: string, { seconds }: Prediction): Promise<boolean> {
   if (wish.isConfirmed) return true;
-  const message = `Cut over now? ${machineName} (${wish.source.host}) will be POWERED OFF and goes on here.`;
+  const message = `Cut over now? ${machineName} (${wish.source.host}) will be POWERED OFF and goes on here, about ${formatSeconds(seconds)} later.`;
   const answer = await confirm({ ...atStderr, message, initialValue: false });
   return !isCancel(answer) && answer;
 }

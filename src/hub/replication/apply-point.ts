@@ -97,10 +97,11 @@ export function defineApplyPoint(world: Replication): JobKind {
       const isDone = outcome.kind === "succeeded";
       const isKnown = isDone || outcome.undoFaults.length === 0;
       const endedAt = toTimestamp(world.services.clock.nowMs());
+      const commitBy = (await readItem(db, itemId)).failover?.commitBy;
       await patchItem(db, itemId, {
         protectionState: isKnown ? "UnplannedFailoverCommitPending" : "ChangeRecoveryPointFailed",
         faults: faultsOf(outcome),
-        ...(isDone ? { failover: { landedName, pointId, endedAt } } : {}),
+        ...(isDone ? { failover: { ...(commitBy === undefined ? {} : { commitBy }), landedName, pointId, endedAt } } : {}),
       });
       return await presentAfter(world, db, itemId);
     },

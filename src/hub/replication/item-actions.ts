@@ -33,7 +33,9 @@ import { resolveHealthErrors } from "./item-health.ts";
 import { requireOperation, requireReplicating, type ItemOperation } from "./item-operations.ts";
 import { answerAtOnce, machineOf, startJob, type Accepted, type ItemCall } from "./item-start.ts";
 import { parseItem, type Item, type ProtectionState } from "./item.ts";
-import { actionsFor } from "./launch-actions.ts";
+import type { FailoverParameters } from "./failover-shape.ts";
+import { actionsFor, type LaunchAction } from "./launch-actions.ts";
+import { predictFor } from "./predict-downtime.ts";
 import { rehearsalKind } from "./rehearsal.ts";
 import { defaultLandedName } from "./unplanned-failover.ts";
 import { beginApplianceUpdate, updateApplianceBody } from "./switch-begin.ts";
@@ -52,6 +54,16 @@ function migrationActions(front: ReplicationFront): Readonly<Record<string, Acti
     testFailoverCleanup: defineAction({
       body: cleanupBody,
       run: async (call, body, resource) => await cleanUp(front, call, body.properties?.comments ?? "", resource),
+    }),
+    /** How long the cut-over would keep the machine away, before anybody orders it. */
+    predictDowntime: defineAction({
+      body: noBody,
+      isRead: true,
+      run: async ({ id }, _body, resource) => {
+        const { machineId } = parseItem(resource.properties);
+        const wish = { vaultKey: vaultOf(id).key, itemId: id.text, machineId, hasFinalSync: true };
+        return { kind: "done", body: await predictFor(front.services, wish) };
+      },
     }),
     rehearse: defineAction({
       body: rehearseBody,
@@ -243,6 +255,7 @@ async function test(front: ReplicationFront, call: ItemCall, body: TestBody, res
     ...(pointId === undefined ? {} : { pointId }),
     ...(networkId === undefined ? {} : { networkId }),
     ...(details?.probe === undefined ? {} : { probe: details.probe }),
+    actions: actionsFor(front, item, details?.actions),
   };
   return await startJob(front, call, item, {
     kind: "TestFailover",
@@ -288,12 +301,26 @@ async function migrate(front: ReplicationFront, call: ItemCall, body: FailoverBo
     sourceSiteOperations,
     ...(pointId === undefined ? {} : { pointId }),
     ...(details.probe === undefined ? {} : { probe: details.probe }),
+    ...endOfCutOver(item, details, actionsFor(front, item, details.actions)),
   };
   return await startJob(front, call, item, {
     kind: "UnplannedFailover",
     parameters,
     change: { protectionState: "UnplannedFailoverInitiated" },
   });
+}
+
+/** Fault InputInvalid for a commit after probes where nothing would be asked that must pass. */
+function endOfCutOver(
+  item: Item,
+  { commit = { mode: "byHand" }, fence = "automatic", probe }: FailoverBody["providerSpecificDetails"],
+  actions: readonly LaunchAction[],
+): Pick<FailoverParameters, "commit" | "fence"> & { readonly actions: readonly LaunchAction[] } {
+  if (commit.mode === "afterProbes" && probe === undefined && !actions.some(({ isRequired }) => isRequired))
+    throw new Fault("InputInvalid", `could not migrate ${item.machineName} with a commit after probes: nothing is asked that must pass`, {
+      action: "give a probe or an action that is required, or set postLaunchActions on the item",
+    });
+  return { commit, fence, actions };
 }
 
 /** Undefined for "Latest", which each operation makes in its own way unless it needs a point that is there. */

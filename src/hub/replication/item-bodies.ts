@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 import { recoveryPointTypes } from "./choose-point.ts";
+import { commitShape, fenceModes } from "./failover-shape.ts";
 import { exportDetailsShape } from "./export-point.ts";
 import { launchActionsShape } from "./launch-actions.ts";
 import { probeShape } from "./launch-steps.ts";
@@ -13,7 +14,14 @@ const instanceType = z.literal(provider, `the provider must be ${provider}`);
 const direction = z.string().max(100).optional();
 
 /** Ours: where the machine lands and how it is probed, for one call. */
-const landingExtension = { network: z.string().max(200).optional(), probe: probeShape.optional() };
+const landingExtension = {
+  network: z.string().max(200).optional(),
+  probe: probeShape.optional(),
+  /** In place of the machine's own post-launch actions. */
+  actions: launchActionsShape.optional(),
+};
+/** Ours: how the cut-over is committed, and who switches the source off. */
+const cutOverExtension = { commit: commitShape.optional(), fence: z.enum(fenceModes).optional() };
 const pointWish = {
   recoveryPointId: idText.optional(),
   /** Ours here; recovery plans have it as a documented field. */
@@ -53,7 +61,13 @@ export const failoverBody = z.strictObject({
     failoverDirection: direction,
     sourceSiteOperations: z.enum(["Required", "NotRequired"]).default("Required"),
     providerSpecificDetails: z
-      .strictObject({ instanceType, osUpgradeVersion: z.string().max(100).optional(), ...pointWish, ...landingExtension })
+      .strictObject({
+        instanceType,
+        osUpgradeVersion: z.string().max(100).optional(),
+        ...pointWish,
+        ...landingExtension,
+        ...cutOverExtension,
+      })
       .default({ instanceType: provider }),
   }),
 });

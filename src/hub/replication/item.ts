@@ -46,6 +46,8 @@ const landingShape = z.object({
   landedName: z.string(),
   pointId: pointIdShape,
   endedAt: z.string(),
+  /** When nobody has committed by then, the migration is cancelled. */
+  commitBy: z.string().optional(),
 });
 
 export const itemShape = z.object({

@@ -17,31 +17,8 @@ import type { ReplicationFront } from "./world.ts";
 const rehearsalsAtOnceMax = 2;
 const candidatesMax = 20;
 
-export function startRehearsals(front: ReplicationFront): AsyncDisposable {
-  const { limits } = front;
-  const { clock, log } = front.services;
-  const closing = new AbortController();
-  const { signal } = closing;
-  const running = (async () => {
-    for (;;) {
-      await clock.sleep(limits.watchMs, signal).catch(() => undefined); // Only an abort rejects it, and that is looked at here:
-      if (signal.aborted) return;
-      await beginDueRehearsals(front).catch((error: unknown) => {
-        // The next round tries again.
-        if (!signal.aborted) log.warn("rehearsals not begun", { reason: error instanceof Error ? error.message : String(error) });
-      });
-    }
-  })();
-  return {
-    [Symbol.asyncDispose]: async () => {
-      closing.abort(new Error("the hub stops"));
-      await running;
-    },
-  };
-}
-
 /** Begins those that are due, the one that has waited longest first; answers how many. Several hubs may look at once. */
-async function beginDueRehearsals(front: ReplicationFront): Promise<number> {
+export async function beginDueRehearsals(front: ReplicationFront): Promise<number> {
   const { database, clock, log } = front.services;
   let begun = 0;
   for (const { id, properties } of await findDue(database.db, clock.nowMs())) {

@@ -5,11 +5,12 @@ import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
 import { parsePointId } from "../../contract/ids.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
-import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
+import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
 import { newestPoint, openPointOf } from "./choose-point.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
 import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
+import { launchActionsShape, runActions, type ActionsState } from "./launch-actions.ts";
 import { hydrationEvidence, launchFromPoint, probeLanded, probeShape, removeLaunched, type LaunchState } from "./launch-steps.ts";
 import { landedId, toLandedName, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
@@ -22,10 +23,12 @@ const testParametersShape = z.object({
   /** Isolated unless given. */
   networkId: z.string().optional(),
   probe: probeShape.optional(),
+  /** What it is asked after that, in order. */
+  actions: launchActionsShape.default([]),
 });
 type TestParameters = z.infer<typeof testParametersShape>;
 
-interface TestState extends LaunchState {
+interface TestState extends LaunchState, ActionsState {
   /** From the order to the probe's answer. */
   readonly orderToProbeSeconds?: number;
 }
@@ -75,6 +78,7 @@ export function defineTestFailover(world: Replication): JobKind {
         },
         undo: "a probe leaves nothing",
       },
+      actionsStep(world),
     ],
     settle: async (db, { parameters: { itemId }, state, outcome }) => {
       const isDone = outcome.kind === "succeeded";
@@ -92,6 +96,20 @@ export function defineTestFailover(world: Replication): JobKind {
       return await presentAfter(world, db, itemId);
     },
   });
+}
+
+function actionsStep(world: Replication): JobStep<TestParameters, TestState> {
+  return {
+    name: "actions",
+    title: "ask the test machine what the real one will be asked",
+    weight: 2,
+    run: async (context) => {
+      const machine = stored(context.state, "landedName");
+      await runActions(world, context, { machine, actions: context.parameters.actions });
+      return {};
+    },
+    undo: "asking leaves nothing",
+  };
 }
 
 async function choosePoint(world: Replication, context: StepContext<TestParameters, TestState>): Promise<TestState> {

@@ -1,83 +1,40 @@
 // Job UnplannedFailover, the migration: a journaled cut-over in which source and target never run at once and a failure rolls back.
 
-import { z } from "zod";
-import type { BootTime } from "../../base/boot-time.ts";
-import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
-import { equalityReportType, type EqualityReport } from "../../contract/equality-report.ts";
+import { toTimestamp } from "../../base/clock.ts";
+import { equalityReportType } from "../../contract/equality-report.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
-import { diskIdShape, digestShape, pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
-import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
+import { defineJob, stored, type JobKind } from "../jobs/job.ts";
 import { buildEqualityReport, type ReportFacts } from "./equality-report.ts";
 import { giveOrder, isWithdrawn, leaveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
 import { openPointOf } from "./choose-point.ts";
 import { beginHold, heldSeconds } from "./hold-time.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
-import { toNetwork } from "./landed.ts";
 import {
-  fillLanded,
-  hydrationEvidence,
-  launchFromPoint,
-  openPoint,
-  probeLanded,
-  probeShape,
-  removeLaunched,
-  type LaunchState,
-} from "./launch-steps.ts";
+  failoverParametersShape,
+  type FailoverContext,
+  type FailoverParameters,
+  type FailoverState,
+  type FailoverStep,
+} from "./failover-shape.ts";
+import { landingSteps } from "./failover-landing.ts";
+import { openPoint } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
-import { requireSilentSource, type SourceSilence } from "./silent-source.ts";
+import { predictFor } from "./predict-downtime.ts";
+import { requireSilentSource } from "./silent-source.ts";
 import { waitForReport } from "./point-report.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
 
-const parametersShape = z.object({
-  itemId: z.string(),
-  applianceId: z.string(),
-  machineId: z.string(),
-  networkId: z.string(),
-  landedName: z.string(),
-  probe: probeShape.optional(),
-  /** The machine lands from this point, and what was written since is given up; absent: a final point is made of the frozen source. */
-  pointId: pointIdShape.optional(),
-  /** NotRequired: the site is lost. The source is proved silent in place of being switched off, and is switched off should it come back. */
-  sourceSiteOperations: z.enum(["Required", "NotRequired"]).default("Required"),
-});
-type Parameters = z.infer<typeof parametersShape>;
-
-const diskRootsShape = z.array(z.object({ diskId: diskIdShape, root: digestShape }));
-type DiskRoots = z.infer<typeof diskRootsShape>;
-
-export interface FailoverState extends LaunchState {
-  readonly repairedBlockCount?: number;
-  readonly repairedBlocks?: EqualityReport["verification"]["repairedBlocks"];
-  readonly rounds?: readonly { readonly pointId: string; readonly sentBytes: number }[];
-  /** When the hub asked for the freeze: the source's downtime begins after it. */
-  readonly quiesceOrderedAt?: string;
-  readonly quiesceOrderedUp?: BootTime;
-  /** Of a migration to an earlier point: the time of that point, after which everything is given up. */
-  readonly pointTime?: string;
-  /** Why the source was taken to be off where it could not be asked. */
-  readonly sourceIsSilent?: SourceSilence;
-  readonly quiescedAt?: string;
-  readonly frozenMs?: number;
-  readonly sourceRoots?: DiskRoots;
-  readonly equalRoots?: DiskRoots;
-  /** What was compared, equal or not, signed by the hub. */
-  readonly equalityReport?: string;
-  readonly fencedAt?: string;
-  readonly downtimeSeconds?: number;
-  readonly filledAt?: string;
-  readonly rolledBack?: string;
-}
-type Context = StepContext<Parameters, FailoverState>;
-type Step = JobStep<Parameters, FailoverState>;
+type Context = FailoverContext;
+type Step = FailoverStep;
 
 export function defineUnplannedFailover(world: Replication): JobKind {
-  return defineJob<Parameters, FailoverState>({
+  return defineJob<FailoverParameters, FailoverState>({
     kind: "UnplannedFailover",
     title: "migrate",
-    parameters: parametersShape,
+    parameters: failoverParametersShape,
     steps: [
       prepareStep(world),
       ofFinalSync(verifyStep(world)),
@@ -85,27 +42,37 @@ export function defineUnplannedFailover(world: Replication): JobKind {
       ofFinalSync(quiesceStep(world)),
       ofFinalSync(compareStep(world)),
       fenceStep(world),
-      launchStep(world),
-      probeStep(world),
-      fillStep(world),
+      ...landingSteps(world),
     ],
     settle: async (db, { parameters, state, outcome }) => {
       const { itemId } = parameters;
       const isDone = outcome.kind === "succeeded";
+      const endedMs = world.services.clock.nowMs();
+      const { commit } = parameters;
+      const isCommitted = commit.mode !== "byHand";
       // With an undo that failed nobody knows which side runs; a person looks, and cancels the failover once more.
       const isRolledBack = !isDone && outcome.undoFaults.length === 0;
       await patchItem(db, itemId, {
-        protectionState: isDone ? "UnplannedFailoverCommitPending" : isRolledBack ? "Protected" : "UnplannedFailoverFailed",
+        protectionState: isDone
+          ? isCommitted
+            ? "CommitFailoverCompleted"
+            : "UnplannedFailoverCommitPending"
+          : isRolledBack
+            ? "Protected"
+            : "UnplannedFailoverFailed",
         faults: faultsOf(outcome),
         failover:
           isDone || !isRolledBack
             ? {
                 landedName: parameters.landedName,
                 pointId: parsePointId(state.pointId ?? emptyPoint),
-                endedAt: toTimestamp(world.services.clock.nowMs()),
+                endedAt: toTimestamp(endedMs),
+                ...(isDone && commit.mode === "byHand" && commit.minutesMax !== undefined
+                  ? { commitBy: toTimestamp(endedMs + commit.minutesMax * 60_000) }
+                  : {}),
               }
             : undefined,
-        ...(isDone ? { lastSuccessfulFailoverTime: toTimestamp(world.services.clock.nowMs()) } : {}),
+        ...(isDone ? { lastSuccessfulFailoverTime: toTimestamp(endedMs) } : {}),
       });
       return await presentAfter(world, db, itemId);
     },
@@ -138,6 +105,10 @@ function prepareStep(world: Replication): Step {
       const item = await readItem(world.services.database.db, itemId);
       if (given === undefined) await waitForDelta(world, context, item.machineName);
       const chosen = given === undefined ? undefined : await openPointOf(world, { itemId, item, pointId: given });
+      const machineId = parseMachineId(context.parameters.machineId);
+      const vaultKey = vaultOf(parseResourceId(itemId)).key;
+      const prediction =
+        context.state.prediction ?? (await predictFor(world.services, { vaultKey, itemId, machineId, hasFinalSync: given === undefined }));
       const silence = sourceSiteOperations === "Required" ? undefined : await requireSilentSource(world, { itemId, item });
       if ((await world.target.list()).includes(landedName))
         throw new Fault("StateConflict", `could not migrate ${item.machineName}: the target has a machine named ${landedName}`, {
@@ -146,6 +117,7 @@ function prepareStep(world: Replication): Step {
           retry: "never",
         });
       return {
+        prediction,
         ...(chosen === undefined ? {} : { pointId: chosen.pointId, pointTime: toTimestamp(chosen.timeMs) }),
         ...(silence === undefined ? {} : { sourceIsSilent: silence }),
       };
@@ -302,6 +274,11 @@ function fenceStep(world: Replication): Step {
         return { sourceIsSilent, fencedAt: toTimestamp(services.clock.nowMs()) };
       }
       if (pointId === undefined) await requireHold(world, context);
+      if (context.parameters.fence === "byHand") {
+        const fencedBy = await fenceByHand(world, context);
+        if (pointId === undefined) await requireHold(world, context);
+        return { fencedBy, fencedAt: toTimestamp(services.clock.nowMs()) };
+      }
       await giveOrder(services, context, wish);
       if (pointId === undefined) await requireHold(world, context);
       return { fencedAt: toTimestamp(services.clock.nowMs()) };
@@ -316,6 +293,11 @@ function fenceStep(world: Replication): Step {
         });
       const wish = { applianceId, label: "fence", waitSecondsMax: limits.shortOrderSeconds, pollMs: limits.pollMs };
       const given = await settleOrder(services, context, wish);
+      if (context.parameters.fence === "byHand" && context.state.fencedBy !== undefined) {
+        await context.log("the source was switched off by hand: nobody but a person can switch it on again");
+        await context.save({ rolledBack: "the source is off: switch it on by hand" });
+        return;
+      }
       // One that was off before is left off.
       if (given === "never given" || isWithdrawn(given) || context.state.sourceIsSilent?.kind === "off") return;
       const unfence = orderTo(world, context, { kind: "unfence", machineId }, "unfence", limits.shortOrderSeconds);
@@ -325,6 +307,36 @@ function fenceStep(world: Replication): Step {
       await context.save({ rolledBack: "the source runs", ...wasOff });
     },
   };
+}
+
+/** Asks a person, who must name the machine, and then waits whether its agent is heard of: who is, was not switched off. */
+async function fenceByHand({ services, limits }: Replication, context: Context): Promise<string> {
+  const { itemId, machineId } = context.parameters;
+  const { machineName } = await readItem(services.database.db, itemId);
+  const { by, comments } = await context.hold({
+    name: "fence",
+    title: `switch ${machineName} off`,
+    instructions: `Switch the source ${machineName} off by its hypervisor or its power button, see that it is off, and resume this job with the comment "${machineName} is off". The filesystems are frozen meanwhile, for ${limits.holdSeconds} s at most; later the migration is taken back.`,
+  });
+  if (comments.trim() !== `${machineName} is off`)
+    throw new Fault("FenceUnconfirmed", `could not take ${machineName} to be off: the comment does not say so`, {
+      evidence: { expected: `${machineName} is off` },
+      action: `begin the migration again, and resume it with exactly that comment once the machine is off`,
+    });
+  const vaultKey = vaultOf(parseResourceId(itemId)).key;
+  const seen = async (): Promise<string | undefined> =>
+    (await services.appliances.machine(vaultKey, parseMachineId(machineId)))?.lastSeenAt;
+  const seenBefore = await seen();
+  const endsAtMs = services.clock.monotonicMs() + limits.handFenceSeconds * 1000;
+  while (services.clock.monotonicMs() < endsAtMs) {
+    await context.progress(50, "listens whether the source's agent is heard of");
+    await services.clock.sleep(Math.min(limits.pollMs, limits.handFenceSeconds * 1000), context.signal);
+    if ((await seen()) !== seenBefore)
+      throw new Fault("FenceUnconfirmed", `could not take ${machineName} to be off: its agent was heard of after ${by} said so`, {
+        evidence: { saidBy: by },
+      });
+  }
+  return by;
 }
 
 /** The final point is only final while the source is held: after the hold the agent may have thawed, and writes would be lost. */
@@ -337,57 +349,6 @@ async function requireHold({ services, limits }: Replication, { state }: Context
   throw new Fault("QuiesceVoid", "the source was frozen longer ago than it is held", {
     evidence: { heldSeconds: seconds, holdSecondsMax: limits.holdSeconds },
   });
-}
-
-function launchStep(world: Replication): Step {
-  return {
-    name: "launch",
-    title: "boot the machine on the target",
-    weight: 2,
-    run: async (context) => {
-      const { itemId, landedName, networkId } = context.parameters;
-      stored(context.state, "fencedAt");
-      const item = await readItem(world.services.database.db, itemId);
-      const hydration = await launchFromPoint(world, context, {
-        itemId,
-        item,
-        purpose: "migrated",
-        name: landedName,
-        pointId: parsePointId(stored(context.state, "pointId")),
-        network: toNetwork(networkId),
-      });
-      return hydrationEvidence(world, hydration);
-    },
-    undo: async (context) => {
-      await removeLaunched(world, context, context.parameters.itemId);
-      await context.log("the target was removed");
-    },
-  };
-}
-
-function probeStep(world: Replication): Step {
-  return {
-    name: "probe",
-    title: "probe the machine on the target",
-    weight: 2,
-    run: async (context) => {
-      const evidence = await probeLanded(world, context, context.parameters.probe);
-      const downFrom = context.state.quiesceOrderedAt ?? stored(context.state, "fencedAt");
-      const downtimeMs = fromTimestamp(evidence.probedAt ?? "") - fromTimestamp(downFrom);
-      return { ...evidence, downtimeSeconds: downtimeMs / 1000 };
-    },
-    undo: "a probe leaves nothing",
-  };
-}
-
-function fillStep(world: Replication): Step {
-  return {
-    name: "fill",
-    title: "copy what still depends on the recovery point",
-    weight: 6,
-    run: async (context) => await fillLanded(world, context, context.parameters.landedName),
-    undo: "what was copied goes with the machine, which the launch's undo removes",
-  };
 }
 
 export function defaultLandedName(item: { readonly machineName: string; readonly target: { readonly name?: string | undefined } }): string {

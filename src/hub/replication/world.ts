@@ -55,6 +55,8 @@ export interface ReplicationLimits {
   readonly roundBytesSmall: number;
   readonly roundsMax: number;
   readonly probeSeconds: number;
+  /** For so long the agent of a source that a person switched off must not be heard of. */
+  readonly handFenceSeconds: number;
   /** A site that was not heard of for so long counts as lost, when a person says so too. */
   readonly silentSeconds: number;
   /** Looks at what falls due by the clock: rehearsals, commits. */
@@ -72,6 +74,7 @@ export const replicationLimits: ReplicationLimits = {
   roundBytesSmall: 4 << 20,
   roundsMax: 6,
   probeSeconds: 600,
+  handFenceSeconds: 20,
   silentSeconds: 900,
   watchMs: 30_000,
   pollMs: 1000,

@@ -1,0 +1,109 @@
+// The second half of a cut-over, once the source is off: boot, probe, post-launch actions, fill, and the commit where it needs no person.
+
+import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
+import { Fault } from "../../contract/errors.ts";
+import { parsePointId } from "../../contract/ids.ts";
+import { stored } from "../jobs/job.ts";
+import type { FailoverContext, FailoverState, FailoverStep } from "./failover-shape.ts";
+import { readItem } from "./item.ts";
+import { toNetwork } from "./landed.ts";
+import { runActions } from "./launch-actions.ts";
+import { fillLanded, hydrationEvidence, launchFromPoint, probeLanded, removeLaunched } from "./launch-steps.ts";
+import { compareDowntime } from "./predict-downtime.ts";
+import type { Replication } from "./world.ts";
+
+export function landingSteps(world: Replication): readonly FailoverStep[] {
+  return [launchStep(world), probeStep(world), actionsStep(world), fillStep(world), commitStep(world)];
+}
+
+function launchStep(world: Replication): FailoverStep {
+  return {
+    name: "launch",
+    title: "boot the machine on the target",
+    weight: 2,
+    run: async (context) => {
+      const { itemId, landedName, networkId } = context.parameters;
+      stored(context.state, "fencedAt");
+      const item = await readItem(world.services.database.db, itemId);
+      const hydration = await launchFromPoint(world, context, {
+        itemId,
+        item,
+        purpose: "migrated",
+        name: landedName,
+        pointId: parsePointId(stored(context.state, "pointId")),
+        network: toNetwork(networkId),
+      });
+      return hydrationEvidence(world, hydration);
+    },
+    undo: async (context) => {
+      await removeLaunched(world, context, context.parameters.itemId);
+      await context.log("the target was removed");
+    },
+  };
+}
+
+function probeStep(world: Replication): FailoverStep {
+  return {
+    name: "probe",
+    title: "probe the machine on the target",
+    weight: 2,
+    run: async (context) => {
+      const evidence = await probeLanded(world, context, context.parameters.probe);
+      return { ...evidence, ...downtimeUntil(context, evidence.probedAt ?? "") };
+    },
+    undo: "a probe leaves nothing",
+  };
+}
+
+function actionsStep(world: Replication): FailoverStep {
+  return {
+    name: "actions",
+    title: "ask the machine what must work",
+    weight: 2,
+    run: async (context) => {
+      const { actions, landedName, probe } = context.parameters;
+      await runActions(world, context, { machine: landedName, actions });
+      const answers = (context.state.actions ?? []).filter(({ isRequired }) => isRequired);
+      const last = answers.at(-1);
+      // Without a probe the machine counts as back with the last answer that it owes.
+      return probe === undefined && last !== undefined ? downtimeUntil(context, last.endedAt) : {};
+    },
+    undo: "asking leaves nothing",
+  };
+}
+
+/** From the order to freeze, or from the switching off where nothing was frozen. */
+function downtimeUntil({ state }: FailoverContext, backAt: string): Pick<FailoverState, "downtimeSeconds" | "downtime"> {
+  const downFrom = state.quiesceOrderedAt ?? stored(state, "fencedAt");
+  const downtimeSeconds = (fromTimestamp(backAt) - fromTimestamp(downFrom)) / 1000;
+  const { prediction } = state;
+  return { downtimeSeconds, ...(prediction === undefined ? {} : { downtime: compareDowntime(prediction, downtimeSeconds) }) };
+}
+
+function fillStep(world: Replication): FailoverStep {
+  return {
+    name: "fill",
+    title: "copy what still depends on the recovery point",
+    weight: 6,
+    run: async (context) => await fillLanded(world, context, context.parameters.landedName),
+    undo: "what was copied goes with the machine, which the launch's undo removes",
+  };
+}
+
+function commitStep(world: Replication): FailoverStep {
+  return {
+    name: "commit",
+    title: "commit, where nobody has to",
+    run: async (context) => {
+      const { commit, landedName } = context.parameters;
+      if (commit.mode === "byHand") return {};
+      const { power, bytesToFill } = await world.target.status(landedName);
+      if (power !== "running" || bytesToFill > 0)
+        throw new Fault("StateConflict", `could not commit the migration: the machine ${landedName} does not stand by itself`, {
+          evidence: { landedName, power, bytesToFill },
+        });
+      return { committedAt: toTimestamp(world.services.clock.nowMs()) };
+    },
+    undo: "the commit is only written when the job ends",
+  };
+}
