@@ -4,6 +4,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { build, type Metafile } from "esbuild";
 import { writeFileAtomic } from "../src/base/atomic-file.ts";
+import { buildSetupFiles } from "../src/setup-ui/setup-bundle.ts";
 import { buildAgentBundle } from "../src/agent/bundle.ts";
 
 const projectRoot = join(import.meta.dirname, "..");
@@ -12,7 +13,14 @@ const projectRoot = join(import.meta.dirname, "..");
 const programs = ["src/main.ts", "src/landing/qemu/http-probe-child.ts", "src/vault/block-pool-child.ts", "src/vault/read-pool-child.ts"];
 
 /** Loaded only in a checkout (`needsCheckout` in src/main.ts), so a package has no use for it. */
-const checkoutOnly = ["../lab/*", "./cli/dev.ts", "./cli/move-command.ts", "./cli/setup/setup-command.ts", "./agent/bundle.ts"];
+const checkoutOnly = [
+  "../lab/*",
+  "./cli/dev.ts",
+  "./cli/move-command.ts",
+  "./cli/setup/setup-command.ts",
+  "./agent/bundle.ts",
+  "./setup-ui/setup-bundle.ts",
+];
 /** Native parts that their libraries do without. */
 const native = ["cpu-features", "pg-native", "*.node"];
 
@@ -45,7 +53,10 @@ export async function bundleProgram(folder: string): Promise<readonly string[]> 
   });
   const { bytes } = await buildAgentBundle();
   await writeFileAtomic(join(folder, "agent.mjs"), bytes, { mode: 0o644 });
-  return packagesOf(metafile);
+  const page = await buildSetupFiles();
+  await mkdir(join(folder, "setup-ui"));
+  for (const [name, content] of page.scripts) await writeFileAtomic(join(folder, "setup-ui", name), content, { mode: 0o644 });
+  return [...new Set([...packagesOf(metafile), ...packagesOf(page.metafile)])].toSorted();
 }
 
 function packagesOf(metafile: Metafile): readonly string[] {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command, CommanderError } from "commander";
 import type { AgentFiles } from "./appliance/push/agent-archive.ts";
+import { readSetupFiles, type SetupFiles } from "./appliance/setup/setup-files.ts";
 import { writeFileAtomic } from "./base/atomic-file.ts";
 import { isPackaged, siblingProgram } from "./base/sibling-program.ts";
 import { printFault } from "./cli/output.ts";
@@ -89,7 +90,7 @@ const nouns: readonly Noun[] = [
     summary: "the replication appliance on this machine: run, check, register, credentials, vCenters",
     load: async () => {
       const { registerApplianceCommand } = await import("./appliance/appliance-command.ts");
-      return (program) => registerApplianceCommand(program, { agentFiles, serviceEnvironment: process.env });
+      return (program) => registerApplianceCommand(program, { agentFiles, setupFiles, serviceEnvironment: process.env });
     },
   },
   {
@@ -186,6 +187,13 @@ async function agentFiles(): Promise<AgentFiles> {
   const bundlePath = join(process.env["WATARI_CACHE"] ?? tmpdir(), "agent", `agent-${sha256.slice(0, 16)}.mjs`);
   await writeFileAtomic(bundlePath, bytes);
   return { nodePath: process.execPath, bundlePath, unitText: agentUnitText() };
+}
+
+/** The set-up page: a folder of the package, or made from this checkout when a browser first asks for it. */
+async function setupFiles(): Promise<SetupFiles> {
+  if (isPackaged(import.meta)) return await readSetupFiles(join(import.meta.dirname, "setup-ui"));
+  const { buildSetupFiles } = await import("./setup-ui/setup-bundle.ts");
+  return await buildSetupFiles();
 }
 
 async function main(args: readonly string[]): Promise<number> {

@@ -12,7 +12,17 @@ export interface Layer {
 
 const leaves = ["src/base", "src/contract"];
 const planes = [...leaves, "src/disk", "src/store", "src/vault", "src/nbd", "src/connectivity", "src/landing"];
-const programs = ["src/agent", "src/appliance", "src/hub", "src/cli", "src/cli/setup", "src/cli/output.ts", "src/sim", "src/main.ts"];
+const programs = [
+  "src/agent",
+  "src/appliance",
+  "src/hub",
+  "src/cli",
+  "src/cli/setup",
+  "src/cli/output.ts",
+  "src/sim",
+  "src/main.ts",
+  "src/setup-ui/setup-bundle.ts",
+];
 const all = [...planes, ...programs, "lab", "lab/packages.ts"];
 
 /** ARCHITECTURE.md shows the same table to people. */
@@ -37,7 +47,9 @@ export const layers: readonly Layer[] = [
   // The one executable finds every program, by dynamic import.
   { row: "src/main.ts", mayImport: all },
   { row: "src/portal", mayImport: ["src/contract"] },
+  // Runs in browsers.
   { row: "src/setup-ui", mayImport: ["src/contract"] },
+  { row: "src/setup-ui/setup-bundle.ts", mayImport: leaves },
   {
     row: "lab",
     mayImport: [
@@ -53,11 +65,11 @@ export const layers: readonly Layer[] = [
   },
   // Data only, so that set-up can read it without the lab.
   { row: "lab/packages.ts", mayImport: [] },
-  { row: "test", mayImport: [...all, "packaging"] },
+  { row: "test", mayImport: [...all, "packaging", "src/setup-ui"] },
   { row: "bench", mayImport: [...all, "test"] },
   { row: "tools", mayImport: leaves },
-  // Bundles the one executable; of the sources it calls what makes the agent's bundle.
-  { row: "packaging", mayImport: [...leaves, "src/agent", "src/cli/output.ts"] },
+  // Bundles the one executable; of the sources it calls what makes the agent's bundle and the set-up page.
+  { row: "packaging", mayImport: [...leaves, "src/agent", "src/setup-ui/setup-bundle.ts", "src/cli/output.ts"] },
 ];
 
 /** Imports that no row allows, and files that no row holds. */

@@ -11,13 +11,16 @@ import type { AdminResponse } from "../contract/appliance-admin.ts";
 import { Fault } from "../contract/errors.ts";
 import { callAppliance } from "./admin/admin-client.ts";
 import { createStateFolder, defaultStateFolder, loadConfig, parseApplianceConfig, saveConfig } from "./config/config.ts";
+import { setupUrl } from "./setup/setup-identity.ts";
 import { addLimitsCommands } from "./limits/limits-command.ts";
-import { startAppliance } from "./main.ts";
+import { startApplianceHost } from "./appliance-host.ts";
+import type { SetupFiles } from "./setup/setup-files.ts";
 import { addVaultCommands } from "./vault-command.ts";
 import type { AgentFiles } from "./push/agent-archive.ts";
 
 export interface ApplianceCommandParts {
   readonly agentFiles: () => Promise<AgentFiles>;
+  readonly setupFiles: () => Promise<SetupFiles>;
   /** Where a service manager says how it wants to be told. */
   readonly serviceEnvironment: NoticeEnvironment;
 }
@@ -67,6 +70,7 @@ function addInit(command: Command): void {
     .option("--data-port <port>", "port of the agents' data connection", Number)
     .option("--hub-port <port>", "port of the hub's private endpoints", Number)
     .option("--ssh-port <port>", "port of the guests' SSH servers", Number)
+    .option("--setup-port <port>", "serve the set-up page to browsers on this port of each listen address, usually 44315", Number)
     .option("--log-level <level>", "error, warn, info or debug")
     .option("--metrics-listen <address>", "serve Prometheus metrics there to whoever can reach it, for example 127.0.0.1:9464")
     .action(async (options: InitOptions) => {
@@ -89,6 +93,7 @@ function addInit(command: Command): void {
           vcenterAuthoritiesFile: options.vcenterAuthorities === undefined ? undefined : resolve(options.vcenterAuthorities),
           spoolFolder: options.spool === undefined ? undefined : resolve(options.spool),
           spoolBytesMax: options.spoolBytesMax,
+          setupPort: options.setupPort,
           logLevel: options.logLevel,
           metricsListen: options.metricsListen,
         }),
@@ -120,11 +125,12 @@ interface InitOptions extends Common {
   readonly dataPort?: number;
   readonly hubPort?: number;
   readonly sshPort?: number;
+  readonly setupPort?: number;
   readonly logLevel?: string;
   readonly metricsListen?: string;
 }
 
-function addRun(command: Command, { agentFiles, serviceEnvironment }: ApplianceCommandParts): void {
+function addRun(command: Command, { agentFiles, setupFiles, serviceEnvironment }: ApplianceCommandParts): void {
   command
     .option("--log-file <file>", "append the log to this file instead of stderr")
     .action(async (options: Common & { readonly logFile?: string }) => {
@@ -135,8 +141,10 @@ function addRun(command: Command, { agentFiles, serviceEnvironment }: ApplianceC
         for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => end());
       });
       using notices = await openServiceNotices(serviceEnvironment, systemClock);
-      await using appliance = await startAppliance({ stateFolder, agentFiles, log });
-      say(`appliance ready: control port ${appliance.ports.controlPort}, data port ${appliance.ports.dataPort}`);
+      await using appliance = await startApplianceHost({ stateFolder, agentFiles, setupFiles, log });
+      const { controlPort, dataPort } = appliance.current.ports;
+      say(`appliance ready: control port ${controlPort}, data port ${dataPort}`);
+      for (const { address, port } of appliance.setupListening) say(`set-up page: ${setupUrl(address, port)}`);
       notices.ready();
       await told;
       notices.stopping();
@@ -160,6 +168,14 @@ function addHub(verb: Verb, noun: Command): void {
       const answer = await callAppliance(options.state, "register", { registrationKey: await readFile(options.key, "utf8") });
       printAnswer({ asJson: options.json }, answer, () => `registered as ${answer.applianceId} in ${answer.vaultResourceId}`);
     });
+  verb(noun, "setup-password", "make a new password for the set-up page and show it once, with the page's address and fingerprint").action(
+    async (options: Common) => {
+      const answer = await callAppliance(options.state, "setupPassword", {});
+      printAnswer({ asJson: options.json }, answer, () =>
+        [...answer.urls, `password     ${answer.password}`, `fingerprint  SHA-256 ${answer.fingerprint}`].join("\n"),
+      );
+    },
+  );
   verb(noun, "passphrase", "show the passphrase that enrols agents by hand").action(async (options: Common) => {
     const answer = await callAppliance(options.state, "passphrase", {});
     printAnswer({ asJson: options.json }, answer, () => answer.passphrase);

@@ -8,10 +8,9 @@ import type { Log } from "../base/log.ts";
 import { systemRandom, type Random } from "../base/random.ts";
 import type { RegistrationKey } from "../contract/appliance-protocol.ts";
 import type { MachineFacts } from "../contract/agent-control.ts";
-import { asFault, Fault } from "../contract/errors.ts";
+import { Fault } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
 import { createConnector, type Connector } from "../connectivity/connector.ts";
-import { parseTopology, type Topology } from "../connectivity/topology.ts";
 import type { CheckResult } from "../connectivity/probe.ts";
 import { createStateFolder, loadConfig, type ApplianceConfig } from "./config/config.ts";
 import { startAgentListener } from "./control/agent-listener.ts";
@@ -34,9 +33,11 @@ import {
   readGrant,
   readRegistration,
   registerAtHub,
+  siteTopologyOf,
   topologyOf,
   writeGrant,
   type HubRegistration,
+  type RegistrationParts,
 } from "./identity/hub-registration.ts";
 import { readVaultKeys, takeVaultKeys } from "./identity/vault-keys.ts";
 import { HubIdentity } from "./identity/hub-identity.ts";
@@ -46,6 +47,7 @@ import { findEndingCertificates } from "./identity/site-certificates.ts";
 import { createGroupPoints } from "./ingest/group-points.ts";
 import { startIngestListener, type IngestListener } from "./ingest/ingest-listener.ts";
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
+import { recoverWhenReached } from "./ingest/recover-when-reached.ts";
 import { startPointKeeper } from "./ingest/point-keeper.ts";
 import { checkSpool, spoolBytesOf, type Spool } from "./ingest/spool.ts";
 import { FlowBook } from "./flow/flow-book.ts";
@@ -60,8 +62,6 @@ import { createSealedFacts, type SealedFacts } from "./state/facts.ts";
 import { openSecretBox } from "./state/secret-box.ts";
 import { SystemMeter } from "./system-meter.ts";
 import { startAdminServer } from "./admin/admin-server.ts";
-
-const vaultRetryMs = 3_000;
 
 export interface ApplianceOptions {
   readonly stateFolder: string;
@@ -130,7 +130,8 @@ export class Appliance implements AsyncDisposable {
   readonly flow: FlowBook;
   readonly metrics: ApplianceMetrics = this.#createMetrics();
   readonly spool: Spool;
-  readonly #meter: SystemMeter;
+  readonly meter: SystemMeter;
+  readonly facts: SealedFacts;
   readonly #parts: ApplianceParts;
   readonly #orders: AgentOrders;
   readonly #stack = new AsyncDisposableStack();
@@ -140,6 +141,7 @@ export class Appliance implements AsyncDisposable {
   #ingest: IngestListener | undefined;
   #vault: Vault | undefined;
   #hubLink: HubLink | undefined;
+  #storageConnector: Connector | undefined;
   #ports = { controlPort: 0, dataPort: 0 };
 
   constructor(parts: ApplianceParts) {
@@ -147,6 +149,7 @@ export class Appliance implements AsyncDisposable {
     this.#parts = parts;
     this.config = config;
     this.authority = parts.authority;
+    this.facts = parts.facts;
     this.credentials = parts.credentials;
     this.vcenters = createVcenterStore({ database, clock, random });
     this.registry = createMachineRegistry({ database, clock, random, log });
@@ -159,7 +162,7 @@ export class Appliance implements AsyncDisposable {
     const { endsAtMs: authorityEndsAtMs } = this.authority;
     this.health.watch(() => findEndingCertificates({ nowMs: clock.nowMs(), authorityEndsAtMs, machines: this.registry.list() }));
     const address = config.advertiseAddress ?? config.listenAddresses[0] ?? "";
-    this.#meter = new SystemMeter({ clock, folder: this.spool.folder, address });
+    this.meter = new SystemMeter({ clock, folder: this.spool.folder, address });
     this.#orders = createAgentOrders({ database, clock });
     this.guests = new Guests({
       ...parts,
@@ -225,18 +228,14 @@ export class Appliance implements AsyncDisposable {
     const hosts = [...new Set([...this.vcenters.list().map((vcenter) => vcenter.host), ...extraHosts])];
     const names = hosts.join(" ");
     if (this.#siteConnector?.names === names) return this.#siteConnector.connector;
-    const connector = createConnector({ ...this.#parts, topology: this.#siteTopology(hosts) });
+    const connector = createConnector({
+      ...this.#parts,
+      topology: siteTopologyOf(this.registration, { config: this.config, siteNames: hosts }),
+    });
     // Earlier ones stay open for what still uses them, and end with the appliance.
     this.#stack.use(connector);
     this.#siteConnector = { names, connector };
     return connector;
-  }
-
-  #siteTopology(hosts: readonly string[]): Topology {
-    const { config } = this.#parts;
-    if (this.registration !== undefined) return topologyOf(this.registration.key, { config, siteNames: hosts });
-    const { dnsServers, hosts: lines, siteRanges } = config;
-    return parseTopology({ dnsServers, hosts: lines, siteRanges, siteNames: [...config.siteNames, ...hosts] });
   }
 
   discovery(extraHosts: readonly string[] = []): DiscoveryParts {
@@ -265,7 +264,7 @@ export class Appliance implements AsyncDisposable {
         "could not check the way to the hub: it is known from a registration key, and none was given",
       );
     }
-    return await checkHops(from, this.#registrationParts(), signal);
+    return await checkHops(from, this.registrationParts, signal);
   }
 
   async register(
@@ -276,12 +275,13 @@ export class Appliance implements AsyncDisposable {
     if (before !== undefined && before.key.keyId === key.keyId) {
       return { registration: before, checks: await this.checkHops(undefined, signal) };
     }
-    const result = await registerAtHub(key, this.#registrationParts(), signal);
+    const result = await registerAtHub(key, this.registrationParts, signal);
     if (before === undefined) await this.#startReplication(result.registration);
     return result;
   }
 
-  #registrationParts(): Parameters<typeof checkHops>[1] {
+  /** What checks and the set-up page need to look around with these settings. */
+  get registrationParts(): RegistrationParts {
     const { config, facts, clock, log } = this.#parts;
     return { config, facts, clock, log, siteNames: this.vcenters.list().map((vcenter) => vcenter.host) };
   }
@@ -298,7 +298,8 @@ export class Appliance implements AsyncDisposable {
     );
     // Storage takes the grant's signature, not the certificate.
     const connector = this.#stack.use(createConnector(way));
-    this.#startHub(registration, identity, connector);
+    this.#storageConnector = connector;
+    this.#startHub(registration, identity);
     // The storage account may be out of reach at the moment; agents are taken in as soon as it answers.
     const ingest = this.#startIngest(registration, connector);
     this.#stack.defer(async () => {
@@ -307,7 +308,15 @@ export class Appliance implements AsyncDisposable {
     });
   }
 
-  #startHub(registration: HubRegistration, identity: HubIdentity, connector: Connector): void {
+  /** Every way that it needs, hop by hop, and its rights on the storage account. */
+  async checkWays(signal: AbortSignal): Promise<Awaited<ReturnType<typeof checkWays>>> {
+    const applianceId = this.registration?.applianceId;
+    if (applianceId !== undefined && this.#storageConnector !== undefined)
+      return await checkWays(this.#waysParts(applianceId, this.#storageConnector), signal);
+    throw new Fault("ApplianceNotRegistered", "could not check every way: the appliance is not registered");
+  }
+
+  #startHub(registration: HubRegistration, identity: HubIdentity): void {
     const { clock, log, database, facts } = this.#parts;
     const hubOrders = createHubOrders(database);
     const runner = this.#stack.use(
@@ -324,7 +333,7 @@ export class Appliance implements AsyncDisposable {
         renewCertificate: async (signal) => await identity.renew(signal),
         takeVaultKeys: async (signal) => await takeVaultKeys({ hub: identity.client, facts, vault: this.#vault, log }, signal),
         changeLimits: (change) => this.limits.change(change),
-        checkNetwork: async (signal) => await checkWays(this.#waysParts(registration.applianceId, connector), signal),
+        checkNetwork: async (signal) => await this.checkWays(signal),
         changeSite: async (order, signal) => await carryOutSiteOrder(this.#siteOrderParts(), order, signal),
         disconnect: async (machineId) => await this.#disconnect(machineId),
         removePoints: async (machineId) => await this.#removePoints(machineId),
@@ -346,7 +355,7 @@ export class Appliance implements AsyncDisposable {
         telemetry: async () => await this.#telemetry(),
         grant: () => this.#grant(),
         onGrant: (grant) => writeGrant(this.#parts.facts, grant),
-        onHubTime: (hubTime, asked) => this.#meter.noteHubTime(hubTime, asked),
+        onHubTime: (hubTime, asked) => this.meter.noteHubTime(hubTime, asked),
         renewWhenDue: async (signal) => await identity.renewWhenDue(signal),
         onReach: (fault) => this.health.set("hub", fault),
       }),
@@ -392,7 +401,7 @@ export class Appliance implements AsyncDisposable {
     return {
       ...{ applianceId, connector, vcenters, clock: this.#parts.clock, random: this.#parts.random },
       checkHops: async (signal) => await this.checkHops(undefined, signal),
-      sitePath: { ...this.#parts, topology: this.#siteTopology(vcenters.map(({ host }) => host)) },
+      sitePath: { ...this.#parts, topology: siteTopologyOf(this.registration, this.registrationParts) },
       grant: () => this.#grant(),
     };
   }
@@ -408,7 +417,7 @@ export class Appliance implements AsyncDisposable {
         connector,
         grant: () => this.#grant(),
         spool: this.spool,
-        onUploaded: (bytes) => this.#meter.addUploaded(bytes),
+        onUploaded: (bytes) => this.meter.addUploaded(bytes),
         uploads: this.flow.uploads,
         pace: (bytes, abort) => this.limits.passStorage(bytes, abort),
         clock,
@@ -417,18 +426,7 @@ export class Appliance implements AsyncDisposable {
       },
       openStack,
     );
-    for (let isSettled = false; !isSettled && !signal.aborted;) {
-      try {
-        await this.ledger.recover(vault);
-        this.health.set("storage", undefined);
-        isSettled = true;
-      } catch (error) {
-        const fault = asFault(error, "look into the vault after the start");
-        this.health.set("storage", fault);
-        log.warn("vault not reached yet", { fault: fault.code, reason: fault.message });
-        await clock.sleep(vaultRetryMs, signal).catch(() => undefined); // The loop's head sees the abort.
-      }
-    }
+    await recoverWhenReached({ ledger: this.ledger, vault, health: this.health, clock, log }, signal);
     if (signal.aborted) return;
     this.#vault = vault;
     await vault.useKeys(readVaultKeys(this.#parts.facts, registration)); // Some may have come while it was opened.
@@ -461,8 +459,8 @@ export class Appliance implements AsyncDisposable {
 
   /** Throws while the vault is not reached. */
   vault(): Vault {
-    if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not look into the vault: it is not reached yet");
-    return this.#vault;
+    if (this.#vault !== undefined) return this.#vault;
+    throw new Fault("StoreUnavailable", "could not look into the vault: it is not reached yet");
   }
 
   /** Fails while the vault is not reached: the order is given again, and the points must not be said to be gone. */
@@ -479,13 +477,13 @@ export class Appliance implements AsyncDisposable {
       spoolBytesMax: this.spool.spoolBytesMax,
       residentBytes: process.memoryUsage.rss(),
       healthErrors: this.health.reports(),
-      system: await this.#meter.read(),
+      system: await this.meter.read(),
       lineLimits: this.limits.shownState(),
     };
   }
 
   #grant(): NonNullable<ReturnType<typeof readGrant>> {
-    const grant = readGrant(this.#parts.facts);
+    const grant = readGrant(this.facts);
     if (grant !== undefined) return grant;
     throw new Fault("ApplianceNotRegistered", "the appliance has no storage grant");
   }

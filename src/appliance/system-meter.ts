@@ -47,13 +47,18 @@ export class SystemMeter {
 
   /** Upload counts from the call before. */
   async read(): Promise<SystemFigures> {
+    const figures = await this.glance();
+    this.#uploadedBytes = 0;
+    this.#toldAtMs = this.#options.clock.monotonicMs();
+    return figures;
+  }
+
+  /** The same, without beginning a new count. */
+  async glance(): Promise<SystemFigures> {
     const { clock, folder, address } = this.#options;
     const { bsize, blocks, bavail } = await statfs(folder);
-    const nowMs = clock.monotonicMs();
-    const seconds = Math.max(1, nowMs - this.#toldAtMs) / 1000;
+    const seconds = Math.max(1, clock.monotonicMs() - this.#toldAtMs) / 1000;
     const uploadedBytesPerSecond = this.#uploadedBytes / seconds;
-    this.#uploadedBytes = 0;
-    this.#toldAtMs = nowMs;
     this.#osVersion ??= await readOsVersion();
     return {
       cpuShare: this.#cpuShare(),

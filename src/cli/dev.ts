@@ -38,6 +38,7 @@ const bin = (name: string): string => join(projectRoot, "node_modules/.bin", nam
 const checks: readonly Check[] = [
   { name: "types", program: bin("tsc"), args: ["-p", "."] },
   { name: "types of the contract, without Node", program: bin("tsc"), args: ["-p", "tsconfig.contract.json"] },
+  { name: "types of the set-up page, in a browser", program: bin("tsc"), args: ["-p", "src/setup-ui/view"] },
   { name: "lint", program: bin("oxlint"), args: [] },
   { name: "format", program: bin("oxfmt"), args: ["--check", "."] },
   { name: "layers", program: process.execPath, args: ["tools/check-layers.ts"] },

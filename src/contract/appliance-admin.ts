@@ -22,7 +22,7 @@ export const adminSocketName = "admin.sock";
 
 const nameShape = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, "letters, digits, dot, hyphen, underscore, at most 63");
 
-const credentialShape = z.object({
+export const credentialShape = z.object({
   credentialId: z.string(),
   name: nameShape,
   kind: z.enum(["vcenter", "linux-password", "linux-key"]),
@@ -30,7 +30,7 @@ const credentialShape = z.object({
   privilege: z.enum(["root", "sudo"]),
 });
 
-const addCredentialShape = credentialShape.omit({ credentialId: true }).extend({
+export const addCredentialShape = credentialShape.omit({ credentialId: true }).extend({
   /** Password, or the private key in PEM. */
   secret: z.string().min(1).max(32_000),
   /** Of an encrypted private key. */
@@ -39,7 +39,7 @@ const addCredentialShape = credentialShape.omit({ credentialId: true }).extend({
   sudoPassword: z.string().max(1024).optional(),
 });
 
-const addVcenterShape = z.object({
+export const addVcenterShape = z.object({
   name: nameShape,
   host: z.string().min(1).max(253),
   port: z.number().int().min(1).max(65_535).default(443),
@@ -177,6 +177,12 @@ export const adminRoutes = {
     path: "/v1/profile/result",
     request: z.object({ orderId: orderIdShape }),
     response: z.object({ profile: churnProfileShape.optional() }),
+  },
+  /** Makes the set-up page's password anew and ends its sessions. The only time that it can be read. */
+  setupPassword: {
+    path: "/v1/setup/password",
+    request: nothing,
+    response: z.object({ password: z.string(), urls: z.array(z.string()), fingerprint: z.string() }),
   },
   /** In Prometheus' form. */
   metrics: { path: "/v1/metrics", request: nothing, response: z.object({ text: z.string() }) },

@@ -4,6 +4,7 @@ import { chmod, rm } from "node:fs/promises";
 import { join } from "node:path";
 import Fastify from "fastify";
 import { toTimestamp } from "../../base/clock.ts";
+import { systemRandom } from "../../base/random.ts";
 import type { Log } from "../../base/log.ts";
 import { adminRoutes, adminSocketName, type AdminRequest, type AdminResponse, type AdminRoute } from "../../contract/appliance-admin.ts";
 import { asFault, Fault, toReport } from "../../contract/errors.ts";
@@ -13,6 +14,8 @@ import { parseBody } from "../control/json-https.ts";
 import { putVcenter } from "../discovery/discover.ts";
 import { normaliseThumbprint, type VcenterTrust } from "../discovery/vcenter-session.ts";
 import { applianceVersion, parseRegistrationKey } from "../identity/hub-registration.ts";
+import { makeSetupPassword } from "../setup/setup-password.ts";
+import { setupFingerprint, setupUrl } from "../setup/setup-identity.ts";
 import { createProfileHandlers } from "./profile-handlers.ts";
 import { createVaultHandlers } from "./vault-handlers.ts";
 import { spoolBytesOf } from "../ingest/spool.ts";
@@ -58,7 +61,8 @@ export async function startAdminServer(
   };
 }
 
-function createHandlers(appliance: Appliance): Handlers {
+/** One for each action, for the command line and the set-up page alike. */
+export function createHandlers(appliance: Appliance): Handlers {
   return {
     ...createHubHandlers(appliance),
     ...createAccountHandlers(appliance),
@@ -71,8 +75,9 @@ function createHandlers(appliance: Appliance): Handlers {
   };
 }
 
-function createHubHandlers(appliance: Appliance): Pick<Handlers, "status" | "check" | "register" | "passphrase"> {
+function createHubHandlers(appliance: Appliance): Pick<Handlers, "status" | "check" | "register" | "passphrase" | "setupPassword"> {
   return {
+    setupPassword: async () => await newSetupPassword(appliance),
     status: async () => await statusOf(appliance),
     check: async ({ registrationKey }) => {
       const key = registrationKey === undefined ? undefined : parseRegistrationKey(registrationKey);
@@ -144,6 +149,17 @@ function createMachineHandlers(appliance: Appliance): Pick<Handlers, "discover" 
       return await Promise.resolve({ wasKnown: appliance.hostKeys.forget(hostPort) });
     },
   };
+}
+
+async function newSetupPassword({ facts, config }: Appliance): Promise<AdminResponse<"setupPassword">> {
+  const fingerprint = setupFingerprint(facts);
+  if (config.setupPort === undefined || fingerprint === undefined) {
+    throw new Fault("StateConflict", "this appliance serves no set-up page: its settings name no port for it", {
+      action: "run: watari appliance init with --setup-port 44315, then start the appliance again",
+    });
+  }
+  const urls = config.listenAddresses.map((address) => setupUrl(address, config.setupPort ?? 0));
+  return { password: await makeSetupPassword(facts, systemRandom), urls, fingerprint };
 }
 
 async function statusOf(appliance: Appliance): Promise<AdminResponse<"status">> {

@@ -63,6 +63,8 @@ export const applianceConfigShape = z.strictObject({
     .string()
     .regex(/^(\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:]+\]):\d{1,5}$/, "an address and a port, 127.0.0.1:9464 or [::1]:9464")
     .optional(),
+  /** Port of the set-up page, on every listen address; usually 44315. No page unless told. */
+  setupPort: portShape.optional(),
   logLevel: z.enum(["error", "warn", "info", "debug"]).default("info"),
 });
 export type ApplianceConfig = z.output<typeof applianceConfigShape>;

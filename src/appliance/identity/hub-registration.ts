@@ -19,7 +19,7 @@ import { applianceIdShape, vaultIdShape } from "../../contract/shapes.ts";
 import { createConnector } from "../../connectivity/connector.ts";
 import type { PathOptions } from "../../connectivity/path-opener.ts";
 import { probeAll, type CheckResult, type ProbeTarget } from "../../connectivity/probe.ts";
-import { topologyFromKey, type Topology } from "../../connectivity/topology.ts";
+import { parseTopology, topologyFromKey, type Topology } from "../../connectivity/topology.ts";
 import type { ApplianceConfig } from "../config/config.ts";
 import { createHubClient } from "../hub/hub-client.ts";
 import type { SealedFacts } from "../state/facts.ts";
@@ -105,14 +105,36 @@ export function topologyOf(
   });
 }
 
+/** The way to vCenters and guests, also before a registration. */
+export function siteTopologyOf(
+  registration: HubRegistration | undefined,
+  { config, siteNames }: Pick<RegistrationParts, "config" | "siteNames">,
+): Topology {
+  if (registration !== undefined) return topologyOf(registration.key, { config, siteNames });
+  const { dnsServers, hosts, siteRanges } = config;
+  return parseTopology({ dnsServers, hosts, siteRanges, siteNames: [...config.siteNames, ...siteNames] });
+}
+
+/** Which names of a key are walked to, and how far: names only as far as an answer and a connection, clock as far as a date. */
+export type WayPart = "all" | "names" | "public" | "clock";
+type KnownNames = Pick<RegistrationKey, "services" | "privateNames" | "privateRanges" | "publicNames" | "hubCaPem">;
+
 /** Walks every hop to every name of the key. Changes nothing. */
-export async function checkHops(
-  key: Pick<RegistrationKey, "services" | "privateNames" | "privateRanges" | "publicNames" | "hubCaPem">,
+export async function checkHops(key: KnownNames, parts: RegistrationParts, signal?: AbortSignal): Promise<readonly CheckResult[]> {
+  return await checkPart(key, "all", parts, signal);
+}
+
+export async function checkPart(
+  key: KnownNames,
+  part: WayPart,
   parts: RegistrationParts,
   signal?: AbortSignal,
 ): Promise<readonly CheckResult[]> {
+  return await probeAll(targetsOf(key, part, parts.config.hubPort), pathOptions(key, parts), signal);
+}
+
+function targetsOf(key: KnownNames, part: WayPart, port: number): readonly ProbeTarget[] {
   const role = "appliance";
-  const port = parts.config.hubPort;
   const services = privateServices.flatMap((id): ProbeTarget[] => {
     const host = key.services[id];
     return host === undefined ? [] : [{ id, role, host, port, upTo: "https", path: "/" }];
@@ -124,10 +146,19 @@ export async function checkHops(
   const open = key.publicNames
     .filter((host) => !host.startsWith("."))
     .map((host): ProbeTarget => ({ id: host, role, host, port, upTo: "tls" }));
-  return await probeAll([...services, ...others, ...open], pathOptions(key, parts), signal);
+  switch (part) {
+    case "all":
+      return [...services, ...others, ...open];
+    case "names":
+      return [...services, ...others].map((target) => ({ ...target, upTo: "tcp" }));
+    case "public":
+      return open;
+    case "clock":
+      return services.slice(0, 1);
+  }
 }
 
-function pathOptions(key: Parameters<typeof checkHops>[0], parts: RegistrationParts): PathOptions {
+export function pathOptions(key: KnownNames, parts: RegistrationParts): PathOptions {
   return { topology: topologyOf(key, parts), clock: parts.clock, log: parts.log, caPem: key.hubCaPem };
 }
 

@@ -12,7 +12,11 @@ export type FactName =
   | "hubRegistrationDraft"
   | "hubIdentityDraft"
   | "storageGrant"
-  | "vaultKeys";
+  | "vaultKeys"
+  | "setupPassword"
+  | "setupIdentity"
+  | "setupProgress"
+  | "setupKey";
 
 export interface SealedFacts {
   read(name: FactName): string | undefined;

@@ -33,6 +33,12 @@ const networkTestPackages: readonly NeededPackage[] = [
   { name: "faketime", proof: "/usr/bin/faketime", why: "sets the clock of a check wrong, in the proof of the network" },
 ];
 
+/** What the set-up page is looked at with. */
+const browserTestPackages: readonly NeededPackage[] = [
+  { name: "chromium", proof: "/usr/bin/chromium", why: "shows the set-up page, in tests" },
+  { name: "fonts-noto-cjk", proof: "/usr/share/fonts/opentype/noto", why: "writes the set-up page's Japanese, in tests" },
+];
+
 /** The programs that benchmarks are measured beside. */
 const benchPackages: readonly NeededPackage[] = [
   { name: "zstd", proof: "/usr/bin/zstd", why: "compresses to nowhere: the yardstick of first copies" },
@@ -51,7 +57,7 @@ export type SetupUse = (typeof setupUses)[number];
 
 /** The list for a use, each package once. */
 export function packagesFor(use: SetupUse): readonly NeededPackage[] {
-  const own = { demo: [], move: [], test: networkTestPackages, bench: benchPackages }[use];
+  const own = { demo: [], move: [], test: [...networkTestPackages, ...browserTestPackages], bench: benchPackages }[use];
   const all = [...landingPackages, ...(use === "move" ? [] : labPackages), ...own];
   return [...new Map(all.toReversed().map((needed) => [needed.name, needed])).values()].toReversed();
 }

@@ -1,22 +1,13 @@
 // An appliance as the process server of its fabric: load, memory, space, throughput and certificate, judged by the documented limits.
 
 import { fromTimestamp } from "../../base/clock.ts";
+import { levelAbove, levelBelow, pendingBytesSmall, processServerLimits } from "../../contract/process-server-limits.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { worseLevel } from "../health/present-health.ts";
 import type { HubServices } from "../services.ts";
 import { isSilent } from "./site-appliances.ts";
 
-type Level = "Healthy" | "Warning" | "Critical";
-
-/** Documented: processors and memory above, free space below, minutes until what waits is uploaded above. */
-const limits = {
-  loadShare: { warning: 0.8, critical: 0.95 },
-  freeShare: { warning: 0.3, critical: 0.25 },
-  drainMinutes: { warning: 30, critical: 45 },
-};
-/** What waits while one pack is on its way says nothing of the line. */
-const pendingBytesSmall = 64 << 20;
 const dayMs = 86_400_000;
 
 /** What fabric and process server both show; nothing that the appliance has not told. */
@@ -35,12 +26,12 @@ export function loadOf({ clock }: Pick<HubServices, "clock">, { telemetry, certi
       : {
           ipAddress: system.address,
           systemLoad: percent(system.loadShare),
-          systemLoadStatus: above(system.loadShare, limits.loadShare),
+          systemLoadStatus: levelAbove(system.loadShare, processServerLimits.loadShare),
           cpuLoad: percent(system.cpuShare),
-          cpuLoadStatus: above(system.cpuShare, limits.loadShare),
+          cpuLoadStatus: levelAbove(system.cpuShare, processServerLimits.loadShare),
           totalMemoryInBytes: system.memoryBytes,
           availableMemoryInBytes: system.memoryAvailableBytes,
-          memoryUsageStatus: above(1 - system.memoryAvailableBytes / Math.max(1, system.memoryBytes), limits.loadShare),
+          memoryUsageStatus: levelAbove(1 - system.memoryAvailableBytes / Math.max(1, system.memoryBytes), processServerLimits.loadShare),
         }),
   };
 }
@@ -88,8 +79,7 @@ export function spaceOf(telemetry: Appliance["telemetry"]): JsonObject {
   const availableSpaceInBytes = Math.min(ownFree, system?.diskAvailableBytes ?? ownFree);
   const totalSpaceInBytes = Math.min(spoolBytesMax, spoolBytes + (system?.diskAvailableBytes ?? ownFree));
   const freeShare = availableSpaceInBytes / Math.max(1, totalSpaceInBytes);
-  const spaceUsageStatus: Level =
-    freeShare < limits.freeShare.critical ? "Critical" : freeShare < limits.freeShare.warning ? "Warning" : "Healthy";
+  const spaceUsageStatus = levelBelow(freeShare, processServerLimits.freeShare);
   return { totalSpaceInBytes, availableSpaceInBytes, spaceUsageStatus };
 }
 
@@ -102,12 +92,8 @@ function throughputOf(telemetry: Appliance["telemetry"]): JsonObject {
     throughputUploadPendingDataInBytes: pending,
     throughputInBytes: Math.round(rate),
     throughputInMBps: Math.round(rate / 2 ** 20),
-    throughputStatus: above(drainMinutes, limits.drainMinutes),
+    throughputStatus: levelAbove(drainMinutes, processServerLimits.drainMinutes),
   };
-}
-
-function above(value: number, limit: { readonly warning: number; readonly critical: number }): Level {
-  return value > limit.critical ? "Critical" : value > limit.warning ? "Warning" : "Healthy";
 }
 
 /** Documented: the health of a process server is that of the worst of its measures. */
