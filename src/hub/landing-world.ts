@@ -10,6 +10,7 @@ import { openQemuTarget } from "../landing/qemu/qemu-target.ts";
 import { removeImages, writeImages } from "../landing/qemu/write-images.ts";
 import type { ExportDisk } from "../landing/target.ts";
 import { openNbdServer } from "../nbd/server.ts";
+import { azureLandingShape, openAzureLanding } from "./azure-landing.ts";
 import { parseInput } from "./api/arm-errors.ts";
 import type { ImageFolder, ReplicationWorld } from "./replication/world.ts";
 import type { HubServices } from "./services.ts";
@@ -31,6 +32,8 @@ const landingShape = z
         ]),
       )
       .default({}),
+    /** Machines land in Azure, or at another hub, in place of this host. */
+    azure: azureLandingShape.optional(),
     /** Recovery points may be exported into this folder; absent: not at all. */
     exportFolder: z.string().startsWith("/").max(4096).optional(),
     /** Programs of this host that rehearsals and migrations may run to ask a landed machine: paths by name. They run as the hub does. */
@@ -42,7 +45,11 @@ const landingShape = z
 
 /** Opens the world of the replication; closing it closes the readers, the exports and the target, and leaves landed machines running. */
 export async function openLandingWorld(services: HubServices, landing: unknown): Promise<ReplicationWorld & AsyncDisposable> {
-  const { networks, exportFolder, cacheFolder, probePrograms } = parseInput(landingShape, landing, "the configuration's landing section");
+  const { networks, exportFolder, cacheFolder, probePrograms, azure } = parseInput(
+    landingShape,
+    landing,
+    "the configuration's landing section",
+  );
   const { clock, log } = services;
   await using opening = new AsyncDisposableStack();
   const exportDisk: ExportDisk = async (disk, { socketPath, exportName }) =>
@@ -52,11 +59,12 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
       clock,
       log,
     });
-  const target = opening.use(
-    await openQemuTarget({
-      ...{ stateFolder: join(services.stateDir, "landing"), cacheFolder, exportDisk, networks: namedNetworks(networks), clock, log },
-    }),
-  );
+  const place = await openPlace(join(services.stateDir, "landing", "place"), services.random);
+  const stateFolder = join(services.stateDir, "landing");
+  const target =
+    azure === undefined
+      ? opening.use(await openQemuTarget({ stateFolder, cacheFolder, exportDisk, networks: namedNetworks(networks), clock, log }))
+      : opening.use(await openAzureLanding(services, azure, { exportDisk, cacheFolder, owner: place })).target;
   const readers = opening.use(new VaultReaders(services, { indexFolder: join(services.stateDir, "vault-index") }));
   const closing = opening.move();
   const images =
@@ -65,7 +73,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
     ...(images === undefined ? {} : { images }),
     target,
     probePrograms: new Map(Object.entries(probePrograms)),
-    place: await openPlace(join(services.stateDir, "landing", "place"), services.random),
+    place,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
   };

@@ -12,6 +12,8 @@ export interface LandingDisk {
   readonly isBoot: boolean;
   /** Immutable content; the target never writes to it. */
   readonly content: Disk;
+  /** Of the page tree of the content, where it is known: 64 hex digits. A target that copies the disk holds its copy against it. */
+  readonly root?: string;
 }
 
 export interface LandingNic {

@@ -20,7 +20,7 @@ export async function appendVhdFooter(path: string, { clock, random }: { readonl
 }
 
 /** Size of the disk in a VHD that holds this many bytes. */
-function vhdSizeOf(sizeBytes: number): number {
+export function vhdSizeOf(sizeBytes: number): number {
   return Math.ceil(sizeBytes / alignmentBytes) * alignmentBytes;
 }
 

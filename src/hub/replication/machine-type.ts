@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
+import type { ConsoleView } from "../../landing/target.ts";
 import { defineAction, defineResource, noBody, type ActionDefinition, type ArmCall, type ResourceType } from "../api/resource-type.ts";
 import { ArmFault } from "../api/arm-errors.ts";
 import { parseResourceId } from "../api/resource-id.ts";
@@ -15,6 +16,7 @@ import { machineType } from "./names.ts";
 import type { ReplicationFront } from "./world.ts";
 
 const bootLogKind = "bootLog";
+const screenshotKind = "bootScreen";
 const logMinutes = { least: 1, usual: 120, most: 1440 };
 
 /** Azure's actions that nothing here could do, with the reason that is told. */
@@ -39,10 +41,25 @@ export function offerBootLogs(front: ReplicationFront): void {
   const { resources, signedReads } = front.services;
   signedReads.offer(bootLogKind, async (name) => {
     const resource = await resources.find(name);
-    return resource?.id.type.toLowerCase() === machineType.toLowerCase()
-      ? (await seeMachine(front, resource)).status.serialTail
-      : undefined;
+    return resource === undefined ? undefined : (await lookAt(front, resource))?.serialLog;
   });
+  signedReads.offerStream(screenshotKind, async (name, from) => {
+    const resource = await resources.find(name);
+    const screenshot = resource === undefined ? undefined : (await lookAt(front, resource))?.screenshot;
+    if (screenshot === undefined) throw new Fault("NotFound", "could not read the screen: the machine shows none");
+    return yieldOnce(screenshot.subarray(from));
+  });
+}
+
+/** Undefined for what is no machine here. */
+async function lookAt({ target }: ReplicationFront, { id, properties }: Resource): Promise<ConsoleView | undefined> {
+  if (id.type.toLowerCase() !== machineType.toLowerCase()) return undefined;
+  const { name } = landedMachineShape.parse(properties).launch;
+  return (await target.status(name)).power === "gone" ? undefined : await target.look(name);
+}
+
+async function* yieldOnce(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
 }
 
 export function machineResource(front: ReplicationFront): ResourceType {
@@ -182,7 +199,8 @@ function bootLogAction({ services }: ReplicationFront): ActionDefinition {
       const wanted = { origin: call.origin, kind: bootLogKind, name: resource.id.text, lifeSeconds };
       const expiresAt = toTimestamp(services.clock.nowMs() + lifeSeconds * 1000);
       const serialConsoleLogBlobUri = await services.signedReads.addressOf(wanted);
-      return { kind: "done", body: { serialConsoleLogBlobUri, watariExpiresAt: expiresAt } };
+      const consoleScreenshotBlobUri = await services.signedReads.addressOf({ ...wanted, kind: screenshotKind });
+      return { kind: "done", body: { serialConsoleLogBlobUri, consoleScreenshotBlobUri, watariExpiresAt: expiresAt } };
     },
   });
 }

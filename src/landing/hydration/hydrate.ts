@@ -17,6 +17,8 @@ export interface TargetHardware {
   readonly drivers: DriverNeeds;
   /** Kernel driver of the target's cards. */
   readonly cardDriver: string;
+  /** The target gives its cards addresses of its own: a card is known by its driver, which tells one card and no more. */
+  readonly hasOwnAddresses?: boolean;
 }
 
 export interface HydrateOptions {
@@ -134,6 +136,8 @@ async function planCardNames(rootFiles: VolumeFiles, { nics, hardware }: Hydrate
   const named = nics.filter(({ guestName, mac }) => /^[A-Za-z0-9._-]{1,15}$/.test(guestName) && /^[0-9a-fA-F:]{17}$/.test(mac));
   if (named.length === 0) return nothing;
   const folder = "/etc/systemd/network";
+  if (hardware.hasOwnAddresses === true && nics.length > 1)
+    return { changes: [`! ${folder}: the target gives ${nics.length} cards new addresses; they may get other names`] };
   if ((await rootFiles.list("/etc/systemd")) === undefined) {
     return { changes: [`! ${folder}: the guest has no systemd; its cards may get other names`] };
   }
@@ -143,7 +147,8 @@ async function planCardNames(rootFiles: VolumeFiles, { nics, hardware }: Hydrate
   const written = await rootFiles.read(named.map(({ guestName }) => `${folder}/10-watari-${guestName}.link`));
   for (const { mac, guestName } of named) {
     const name = `10-watari-${guestName}.link`;
-    const text = `[Match]\nMACAddress=${mac.toLowerCase()}\nDriver=${hardware.cardDriver}\n\n[Link]\nName=${guestName}\n`;
+    const matched = hardware.hasOwnAddresses === true ? "" : `MACAddress=${mac.toLowerCase()}\n`;
+    const text = `[Match]\n${matched}Driver=${hardware.cardDriver}\n\n[Link]\nName=${guestName}\n`;
     if (written.get(`${folder}/${name}`)?.toString("utf8") === text) continue;
     if (present?.some((file) => file.name === name) === true) rootChanges.push({ kind: "remove", path: `${folder}/${name}` });
     rootChanges.push({ kind: "write", path: `${folder}/${name}`, content: Buffer.from(text), mode: 0o644 });

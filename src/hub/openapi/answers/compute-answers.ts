@@ -85,7 +85,7 @@ export const computeAnswers: AnswerTable = {
       restart: "nothing",
       powerOff: "nothing",
       deallocate: "nothing",
-      retrieveBootDiagnosticsData: z.strictObject({ serialConsoleLogBlobUri: text, watariExpiresAt: time }),
+      retrieveBootDiagnosticsData: z.strictObject({ serialConsoleLogBlobUri: text, consoleScreenshotBlobUri: text, watariExpiresAt: time }),
     },
   },
   [`${compute}/disks`]: {
