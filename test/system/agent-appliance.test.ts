@@ -13,6 +13,7 @@ import { systemClock } from "../../src/base/clock.ts";
 import { silentLog } from "../../src/base/log.ts";
 import { systemRandom } from "../../src/base/random.ts";
 import type { AgentOrder, OrderResult } from "../../src/contract/agent-control.ts";
+import { Fault } from "../../src/contract/errors.ts";
 import { parseDiskId, parseOrderId, parseVaultId, type MachineId, type PointId } from "../../src/contract/ids.ts";
 import { openDirectoryStore } from "../../src/store/directory-store.ts";
 import { openVault } from "../../src/vault/open-vault.ts";
@@ -122,6 +123,23 @@ test("orders from registration to removal, with the vault equal to the disk at e
   done(await scene.order({ kind: "uninstall" }));
   assert.equal(await agent.ended, "uninstall");
   assert.equal(scene.source.isUninstalled, true);
+});
+
+test("an agent that cannot tell its disks apart says so, and goes on when it can", { timeout: 30_000 }, async () => {
+  await using scene = await openScene();
+  const { source, site, machineId } = scene;
+  await using agent = scene.start();
+  done(await scene.order({ kind: "replicate", policy }));
+  done(await scene.order({ kind: "point" }));
+  const facts = source.facts.bind(source);
+  const fault = new Fault("DiskUnidentified", "could not tell the disk sda from sdb: both have one identity and one size");
+  Object.assign(source, { facts: async () => await Promise.reject(fault) });
+  const refused = await scene.order({ kind: "point" });
+  assert.ok(refused.outcome === "failed" && refused.fault.id === "DiskUnidentified", JSON.stringify(refused));
+  assert.equal(site.registry.get(machineId).state?.fault?.id, "DiskUnidentified");
+  Object.assign(source, { facts });
+  await scene.assertEqual(done(await scene.order({ kind: "point" })).pointId);
+  void agent;
 });
 
 test("a copy of the machine sends no data, says why, and lets the appliance know of itself", { timeout: 30_000 }, async () => {

@@ -42,6 +42,8 @@ export class ControlLoop {
   #news = new AbortController();
   #isWorking = false;
   #isUninstalling = false;
+  /** As they were last, for a machine whose disks cannot be told apart any more. */
+  #facts: PollRequest["facts"] | undefined;
 
   constructor(options: ControlLoopOptions) {
     this.#options = options;
@@ -78,7 +80,7 @@ export class ControlLoop {
 
   async #poll(results: readonly OrderResult[], signal: AbortSignal): Promise<PollResponse> {
     const { machineId, source, replicator } = this.#options;
-    const facts = await source.facts();
+    const { facts, fault } = await this.#readFacts(source);
     await this.#options.refuseCopy(facts);
     await replicator.measure();
     const request: PollRequest = {
@@ -86,11 +88,21 @@ export class ControlLoop {
       machineId,
       agentVersion,
       facts,
-      state: replicator.state(),
+      state: { ...replicator.state(), ...(fault === undefined ? {} : { fault: toReport(fault) }) },
       results: [...results],
       waitSeconds: this.#isUninstalling ? 0 : waitSeconds,
     };
     return await this.#options.poll(request, AbortSignal.any([signal, this.#news.signal]));
+  }
+
+  /** An agent that says nothing because it does not know a disk would hide why: it tells what it knew, with the fault. */
+  async #readFacts(source: Source): Promise<{ readonly facts: PollRequest["facts"]; readonly fault?: Fault }> {
+    try {
+      return { facts: (this.#facts = await source.facts()) };
+    } catch (error) {
+      if (!(error instanceof Fault) || error.code !== "DiskUnidentified" || this.#facts === undefined) throw error;
+      return { facts: this.#facts, fault: error };
+    }
   }
 
   /** Queues an order; release, stop, profile and checkNetwork do not wait for the others, nor these for them. */
