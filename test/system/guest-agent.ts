@@ -136,8 +136,7 @@ function agentOf({ guest, site, vault, begins, machineId, close }: Parts): Guest
     order,
     done,
     start: async (...more) => {
-      const unit = agentUnitText().replace(/ run --state \S+/, (found) => [found, ...more].join(" "));
-      await guest.run(`cat > ${agentPlaces.unitFile}`, new TextEncoder().encode(unit));
+      await guest.run(`cat > ${agentPlaces.unitFile}`, new TextEncoder().encode(agentUnitText({ more })));
       await guest.run(`systemctl daemon-reload; systemctl enable -q ${agentPlaces.unitName}; systemctl restart ${agentPlaces.unitName}`);
       await done({ kind: "replicate", policy });
     },

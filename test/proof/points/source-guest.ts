@@ -86,18 +86,18 @@ export async function churnedBytes(guest: Guest): Promise<number> {
 }
 
 /** Installs and registers the agent as the appliance does, and starts its service. */
-export async function startAgent(guest: Guest, site: TestSite, host: string): Promise<MachineId> {
+export async function startAgent(guest: Guest, site: TestSite, at: { readonly host: string; readonly cores: number }): Promise<MachineId> {
   await guest.run(`cat > ${agentPlaces.program}`, (await buildAgentBundle()).bytes);
   const text = new TextEncoder();
   await guest.run(`mkdir -p ${agentPlaces.stateFolder}; cat > /run/ca.pem`, text.encode(site.authority.caPem));
   await guest.run("cat > /run/passphrase; chmod 600 /run/passphrase", text.encode(site.authority.passphrase));
-  await guest.run(`cat > ${agentPlaces.unitFile}`, text.encode(agentUnitText()));
+  await guest.run(`cat > ${agentPlaces.unitFile}`, text.encode(agentUnitText({ cores: at.cores })));
   await guest.run(
     "install -d -m 755 /etc/watari/agent/scripts.d; cat > /etc/watari/agent/scripts.d/50-postgresql; chmod 755 /etc/watari/agent/scripts.d/*",
     text.encode(script),
   );
   const run = `${agentPlaces.node} --disable-warning=ExperimentalWarning ${agentPlaces.program}`;
-  await guest.run(`${run} register --appliance ${host}:${site.controlPort} --ca /run/ca.pem --passphrase-file /run/passphrase`);
+  await guest.run(`${run} register --appliance ${at.host}:${site.controlPort} --ca /run/ca.pem --passphrase-file /run/passphrase`);
   await guest.run(`systemctl daemon-reload; systemctl start ${agentPlaces.unitName}`);
   for (;;) {
     const [machine] = site.registry.list();
