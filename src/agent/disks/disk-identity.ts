@@ -21,8 +21,13 @@ export function toDiskId(kind: SourceDisk["identifiedBy"], value: string): DiskI
   return { diskId: parseDiskId(`${kind}-${clean}`.slice(0, 64).replace(/-+$/, "")), identifiedBy: kind };
 }
 
-/** Identities of one disk, best first. `head` is its first 8 KiB. */
-export async function identitiesOf(name: string, head: Uint8Array, sysFolder = "/sys"): Promise<DiskIdentity[]> {
+/** Identities of one disk, best first: those that all ways to it agree upon. `head` is its first 8 KiB. */
+export async function identitiesOf(ways: readonly string[], head: Uint8Array, sysFolder = "/sys"): Promise<DiskIdentity[]> {
+  const [first = [], ...others] = await Promise.all(ways.map(async (way) => await identitiesBy(way, head, sysFolder)));
+  return first.filter(({ diskId }) => others.every((list) => list.some((one) => one.diskId === diskId)));
+}
+
+async function identitiesBy(name: string, head: Uint8Array, sysFolder: string): Promise<DiskIdentity[]> {
   const folder = join(sysFolder, "block", name);
   const candidates: [SourceDisk["identifiedBy"], string | undefined][] = [
     ["serial", (await readTrimmed(join(folder, "serial"))) ?? (await readTrimmed(join(folder, "device/serial")))],

@@ -10,7 +10,7 @@ import { granuleBytes } from "../../disk/geometry.ts";
 import { chooseIdentities, parseUnitSerial, readDosSignature, readGptGuid, toDiskId } from "./disk-identity.ts";
 import { freezeOrder, parseMountinfo, parseSwaps } from "./mounts.ts";
 import { alignInward, differingRanges, joinRanges, maskExcluded, withoutExcluded, type ByteRange } from "./ranges.ts";
-import { listPhysicalDisks } from "./sysfs.ts";
+import { disksUnder, listPhysicalDisks, placeOfDevice } from "./sysfs.ts";
 
 const ranges = fc
   .array(fc.record({ offset: fc.nat(30), length: fc.nat(6) }), { maxLength: 6 })
@@ -140,4 +140,37 @@ test("listPhysicalDisks follows the places on the buses, whatever names the disk
     listed.map(({ name }) => name),
     ["sdc", "sda", "sdb", "nvme0n1"],
   );
+});
+
+test("listPhysicalDisks shows a disk once that dm-multipath joins ways to, and what stands on it stands on that disk", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "watari-disks-"));
+  t.after(async () => await rm(folder, { recursive: true }));
+  const bus = (host: number, name: string): string => `devices/pci0000:00/0000:00:0${host}.0/host${host}/target/unit/block/${name}`;
+  const mapping = (name: string): string => `devices/virtual/block/${name}`;
+  const devices = { sda: bus(5, "sda"), sdb: bus(4, "sdb"), sdc: bus(6, "sdc"), "dm-0": mapping("dm-0"), "dm-1": mapping("dm-1") };
+  for (const [index, [name, path]] of Object.entries(devices).entries()) {
+    await mkdir(join(folder, path, "slaves"), { recursive: true });
+    await writeFile(join(folder, path, "dev"), `8:${index}\n`);
+    await writeFile(join(folder, path, "size"), "2048\n");
+    for (const link of [join(folder, "block", name), join(folder, "dev/block", `8:${index}`), join(folder, "class/block", name)]) {
+      await mkdir(dirname(link), { recursive: true });
+      await symlink(join(folder, path), link);
+    }
+  }
+  const stack = { "dm-0": { uuid: "mpath-35000c500", slaves: ["sda", "sdb"] }, "dm-1": { uuid: "LVM-abc", slaves: ["dm-0", "sdc"] } };
+  for (const [name, { uuid, slaves }] of Object.entries(stack)) {
+    await mkdir(join(folder, mapping(name), "dm"));
+    await writeFile(join(folder, mapping(name), "dm/uuid"), `${uuid}\n`);
+    for (const slave of slaves) await symlink(join(folder, "block", slave), join(folder, mapping(name), "slaves", slave));
+  }
+  assert.deepEqual(
+    (await listPhysicalDisks(folder)).map(({ name, ways }) => [name, ...ways]),
+    [
+      ["dm-0", "sdb", "sda"],
+      ["sdc", "sdc"],
+    ],
+  );
+  assert.deepEqual(await disksUnder("8:4", folder), new Set(["dm-0", "sdc"]));
+  assert.deepEqual(await placeOfDevice("dm-0", folder), { disk: "dm-0", offset: 0, length: 1 << 20 });
+  assert.equal(await placeOfDevice("dm-1", folder), undefined);
 });

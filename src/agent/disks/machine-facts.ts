@@ -8,7 +8,7 @@ import type { MachineFacts, SourceDisk } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
 import { allocatePageAligned } from "../kernel/page-aligned.ts";
 import type { SystemCalls } from "../kernel/system-calls.ts";
-import { chooseIdentities, identitiesOf } from "./disk-identity.ts";
+import { chooseIdentities, identitiesOf, type DiskIdentity } from "./disk-identity.ts";
 import { headBytes } from "./open-disk.ts";
 import { parseMountinfo } from "./mounts.ts";
 import { readSwapRanges } from "./swaps.ts";
@@ -49,18 +49,12 @@ async function readNics(): Promise<MachineFacts["nics"]> {
 /** The physical disks with their identities; the source of every other question about disks. */
 async function readDisks(calls: SystemCalls): Promise<SourceDisk[]> {
   const disks = await listPhysicalDisks();
-  const identities = chooseIdentities(await Promise.all(disks.map(async (disk) => identitiesOf(disk.name, await readHead(disk)))));
+  const candidates = await Promise.all(disks.map(async (disk) => identitiesOf(disk.ways, await readHead(disk))));
+  const identities = chooseIdentities(candidates);
   const [boot, swaps] = await Promise.all([bootDisks(), readSwapRanges(calls)]);
   return disks.map((disk, index) => {
     const identity = identities[index];
-    if (identity === undefined)
-      throw new Fault(
-        "DiskUnidentified",
-        `could not tell the disk ${disk.name} from others: it has no serial number, WWN or partition table of its own`,
-        {
-          evidence: { disk: disk.name, sizeBytes: disk.sizeBytes },
-        },
-      );
+    if (identity === undefined) throw unidentified(disks, candidates, index);
     return {
       ...identity,
       deviceName: disk.name,
@@ -68,6 +62,26 @@ async function readDisks(calls: SystemCalls): Promise<SourceDisk[]> {
       isBoot: boot.has(disk.name),
       excluded: [...(swaps.get(disk.name) ?? [])],
     };
+  });
+}
+
+/** Two devices of one identity and one size are most likely two ways to one disk. */
+function unidentified(disks: readonly PhysicalDisk[], candidates: readonly (readonly DiskIdentity[])[], index: number): Fault {
+  const { name = "", sizeBytes = 0 } = disks[index] ?? {};
+  const ids = new Set(candidates[index]?.map(({ diskId }) => diskId));
+  const twin = disks.find(
+    (other, at) => at !== index && other.sizeBytes === sizeBytes && candidates[at]?.some(({ diskId }) => ids.has(diskId)) === true,
+  );
+  if (twin === undefined)
+    return new Fault(
+      "DiskUnidentified",
+      `could not tell the disk ${name} from others: it has no serial number, WWN or partition table of its own`,
+      { evidence: { disk: name, sizeBytes } },
+    );
+  return new Fault("DiskUnidentified", `could not tell the disk ${name} from ${twin.name}: both have one identity and one size`, {
+    causes: ["they are two ways to one disk, and nothing joins them", "one is a copy of the other"],
+    action: "start multipathd, so that the ways become one disk, or give each disk an identity of its own",
+    evidence: { disk: name, twin: twin.name, sizeBytes, identities: [...ids] },
   });
 }
 

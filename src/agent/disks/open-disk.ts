@@ -9,7 +9,7 @@ import { allocatePageAligned } from "../kernel/page-aligned.ts";
 import type { BatchReads } from "../kernel/batch-reads.ts";
 import { readEach, type DiskSpan, type OpenDisk } from "../source.ts";
 import { identitiesOf } from "./disk-identity.ts";
-import { readTrimmed } from "./sysfs.ts";
+import { readTrimmed, waysTo } from "./sysfs.ts";
 
 /** What identifies a disk may stand in so many bytes from its start. */
 export const headBytes = 8192;
@@ -32,7 +32,7 @@ export async function openLinuxDisk(facts: SourceDisk, batches: BatchReads): Pro
     });
     const head = allocatePageAligned(headBytes);
     await file.read(head, 0, headBytes, 0);
-    const identities = await identitiesOf(basename(folder), head);
+    const identities = await identitiesOf(await waysTo(basename(folder)), head);
     if (!identities.some(({ diskId }) => diskId === facts.diskId)) throw diskMoved(facts, undefined);
     const read: OpenDisk["read"] = (offset, into) => readWhole({ file, facts }, offset, into);
     return {

@@ -123,11 +123,12 @@ export function parseExtents(view: DataView): { readonly extents: readonly Exten
 /** A range of a device as ranges of whole disks: through partitions and linear mappings. Nothing when anything else lies between. */
 async function piecesOn(name: string, range: ByteRange, level = 0): Promise<readonly Piece[]> {
   if (level > levelsMax || range.length <= 0) return [];
-  if (!name.startsWith("dm-")) {
-    const place = await placeOfDevice(name);
-    if (place === undefined || range.offset + range.length > place.length) return [];
+  const place = await placeOfDevice(name);
+  if (place !== undefined) {
+    if (range.offset + range.length > place.length) return [];
     return [{ disk: place.disk, range: { offset: place.offset + range.offset, length: range.length } }];
   }
+  if (!name.startsWith("dm-")) return [];
   const number = await readTrimmed(`/sys/class/block/${name}/dev`);
   const [major, minor] = (number ?? "").split(":");
   const table = await tryCommand("dmsetup", ["table", "--major", major ?? "", "--minor", minor ?? ""]);

@@ -6,6 +6,8 @@ import { basename, dirname, join } from "node:path";
 /** A whole physical disk as the kernel names it at this boot. */
 export interface PhysicalDisk {
   readonly name: string;
+  /** Names of the devices that lead to it: several under dm-multipath, else its own alone. */
+  readonly ways: readonly string[];
   /** (major << 20) | minor, as trace events carry it. */
   readonly device: number;
   readonly sizeBytes: number;
@@ -26,25 +28,46 @@ export async function readTrimmed(path: string): Promise<string | undefined> {
 const pathOrder = new Intl.Collator("en", { numeric: true });
 
 /**
- * Disks with a device behind them; not loop, dm, md, zram, CD or other removable drives. In the order of their places on the
+ * Disks with a device behind them; not loop, md, zram, CD or other removable drives, and of dm only what joins several ways to one disk:
+ * that is the disk then, whichever way its reads and writes take, and the ways are none. In the order of their places on the
  * machine's buses: SCSI disks get their names (sda, sdb) in the order in which they answer, which differs from boot to boot.
  */
 export async function listPhysicalDisks(sysFolder = "/sys"): Promise<PhysicalDisk[]> {
   const names = await readdir(join(sysFolder, "block"));
   const placed: { readonly place: string; readonly disk: PhysicalDisk }[] = [];
+  const waysOf = new Map(await Promise.all(names.map(async (name) => [name, await waysTo(name, sysFolder)] as const)));
+  const joined = new Set([...waysOf].flatMap(([name, ways]) => ways.filter((way) => way !== name)));
   for (const name of names) {
-    if (virtualNames.test(name)) continue;
+    const [way, ...more] = waysOf.get(name) ?? [];
+    const isJoin = way !== undefined && (more.length > 0 || way !== name);
+    if (way === undefined || joined.has(name) || (virtualNames.test(name) && !isJoin)) continue;
     const folder = join(sysFolder, "block", name);
     const attribute = async (path: string): Promise<string> => (await readTrimmed(join(folder, path))) ?? "";
-    const target = await realpath(folder);
+    const target = await realpath(join(sysFolder, "block", way));
     if (virtualPlaces.test(target) || (await attribute("removable")) === "1" || (await attribute("hidden")) === "1") continue;
     const sizeBytes = Number(await attribute("size")) * 512;
     if (!(sizeBytes > 0)) continue;
     const device = parseDevice(await attribute("dev"));
     const logicalBlockBytes = Number(await attribute("queue/logical_block_size")) || 512;
-    if (device !== undefined) placed.push({ place: target, disk: { name, device, sizeBytes, logicalBlockBytes } });
+    if (device !== undefined) placed.push({ place: target, disk: { name, ways: [way, ...more], device, sizeBytes, logicalBlockBytes } });
   }
   return placed.sort((one, other) => pathOrder.compare(one.place, other.place)).map(({ disk }) => disk);
+}
+
+/** Whether the device joins several ways to one disk: multipathd says so in the name that it gives the mapping for good. */
+async function isJoinOfWays(folder: string): Promise<boolean> {
+  return (await readTrimmed(join(folder, "dm/uuid")))?.startsWith("mpath-") === true;
+}
+
+/** The devices that lead to a disk, in the order of their places; none when all of them are gone. */
+export async function waysTo(name: string, sysFolder = "/sys"): Promise<readonly string[]> {
+  const folder = join(sysFolder, "block", name);
+  if (!(await isJoinOfWays(folder))) return [name];
+  const slaves = await readdir(join(folder, "slaves")).catch((): string[] => []); // The mapping has just gone.
+  const placed = await Promise.all(
+    slaves.map(async (way) => ({ way, place: await realpath(join(folder, "slaves", way)).catch(() => way) })),
+  );
+  return placed.sort((one, other) => pathOrder.compare(one.place, other.place)).map(({ way }) => way);
 }
 
 /** "8:1" as (major << 20) | minor. */
@@ -53,11 +76,12 @@ function parseDevice(text: string): number | undefined {
   return major === undefined || minor === undefined ? undefined : Number(major) * 2 ** 20 + Number(minor);
 }
 
-/** Names of the whole disks under a device ("254:3"): through partitions, LVM, md and crypt. */
+/** Names of the whole disks under a device ("254:3"): through partitions, LVM, md and crypt, as far as where ways are joined. */
 export async function disksUnder(majorMinor: string, sysFolder = "/sys"): Promise<Set<string>> {
   const found = new Set<string>();
   const walk = async (folder: string, level: number): Promise<void> => {
     if (level > levelsMax) return;
+    if (await isJoinOfWays(folder)) return void found.add(basename(folder));
     const slaves = await readdir(join(folder, "slaves")).catch((): string[] => []); // Partitions have no such folder.
     for (const slave of slaves) await walk(await realpath(join(folder, "slaves", slave)), level + 1);
     if (slaves.length > 0) return;
@@ -69,7 +93,7 @@ export async function disksUnder(majorMinor: string, sysFolder = "/sys"): Promis
   return found;
 }
 
-/** Where a partition or whole disk lies: disk name and byte range; undefined for mapped devices. */
+/** Where a partition or whole disk lies: disk name and byte range; undefined for other mapped devices. */
 export async function placeOfDevice(
   name: string,
   sysFolder = "/sys",
@@ -80,5 +104,5 @@ export async function placeOfDevice(
   const length = Number((await readTrimmed(join(folder, "size"))) ?? "0") * 512;
   const start = await readTrimmed(join(folder, "start"));
   if (start !== undefined) return { disk: basename(dirname(folder)), offset: Number(start) * 512, length };
-  return virtualNames.test(name) ? undefined : { disk: name, offset: 0, length };
+  return virtualNames.test(name) && !(await isJoinOfWays(folder)) ? undefined : { disk: name, offset: 0, length };
 }

@@ -68,7 +68,8 @@ async function readStallOf(path: string): Promise<number | undefined> {
   return text === undefined ? undefined : parseStallMicroseconds(text);
 }
 
-async function ownGroup(): Promise<string | undefined> {
+/** The folder of the agent's own control group (cgroup v2). */
+export async function ownGroup(): Promise<string | undefined> {
   const text = await readFile("/proc/self/cgroup", "latin1").catch(() => "");
   const path = /^0::(\/.+)$/m.exec(text)?.[1];
   return path === undefined ? undefined : join("/sys/fs/cgroup", path);

@@ -40,10 +40,10 @@ export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
   const mounts = await openMounts(options.diskNames);
   const paths = mounts.map(({ mount }) => mount.path);
   const waits = await prepareShortWaits();
-  const watchdog = await armWatchdog(paths, { shortWaits: waits === undefined ? "none" : "on" });
+  const watchdog = await armWatchdog(paths, { shortWaits: waits.turnsKernel ? "on" : "none" });
   await writeFile(frozenMarker, paths.join("\n"));
   const close = async (): Promise<void> => {
-    await waits?.close();
+    await waits.close();
     watchdog.disarm();
     await rm(frozenMarker, { force: true });
     for (const { file } of mounts.splice(0)) await file.close();
@@ -61,7 +61,7 @@ export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
 interface Armed {
   readonly mounts: readonly OpenMount[];
   readonly watchdog: Watchdog;
-  readonly waits: ShortWaits | undefined;
+  readonly waits: ShortWaits;
   readonly close: () => Promise<void>;
 }
 
@@ -81,7 +81,7 @@ async function freezeArmed(options: FreezeOptions, { mounts, watchdog, waits, cl
     return { isWhole: !hadEnded && answers.every(({ refused }) => refused === undefined), frozenMs };
   };
   const thaw: Freeze["thaw"] = async () => await (thawed ??= thawAll());
-  await waits?.begin();
+  await waits.begin();
   const answers = await threads.callTogether(mounts.map(({ file }) => callOf(file, freezeRequest)));
   const tookMs = clock.monotonicMs() - startMs;
   const filesystems = mounts.map(({ mount }, index) => ({ path: mount.path, tookMs: answers[index]?.tookMs ?? 0 }));

@@ -1,40 +1,55 @@
-// Makes the kernel's waits for its own processors short while filesystems are frozen: a freeze and a look at the trackers are made of little else.
+// Makes a freeze short in other ways than by doing less: for its time the kernel waits shorter for its own processors, and the agent waits for none.
 
 import { open, readFile, rm, stat, writeFile, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { ownGroup } from "../sender/guest-load.ts";
 
 /**
  * "1": every wait for a grace period of RCU asks the processors at once, which takes one millisecond instead of ten to thirty (kernel
- * documentation, RCU, rcu_expedited). It costs each processor an interrupt a wait.
+ * documentation, RCU, rcu_expedited); a freeze and a look at the trackers are made of little else. It costs each processor an interrupt a wait.
  */
 export const expediteSwitch = "/sys/kernel/rcu_expedited";
 /** "1": the machine is not to be interrupted so, a real-time one for instance. It goes before the other switch. */
 const normalSwitch = "/sys/kernel/rcu_normal";
-/** In memory (tmpfs): there while the switch may be on; what starts after a crash looks for it. */
+/** In memory (tmpfs): there while the kernel's switch may be on; what starts after a crash looks for it. */
 const marker = "/run/watari-agent-short-waits";
+/** The agent's unit lets it have one processor and the least weight; what several calls use while they freeze counts as its own. */
+const groupLimits = { "cpu.max": "max 100000", "cpu.weight": "1000" } as const;
 
 export interface ShortWaits {
+  /** Whether the kernel's switch is turned: somebody has to turn it back if the agent dies. The agent's own limits die with it. */
+  readonly turnsKernel: boolean;
   begin(): Promise<void>;
-  /** Twice is fine. */
-  end(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** undefined where the kernel has no such switch, or where whoever runs the machine has set it already. */
-export async function prepareShortWaits(): Promise<ShortWaits | undefined> {
-  const set = await Promise.all([expediteSwitch, normalSwitch].map(async (path) => await readFile(path, "latin1").catch(() => "")));
-  if (set.some((value) => value.trim() !== "0")) return undefined;
-  // A machine where root may not: then the waits stay long.
-  const file = await open(expediteSwitch, "w").catch((): undefined => undefined);
-  if (file === undefined) return undefined;
-  await writeFile(marker, "");
-  const put = async (to: FileHandle, value: string): Promise<void> => void (await to.write(value, 0));
+interface Switch {
+  readonly file: FileHandle;
+  readonly during: string;
+  readonly before: string;
+}
+
+/** Whatever of it this machine allows. */
+export async function prepareShortWaits(): Promise<ShortWaits> {
+  const kernel = (await readSwitch(normalSwitch)) === "0" ? await openSwitch(expediteSwitch, { during: "1", onlyFrom: "0" }) : undefined;
+  if (kernel !== undefined) await writeFile(marker, "");
+  const switches = kernel === undefined ? [] : [kernel];
+  const group = await ownGroup();
+  for (const [name, during] of Object.entries(groupLimits)) {
+    const found = group === undefined ? undefined : await openSwitch(join(group, name), { during });
+    if (found !== undefined) switches.push(found);
+  }
   return {
-    begin: async () => await put(file, "1"),
-    end: async () => await put(file, "0"),
+    turnsKernel: kernel !== undefined,
+    begin: async () => {
+      for (const { file, during } of switches) await file.write(during, 0);
+    },
     close: async () => {
-      await put(file, "0");
-      await file.close();
-      await rm(marker, { force: true });
+      for (const { file, before } of switches.splice(0)) {
+        await file.write(before, 0);
+        await file.close();
+      }
+      if (kernel !== undefined) await rm(marker, { force: true });
     },
   };
 }
@@ -44,4 +59,17 @@ export async function endShortWaitsLeft(): Promise<void> {
   if ((await stat(marker).catch(() => undefined)) === undefined) return; // No marker: nothing was left.
   await writeFile(expediteSwitch, "0");
   await rm(marker, { force: true });
+}
+
+async function readSwitch(path: string): Promise<string | undefined> {
+  const text = await readFile(path, "latin1").catch(() => undefined); // A kernel without it.
+  return text?.trim();
+}
+
+/** undefined where there is none, where it may not be turned, and where whoever runs the machine has turned it already. */
+async function openSwitch(path: string, to: { readonly during: string; readonly onlyFrom?: string }): Promise<Switch | undefined> {
+  const before = await readSwitch(path);
+  if (before === undefined || before === to.during || (to.onlyFrom !== undefined && before !== to.onlyFrom)) return undefined;
+  const file = await open(path, "r+").catch((): undefined => undefined);
+  return file === undefined ? undefined : { file, during: to.during, before };
 }
