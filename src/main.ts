@@ -128,6 +128,11 @@ const nouns: readonly Noun[] = [
     summary: "signed reports of migrations: check one without a hub",
     load: async () => (await import("./hub/report-command.ts")).registerReportCommand,
   },
+  {
+    name: "upgrade-disk",
+    summary: "disks that upgrade the operating system of landed machines without a network",
+    load: async () => (await import("./hub/upgrade-disk/upgrade-disk-command.ts")).registerUpgradeDiskCommand,
+  },
   { name: "job", summary: "jobs of the hub: list, show, cancel", load: async () => (await import("./cli/job.ts")).registerJobCommand },
   {
     name: "alert",

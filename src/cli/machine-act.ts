@@ -24,6 +24,7 @@ export interface LaunchOptions extends VaultOptions {
   readonly probePath: string;
   readonly probeSeconds: number;
   readonly action: readonly ActionWish[];
+  readonly upgrade?: string;
 }
 
 const pointTypes = {
@@ -45,7 +46,8 @@ export function withLaunchOptions(command: Command): Command {
     )
     .option("--probe-port <port>", "ask http://MACHINE:PORT until it answers 200; without it a running processor counts", Number)
     .option("--probe-path <path>", "path to ask", "/")
-    .option("--probe-seconds <seconds>", "give up after this long", Number, 300);
+    .option("--probe-seconds <seconds>", "give up after this long", Number, 300)
+    .option("--upgrade <release>", "upgrade its operating system after the first boot, as debian13; see `watari upgrade-disk build`");
 }
 
 /** The part of a call that says from which point, and what the machine is asked. */
@@ -56,12 +58,14 @@ export function wishOf({
   probePath: path,
   probeSeconds: timeoutSeconds,
   action,
+  upgrade,
 }: LaunchOptions): object {
   return {
     ...(point === undefined ? {} : { recoveryPointId: point }),
     ...(pointType === undefined ? {} : { recoveryPointType: pointTypes[pointType] }),
     ...(port === undefined ? {} : { probe: { port, path, timeoutSeconds } }),
     ...(action.length === 0 ? {} : { actions: action }),
+    ...(upgrade === undefined ? {} : { osUpgradeVersion: upgrade }),
   };
 }
 

@@ -14,4 +14,15 @@ export const migrationFaultKinds = {
     ],
     "fetch the document from its hub again, and check it with that hub's authority certificate",
   ),
+  UpgradeFailed: row(
+    502,
+    5,
+    "never",
+    [
+      "a package's own scripts failed",
+      "the guest has too little room, or packages that are held",
+      "the upgrade disk was not made for this machine",
+    ],
+    "read what the guest said in the evidence and /var/log/watari-os-upgrade.log of a test machine; the source is as it was",
+  ),
 } satisfies Record<string, FaultKind>;

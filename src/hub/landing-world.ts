@@ -40,12 +40,14 @@ const landingShape = z
     probePrograms: z.record(z.string().regex(/^[a-z0-9-]{1,80}$/), z.string().startsWith("/").max(4096)).default({}),
     /** Holds what is made once from Debian packages: the helper machine of hydration. */
     cacheFolder: z.string().startsWith("/").max(4096).default("/var/cache/watari"),
+    /** Disks that upgrade operating systems (`watari upgrade-disk build`); the folder "upgrades" of the hub's state unless told. */
+    upgradeFolder: z.string().startsWith("/").max(4096).optional(),
   })
   .prefault({});
 
 /** Opens the world of the replication; closing it closes the readers, the exports and the target, and leaves landed machines running. */
 export async function openLandingWorld(services: HubServices, landing: unknown): Promise<ReplicationWorld & AsyncDisposable> {
-  const { networks, exportFolder, cacheFolder, probePrograms, azure } = parseInput(
+  const { networks, exportFolder, upgradeFolder, cacheFolder, probePrograms, azure } = parseInput(
     landingShape,
     landing,
     "the configuration's landing section",
@@ -73,6 +75,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
     ...(images === undefined ? {} : { images }),
     target,
     probePrograms: new Map(Object.entries(probePrograms)),
+    upgradeFolder: upgradeFolder ?? join(services.stateDir, "upgrades"),
     place,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),

@@ -86,6 +86,7 @@ async function startOwnHub(wish: EphemeralWish, place: { readonly stateDir: stri
       const target = withPace(simulated, { clock: systemClock, paceMs: wish.paceSeconds * 1000 });
       return {
         target,
+        upgradeFolder: join(services.stateDir, "upgrades"),
         openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
         [Symbol.asyncDispose]: async () => {
           await target[Symbol.asyncDispose]();

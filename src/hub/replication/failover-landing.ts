@@ -4,16 +4,24 @@ import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parsePointId } from "../../contract/ids.ts";
 import { stored } from "../jobs/job.ts";
-import type { FailoverContext, FailoverState, FailoverStep } from "./failover-shape.ts";
+import type { FailoverContext, FailoverParameters, FailoverState, FailoverStep } from "./failover-shape.ts";
 import { readItem } from "./item.ts";
 import { toNetwork } from "./landed.ts";
 import { runActions } from "./launch-actions.ts";
 import { fillLanded, hydrationEvidence, launchFromPoint, probeLanded, removeLaunched } from "./launch-steps.ts";
+import { upgradeStep } from "./os-upgrade.ts";
 import { compareDowntime } from "./predict-downtime.ts";
 import type { Replication } from "./world.ts";
 
 export function landingSteps(world: Replication): readonly FailoverStep[] {
-  return [launchStep(world), probeStep(world), actionsStep(world), fillStep(world), commitStep(world)];
+  return [
+    launchStep(world),
+    upgradeStep<FailoverParameters, FailoverState>(world),
+    probeStep(world),
+    actionsStep(world),
+    fillStep(world),
+    commitStep(world),
+  ];
 }
 
 function launchStep(world: Replication): FailoverStep {
@@ -32,6 +40,7 @@ function launchStep(world: Replication): FailoverStep {
         name: landedName,
         pointId: parsePointId(stored(context.state, "pointId")),
         network: toNetwork(networkId),
+        upgrade: context.state.upgrade,
       });
       return hydrationEvidence(world, hydration);
     },
@@ -73,10 +82,11 @@ function actionsStep(world: Replication): FailoverStep {
 }
 
 /** From the order to freeze, or from the switching off where nothing was frozen. */
-function downtimeUntil({ state }: FailoverContext, backAt: string): Pick<FailoverState, "downtimeSeconds" | "downtime"> {
+function downtimeUntil({ state, parameters }: FailoverContext, backAt: string): Pick<FailoverState, "downtimeSeconds" | "downtime"> {
   const downFrom = state.quiesceOrderedAt ?? stored(state, "fencedAt");
   const downtimeSeconds = (fromTimestamp(backAt) - fromTimestamp(downFrom)) / 1000;
-  const { prediction } = state;
+  // Nobody predicts how long a guest upgrades its system.
+  const prediction = parameters.osUpgradeVersion === undefined ? state.prediction : undefined;
   return { downtimeSeconds, ...(prediction === undefined ? {} : { downtime: compareDowntime(prediction, downtimeSeconds) }) };
 }
 

@@ -3,10 +3,12 @@
 import { z } from "zod";
 import type { BootTime } from "../../base/boot-time.ts";
 import type { EqualityReport } from "../../contract/equality-report.ts";
+import { upgradeTargets } from "../../contract/os-upgrade.ts";
 import { digestShape, diskIdShape, pointIdShape } from "../../contract/shapes.ts";
 import type { JobStep, StepContext } from "../jobs/job.ts";
 import { launchActionsShape, type ActionsState } from "./launch-actions.ts";
 import { probeShape, type LaunchState } from "./launch-steps.ts";
+import type { UpgradeState } from "./os-upgrade.ts";
 import type { DowntimeComparison, DowntimePrediction } from "./predict-downtime.ts";
 import type { SourceSilence } from "./silent-source.ts";
 
@@ -29,6 +31,7 @@ export const failoverParametersShape = z.object({
   networkId: z.string(),
   landedName: z.string(),
   probe: probeShape.optional(),
+  osUpgradeVersion: z.enum(upgradeTargets).optional(),
   /** What the machine is asked after that, in order. */
   actions: launchActionsShape.default([]),
   commit: commitShape.default({ mode: "byHand" }),
@@ -43,7 +46,7 @@ export type FailoverParameters = z.infer<typeof failoverParametersShape>;
 const diskRootsShape = z.array(z.object({ diskId: diskIdShape, root: digestShape }));
 type DiskRoots = z.infer<typeof diskRootsShape>;
 
-export interface FailoverState extends LaunchState, ActionsState {
+export interface FailoverState extends LaunchState, ActionsState, UpgradeState {
   /** Made before anything was done to the source. */
   readonly prediction?: DowntimePrediction;
   readonly downtime?: DowntimeComparison;

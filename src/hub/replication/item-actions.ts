@@ -1,5 +1,6 @@
 // The actions of a protected item: each is checked against the state and becomes a job, or is refused with what to call instead.
 
+import { upgradeWish } from "./os-upgrade.ts";
 import { Fault } from "../../contract/errors.ts";
 import { requireExcludable } from "../../contract/disk-choice.ts";
 import { parseApplianceId, parseDiskId, parseMachineId, type PointId } from "../../contract/ids.ts";
@@ -256,6 +257,7 @@ async function test(front: ReplicationFront, call: ItemCall, body: TestBody, res
     ...(networkId === undefined ? {} : { networkId }),
     ...(details?.probe === undefined ? {} : { probe: details.probe }),
     actions: actionsFor(front, item, details?.actions),
+    ...upgradeWish(front, item, details?.osUpgradeVersion),
   };
   return await startJob(front, call, item, {
     kind: "TestFailover",
@@ -302,6 +304,7 @@ async function migrate(front: ReplicationFront, call: ItemCall, body: FailoverBo
     ...(pointId === undefined ? {} : { pointId }),
     ...(details.probe === undefined ? {} : { probe: details.probe }),
     ...endOfCutOver(item, details, actionsFor(front, item, details.actions)),
+    ...upgradeWish(front, item, details.osUpgradeVersion),
   };
   return await startJob(front, call, item, {
     kind: "UnplannedFailover",

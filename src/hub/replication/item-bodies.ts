@@ -151,20 +151,11 @@ export const removeBody = z.strictObject({
     .optional(),
 });
 
-/** Machines go one way here, and their system stays as it is. */
-export function refuseOtherWays(body: {
-  readonly failoverDirection?: string | undefined;
-  readonly providerSpecificDetails?: { readonly osUpgradeVersion?: string | undefined } | undefined;
-}): void {
-  if (body.failoverDirection !== undefined && body.failoverDirection.toLowerCase() !== "primarytorecovery")
-    throw new Fault("OperationNotSupported", `could not fail over in the direction ${body.failoverDirection}: machines are moved one way`, {
-      evidence: { failoverDirection: body.failoverDirection },
-      action: "call with failoverDirection PrimaryToRecovery; to go back before the commit, call failoverCancel",
-    });
-  const upgrade = body.providerSpecificDetails?.osUpgradeVersion;
-  if (upgrade === undefined || upgrade === "") return;
-  throw new Fault("OperationNotSupported", `could not upgrade the operating system to ${upgrade}: it is moved as it is`, {
-    evidence: { osUpgradeVersion: upgrade },
-    action: "call without osUpgradeVersion, and upgrade the system after the migration",
+/** Machines go one way here. */
+export function refuseOtherWays(body: { readonly failoverDirection?: string | undefined }): void {
+  if (body.failoverDirection === undefined || body.failoverDirection.toLowerCase() === "primarytorecovery") return;
+  throw new Fault("OperationNotSupported", `could not fail over in the direction ${body.failoverDirection}: machines are moved one way`, {
+    evidence: { failoverDirection: body.failoverDirection },
+    action: "call with failoverDirection PrimaryToRecovery; to go back before the commit, call failoverCancel",
   });
 }

@@ -2,12 +2,16 @@
 
 import { sql } from "kysely";
 import { z } from "zod";
+import { assert } from "../../base/assert.ts";
 import { Fault } from "../../contract/errors.ts";
+import type { DiskId } from "../../contract/ids.ts";
+import { upgradeDiskId } from "../../contract/os-upgrade.ts";
 import { diskIdShape, pointIdShape } from "../../contract/shapes.ts";
+import type { Disk } from "../../disk/disk.ts";
+import { openFileDisk } from "../../disk/file-disk.ts";
 import type { Authority } from "../../landing/fence-ledger.ts";
 import type { HydrationReport, LandingDisk, LandingNetwork, LaunchSpec, Target } from "../../landing/target.ts";
 import type { VaultReader } from "../../vault/vault.ts";
-import type { Disk } from "../../disk/disk.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import type { Queryable } from "../jobs/job.ts";
 import { machineType } from "./names.ts";
@@ -40,6 +44,8 @@ export const landedShape = z.object({
   pointId: pointIdShape,
   /** Of the machine when it is first shown, of its disks, of its cards. */
   tags: z.object({ machine: tagsShape, disks: tagsShape, nics: tagsShape }).optional(),
+  /** The disk that upgrades its operating system, by path; the last of its disks is a copy of it. */
+  upgradeFile: z.string().optional(),
   /** Switched off for good until it is started: ARM tells this from a machine that is merely off. */
   isDeallocated: z.boolean().optional(),
   launch: launchShape,
@@ -213,7 +219,7 @@ export class Landings implements AsyncDisposable {
         action: "choose a newer recovery point",
       });
     for (const { diskId, isBoot } of landed.launch.disks)
-      opened.push({ diskId, isBoot, content: await reader.openDisk(landed.pointId, diskId) });
+      opened.push({ diskId, isBoot, content: await openContent(reader, landed, diskId) });
   }
 
   async #release(name: string): Promise<void> {
@@ -226,6 +232,12 @@ export class Landings implements AsyncDisposable {
     }
     this.#held.delete(name); // Only now: a release that failed is tried again with the step.
   }
+}
+
+async function openContent(reader: VaultReader, { pointId, upgradeFile }: Landed, diskId: DiskId): Promise<Disk> {
+  if (diskId !== upgradeDiskId) return await reader.openDisk(pointId, diskId);
+  assert(upgradeFile !== undefined, "a machine with an upgrade disk knows its file");
+  return await openFileDisk(upgradeFile, { access: "read" });
 }
 
 interface Held {

@@ -6,6 +6,7 @@ import { withRetry } from "../../base/retry.ts";
 import type { MachineFacts } from "../../contract/agent-control.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { PointId } from "../../contract/ids.ts";
+import { upgradeDiskId } from "../../contract/os-upgrade.ts";
 import type { HydrationReport, LandingNetwork } from "../../landing/target.ts";
 import type { RecoveryPoint } from "../../vault/vault.ts";
 import { parseResourceId } from "../api/resource-id.ts";
@@ -15,6 +16,7 @@ import type { Item } from "./item.ts";
 import type { ItemSettings } from "./item-settings.ts";
 import { authorityOf, removeLandedRow, saveLanded, type Landed } from "./landed.ts";
 import { landedId, vaultOf } from "./names.ts";
+import type { ChosenUpgrade } from "./os-upgrade.ts";
 import { nicNamesOf } from "./part-names.ts";
 import type { Replication } from "./world.ts";
 
@@ -28,6 +30,8 @@ export type Probe = z.infer<typeof probeShape>;
 /** Evidence that these steps leave; jobs merge it into their state. */
 export interface LaunchState {
   readonly pointId?: string;
+  /** What it lands with, chosen before anything is done. */
+  readonly upgrade?: ChosenUpgrade;
   readonly landedName?: string;
   readonly vmId?: string;
   readonly launchedAt?: string;
@@ -60,6 +64,8 @@ export interface LaunchWish {
   readonly name: string;
   readonly pointId: PointId;
   readonly network: LandingNetwork;
+  /** Lands with it. */
+  readonly upgrade?: ChosenUpgrade | undefined;
 }
 
 export async function launchFromPoint<State extends LaunchState>(
@@ -80,13 +86,17 @@ export async function launchFromPoint<State extends LaunchState>(
     vmId,
     pointId: wish.pointId,
     ...(world.place === undefined ? {} : { place: world.place }),
+    ...(wish.upgrade === undefined ? {} : { upgradeFile: wish.upgrade.file }),
     tags: { machine: settings.vmTags, disks: settings.diskTags, nics: settings.nicTags },
     launch: {
       name: wish.name,
       cpuCount: facts.cpuCount,
       memoryBytes: facts.memoryBytes,
       firmware: facts.firmware,
-      disks: point.disks.map(({ diskId, isBoot, sizeBytes }) => ({ diskId, isBoot, sizeBytes, ...diskNameOf(wish, diskId) })),
+      disks: [
+        ...point.disks.map(({ diskId, isBoot, sizeBytes }) => ({ diskId, isBoot, sizeBytes, ...diskNameOf(wish, diskId) })),
+        ...(wish.upgrade === undefined ? [] : [{ diskId: upgradeDiskId, isBoot: false, sizeBytes: wish.upgrade.sizeBytes }]),
+      ],
       nics: chosenNics(facts, wish),
       network: wish.network,
     },

@@ -1,6 +1,7 @@
 // A protected item as ARM clients see it: documented states, health and details, from the stored item and what its appliance last said.
 
 import type { AgentState } from "../../contract/agent-control.ts";
+import { upgradesOf } from "../../contract/os-upgrade.ts";
 import type { SealedPointReport } from "../../contract/appliance-protocol.ts";
 import type { MachineState } from "../db/appliances.ts";
 import { readItemFacts, type ItemFacts } from "../db/item-facts.ts";
@@ -110,6 +111,7 @@ function details({ item, facts: { machine, stored, newestPoint: point }, nowMs, 
     sourceVmRamSizeInMB: Math.round((facts?.memoryBytes ?? 0) / mebibyte),
     osType: "Linux",
     osVersion: facts?.osName ?? "",
+    supportedOSVersions: [...upgradesOf(facts?.osName ?? "")],
     firmwareType: facts?.firmware === "efi" ? "UEFI" : "BIOS",
     discoveryType: "vCenter",
     totalDataTransferred: state?.sentBytes ?? 0,

@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
 import { parsePointId } from "../../contract/ids.ts";
+import { upgradeTargets } from "../../contract/os-upgrade.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
@@ -13,6 +14,7 @@ import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
 import { launchActionsShape, runActions, type ActionsState } from "./launch-actions.ts";
 import { hydrationEvidence, launchFromPoint, probeLanded, probeShape, removeLaunched, type LaunchState } from "./launch-steps.ts";
 import { landedId, toLandedName, vaultOf } from "./names.ts";
+import { chooseUpgradeDisk, upgradeStep, type UpgradeState } from "./os-upgrade.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
 
@@ -25,10 +27,11 @@ const testParametersShape = z.object({
   probe: probeShape.optional(),
   /** What it is asked after that, in order. */
   actions: launchActionsShape.default([]),
+  osUpgradeVersion: z.enum(upgradeTargets).optional(),
 });
 type TestParameters = z.infer<typeof testParametersShape>;
 
-interface TestState extends LaunchState, ActionsState {
+interface TestState extends LaunchState, ActionsState, UpgradeState {
   /** From the order to the probe's answer. */
   readonly orderToProbeSeconds?: number;
 }
@@ -61,11 +64,13 @@ export function defineTestFailover(world: Replication): JobKind {
             name: toLandedName(item.target.name ?? item.machineName, testSuffix),
             pointId: parsePointId(stored(context.state, "pointId")),
             network: toNetwork(networkId),
+            upgrade: context.state.upgrade,
           });
           return hydrationEvidence(world, hydration);
         },
         undo: async (context) => await removeLaunched(world, context, context.parameters.itemId),
       },
+      upgradeStep<TestParameters, TestState>(world),
       {
         name: "probe",
         title: "probe the test machine",
@@ -117,7 +122,8 @@ async function choosePoint(world: Replication, context: StepContext<TestParamete
   const item = await readItem(world.services.database.db, itemId);
   const pointId = context.parameters.pointId ?? (await newestPoint(world.services, { itemId, item, type: "LatestProcessed" }));
   await openPointOf(world, { itemId, item, pointId });
-  return { pointId };
+  const { osUpgradeVersion: to } = context.parameters;
+  return { pointId, ...(to === undefined ? {} : { upgrade: await chooseUpgradeDisk(world.upgradeFolder, to, context.signal) }) };
 }
 
 const cleanupParametersShape = z.object({ itemId: z.string(), landedName: z.string(), comments: z.string() });

@@ -21,6 +21,7 @@ import {
 import { landingSteps } from "./failover-landing.ts";
 import { openPoint } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
+import { chooseUpgradeDisk } from "./os-upgrade.ts";
 import { predictFor } from "./predict-downtime.ts";
 import { requireSilentSource } from "./silent-source.ts";
 import { waitForReport } from "./point-report.ts";
@@ -109,6 +110,8 @@ function prepareStep(world: Replication): Step {
       const vaultKey = vaultOf(parseResourceId(itemId)).key;
       const prediction =
         context.state.prediction ?? (await predictFor(world.services, { vaultKey, itemId, machineId, hasFinalSync: given === undefined }));
+      const { osUpgradeVersion: to } = context.parameters;
+      const upgrade = to === undefined ? undefined : await chooseUpgradeDisk(world.upgradeFolder, to, context.signal);
       const silence = sourceSiteOperations === "Required" ? undefined : await requireSilentSource(world, { itemId, item });
       if ((await world.target.list()).includes(landedName))
         throw new Fault("StateConflict", `could not migrate ${item.machineName}: the target has a machine named ${landedName}`, {
@@ -120,6 +123,7 @@ function prepareStep(world: Replication): Step {
         prediction,
         ...(chosen === undefined ? {} : { pointId: chosen.pointId, pointTime: toTimestamp(chosen.timeMs) }),
         ...(silence === undefined ? {} : { sourceIsSilent: silence }),
+        ...(upgrade === undefined ? {} : { upgrade }),
       };
     },
     undo: "the checks only read",

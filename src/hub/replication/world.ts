@@ -26,6 +26,8 @@ export interface ReplicationWorld {
   readonly probePrograms?: ReadonlyMap<string, string>;
   /** Absent where the configuration allows no export. */
   readonly images?: ImageFolder;
+  /** Where disks lie that upgrade operating systems. */
+  readonly upgradeFolder: string;
 }
 
 /** What the workflows' steps work with. */
@@ -57,6 +59,8 @@ export interface ReplicationLimits {
   readonly probeSeconds: number;
   /** For so long the agent of a source that a person switched off must not be heard of. */
   readonly handFenceSeconds: number;
+  /** Longest wait for a guest that upgrades its operating system. */
+  readonly upgradeSeconds: number;
   /** A site that was not heard of for so long counts as lost, when a person says so too. */
   readonly silentSeconds: number;
   /** Looks at what falls due by the clock: rehearsals, commits. */
@@ -75,6 +79,7 @@ export const replicationLimits: ReplicationLimits = {
   roundsMax: 6,
   probeSeconds: 600,
   handFenceSeconds: 20,
+  upgradeSeconds: 4 * 3600,
   silentSeconds: 900,
   watchMs: 30_000,
   pollMs: 1000,

@@ -7,6 +7,7 @@ import { openHelperVolumes } from "../helper/helper-volumes.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
 import { rewriteFstab, rewriteKernelLines } from "./fstab.ts";
 import { planInjection } from "./inject-drivers.ts";
+import { planUpgrade } from "./plan-upgrade.ts";
 import { planAgentRemoval } from "./remove-agent.ts";
 import { findGuestRoot, findVolume, unsupported, type GuestRoot } from "./survey.ts";
 import type { FileChange, GuestFile, VolumeFiles } from "./volume-files.ts";
@@ -27,6 +28,8 @@ export interface HydrateOptions {
   readonly bootDiskIndex: number;
   readonly nics: readonly { readonly mac: string; readonly guestName: string }[];
   readonly hardware: TargetHardware;
+  /** A disk beside it upgrades the operating system. */
+  readonly upgradesSystem?: boolean;
   /** An own, empty folder of the host. */
   readonly scratchFolder: string;
   /** Asked for only when the guest needs the helper machine; absent: such guests are refused. */
@@ -49,6 +52,7 @@ export async function hydrate(options: HydrateOptions): Promise<HydrationReport>
     await planCardNames(guest.rootFiles, options),
     await planGuestTools(guest.rootFiles),
     await planAgentRemoval(guest.rootFiles),
+    ...(options.upgradesSystem === true ? [await planUpgrade(guest.rootFiles)] : []),
   ];
   options.signal?.throwIfAborted();
   const bootChanges = [...injection.bootChanges, ...edits.flatMap((edit) => edit.bootChanges ?? [])];

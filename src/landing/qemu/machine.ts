@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
+import { upgradeDiskId } from "../../contract/os-upgrade.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
@@ -92,10 +93,12 @@ export class Machine {
     let changes: readonly string[];
     {
       await using view = await openRawView({ graphs, folder: this.paths.scratch, ...common });
+      const upgradeIndex = this.record.disks.findIndex(({ diskId }) => diskId === upgradeDiskId);
+      const imagePaths = view.paths.filter((_, index) => index !== upgradeIndex);
+      const edits = { imagePaths, upgradesSystem: upgradeIndex >= 0, hardware: virtioHardware, scratchFolder: this.paths.scratch };
       const bootDiskIndex = this.record.disks.findIndex(({ isBoot }) => isBoot);
       const { nics } = this.record;
-      const scratchFolder = this.paths.scratch;
-      ({ changes } = await hydrate({ imagePaths: view.paths, bootDiskIndex, nics, hardware: virtioHardware, scratchFolder, ...common }));
+      ({ changes } = await hydrate({ ...edits, bootDiskIndex, nics, ...common }));
     }
     await rm(this.paths.scratch, { recursive: true });
     return { seconds: (clock.monotonicMs() - startedMs) / 1000, changes };

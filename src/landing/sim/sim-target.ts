@@ -2,6 +2,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
+import { upgradeDiskId } from "../../contract/os-upgrade.ts";
 import { checkSpec } from "../check-spec.ts";
 import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
 import { runProbeScript } from "../probe-script.ts";
@@ -28,6 +29,8 @@ interface SimMachine {
   readonly addresses: readonly string[];
   readonly answer: string;
   readonly hydration: HydrationReport;
+  /** What its upgrade says on the serial console. */
+  readonly upgrade: string;
   power: "running" | "stopped";
   bytesToFill: number;
 }
@@ -117,6 +120,7 @@ export class SimTarget implements Target {
       addresses: spec.nics.flatMap(({ address }) => (address === undefined ? [] : [address.replace(/\/.*$/, "")])),
       answer,
       hydration,
+      upgrade: await readUpgrade(spec, signal),
       power: "running",
       bytesToFill: sizeBytes,
     });
@@ -206,8 +210,8 @@ export class SimTarget implements Target {
   }
 }
 
-function serialOf({ name, power }: SimMachine): string {
-  return power === "running" ? `${name} login: ` : "";
+function serialOf({ name, power, upgrade }: SimMachine): string {
+  return power === "running" ? `${upgrade}${name} login: ` : "";
 }
 
 type Heard =
@@ -224,6 +228,20 @@ async function hear(machine: SimMachine, probe: Probe, secondsMax: number, signa
   const said = serialOf(machine);
   if (said.includes(probe.text)) return { kind: "answered", body: said };
   return { kind: "silent", reason: `its serial console does not say ${JSON.stringify(probe.text)}` };
+}
+
+/** An upgrade disk that begins with this tells what its upgrade says, up to a zero byte. */
+export const simUpgradeMark = "SIMUPGRADE:";
+
+async function readUpgrade(spec: LaunchSpec, signal?: AbortSignal): Promise<string> {
+  const disk = spec.disks.find(({ diskId }) => diskId === upgradeDiskId)?.content;
+  if (disk === undefined) return "";
+  const head = Buffer.alloc(Math.min(headBytes, disk.sizeBytes));
+  await disk.read(0, head, signal);
+  const text = head.toString("utf8").replace(/\0.*$/s, "");
+  return text.startsWith(simUpgradeMark)
+    ? `\n${text.slice(simUpgradeMark.length)}\n`
+    : "\nWATARI-OS-UPGRADE failed 100 the disk holds nothing to upgrade from\n";
 }
 
 async function readAnswer(spec: LaunchSpec, signal?: AbortSignal): Promise<string> {

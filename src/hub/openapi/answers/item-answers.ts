@@ -98,6 +98,7 @@ const itemDetails = z.strictObject({
   multiVmSyncStatus: z.enum(["Enabled", "Disabled"]),
   osType: text,
   osVersion: text,
+  supportedOSVersions: z.array(text),
   firmwareType: z.enum(["UEFI", "BIOS"]),
   discoveryType: text,
   totalDataTransferred: number,

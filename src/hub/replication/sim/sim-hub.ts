@@ -52,6 +52,8 @@ const simThing = defineResource({ type: "Microsoft.Watari/simThings", within: "r
 export interface SimHub extends AsyncDisposable {
   readonly services: HubServices;
   readonly target: DurableSimTarget;
+  /** Where disks for upgrades of operating systems are put. */
+  readonly upgradeFolder: string;
   readonly journal: Journal;
   readonly jobKinds: readonly string[];
   /** Certificate of the hub's authority. */
@@ -83,30 +85,36 @@ export interface SimHubOptions {
   readonly clock?: Clock;
 }
 
+function openAudit(options: SimHubOptions): ReturnType<typeof openAuditTrail> {
+  return openAuditTrail({
+    address: options.database.address,
+    headFile: auditHeadFile(options.folder),
+    clock: systemClock,
+    random: systemRandom,
+    log: options.log ?? silentLog,
+  });
+}
+
 export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   const { database, folder, onCall, images } = options;
   await mkdir(folder, { recursive: true });
   const journal = new Journal(folder);
   const log = options.log ?? silentLog;
-  const audit = openAuditTrail({
-    address: database.address,
-    headFile: auditHeadFile(folder),
-    clock: systemClock,
-    random: systemRandom,
-    log,
-  });
+  const audit = openAudit(options);
   let types = createTypeTable([]);
   const remover = createRemover(() => ({ types, ...services, audit }), { log, random: systemRandom });
   const { signer, caPem } = await openSigner(options);
   const services: HubServices = { ...createServices(options, audit, remover), signer };
+  const upgradeFolder = join(folder, "upgrades");
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
   const { openReader, closeReader } = createReader(options, services);
+  const opened = { target, openReader, upgradeFolder, ...(images === undefined ? {} : { images }) };
   const close = async (): Promise<void> => {
     await target[Symbol.asyncDispose]();
     await closeReader();
   };
   const open = registerReplication({
-    openWorld: async () => ({ target, openReader, ...(images === undefined ? {} : { images }), [Symbol.asyncDispose]: close }),
+    openWorld: async () => ({ ...opened, [Symbol.asyncDispose]: close }),
     // What is asked of the target is counted by the kill trial, so nothing may ask by the clock.
     limits: { pollMs: 100, watchMs: 3_600_000, ...options.limits },
     health: { intervalMs: 3_600_000 },
@@ -142,6 +150,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   return {
     services,
     target,
+    upgradeFolder,
     journal,
     jobKinds: extension.jobKinds?.() ?? [],
     caPem,
