@@ -1,6 +1,7 @@
 // The noun `demo` of the command line: one whole migration in the lab, ended by a report.
 
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
+import type { UpgradeTarget } from "../src/contract/os-upgrade.ts";
 import { ensurePackages } from "../src/cli/setup/packages.ts";
 import { packagesFor } from "../src/cli/setup/package-lists.ts";
 import { clear, runDemo, type DemoOutcome } from "./demo/demo.ts";
@@ -13,6 +14,7 @@ interface Flags {
   readonly json?: string | true;
   readonly keep?: boolean;
   readonly stop?: boolean;
+  readonly upgrade?: UpgradeTarget;
   readonly prefix: string;
 }
 
@@ -28,6 +30,12 @@ export function registerDemoCommand(program: Command): void {
     .option("--json [file]", "write the report as JSON to this file, or to stdout")
     .option("--keep", "leave everything running, and say how to sign in and how to stop it")
     .option("--stop", "end and remove what a demo with --keep left")
+    .addOption(
+      new Option(
+        "--upgrade <release>",
+        "also test the migration with an upgrade of the operating system, which takes some ten minutes more",
+      ).choices(["debian13"]),
+    )
     .option("--prefix <name>", "name of the lab, when several run at once", "wtr")
     .action(async (flags: Flags) => {
       requireRoot("demo");
@@ -38,7 +46,12 @@ export function registerDemoCommand(program: Command): void {
         return;
       }
       await ensurePackages(packagesFor("demo"), { purpose: "the demo", confirm: "announce" });
-      const outcome = await runDemo({ prefix: flags.prefix, keep: flags.keep === true, write });
+      const outcome = await runDemo({
+        prefix: flags.prefix,
+        keep: flags.keep === true,
+        write,
+        ...(flags.upgrade === undefined ? {} : { upgrade: flags.upgrade }),
+      });
       if (typeof flags.json === "string") await writeReport(flags.json, outcome.report);
       write(`\n${describeReport(outcome.report)}\n`);
       if (flags.keep === true) write(`\n${describeKept(outcome, flags.prefix)}\n`);
@@ -75,6 +88,14 @@ function describeReport(report: DemoReport): string {
       "ledger",
       `last record on the source ${ledger.lastBefore}, first on the target ${ledger.firstAfter}; ${ledger.missing} missing, ${ledger.damaged} damaged; silent for ${ledger.downtimeSeconds.toFixed(1)} s`,
     ],
+    ...(report.upgrade === undefined
+      ? []
+      : [
+          [
+            "upgrade",
+            `${report.upgrade.text}, after ${report.upgrade.seconds} s in the test machine; the source stayed as it was`,
+          ] as const,
+        ]),
     ["forbidden packets", String(report.forbiddenPackets)],
     ["left behind", report.leftovers.length === 0 ? "nothing" : report.leftovers.join(", ")],
   ];

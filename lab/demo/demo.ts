@@ -1,5 +1,6 @@
 // The demo: one whole migration in the lab, given as commands on the operator's desk, watched from outside, and reported.
 
+import type { UpgradeTarget } from "../../src/contract/os-upgrade.ts";
 import { Fault } from "../../src/contract/errors.ts";
 import type { ForbiddenPackets } from "../firewall.ts";
 import { type LabFacts, labDown, labStatus, labUp, leftovers } from "../lab.ts";
@@ -13,6 +14,8 @@ export interface DemoOptions {
   readonly write: (text: string) => void;
   /** Leaves the lab, the hub, the appliance and the landed machine running. */
   readonly keep: boolean;
+  /** Also tests the migration with an upgrade of the operating system to this release. */
+  readonly upgrade?: UpgradeTarget;
 }
 
 export interface DemoOutcome {
@@ -37,6 +40,7 @@ export async function runDemo(options: DemoOptions): Promise<DemoOutcome> {
     await demo.prepare();
     await demo.replicate();
     await demo.test();
+    if (options.upgrade !== undefined) await demo.testUpgrade(options.upgrade);
     await demo.migrate();
     const measured = await demo.complete({ keep: options.keep });
     const { forbidden } = await labStatus({ prefix: options.prefix });

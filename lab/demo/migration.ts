@@ -10,7 +10,7 @@ import type { LabMachine } from "../machine.ts";
 import { readLedgerFromDisk, verifyLedger } from "./ledger.ts";
 import { measureRawBoot, type RawBoot } from "./raw-boot.ts";
 import type { DemoDisk, DemoMeasurements } from "./report.ts";
-import { landingNetwork, operate, type Stage, startAppliance, startHub, stopProgram } from "./stage.ts";
+import { landingNetwork, operate, type Stage, startAppliance, startHub, stopProgram, watari } from "./stage.ts";
 import type { StepRunner } from "./steps.ts";
 
 export type Measured = Omit<DemoMeasurements, "seconds" | "steps" | "forbiddenPackets" | "forbiddenFlows">;
@@ -31,6 +31,7 @@ const evidenceShape = z.looseObject({
   addresses: z.array(z.string()).default([]),
   sourceRoots: z.array(z.object({ diskId: z.string(), root: z.string() })).default([]),
   pointId: z.string(),
+  osUpgrade: z.object({ to: z.string(), text: z.string(), seconds: z.number() }).optional(),
 });
 type Evidence = z.infer<typeof evidenceShape>;
 const jobShape = z.looseObject({ properties: z.looseObject({ watari: z.looseObject({ evidence: evidenceShape }) }) });
@@ -72,6 +73,7 @@ export class Migration {
   #test: Evidence | undefined;
   #rawBootToProbeSeconds = 0;
   #cutover: Evidence | undefined;
+  #upgrade: Evidence["osUpgrade"];
 
   constructor(stage: Stage, facts: LabFacts, source: LabMachine, runner: StepRunner) {
     this.#stage = stage;
@@ -134,6 +136,32 @@ export class Migration {
     });
   }
 
+  /** A second test, in which the copy is upgraded from a disk that is made for this very machine; the source goes on as it is. */
+  async testUpgrade(release: string): Promise<void> {
+    const [status, disk] = [join(this.#stage.folder, "source.status"), join(this.#stage.hubState, "upgrades", `${release}.raw`)];
+    await this.#runner.run(`make the disk that upgrades to ${release}, from the source's list of packages`, async (tell) => {
+      await this.#machine("fetch", "/var/lib/dpkg/status", "--plain", "--volume", await this.#rootVolume(), "--out", status);
+      // Not from the desk, which reaches no archive of packages.
+      const built = await watari(["upgrade-disk", "build", "--to", release, "--status", status, "--out", disk]);
+      const { packages, sizeBytes } = z.looseObject({ packages: z.record(z.string(), z.string()), sizeBytes: z.number() }).parse(built);
+      tell(`${Object.keys(packages).length} packages, ${Math.round(sizeBytes / 2 ** 20)} MiB`);
+    });
+    await this.#runner.run(`test migration with an upgrade to ${release} (long on an emulated processor)`, async (tell) => {
+      const evidence = evidenceOf(await this.#machine("test", "--probe-port", ledgerPort, "--upgrade", release));
+      if (evidence.osUpgrade === undefined) throw new Fault("UpgradeFailed", "the job does not tell that the test machine was upgraded");
+      this.#upgrade = evidence.osUpgrade;
+      tell(`the guest says: ${evidence.osUpgrade.text}; the ledger answered after it`);
+    });
+    await this.#runner.run("clean the test of the upgrade up", async () => {
+      await this.#machine("test-cleanup", "--comment", "upgraded, and the ledger answered");
+    });
+  }
+
+  async #rootVolume(): Promise<string> {
+    const volumes = z.array(z.looseObject({ name: z.string(), isReadable: z.boolean() })).parse(await this.#machine("files"));
+    return volumes.find(({ isReadable }) => isReadable)?.name ?? "1.1";
+  }
+
   async migrate(): Promise<void> {
     await this.#runner.run("migrate: last delta, equal roots, source off, target on, probe", async (tell) => {
       await this.#readAgent();
@@ -176,6 +204,7 @@ export class Migration {
         hydrationSeconds: this.#test?.hydrationSeconds ?? 0,
         rawBootToProbeSeconds: this.#rawBootToProbeSeconds,
       },
+      ...(this.#upgrade === undefined ? {} : { upgrade: this.#upgrade }),
       ledger,
       leftovers: left,
     };

@@ -38,6 +38,8 @@ export interface DemoMeasurements {
     readonly hydrationSeconds: number;
     readonly rawBootToProbeSeconds: number;
   };
+  /** Of a demo with --upgrade: what the guest said of it. */
+  readonly upgrade?: { readonly to: string; readonly text: string; readonly seconds: number };
   readonly ledger: {
     /** Last record that the source acknowledged. */
     readonly lastBefore: number;

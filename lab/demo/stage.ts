@@ -4,7 +4,7 @@ import { access, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
-import { type CommandResult, runCommand } from "../../src/base/run-command.ts";
+import { type CommandResult, runCommand, tryCommand } from "../../src/base/run-command.ts";
 import { writeFileAtomic } from "../../src/base/atomic-file.ts";
 import { Fault, fromReport } from "../../src/contract/errors.ts";
 import { faultReportShape } from "../../src/contract/shapes.ts";
@@ -69,9 +69,17 @@ export async function runOnDesk(stage: Stage, args: readonly string[]): Promise<
   });
 }
 
+/** Runs `watari …args --json` outside of the closed network, where packages can be fetched. */
+export async function watari(args: readonly string[]): Promise<unknown> {
+  return readAnswer(args, await tryCommand(launcher, [...args, "--json"], { timeoutMs: 3600_000 }));
+}
+
 /** Runs `watari …args` on the operator's desk and answers what it prints with --json. A fault of the command is thrown as it was told. */
 export async function operate(stage: Stage, args: readonly string[]): Promise<unknown> {
-  const result = await runOnDesk(stage, args);
+  return readAnswer(args, await runOnDesk(stage, args));
+}
+
+function readAnswer(args: readonly string[], result: CommandResult): unknown {
   const answer = parseAnswer(result.stdout);
   if (result.exitCode === 0) return answer;
   const report = faultReportShape.safeParse((answer as { error?: unknown } | undefined)?.error);
