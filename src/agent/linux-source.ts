@@ -4,7 +4,6 @@ import { availableParallelism, totalmem } from "node:os";
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
-import { runCommand } from "../base/run-command.ts";
 import type { MachineFacts } from "../contract/agent-control.ts";
 import { granuleBytes } from "../disk/geometry.ts";
 import { openBestTracker, removeTrackingExcept, type Rung } from "./changes/ladder.ts";
@@ -66,7 +65,7 @@ export async function openLinuxSource(options: LinuxSourceOptions): Promise<Sour
     },
     removeTrackersExcept: (diskIds) => removeTrackingExcept(new Set(diskIds)),
     sync: async () => {
-      await runCommand("sync", []);
+      await threads.callTogether([{ name: "sync", values: [] }]);
     },
     restApplications: async (signal) => await restApplications(systemScripts, { clock: options.clock, signal }),
     armFreeze: (limits) => {

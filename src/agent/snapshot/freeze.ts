@@ -40,13 +40,19 @@ export async function armFreeze(options: FreezeOptions): Promise<ArmedFreeze> {
   const mounts = await openMounts(options.diskNames);
   const paths = mounts.map(({ mount }) => mount.path);
   const waits = await prepareShortWaits();
-  const watchdog = await armWatchdog(paths, { shortWaits: waits.turnsKernel ? "on" : "none" });
+  const closeFiles = async (): Promise<void> => {
+    await waits.close();
+    for (const { file } of mounts.splice(0)) await file.close();
+  };
+  const watchdog = await armWatchdog(paths, { shortWaits: waits.turnsKernel ? "on" : "none" }).catch(async (error: unknown) => {
+    await closeFiles();
+    throw error;
+  });
   await writeFile(frozenMarker, paths.join("\n"));
   const close = async (): Promise<void> => {
-    await waits.close();
+    await closeFiles();
     watchdog.disarm();
     await rm(frozenMarker, { force: true });
-    for (const { file } of mounts.splice(0)) await file.close();
   };
   return {
     writeOut: async () => {
