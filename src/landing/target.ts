@@ -16,12 +16,20 @@ export interface LandingDisk {
   readonly root?: string;
 }
 
+/** What becomes of a card's address. Addresses are IPv4 with a prefix, "10.0.0.5/24"; gateway and name servers without. */
+export type NicAddressing =
+  | { readonly kind: "keep" }
+  | { readonly kind: "dhcp" }
+  | { readonly kind: "fixed"; readonly address: string; readonly gateway?: string; readonly nameServers?: readonly string[] };
+
 export interface LandingNic {
   readonly mac: string;
   /** Name inside the guest, kept by hydration. */
   readonly guestName: string;
   /** Address at the source, "10.10.0.20" or "10.10.0.20/24". An isolated network gives it the same one again; a probe tries it. */
   readonly address?: string;
+  /** keep unless told. */
+  readonly addressing?: NicAddressing;
 }
 
 export interface LaunchSpec {
@@ -34,6 +42,10 @@ export interface LaunchSpec {
   readonly disks: readonly LandingDisk[];
   readonly nics: readonly LandingNic[];
   readonly network: LandingNetwork;
+  /** The guest's kernel talks on the serial console, too. */
+  readonly hasSerialConsole?: boolean;
+  /** Passphrases or key files of encrypted disks; used while the machine is hydrated, and kept nowhere. */
+  readonly unlockKeys?: readonly Uint8Array[];
 }
 
 export interface HydrationReport {

@@ -47,7 +47,7 @@ export function rewriteFstab(text: string, findUuid: FindUuid): Rewriting {
 }
 
 /** The same for `root=/dev/…` and `resume=/dev/…` among the words that `isTheirs` finds in a line. */
-function rewriteKernelWords(
+export function rewriteKernelWords(
   text: string,
   where: { readonly path: string; readonly isTheirs: (line: string) => boolean },
   findUuid: FindUuid,
@@ -63,11 +63,6 @@ function rewriteKernelWords(
     });
   });
   return { text: lines.join("\n"), changes: [...new Set(changes)] };
-}
-
-/** Kernel lines of GRUB's menu. */
-export function rewriteKernelLines(text: string, path: string, findUuid: FindUuid): Rewriting {
-  return rewriteKernelWords(text, { path, isTheirs: (line) => /^\s*linux(16|efi)?\s/.test(line) }, findUuid);
 }
 
 /** a is 0, z is 25, aa is 26. */

@@ -5,7 +5,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import { findMissingDrivers, parseModuleIndex } from "./drivers.ts";
 import { parseListLine } from "./ext-files.ts";
-import { parseFstab, rewriteFstab, rewriteKernelLines } from "./fstab.ts";
+import { parseFstab, rewriteFstab } from "./fstab.ts";
 import { isPlainPath } from "./volume-files.ts";
 
 const uuids: Readonly<Record<string, string>> = { "/dev/sda1": "aaaa-1", "/dev/sda5": "aaaa-5", "/dev/sdb": "bbbb", "/dev/sdaa2": "far" };
@@ -37,15 +37,6 @@ describe("rewriteFstab", () => {
         },
       ),
     );
-  });
-});
-
-describe("rewriteKernelLines", () => {
-  it("rewrites root and resume on kernel lines only", () => {
-    const old = "set root='hd0,gpt2'\n\tlinux /vmlinuz root=/dev/sda1 ro resume=/dev/sda5 quiet\n# root=/dev/sda1\n";
-    const { text, changes } = rewriteKernelLines(old, "/boot/grub/grub.cfg", findUuid);
-    assert.equal(text, old.replace("root=/dev/sda1 ro resume=/dev/sda5", "root=UUID=aaaa-1 ro resume=UUID=aaaa-5"));
-    assert.equal(changes.length, 2);
   });
 });
 

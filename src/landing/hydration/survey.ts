@@ -36,7 +36,7 @@ export async function findGuestRoot(guest: GuestVolumes, bootDiskIndex: number):
       const boot = await openMounted(guest, entries, ["/boot"]);
       if (boot !== undefined && boot.volume === undefined)
         return { kind: "missing", reason: `its /boot (${boot.entry.source}) is on no filesystem that can be opened` };
-      const efi = await openMounted(guest, entries, ["/boot/efi", "/efi"]);
+      const efi = (await openMounted(guest, entries, ["/boot/efi", "/efi"]))?.volume ?? (await findEfi(guest));
       return {
         kind: "found",
         guest: {
@@ -46,12 +46,22 @@ export async function findGuestRoot(guest: GuestVolumes, bootDiskIndex: number):
           bootFreeBytes: (boot?.volume ?? root).freeBytes,
           bootPrefix: boot === undefined ? "/boot" : "",
           fstab,
-          efiFiles: efi?.volume?.files,
+          efiFiles: efi?.files,
         },
       };
     }
   }
   return { kind: "missing", reason: "no root filesystem of Linux was found" };
+}
+
+/** An EFI partition that fstab does not name. */
+async function findEfi(guest: GuestVolumes): Promise<OpenedVolume | undefined> {
+  for (const volume of guest.volumes) {
+    if (volume.filesystem.kind !== "vfat") continue;
+    const opened = await guest.open(volume);
+    if (opened !== undefined && (await opened.files.list("/EFI")) !== undefined) return opened;
+  }
+  return undefined;
 }
 
 /** A volume once; of btrfs each part that a system may be installed in: the default first, then by the installers' names. */

@@ -10,7 +10,7 @@ import { upgradeDiskId } from "../../contract/os-upgrade.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
-import type { ExportDisk, HydrationReport, LandingDisk } from "../target.ts";
+import type { ExportDisk, HydrationReport, LandingDisk, LaunchSpec } from "../target.ts";
 import { withoutRights } from "../../base/without-rights.ts";
 import { startDetached } from "./detached.ts";
 import { blockGraph, emulatorArguments, exportNameOf, qcow2Node, type Accelerator } from "./emulator.ts";
@@ -39,6 +39,8 @@ const lastWordsCharactersMax = 1_000;
 const serialBytesMax = 16 * 2 ** 20;
 const startMsMax = 60_000;
 const efiFolder = "/usr/share/OVMF";
+
+export type HydrationWish = Pick<LaunchSpec, "nics" | "hasSerialConsole" | "unlockKeys">;
 
 /** A machine by its record. Holds nothing open itself. */
 export class Machine {
@@ -84,7 +86,10 @@ export class Machine {
     }
   }
 
-  async hydrateOverlays(signal?: AbortSignal): Promise<HydrationReport> {
+  async hydrateOverlays(
+    { nics, hasSerialConsole = false, unlockKeys = [] }: HydrationWish,
+    signal?: AbortSignal,
+  ): Promise<HydrationReport> {
     const { clock, helperImage } = this.#around;
     const startedMs = clock.monotonicMs();
     await mkdir(this.paths.scratch, { recursive: true, mode: 0o700 });
@@ -97,8 +102,7 @@ export class Machine {
       const imagePaths = view.paths.filter((_, index) => index !== upgradeIndex);
       const edits = { imagePaths, upgradesSystem: upgradeIndex >= 0, hardware: virtioHardware, scratchFolder: this.paths.scratch };
       const bootDiskIndex = this.record.disks.findIndex(({ isBoot }) => isBoot);
-      const { nics } = this.record;
-      ({ changes } = await hydrate({ ...edits, bootDiskIndex, nics, ...common }));
+      ({ changes } = await hydrate({ ...edits, bootDiskIndex, nics, hasSerialConsole, unlockKeys, ...common }));
     }
     await rm(this.paths.scratch, { recursive: true });
     return { seconds: (clock.monotonicMs() - startedMs) / 1000, changes };

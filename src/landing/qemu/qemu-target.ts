@@ -148,7 +148,7 @@ export class QemuTarget implements Target {
     await machine.exportContents(spec.disks);
     await machine.createOverlays();
     const networking = machine.openNetwork(signal); // Meanwhile.
-    const results = await Promise.allSettled([machine.hydrateOverlays(signal), networking]);
+    const results = await Promise.allSettled([machine.hydrateOverlays(spec, signal), networking]);
     const [hydrated, wired] = results;
     if (hydrated.status === "rejected") throw hydrated.reason;
     if (wired.status === "rejected") throw wired.reason;
