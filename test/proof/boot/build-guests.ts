@@ -1,0 +1,150 @@
+// Makes the disks of the proof's guests in an emulated machine, so that LVM, RAID and encryption are real; once each, into the cache.
+
+import { existsSync } from "node:fs";
+import { mkdir, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { runCommand } from "../../../src/base/run-command.ts";
+import { startGuest } from "../../system/agent-guest.ts";
+import { answerOf, cardsOf, luksKey, type BootGuest } from "./guests.ts";
+import { rootImage, rootImageBytes, type RootKind } from "./root-image.ts";
+
+const recipeVersion = 1;
+const diskBytes = 2 * 2 ** 30;
+
+/** Paths of the guest's disks in the cache. */
+export function guestDisks(cacheFolder: string, guest: BootGuest): readonly string[] {
+  const folder = join(cacheFolder, "boot-guests-1", `${guest.name}-${recipeVersion}`);
+  return Array.from({ length: guest.diskCount }, (_, index) => join(folder, `disk${index}.raw`));
+}
+
+/** Builds those that are absent, all in one machine. */
+export async function buildGuests(cacheFolder: string, wanted: readonly BootGuest[], say: (line: string) => void): Promise<void> {
+  const absent = wanted.filter((guest) => guestDisks(cacheFolder, guest).some((path) => !existsSync(path)));
+  if (absent.length === 0) return;
+  const roots = new Map<string, string>();
+  for (const guest of absent) roots.set(rootName(guest), await rootImage(cacheFolder, guest.release, rootKind(guest)));
+  const treeDisks = [...roots].map(([name, path]) => ({ name, bus: "virtio" as const, sizeBytes: rootImageBytes, path }));
+  const nameOf = (guest: BootGuest, index: number): string => `${guest.name}-${index}`;
+  const targetDisks = absent.flatMap((guest) =>
+    Array.from({ length: guest.diskCount }, (_, index) => ({ name: nameOf(guest, index), bus: "virtio" as const, sizeBytes: diskBytes })),
+  );
+  say(`the builder starts, for ${absent.map(({ name }) => name).join(" ")}`);
+  await using builder = await startGuest({ suite: "trixie", more: [...treeDisks, ...targetDisks], vdbBytes: 2 ** 20 });
+  for (const { name, path } of treeDisks)
+    await runCommand("dd", [`if=${path}`, `of=${builder.disks[name] ?? ""}`, "bs=4M", "conv=notrunc", "status=none"]);
+  for (const guest of absent) {
+    const output = await builder.run("bash -s", new TextEncoder().encode(buildScript(guest)));
+    say(`${guest.name} is built: ${output.trim().split("\n").at(-1) ?? ""}`);
+    const paths = guestDisks(cacheFolder, guest);
+    for (const [index, path] of paths.entries()) {
+      await mkdir(join(path, ".."), { recursive: true });
+      await runCommand("cp", ["--sparse=always", builder.disks[nameOf(guest, index)] ?? "", `${path}.part`]);
+      await rename(`${path}.part`, path);
+    }
+  }
+}
+
+/** What the root's filesystem is, whatever lies under it. */
+function rootKind({ layout }: BootGuest): RootKind {
+  return layout === "btrfs" ? "btrfs" : layout === "xfs" || layout === "lvm" ? "xfs" : "ext4";
+}
+
+const rootName = (guest: BootGuest): string => `root${guest.release}${rootKind(guest)}`;
+
+const mounting = `for f in dev proc sys; do mount --bind /$f /t/$f; mount --make-private /t/$f; done`;
+
+/** Disks, tree, boot loader and configuration of one guest; the last line of its output says how long it took. */
+function buildScript(guest: BootGuest): string {
+  const disk = (index: number): string => `/dev/disk/by-id/virtio-TEST-${guest.name}-${index}`;
+  const isEfi = guest.firmware === "efi";
+  return `set -e
+one=$(readlink -f ${disk(0)}); two=$(readlink -f ${disk(1)} || true); key=${luksKey}
+mkdir -p /t; exec 3>&1 >/run/build.log 2>&1; copy() { dd if=/dev/disk/by-id/virtio-TEST-${rootName(guest)} of=$1 bs=4M conv=fsync; }; trap 'tail -n 15 /run/build.log >&2' ERR
+${layoutScript(guest)}
+${isEfi ? 'mkdir -p /t/boot/efi; mount ${one}1 /t/boot/efi; echo "UUID=$(blkid -o value -s UUID ${one}1) /boot/efi vfat umask=0077 0 1" >> /run/fstab' : ""}
+cp /run/fstab /t/etc/fstab
+echo ${guest.name} > /t/etc/hostname
+echo '${answerOf(guest)}' > /t/srv/www/index.html
+${networkScript(guest)}
+printf 'GRUB_DEFAULT=0\\nGRUB_TIMEOUT=0\\nGRUB_DISTRIBUTOR=Debian\\nGRUB_CMDLINE_LINUX_DEFAULT=""\\nGRUB_CMDLINE_LINUX=""\\nGRUB_DISABLE_OS_PROBER=true\\n' > /t/etc/default/grub
+${mounting}
+${guest.layout === "luks" ? luksScript : ""}
+${guest.layout === "raid1" ? "mdadm --detail --scan >> /t/etc/mdadm/mdadm.conf" : ""}
+${isEfi ? "chroot /t grub-install --target=x86_64-efi --efi-directory=/boot/efi --bootloader-id=debian --no-nvram" : `for d in $one ${guest.layout === "raid1" ? "$two" : ""}; do chroot /t grub-install --target=i386-pc $d; done`}
+chroot /t update-grub
+${namesScript(guest)}
+for f in dev proc sys; do umount /t/$f; done
+sync; umount -R /t; vgchange -an vg0 || true; cryptsetup close opened || true; mdadm --stop /dev/md0 || true
+echo "in $SECONDS s" >&3
+`;
+}
+
+function layoutScript({ layout, firmware }: BootGuest): string {
+  const first = firmware === "efi" ? "-n1:0:+48M -t1:ef00" : "-n1:0:+1M -t1:ef02";
+  const efi = firmware === "efi" ? "mkfs.vfat ${one}1" : "";
+  const settle = "partprobe $one || blockdev --rereadpt $one || true; udevadm settle";
+  const line = (device: string, folder: string, type: string, options = "defaults"): string =>
+    `echo "UUID=$(blkid -o value -s UUID ${device}) ${folder} ${type} ${options} 0 1"`;
+  switch (layout) {
+    case "ext4":
+      return `sgdisk ${first} -n2:0:0 $one; ${settle}; ${efi}
+copy \${one}2; tune2fs -U random \${one}2; mount \${one}2 /t; ${line("${one}2", "/", "ext4")} > /run/fstab`;
+    case "xfs":
+      return `sgdisk ${first} -n2:0:0 $one; ${settle}
+copy \${one}2; mount \${one}2 /t; ${line("${one}2", "/", "xfs")} > /run/fstab`;
+    case "btrfs":
+      return `sgdisk ${first} -n2:0:0 $one; ${settle}
+copy \${one}2; mount \${one}2 /t; btrfs subvolume snapshot /t /t/@rootfs; btrfs subvolume create /t/@home; cd /t; rm -rf [a-z]*; cd /; umount /t
+mount -o subvol=@rootfs \${one}2 /t; mkdir -p /t/home; mount -o subvol=@home \${one}2 /t/home
+${line("${one}2", "/", "btrfs", "defaults,subvol=@rootfs")} > /run/fstab; ${line("${one}2", "/home", "btrfs", "defaults,subvol=@home")} >> /run/fstab`;
+    case "lvm":
+      return `sgdisk ${first} -n2:0:+300M -n3:0:0 $one; ${settle}; ${efi}
+mkfs.ext4 -q \${one}2; pvcreate -ff -y \${one}3 $two; vgcreate vg0 \${one}3 $two
+lvcreate -y -q -n root -L 1700M vg0; lvcreate -y -q -n data-one -L 600M vg0; copy /dev/vg0/root; mkfs.ext4 -q /dev/vg0/data-one
+mount /dev/vg0/root /t; mount \${one}2 /mnt; cp -a /t/boot/. /mnt/; umount /mnt; mount \${one}2 /t/boot
+printf '/dev/mapper/vg0-root / xfs defaults 0 1\\n/dev/mapper/vg0-data--one /srv/data ext4 defaults,nofail 0 2\\n' > /run/fstab; mkdir -p /t/srv/data
+${line("${one}2", "/boot", "ext4")} >> /run/fstab`;
+    case "raid1":
+      return `for d in $one $two; do sgdisk ${first} -n2:0:0 -t2:fd00 $d; done; ${settle}; partprobe $two || true; udevadm settle
+mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --assume-clean --metadata=1.2 --name=root --homehost=any \${one}2 \${two}2
+copy /dev/md0; mount /dev/md0 /t; ${line("/dev/md0", "/", "ext4")} > /run/fstab`;
+    case "luks":
+      return `sgdisk ${first} -n2:0:+300M -n3:0:0 $one; ${settle}
+mkfs.ext4 -q \${one}2; printf %s $key | cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file - \${one}3
+printf %s $key | cryptsetup open --key-file - \${one}3 opened; copy /dev/mapper/opened
+mount /dev/mapper/opened /t; mount \${one}2 /mnt; cp -a /t/boot/. /mnt/; umount /mnt; mount \${one}2 /t/boot
+echo '/dev/mapper/sda3_crypt / ext4 defaults 0 1' > /run/fstab; ${line("${one}2", "/boot", "ext4")} >> /run/fstab`;
+  }
+}
+
+/** The key lies in the initramfs, so that nobody has to type it; /boot is not encrypted. */
+const luksScript = `mkdir -m 700 /t/etc/keys; printf %s $key > /t/etc/keys/root.key; chmod 600 /t/etc/keys/root.key
+uuid=$(blkid -o value -s UUID \${one}3); echo "sda3_crypt UUID=$uuid /etc/keys/root.key luks,initramfs" > /t/etc/crypttab
+dmsetup rename opened sda3_crypt; chroot /t update-initramfs -u -k all; dmsetup rename sda3_crypt opened
+sed -i "s#UUID=$uuid#/dev/sda3#" /t/etc/crypttab`;
+
+function networkScript(guest: BootGuest): string {
+  const cards = cardsOf(guest);
+  const fixed = cards.filter(({ kind }) => kind === "static");
+  const interfaces = ["auto lo", "iface lo inet loopback"];
+  for (const { guestName, address } of fixed)
+    interfaces.push(`auto ${guestName}`, `iface ${guestName} inet static`, `  address ${address}`);
+  const networks = cards
+    .filter(({ kind }) => kind === "dhcp")
+    .map(
+      ({ guestName }) => `printf '[Match]\\nName=${guestName}\\n[Network]\\nDHCP=ipv4\\n' > /t/etc/systemd/network/20-${guestName}.network`,
+    );
+  return [
+    `cat > /t/etc/network/interfaces <<END\n${interfaces.join("\n")}\nEND`,
+    ...networks,
+    networks.length === 0
+      ? ""
+      : "ln -sf /lib/systemd/system/systemd-networkd.service /t/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+  ].join("\n");
+}
+
+function namesScript({ names, layout }: BootGuest): string {
+  if (names === "uuid" || layout === "luks") return "";
+  const name = names === "sdx" ? "/dev/sda2" : "/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part2";
+  return `uuid=$(blkid -o value -s UUID \${one}2); sed -i "s#^UUID=$uuid#${name}#" /t/etc/fstab; sed -i "s#root=UUID=$uuid#root=${name}#" /t/boot/grub/grub.cfg`;
+}
