@@ -9,9 +9,12 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { sql } from "kysely";
 import { z } from "zod";
+import { writeFileAtomic } from "../../base/atomic-file.ts";
 import { systemClock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
 import { Fault } from "../../contract/errors.ts";
+import { parsePointId } from "../../contract/ids.ts";
+import { computeRoot } from "../../disk/compute-root.ts";
 import { Collector } from "../collector/collector.ts";
 import type { Database } from "../db/database.ts";
 import { readJob, readSteps } from "../jobs/job-store.ts";
@@ -54,12 +57,14 @@ export interface KillCase {
 }
 
 /**
+ * machine: the landed machine loses its power while the hub stands still at that moment. appliance, agent: that process ends at the n-th edge
+ * of an order, before or after it is carried out; an appliance starts again.
  * kill: SIGKILL. pause: SIGSTOP, and SIGCONT once the other hub has ended the job. The others leave the hub alive, and no other comes: cut: the
  * server ends its sessions. server: the database's server is killed and starts again. full: its volume has no room for a while. ahead, back: the
  * hub's clock jumps by a day.
  */
 export interface Strike {
-  readonly how: "none" | "kill" | "pause" | "cut" | "server" | "full" | "ahead" | "back";
+  readonly how: "none" | "kill" | "pause" | "cut" | "server" | "full" | "ahead" | "back" | "machine" | "appliance" | "agent";
   /** From 1. */
   readonly at: number;
   /** Of the database, for "full". Something else starts its server again, should that end. */
@@ -90,6 +95,10 @@ export interface TrialOutcome {
   readonly end: TrialEnd;
   /** Moments that the first hub came to, in order. */
   readonly moments: readonly string[];
+  /** Edges of orders that the appliance came to: "before fence". */
+  readonly edges: readonly string[];
+  /** The guest wrote whenever it could, and all of it is where the machine runs now. */
+  readonly isWhole: boolean;
   readonly wasStruck: boolean;
   /** From the strike to the other hub's claim. */
   readonly takeoverMs: number | undefined;
@@ -112,9 +121,12 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   await first[Symbol.asyncDispose]();
   kase.harm?.(site);
   const ordersBefore = site.appliance.done.length;
+  const edges = watchEdges(site, strike);
+  const writing = startWriting(site);
+  closing.defer(async () => await writing.end());
 
   const child = startChild(
-    { address: database.address, folder, strikeAt: strike.at, strike: toChildStrike(strike.how) },
+    { address: database.address, folder, strikeAt: isAtSite(strike.how) ? 0 : strike.at, strike: toChildStrike(strike.how) },
     join(cluster.stateDir, "compiled"),
   );
   closing.defer(async () => await child.end());
@@ -123,12 +135,17 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   const submitter = await openSimHub({ ...options, jobs: { ...jobs, jobsMax: 0 } });
   const jobId = await kase.begin(toTrial(submitter, site, database));
   const ended = untilEnded(database, jobId);
-  await Promise.race([ended, child.untilMoment(strike.how === "none" ? Number.POSITIVE_INFINITY : strike.at), child.exit]);
+  const isAtHub = strike.how !== "none" && !isAtSite(strike.how);
+  await Promise.race([ended, child.untilMoment(isAtHub ? strike.at : Number.POSITIVE_INFINITY), child.exit]);
   const struckMs = systemClock.monotonicMs();
-  const wasStruck = strike.how !== "none" && child.moments.length >= strike.at;
+  const wasStruck = strike.how !== "none" && (isAtHub ? child.moments : edges).length >= strike.at;
   if (wasStruck && toChildStrike(strike.how) === "SIGSTOP") await untilStopped(child.pid);
   if (wasStruck && (strike.how === "cut" || strike.how === "server")) {
     await (strike.how === "cut" ? cutSessions(database, child.pid) : killServer(cluster));
+    await child.resume();
+  }
+  if (wasStruck && strike.how === "machine") {
+    await cutPower(folder);
     await child.resume();
   }
   if (wasStruck && strike.volume !== undefined) {
@@ -151,7 +168,72 @@ export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike:
   );
   if (child.moments.length === 0) throw new Error(`${kase.kind}, ${kase.name}: the hub that was to be struck ran nothing`);
   const end = await readEnd({ database, second, site, folder, jobState, orders: site.appliance.done.slice(ordersBefore) });
-  return { end, moments: child.moments, wasStruck, takeoverMs, takeCount: found.rows[0]?.count ?? 0 };
+  await writing.end();
+  const isWhole = await hasAllWrites(database, second, site);
+  return { end, moments: child.moments, edges, isWhole, wasStruck, takeoverMs, takeCount: found.rows[0]?.count ?? 0 };
+}
+
+function isAtSite(how: Strike["how"]): boolean {
+  return how === "appliance" || how === "agent";
+}
+
+/** Collects the edges that the appliance comes to, and ends a process at the one that is meant. */
+function watchEdges(site: SimSite, { how, at }: Strike): readonly string[] {
+  const edges: string[] = [];
+  const onEdge = (edge: string): "appliance" | "agent" | undefined => {
+    edges.push(edge);
+    if (edges.length !== at || (how !== "appliance" && how !== "agent")) return undefined;
+    if (how === "appliance") void site.restartAppliance().then(() => (site.appliance.onEdge = onEdge));
+    return how;
+  };
+  site.appliance.onEdge = onEdge;
+  return edges;
+}
+
+const writeEveryMs = 5;
+
+/** The first source's guest writes all the time, as far as it runs and is not frozen. */
+function startWriting({ sources: [source] }: SimSite): { end(): Promise<void> } {
+  const ending = new AbortController();
+  const running = (async () => {
+    for (let tick = 0; !ending.signal.aborted; tick++) {
+      source?.write(systemClock.nowMs(), tick);
+      await systemClock.sleep(writeEveryMs, ending.signal).catch(() => undefined); // Only its end aborts it; the loop's head sees it.
+    }
+  })();
+  return {
+    end: async () => {
+      ending.abort();
+      await running;
+    },
+  };
+}
+
+/** A source that runs has all that it wrote. Of one that is off, each disk must be in the point that its machine landed from. */
+async function hasAllWrites(database: Database, second: SimHub, { sources: [source] }: SimSite): Promise<boolean> {
+  if (source === undefined || source.isOn) return true;
+  const found = await sql<{ pointId: string }>`select properties->>'pointId' as "pointId" from resources
+    where type = 'microsoft.compute/virtualmachines' and properties->>'purpose' = 'migrated'`.execute(database.db);
+  const { pointId } = found.rows[0] ?? {};
+  const point = pointId === undefined ? undefined : await (await second.openReader()).point(parsePointId(pointId));
+  if (point === undefined) return false;
+  const roots = await Promise.all(source.replicatedDisks.map(async ({ name, content }) => [name, await computeRoot(content)] as const));
+  return roots.every(([name, root]) => point.disks.find(({ diskId }) => diskId === name)?.root === root);
+}
+
+const targetFileShape = z.object({
+  machines: z.array(z.tuple([z.string(), z.looseObject({ power: z.string() })])),
+  fences: z.array(z.tuple([z.string(), z.number()])),
+});
+
+/** Of every landed machine, while the hub that writes the file stands still. */
+async function cutPower(folder: string): Promise<void> {
+  const path = join(folder, "target.json");
+  const text = await readFile(path, "utf8").catch(() => undefined); // No machine has landed yet.
+  if (text === undefined) return;
+  const world = targetFileShape.parse(JSON.parse(text));
+  for (const [, machine] of world.machines) machine.power = "stopped";
+  await writeFileAtomic(path, JSON.stringify(world));
 }
 
 function toChildStrike(how: Strike["how"]): ChildOptions["strike"] {
@@ -161,6 +243,7 @@ function toChildStrike(how: Strike["how"]): ChildOptions["strike"] {
     case "cut":
     case "server":
     case "full":
+    case "machine":
       return "SIGSTOP";
     case "ahead":
       return { clockMs: dayMs };
@@ -168,6 +251,8 @@ function toChildStrike(how: Strike["how"]): ChildOptions["strike"] {
       return { clockMs: -dayMs };
     case "none":
     case "kill":
+    case "appliance":
+    case "agent":
       return "SIGKILL";
   }
 }

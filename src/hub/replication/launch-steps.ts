@@ -222,13 +222,31 @@ export async function fillLanded(
       isTransient: (error) => error instanceof Fault && error.retry !== "never",
       signal: context.signal,
     },
-    async () => await landings.fill(authorityOf(context), name, tell, context.signal),
+    async () => {
+      try {
+        await landings.fill(authorityOf(context), name, tell, context.signal);
+      } catch (error) {
+        context.signal.throwIfAborted();
+        // Nobody starts a machine that has ended, so waiting would only make the way back later.
+        await requireStanding({ target, name, bytesToFillMax: Number.POSITIVE_INFINITY });
+        throw error;
+      }
+    },
   );
   await told;
-  const { bytesToFill, power } = await target.status(name);
-  if (bytesToFill > 0 || power !== "running")
-    throw new Fault("ProbeFailed", `the machine ${name} does not stand by itself`, { evidence: { bytesToFill, power } });
+  await requireStanding({ target, name, bytesToFillMax: 0 });
   return { filledAt: toTimestamp(services.clock.nowMs()) };
+}
+
+async function requireStanding(wish: {
+  readonly target: Replication["target"];
+  readonly name: string;
+  readonly bytesToFillMax: number;
+}): Promise<void> {
+  const { target, name, bytesToFillMax } = wish;
+  const { bytesToFill, power } = await target.status(name);
+  if (power === "running" && bytesToFill <= bytesToFillMax) return;
+  throw new Fault("ProbeFailed", `the machine ${name} does not stand by itself`, { evidence: { bytesToFill, power }, retry: "never" });
 }
 
 function describeStatus(status: { readonly addresses: readonly string[]; readonly serialTail: string }): LaunchState {

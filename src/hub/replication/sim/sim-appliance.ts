@@ -73,6 +73,12 @@ export class SimAppliance implements AsyncDisposable {
   tellsWrongRoots = false;
   /** The time that an order takes, for tests of what happens meanwhile. */
   slownessMs = 0;
+  /**
+   * Asked before and after an order is carried out: "before fence". appliance: its process ends there, telling nobody. agent: the source's
+   * agent does, so that the appliance hears nothing of it.
+   */
+  onEdge: ((edge: string) => "appliance" | "agent" | undefined) | undefined;
+  readonly #killed = Promise.withResolvers<void>();
 
   constructor(options: SimApplianceOptions) {
     this.#options = options;
@@ -89,6 +95,22 @@ export class SimAppliance implements AsyncDisposable {
     this.#running ??= this.#run();
   }
 
+  /** Goes on for an appliance whose process ended: with what that one kept on its disk, which is its numbers; orders are fetched anew. */
+  replace(ended: SimAppliance): void {
+    for (const [infrastructureId, source] of ended.#sources) {
+      this.#sources.set(infrastructureId, source);
+      if (source.appliance === ended) source.appliance = this;
+    }
+    for (const [machine, fence] of ended.#fences) this.#fences.set(machine, fence);
+    this.done.push(...ended.done);
+    this.#running ??= this.#run();
+  }
+
+  /** Resolves when its process was ended by onEdge. */
+  get killed(): Promise<void> {
+    return this.#killed.promise;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort();
     await this.#running;
@@ -102,7 +124,7 @@ export class SimAppliance implements AsyncDisposable {
         source.isOn && source.hasAgent && source.appliance === this ? (source.progress(clock.nowMs()) ?? []) : [],
       );
     const living = isAlive === true ? this.#live(signal) : undefined;
-    await voice.serve({ obey: async (order) => await this.#obey(order), machines }, signal);
+    await Promise.race([voice.serve({ obey: async (order) => await this.#obey(order), machines }, signal), this.killed]);
     await living;
   }
 
@@ -130,12 +152,23 @@ export class SimAppliance implements AsyncDisposable {
         failure.times -= 1;
         throw new Fault(failure.code, `the order ${order.kind} failed as told`);
       }
+      await this.#passEdge(order, "before");
       const result = await this.#carryOut(order);
       this.done.push(order.kind);
+      await this.#passEdge(order, "after");
       return { outcome: "done", orderId, ...result };
     } catch (error) {
       return { outcome: "failed", orderId, fault: toReport(asFault(error, order.kind)) };
     }
+  }
+
+  async #passEdge({ kind }: ApplianceOrder, when: "before" | "after"): Promise<void> {
+    const ending = this.onEdge?.(`${when} ${kind}`);
+    if (ending === "agent") throw new Fault("AgentSilent", `the agent ended ${when} it carried ${kind} out`);
+    if (ending !== "appliance") return;
+    this.#stopping.abort();
+    this.#killed.resolve();
+    await new Promise(() => undefined); // Nothing of this process goes on.
   }
 
   #refuseStale(order: ApplianceOrder): void {

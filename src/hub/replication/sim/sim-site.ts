@@ -10,12 +10,15 @@ import { simVault, simVaultSecret, vaultFolder, type SimHub } from "./sim-hub.ts
 import { simDiscovered, SimSource } from "./sim-source.ts";
 
 export interface SimSite extends AsyncDisposable {
+  /** The one that runs now. */
   readonly appliance: SimAppliance;
   readonly sources: readonly SimSource[];
   /** Path of the appliance's protection container. */
   readonly container: string;
   /** Another appliance of the vault that sees the same machines; answers its id. Closed with the site. */
   addNeighbour(): Promise<string>;
+  /** Starts the appliance again, once its process has ended. */
+  restartAppliance(): Promise<void>;
 }
 
 export async function openSimSite(hub: SimHub, folder: string, machineNames: readonly string[]): Promise<SimSite> {
@@ -27,7 +30,7 @@ export async function openSimSite(hub: SimHub, folder: string, machineNames: rea
   const vault = await openVault({ store, ...simVaultSecret, clock, random, log: silentLog });
   const vaultKey = simVault.toLowerCase();
   const voice = createServicesVoice({ services: hub.services, applianceId, vaultKey });
-  const appliance = new SimAppliance({ voice, vault, clock, random, journal: hub.journal });
+  let appliance = new SimAppliance({ voice, vault, clock, random, journal: hub.journal });
   const sources = machineNames.map((name) => new SimSource(simDiscovered(name, random), `hello from ${name}`));
   await appliance.discover(sources);
   const neighbours = new AsyncDisposableStack();
@@ -50,5 +53,17 @@ export async function openSimSite(hub: SimHub, folder: string, machineNames: rea
     await vault[Symbol.asyncDispose]();
     await store[Symbol.asyncDispose]();
   };
-  return { appliance, sources, container, addNeighbour, [Symbol.asyncDispose]: close };
+  const restartAppliance = async (): Promise<void> => {
+    await appliance.killed;
+    const next = new SimAppliance({ voice, vault, clock, random, journal: hub.journal });
+    next.replace(appliance);
+    appliance = next;
+  };
+  return {
+    get appliance() {
+      return appliance;
+    },
+    ...{ sources, container, addNeighbour, restartAppliance },
+    [Symbol.asyncDispose]: close,
+  };
 }
