@@ -74,7 +74,7 @@ function checkDecisions({ pages, dependencies }: DocsInput): readonly Finding[] 
 }
 
 async function readInput(): Promise<DocsInput> {
-  const files = await readProjectFiles([".md", ".ts", ".json", "LICENSE", "watari"]);
+  const files = await readProjectFiles([".md", ".png", ".ts", ".json", "LICENSE", "watari"]);
   const manifest: unknown = JSON.parse(files.find(({ path }) => path === "package.json")?.text ?? "{}");
   return {
     pages: files.filter(({ path }) => path.endsWith(".md")),

@@ -12,6 +12,7 @@ import { Fault } from "../contract/errors.ts";
 import { callAppliance } from "./admin/admin-client.ts";
 import { createStateFolder, defaultStateFolder, loadConfig, parseApplianceConfig, saveConfig } from "./config/config.ts";
 import { setupUrl } from "./setup/setup-identity.ts";
+import { addSetup } from "./console/setup-command.ts";
 import { addLimitsCommands } from "./limits/limits-command.ts";
 import { startApplianceHost } from "./appliance-host.ts";
 import type { SetupFiles } from "./setup/setup-files.ts";
@@ -41,6 +42,7 @@ export function registerApplianceCommand(program: Command, parts: ApplianceComma
       .option("--state <dir>", "the appliance's state folder", defaultStateFolder)
       .option("--json", "print JSON", false);
   addInit(verb(noun, "init", "write the appliance's settings into its state folder"));
+  addSetup(verb(noun, "setup", "first boot at the console: name, network, time and proxy of this machine, each tried at once"));
   addRun(verb(noun, "run", "run the appliance until SIGTERM or SIGINT"), parts);
   addHub(verb, noun);
   addCredentials(verb, noun.command("credential").description("accounts of vCenters and guests, kept encrypted on this machine only"));

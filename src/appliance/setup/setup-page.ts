@@ -36,7 +36,7 @@ export function pageText(entry: string, nonce: string): string {
 <meta name="style-nonce" content="${nonce}">
 <title>Watari</title>
 <link rel="icon" href="data:,">
-<style nonce="${nonce}">html, body, #root { margin: 0; min-height: 100vh; } body { overflow-y: scroll; } h1 { margin: 0; }</style>
+<style nonce="${nonce}">html, body, #root { margin: 0; min-height: 100vh; } body { overflow-y: scroll; } h1 { margin: 0; } :lang(ja) { word-break: auto-phrase; }</style>
 <script type="module" src="/${entry}"></script>
 </head>
 <body><div id="root"></div><noscript>This page needs JavaScript.</noscript></body>

@@ -47,12 +47,13 @@ export function ChecksView({ result }: { readonly result: SetupStepResult }): Re
   const styles = useStyles();
   const { texts, language } = useLanguage();
   const failedCount = result.checks.filter(({ verdict }) => verdict === "fail").length;
+  const words = failedCount > 0 ? texts.someFailed(failedCount) : result.checks.length === 0 ? texts.nothingToCheck : texts.allPassed;
   const targets = Map.groupBy(result.checks, ({ id }) => id.slice(0, id.lastIndexOf("/")));
   return (
     <section className={styles.box} aria-label={texts.details} data-failed={failedCount}>
       <div className={styles.head} role="status">
         <span className={failedCount === 0 ? styles.pass : styles.fail}>{failedCount === 0 ? <PassIcon /> : <FailIcon />}</span>
-        <Text weight="semibold">{failedCount === 0 ? texts.allPassed : texts.someFailed(failedCount)}</Text>
+        <Text weight="semibold">{words}</Text>
         <Text size={200} className={styles.when}>
           {texts.lastChecked(toTimeText(result.at, language))}
         </Text>
@@ -121,7 +122,7 @@ function Finding({ check }: { readonly check: NetworkCheck }): ReactNode {
   const lines = [
     [texts.failsAt, [texts.hops[check.hop] ?? check.hop, ...(title === undefined ? [] : [title])].join(" – ")],
     [texts.answer, check.answer],
-    [texts.repair, check.repair ?? check.fault?.action ?? ""],
+    [texts.repair, <Repair key="repair" fault={check.fault} own={check.repair ?? check.fault?.action ?? ""} />],
   ] as const;
   return (
     <dl className={styles.finding}>
@@ -132,6 +133,21 @@ function Finding({ check }: { readonly check: NetworkCheck }): ReactNode {
         </div>
       ))}
     </dl>
+  );
+}
+
+/** In this language where it is known, and always as the appliance tells it: that names the exact thing. */
+export function Repair({ fault, own }: { readonly fault: { readonly id: string } | undefined; readonly own: string }): ReactNode {
+  const styles = useStyles();
+  const known = useTexts().repairs[fault?.id ?? ""];
+  if (known === undefined) return own;
+  return (
+    <>
+      <Text block>{known}</Text>
+      <Text block size={200} className={styles.quiet}>
+        {own}
+      </Text>
+    </>
   );
 }
 

@@ -3,6 +3,7 @@
 import { makeStyles, MessageBar, MessageBarBody, MessageBarTitle, tokens } from "@fluentui/react-components";
 import type { ReactNode } from "react";
 import type { FaultReport } from "../../contract/errors.ts";
+import { Repair } from "./checks-view.tsx";
 import { useTexts } from "./language.tsx";
 
 const useStyles = makeStyles({
@@ -28,9 +29,9 @@ export function FaultView({ fault, children }: { readonly fault: FaultReport; re
             ))}
           </ul>
         ) : undefined}
-        <span>
-          <b>{texts.repair}:</b> {fault.action}
-        </span>
+        <div>
+          <b>{texts.repair}:</b> <Repair fault={fault} own={fault.action} />
+        </div>
         {children}
       </MessageBarBody>
     </MessageBar>

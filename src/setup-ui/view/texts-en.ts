@@ -23,6 +23,7 @@ export const english = {
   optional: "optional",
   required: "Fill this in.",
   allPassed: "All checks passed.",
+  nothingToCheck: "Kept. There is nothing to check.",
   someFailed: (count: number): string => (count === 1 ? "1 check failed." : `${count} checks failed.`),
   failsAt: "Fails at",
   answer: "Answer",
@@ -58,6 +59,8 @@ export const english = {
   } as Readonly<Record<string, string>>,
   /** By fault id; others are told in the appliance's own words. */
   faults: {} as Readonly<Record<string, string>>,
+  /** What to do, by fault id, before the appliance's own words, which name the exact command. */
+  repairs: {} as Readonly<Record<string, string>>,
   steps: {
     network: {
       name: "Network",
