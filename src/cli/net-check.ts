@@ -5,10 +5,11 @@ import { writeFileAtomic } from "../base/atomic-file.ts";
 import { systemClock, toTimestamp } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
 import { renderCheckPage } from "../connectivity/check-page.ts";
-import { planMatrix, topologyOf } from "../connectivity/plan/matrix.ts";
+import { askPac } from "../connectivity/pac.ts";
+import { planMatrix, topologyOf, type PlanRole } from "../connectivity/plan/matrix.ts";
 import type { PlanDocument } from "../connectivity/plan/plan-document.ts";
 import { targetsOf } from "../connectivity/plan/targets.ts";
-import { probeAll, type CheckResult } from "../connectivity/probe.ts";
+import { probeAll, type CheckResult, type ProbeTarget } from "../connectivity/probe.ts";
 import { parseTopology } from "../connectivity/topology.ts";
 import { formatTable, printAnswer, say } from "./output.ts";
 import { wantRole } from "./net-roles.ts";
@@ -29,7 +30,11 @@ export interface CheckWish {
 export async function checkPlan({ plan, roleId, caFile, asJson, htmlFile }: CheckWish): Promise<void> {
   const matrix = planMatrix(plan);
   const role = wantRole(matrix, roleId);
-  const { targets, untried } = targetsOf(matrix.cells.filter((cell) => cell.role === role));
+  const { targets: planned, untried } = targetsOf(
+    matrix.cells.filter((cell) => cell.role === role),
+    plan.lines,
+  );
+  const targets = await withPac(plan, role, planned);
   const caPem = caFile === undefined ? {} : { caPem: await readFile(caFile, "utf8") };
   say(`trying ${targets.length} ways of ${role.id} from this machine`);
   const startedMs = systemClock.monotonicMs();
@@ -39,6 +44,17 @@ export async function checkPlan({ plan, roleId, caFile, asJson, htmlFile }: Chec
   printAnswer({ asJson }, { role: role.id, passed, tookMs, checks, untried }, () => checksText(checks, untried, tookMs));
   if (htmlFile !== undefined) await writeCheckPage(htmlFile, { subject: `role ${role.id} of a plan`, tookMs, checks, untried });
   if (!passed) process.exitCode = exitWithFailures;
+}
+
+/** Each target with what the zone's proxy auto-configuration says of it. */
+async function withPac(plan: PlanDocument, role: PlanRole, targets: readonly ProbeTarget[]): Promise<readonly ProbeTarget[]> {
+  const file = plan.proxies[plan.zones[role.zone]?.proxy ?? ""]?.pacFile;
+  if (file === undefined) return targets;
+  const answers = await askPac(
+    file,
+    targets.map(({ host }) => host),
+  );
+  return targets.map((target) => ({ ...target, pac: { file, answer: answers.get(target.host) ?? "" } }));
 }
 
 /** A page is made for other people to read: unlike other files of ours it is no secret. */

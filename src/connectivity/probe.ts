@@ -7,6 +7,7 @@ import { fromHttpDate } from "../base/clock.ts";
 import { forEachParallel } from "../base/semaphore.ts";
 import { asFault, Fault, toReport, type FaultReport } from "../contract/errors.ts";
 import { describePeer, dialAny, type HostPort } from "./dial.ts";
+import { isPacAnswerRight } from "./pac.ts";
 import { PathOpener, type Allowed, type PathOptions } from "./path-opener.ts";
 import { checkAnswers, compareAnswers, errorCode, surveyName } from "./resolve.ts";
 import { lookUpRoute, type Route } from "./route.ts";
@@ -21,7 +22,7 @@ const smallCurve = "X25519";
 /** Tokens and certificates are refused beyond this. */
 const skewMsMax = 5 * 60_000;
 
-const hops = ["decision", "dns", "route", "proxy", "tcp", "tls", "http", "clock", "packets"] as const;
+const hops = ["decision", "pac", "dns", "route", "proxy", "tcp", "tls", "http", "clock", "packets"] as const;
 export type Hop = (typeof hops)[number];
 
 export interface ProbeTarget extends HostPort {
@@ -35,6 +36,10 @@ export interface ProbeTarget extends HostPort {
   readonly path?: string;
   /** What a name must be answered with, where that is known. */
   readonly expectedAddresses?: readonly string[];
+  /** What the machine's proxy auto-configuration file says of the host, where it has one. */
+  readonly pac?: { readonly file: string; readonly answer: string };
+  /** Repairs that only the plan of this way knows, by fault; they go before all others. */
+  readonly repairs?: Readonly<Record<string, string>>;
 }
 
 /** What one hop said. The list for a target always has the same hops, so that two runs can be compared. */
@@ -121,7 +126,8 @@ class Walk {
   #wantedHops(): readonly Hop[] {
     const { upTo } = this.#target;
     const byHttp: readonly Hop[] = ["http", "clock", "packets"];
-    return hops.filter((hop) => (hop === "tls" ? upTo === "tls" || upTo === "https" : !byHttp.includes(hop) || upTo.startsWith("http")));
+    const known = hops.filter((hop) => hop !== "pac" || this.#target.pac !== undefined);
+    return known.filter((hop) => (hop === "tls" ? upTo === "tls" || upTo === "https" : !byHttp.includes(hop) || upTo.startsWith("http")));
   }
 
   async #walk(): Promise<void> {
@@ -131,7 +137,7 @@ class Walk {
       return await Promise.resolve({ answer: `${value.kind}${by}: ${value.because}`, value });
     });
     this.#way = decision?.kind;
-    if (decision === undefined || !(await this.#openSocket(decision))) return;
+    if (decision === undefined || !(await this.#comparePac(decision)) || !(await this.#openSocket(decision))) return;
     const wanted = this.#wantedHops();
     if (wanted.includes("tls") && !(await this.#secure(decision))) return;
     if (!wanted.includes("http")) return;
@@ -139,6 +145,22 @@ class Walk {
     // What follows tells of the way, whatever the service answered; only a way that never answered tells nothing.
     if (this.#dateHeader !== undefined) await this.#compareClocks(this.#dateHeader);
     if (this.#hasAnswered) await this.#sendLargePackets(decision);
+  }
+
+  /** Programs that obey the file would go another way than ours; what they would tell is private. */
+  async #comparePac(decision: Allowed): Promise<boolean> {
+    const { pac, host } = this.#target;
+    if (pac === undefined) return true;
+    const passed = await this.#hop("pac", `ask ${pac.file} for https://${host}/`, async () => {
+      const proxyUrl = decision.kind === "proxy" ? decision.proxyUrl : undefined;
+      if (isPacAnswerRight(pac.answer, proxyUrl)) return await Promise.resolve({ answer: pac.answer, value: true });
+      const wanted = proxyUrl === undefined ? "DIRECT" : `the proxy ${proxyUrl}`;
+      throw new Fault("PacAnswerWrong", `the proxy auto-configuration file sends ${host} by ${pac.answer}, not by ${wanted}`, {
+        evidence: { host, file: pac.file, answer: pac.answer, wanted },
+        action: `hand out the file that \`watari net render pac\` writes, or let ${pac.file} answer ${host} with ${wanted}`,
+      });
+    });
+    return passed === true;
   }
 
   async #openSocket(decision: Allowed): Promise<boolean> {
@@ -271,7 +293,7 @@ class Walk {
       return value;
     } catch (error) {
       const fault = toReport(asFault(error, tried));
-      const repair = repairsOf(this.#way)[fault.id] ?? fault.action;
+      const repair = this.#target.repairs?.[fault.id] ?? repairsOf(this.#way)[fault.id] ?? fault.action;
       this.#record(hop, "fail", `${fault.id}: ${fault.message}`, tookMs(), { tried, fault, repair });
       return undefined;
     }

@@ -10,6 +10,13 @@ export const networkFaultKinds = {
     ["a hosts line or a record is stale", "two resolvers have different views", "the private endpoint was made again with another address"],
     "make every source named in the evidence answer with the expected address, and remove hosts lines that nobody keeps",
   ),
+  PacAnswerWrong: row(
+    502,
+    4,
+    "later",
+    ["the proxy auto-configuration file does not know the private names", "it names another proxy"],
+    "hand out the file that `watari net render pac` writes",
+  ),
   RouteMissing: row(
     502,
     4,

@@ -49,6 +49,8 @@ const proxyShape = z.strictObject({
   authentication: z.enum(["none", "basic", "negotiate"]).default("none"),
   /** File with one line "user:password" on the machine that uses the proxy. */
   credentialsFile: z.string().max(4096).optional(),
+  /** Proxy auto-configuration that the zone's machines obey; a check holds its answers against the plan. */
+  pacFile: z.string().max(4096).optional(),
   /** Present when the proxy opens TLS and signs it anew. */
   inspection: z
     .strictObject({

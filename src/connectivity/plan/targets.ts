@@ -2,7 +2,8 @@
 
 import type { ProbeTarget } from "../probe.ts";
 import type { PlanEndpoint } from "./endpoints.ts";
-import type { PlanCell } from "./matrix.ts";
+import type { PlanCell, PlanRole } from "./matrix.ts";
+import type { PlanDocument } from "./plan-document.ts";
 
 export interface PlanTargets {
   readonly targets: readonly ProbeTarget[];
@@ -11,15 +12,28 @@ export interface PlanTargets {
 }
 
 /** The targets of one role's cells, in their order. Pure. */
-export function targetsOf(cells: readonly PlanCell[]): PlanTargets {
+export function targetsOf(cells: readonly PlanCell[], lines: PlanDocument["lines"] = []): PlanTargets {
   const targets: ProbeTarget[] = [];
   const untried: { id: string; reason: string }[] = [];
   for (const { role, endpoint } of cells) {
     const reason = whyUntried(endpoint);
-    if (reason === undefined) targets.push({ id: endpoint.id, role: role.id, port: endpoint.port, ...wayOf(endpoint) });
+    if (reason === undefined)
+      targets.push({ id: endpoint.id, role: role.id, port: endpoint.port, ...wayOf(endpoint), ...repairsOf(lines, role, endpoint) });
     else untried.push({ id: endpoint.id, reason });
   }
   return { targets, untried };
+}
+
+/** Behind a translation a filter sees another address than the role's own. */
+function repairsOf(lines: PlanDocument["lines"], role: PlanRole, endpoint: PlanEndpoint): Pick<ProbeTarget, "repairs"> {
+  if (endpoint.kind !== "private") return {};
+  const line = lines.find(({ from, to }) => from === role.zone && to === endpoint.zone);
+  if (line?.nat !== true) return {};
+  const own = role.sources.join(", ");
+  const repair =
+    `the line ${line.from} → ${line.to} translates addresses: let the filter behind it accept TCP ${endpoint.port} from the address that ` +
+    `it translates to, not from ${own}; see too whether the private endpoint's connection is approved`;
+  return { repairs: { ConnectionFailed: repair } };
 }
 
 function whyUntried(endpoint: PlanEndpoint): string | undefined {

@@ -1,7 +1,7 @@
 // What breaks a closed network, one case each: how it is broken, what the check must find, and the repair that it prints, carried out.
 
 import { setPrivateLine, setProxy, setSiteNames, leakPrivateName } from "../../../lab/cut-offs.ts";
-import { internet } from "../../../lab/addresses.ts";
+import { internet, line } from "../../../lab/addresses.ts";
 import type { FaultCode } from "../../../src/contract/errors.ts";
 import type { PlanInput } from "../../../src/connectivity/plan/plan-document.ts";
 import { createAuthority } from "../../../src/connectivity/test-certificates.ts";
@@ -14,6 +14,8 @@ interface Broken {
   readonly prefixed?: readonly string[];
   /** Does what the repair says. */
   readonly repair: () => Promise<void>;
+  /** Takes away, after the check, what was no fault of its own. */
+  readonly cleanUp?: () => Promise<void>;
   /** The plan after the repair, when the repair is in the plan. */
   readonly repairedPlan?: PlanInput;
 }
@@ -25,6 +27,8 @@ export interface NetworkCase {
   readonly fault: FaultCode;
   /** Words that the printed repair must hold. */
   readonly repairSays: RegExp;
+  /** "site": the check by the hub's order; a plan's, from the appliance's zone, unless told. */
+  readonly by?: "site";
   readonly breakIt: (site: ProofSite) => Promise<Broken>;
 }
 
@@ -166,6 +170,39 @@ export const networkCases: readonly NetworkCase[] = [
     breakIt: async (site) => {
       await site.linkZone("unlinked");
       return { repair: async () => await site.linkZone("linked") };
+    },
+  },
+  {
+    ...{ name: "a proxy auto-configuration sends private names to the proxy", hop: "pac", fault: "PacAnswerWrong" },
+    repairSays: /watari net render pac/,
+    breakIt: async (site) => {
+      const { host } = new URL(site.trial.facts.proxy.url);
+      const plan = await site.planWithPac(`function FindProxyForURL(url, host) { return "PROXY ${host}"; }\n`);
+      return { plan, repair: async () => void (await site.planWithPac(undefined)), repairedPlan: plan };
+    },
+  },
+  {
+    ...{ name: "the line translates addresses, and the filter behind it does not know", hop: "tcp", fault: "ConnectionFailed" },
+    repairSays: /accept TCP 443 from the address that it translates to/,
+    breakIt: async (site) => {
+      const plan = { ...site.plan, lines: [{ from: "onprem", to: "landing", nat: true }] };
+      const translated = await site.filter(
+        "onprem",
+        `chain out { type nat hook postrouting priority 100; oifname "line0" tcp dport 443 masquerade; }`,
+      );
+      const closed = await site.filter(
+        "landing",
+        `chain input { type filter hook input priority -10; iifname "l-line" ip saddr ${line.onprem} tcp dport 443 drop; }`,
+      );
+      return { plan, repair: closed, repairedPlan: plan, cleanUp: translated };
+    },
+  },
+  {
+    ...{ name: "the vault has no role on its storage account", hop: "rights", fault: "StorageRoleMissing", by: "site" },
+    repairSays: /watari vault create again/,
+    breakIt: async (site) => {
+      await site.removeRole();
+      return { repair: async () => await site.giveRole() };
     },
   },
 ];

@@ -6,9 +6,10 @@ import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
 import { z } from "zod";
 import { onprem } from "../../../lab/addresses.ts";
-import { landingNetwork } from "../../../lab/demo/stage.ts";
+import { landingNetwork, runOnDesk } from "../../../lab/demo/stage.ts";
 import { namespaceOf, type Zone } from "../../../lab/place.ts";
 import { endProcesses, labExec, startDaemon, waitUntil } from "../../../lab/processes.ts";
+import { systemClock } from "../../../src/base/clock.ts";
 import { runCommand, type CommandResult } from "../../../src/base/run-command.ts";
 import { faultReportShape } from "../../../src/contract/shapes.ts";
 import type { PlanInput } from "../../../src/connectivity/plan/plan-document.ts";
@@ -30,13 +31,24 @@ const checkShape = z.looseObject({
   tookMs: z.number(),
   checks: z.array(
     z.looseObject({
-      ...{ id: z.string(), hop: z.string(), to: z.string(), verdict: z.enum(["pass", "fail", "skipped"]), answer: z.string() },
+      ...{
+        id: z.string(),
+        role: z.string(),
+        hop: z.string(),
+        to: z.string(),
+        verdict: z.enum(["pass", "fail", "skipped"]),
+        answer: z.string(),
+      },
       repair: z.string().optional(),
       fault: faultReportShape.optional(),
     }),
   ),
 });
 export type Checked = z.infer<typeof checkShape>;
+const siteCheckShape = checkShape.omit({ tookMs: true });
+const enrolmentShape = z.object({ passphrase: z.string(), authorityPem: z.string() });
+const agentChild = fileURLToPath(new URL("agent-child.ts", import.meta.url));
+const startMsMax = 60_000;
 
 export class ProofSite implements AsyncDisposable {
   readonly trial: Trial;
@@ -99,6 +111,45 @@ export class ProofSite implements AsyncDisposable {
     const answer = checkShape.safeParse(parseJson(stdout));
     if (answer.success && (exitCode === 0) === answer.data.passed) return answer.data;
     throw new Error(`net check ended with ${exitCode}: ${stderr.slice(-2000)}`);
+  }
+
+  /** An appliance that is registered, and two agents in processes of their own that are registered with it: answers the machines' ids. */
+  async startSite(): Promise<readonly string[]> {
+    const { trial } = this;
+    const { desk, stage, facts } = trial;
+    const keyFile = join(stage.folder, "key.json");
+    await desk.run("vault", "registration-key", vault, "--out", keyFile);
+    await desk.run(...trial.appliance("init", ...trial.siteSettings(), "--proxy", facts.proxy.url));
+    await trial.startAppliance();
+    await desk.run(...trial.appliance("register", "--key", keyFile));
+    const enrolment = enrolmentShape.parse(await desk.run(...trial.appliance("passphrase")));
+    return await Promise.all(["agent-1", "agent-2"].map(async (name) => await this.#startAgent(name, enrolment)));
+  }
+
+  async #startAgent(name: string, { passphrase, authorityPem }: z.infer<typeof enrolmentShape>): Promise<string> {
+    const { stage } = this.trial;
+    const folder = join(stage.folder, name);
+    await mkdir(join(folder, "state"), { recursive: true });
+    await writeFile(join(folder, "passphrase"), passphrase, { mode: 0o600 });
+    await writeFile(join(folder, "ca.pem"), authorityPem);
+    const argv = [process.execPath, "--disable-warning=ExperimentalWarning", agentChild, folder, `${onprem.appliance}:443`];
+    await startDaemon({ place: stage.place, zone: "onprem", name, argv });
+    let machineId = "";
+    await waitUntil(`the registration of ${name}`, startMsMax, async () => {
+      machineId = await readFile(join(folder, "machine-id"), "utf8").catch(() => ""); // Not there yet.
+      return machineId !== "";
+    });
+    return machineId;
+  }
+
+  /** Runs `watari site check`: the hub's rights, the appliance's ways by order, and those of agents through it. */
+  async checkSite(machineIds: readonly string[] = []): Promise<Checked> {
+    const startedMs = systemClock.monotonicMs();
+    const args = ["site", "check", "--vault", vault, ...machineIds.flatMap((id) => ["--machine", id])];
+    const { stdout, stderr } = await runOnDesk(this.trial.stage, [...args, "--json"]);
+    const answer = siteCheckShape.safeParse(parseJson(stdout));
+    if (answer.success) return { ...answer.data, tookMs: systemClock.monotonicMs() - startedMs };
+    throw new Error(`site check: ${stderr.slice(-2000)}`);
   }
 
   /** One call to the hub, from the operator's desk. */
@@ -189,6 +240,32 @@ export class ProofSite implements AsyncDisposable {
     if (state === "unlinked") return void (await this.arm("DELETE", path));
     const network = this.vaultId.replace(/\/providers\/.*/, `/providers/Microsoft.Network/virtualNetworks/${landingNetwork}`);
     await this.arm("PUT", path, { location: "global", properties: { virtualNetwork: { id: network }, registrationEnabled: false } });
+  }
+
+  /** The vault's role on its storage account. */
+  async removeRole(): Promise<void> {
+    const listShape = z.looseObject({ value: z.array(z.looseObject({ id: z.string() })) });
+    const { value } = listShape.parse(await this.arm("GET", `${this.accountId}/providers/Microsoft.Authorization/roleAssignments`));
+    const own = value.filter(({ id }) => id.startsWith(this.accountId));
+    if (own.length === 0) throw new Error("the vault has no role to take away");
+    for (const { id } of own) await this.arm("DELETE", id);
+  }
+
+  /** Does what the check's repair says. */
+  async giveRole(): Promise<void> {
+    await this.trial.desk.run("vault", "create", vault, "--storage", storage, "--network", landingNetwork);
+  }
+
+  /** Writes a proxy auto-configuration that the plan's proxy then has, ours unless one is given; answers the plan. */
+  async planWithPac(text: string | undefined): Promise<PlanInput> {
+    const { folder, place } = this.trial.stage;
+    const [planFile, pacFile] = [join(folder, "pac-plan.yaml"), join(folder, "proxy.pac")];
+    const proxies = { site: { url: this.trial.facts.proxy.url, pacFile } };
+    const plan: PlanInput = { ...this.plan, proxies };
+    await writeFile(planFile, stringify(plan));
+    if (text !== undefined) await writeFile(pacFile, text);
+    else await labExec(place, "onprem", [launcher, "net", "render", "pac", planFile, "--out", folder]);
+    return plan;
   }
 
   /** An address of a zone's own, for something that pretends to be there. */
