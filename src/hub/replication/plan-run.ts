@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { z } from "zod";
+import { toTimestamp } from "../../base/clock.ts";
 import { Fault, toReport, type FaultReport } from "../../contract/errors.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import type { JsonObject } from "../db/resources.ts";
@@ -12,11 +13,9 @@ import { recoveryPointTypes } from "./choose-point.ts";
 import { operateItem, type ItemWish } from "./item-actions.ts";
 import { probeShape } from "./launch-steps.ts";
 import { provider } from "./names.ts";
-import { answerPlan, patchPlan, planOperations, type PlanOperation } from "./plan.ts";
+import { answerPlan, groupMachinesAtOnceMax, patchPlan, planOperations, type PlanOperation } from "./plan.ts";
+import { isOpen, nextOpening, timeWindowShape } from "./time-window.ts";
 import type { ReplicationFront } from "./world.ts";
-
-/** Machines of a group whose jobs run at once. */
-const machinesAtOnceMax = 10;
 
 const stopShape = z.object({ actionName: z.string(), instructions: z.string() });
 const runShape = z.object({
@@ -39,6 +38,9 @@ const runShape = z.object({
       /** With a point where the plan has chosen one for all of a group. */
       machines: z.array(z.object({ itemId: z.string(), name: z.string(), pointId: z.string().optional() })),
       ends: z.array(stopShape),
+      machinesAtOnceMax: z.number().default(groupMachinesAtOnceMax),
+      /** Of a run that migrates. */
+      window: timeWindowShape.optional(),
     }),
   ),
 });
@@ -96,11 +98,11 @@ export function planJobs(front: ReplicationFront): readonly JobKind[] {
 }
 
 function groupSteps(front: ReplicationFront, operation: PlanOperation, group: RunGroup, number: number): readonly Step[] {
-  const { groupType, starts, machines, ends } = group;
+  const { groupType, starts, ends, ...machinesOfGroup } = group;
   const title = `group ${number} (${groupType})`;
   return [
     ...starts.map((stop, index) => stopStep(`group${number}Start${index + 1}`, title, stop)),
-    ...(machines.length === 0 ? [] : [machinesStep(front, operation, { name: `group${number}Machines`, title, machines })]),
+    ...(group.machines.length === 0 ? [] : [machinesStep(front, operation, { name: `group${number}Machines`, title, ...machinesOfGroup })]),
     ...ends.map((stop, index) => stopStep(`group${number}End${index + 1}`, title, stop)),
   ];
 }
@@ -115,10 +117,9 @@ function stopStep(name: string, groupTitle: string, { actionName, instructions }
   };
 }
 
-interface Wave {
+interface Wave extends Pick<RunGroup, "machines" | "machinesAtOnceMax" | "window"> {
   readonly name: string;
   readonly title: string;
-  readonly machines: RunGroup["machines"];
 }
 
 function machinesStep(front: ReplicationFront, operation: PlanOperation, wave: Wave): Step {
@@ -166,16 +167,23 @@ async function runMachines(
   for (;;) {
     const ends = await readEnds(services.database.db, children, refused);
     const running = ends.filter((end) => isUnderWay(end.state)).length;
-    const next = ends.filter((end) => end.state === "waiting").slice(0, Math.max(0, machinesAtOnceMax - running));
+    const waiting = ends.filter((end) => end.state === "waiting");
     await context.save({ [wave.name]: { machines: ends } });
-    if (running === 0 && next.length === 0) return ends;
+    if (running === 0 && waiting.length === 0) return ends;
+    const nowMs = services.clock.nowMs();
+    const isClosed = wave.window !== undefined && !isOpen(wave.window, nowMs);
+    const next = isClosed ? [] : waiting.slice(0, Math.max(0, wave.machinesAtOnceMax - running));
     for (const child of next) {
       context.signal.throwIfAborted();
       const fault = await beginMachine(front, context, operation, child);
       if (fault !== undefined) refused.set(child.jobId, fault);
     }
-    const endedCount = children.length - running - ends.filter((end) => end.state === "waiting").length;
-    await context.progress((100 * endedCount) / children.length, `${wave.title}: ${endedCount} of ${children.length} machines`);
+    const endedCount = children.length - running - waiting.length;
+    const until =
+      wave.window !== undefined && isClosed && waiting.length > 0
+        ? `; ${waiting.length} wait for the window, which opens at ${toTimestamp(nextOpening(wave.window, nowMs))}`
+        : "";
+    await context.progress((100 * endedCount) / children.length, `${wave.title}: ${endedCount} of ${children.length} machines${until}`);
     await services.clock.sleep(limits.pollMs, context.signal);
   }
 }

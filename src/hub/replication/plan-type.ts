@@ -25,6 +25,7 @@ import { planType, provider, vaultOf } from "./names.ts";
 import {
   checkGroups,
   chooseItems,
+  groupMachinesAtOnceMax,
   groupsShape,
   itemIdsOf,
   parsePlan,
@@ -270,5 +271,8 @@ function toRun(id: ResourceId, plan: Plan, items: ReadonlyMap<string, PlanItem>,
       return found === undefined ? [] : [{ itemId: found.id, name: found.item.machineName }];
     }),
     ends: toStops(group.endGroupActions),
+    machinesAtOnceMax: group.machinesAtOnceMax ?? groupMachinesAtOnceMax,
+    // A test harms nobody at any hour.
+    ...(operation === "UnplannedFailover" && group.window !== undefined ? { window: group.window } : {}),
   }));
 }

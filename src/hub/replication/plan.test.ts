@@ -102,6 +102,8 @@ async function change(hub: SimHub, method: string, path: string, body?: unknown)
 interface GroupWish {
   readonly items: readonly string[];
   readonly start?: readonly object[];
+  readonly machinesAtOnceMax?: number;
+  readonly window?: object;
 }
 
 const planBody = (site: SimSite, groups: readonly GroupWish[]): object => ({
@@ -109,7 +111,8 @@ const planBody = (site: SimSite, groups: readonly GroupWish[]): object => ({
     primaryFabricId: site.container.split("/replicationProtectionContainers/")[0],
     recoveryFabricId: "Microsoft Azure",
     failoverDeploymentModel: "ResourceManager",
-    groups: groups.map(({ items, start = [] }) => ({
+    groups: groups.map(({ items, start = [], ...more }) => ({
+      ...more,
       groupType: "Boot",
       replicationProtectedItems: items.map((id) => ({ id })),
       startGroupActions: start,
@@ -152,6 +155,28 @@ const isFault =
     error instanceof Fault && error.code === code && evidence.test(JSON.stringify([error.message, error.evidence]));
 
 describe("a recovery plan", { concurrency: 4 }, () => {
+  it("begins migrations within its window only, and as many at once as the group says", async () => {
+    // Hours pass by the clock that the hub is given.
+    let aheadMs = 0;
+    const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
+    await using stage = await openStage(["web", "db"], { clock });
+    const { hub, site, items } = stage;
+    const hoursOn = (hours: number): string => toTimestamp(systemClock.nowMs() + hours * 3600_000).slice(11, 16);
+    const window = { from: hoursOn(2), to: hoursOn(4) };
+    await hub.call("PUT", plan, planBody(site, [{ items, machinesAtOnceMax: 1, window }]));
+    const wrong = { ...window, from: "25:00" };
+    await assert.rejects(hub.call("PUT", plan, planBody(site, [{ items, window: wrong }])), isFault("InputInvalid"));
+    assert.deepEqual(toEnd(await change(hub, "POST", `${plan}/testFailover`, testBody)), "succeeded", "a test is not held up");
+    assert.deepEqual(toEnd(await change(hub, "POST", `${plan}/testFailoverCleanup`, cleanupBody)), "succeeded");
+    const jobId = await begin(hub, "POST", `${plan}/unplannedFailover`, failoverBody);
+    await until(hub, jobId, ({ text }) => text.includes(`2 wait for the window, which opens at`));
+    assert.deepEqual(await jobsOf(hub, "UnplannedFailover"), []);
+    aheadMs = 3 * 3600_000;
+    assert.deepEqual(toEnd(await until(hub, jobId, hasEnded)), "succeeded");
+    const [first, second] = await jobsOf(hub, "UnplannedFailover");
+    assert.ok(first !== undefined && second !== undefined && first.ended <= second.began, "one after the other");
+  });
+
   it("is stored, listed, changed and removed, and refuses what it could not run", async () => {
     await using stage = await openStage(["web", "db"]);
     const { hub, site, items } = stage;

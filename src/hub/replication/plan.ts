@@ -11,6 +11,7 @@ import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import { allowedOperations } from "./item-operations.ts";
 import { parseItem, type Item } from "./item.ts";
 import { itemType, planType, provider, vaultOf } from "./names.ts";
+import { timeWindowShape } from "./time-window.ts";
 
 /** Groups of a plan: Shutdown, Failover and seven that boot, as Azure has them. */
 const groupsMax = 9;
@@ -18,6 +19,9 @@ const groupsMax = 9;
 const planItemsMax = 100;
 /** Actions at the start of a group, and at its end. */
 const groupActionsMax = 20;
+
+/** Machines of a group whose jobs run at once, unless the group says fewer. */
+export const groupMachinesAtOnceMax = 10;
 
 const idText = z.string().min(1).max(2048);
 const actionShape = z.strictObject({
@@ -36,6 +40,10 @@ const groupShape = z.strictObject({
     .default([]),
   startGroupActions: z.array(actionShape).max(groupActionsMax).default([]),
   endGroupActions: z.array(actionShape).max(groupActionsMax).default([]),
+  /** Ours: machines of the group that move at once. */
+  machinesAtOnceMax: z.number().int().min(1).max(groupMachinesAtOnceMax).optional(),
+  /** Ours: migrations of the group begin within it only; those under way go on. */
+  window: timeWindowShape.optional(),
 });
 export type PlanGroup = z.infer<typeof groupShape>;
 export const groupsShape = z.array(groupShape).min(1).max(groupsMax);
