@@ -6,6 +6,7 @@ import { systemClock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
 import type { ArmClient } from "./arm-client.ts";
 import { act, findProtected, withLaunchOptions, wishOf, type LaunchOptions, type VaultOptions } from "./machine-act.ts";
+import { registerMachineExport } from "./machine-export.ts";
 import { registerMachineFiles } from "./machine-files.ts";
 import { registerMachineMigrate } from "./machine-migrate.ts";
 import { registerMachineRehearse } from "./machine-rehearse.ts";
@@ -40,6 +41,7 @@ export function registerMachineCommand(program: Command): void {
   registerMachineMigrate((usage, description) => verb(noun, usage, description));
   registerMachineFiles((usage, description) => verb(noun, usage, description));
   registerMachineRehearse((usage, description) => verb(noun, usage, description));
+  registerMachineExport((usage, description) => verb(noun, usage, description));
   registerMachineReport((usage, description) => verb(noun, usage, description));
 }
 

@@ -21,7 +21,11 @@ let cluster: TestCluster;
 before(async () => void (cluster = await startTestCluster()));
 after(async () => await cluster[Symbol.asyncDispose]());
 
-const evidenceShape = z.looseObject({ files: z.array(z.object({ path: z.string(), sizeBytes: z.number() })), pointId: z.string() });
+const evidenceShape = z.looseObject({
+  definition: z.string().optional(),
+  files: z.array(z.object({ path: z.string(), sizeBytes: z.number() })),
+  pointId: z.string(),
+});
 const itemShape = z.looseObject({ properties: z.looseObject({ protectionState: z.string() }) });
 
 /** Writes what it is given, as the landing does; fails after the first disk while `failures` are left. */
@@ -121,6 +125,24 @@ describe("export of a recovery point", { concurrency: 3 }, () => {
       hub.call("POST", `${item}/export`, wish({ format: "vdi" })),
       (error: unknown) => error instanceof Fault && error.code === "InputInvalid",
     );
+  });
+
+  it("writes a definition for the platform that is asked for, beside disks in the form that it takes", async () => {
+    await using stage = await openStage({ left: 0 });
+    const { hub, item } = stage;
+    const asked = { providerSpecificDetails: { instanceType: "InMageAzureV2", platform: "proxmox" } };
+    const job = await change(hub, "POST", `${item}/export`, { properties: asked });
+    assert.equal(job.state, "succeeded", job.fault?.message ?? "");
+    const { files, definition } = await evidenceOf(hub, job);
+    assert.ok(files.every(({ path }) => path.endsWith(".qcow2")));
+    const text = await readFile(definition ?? "", "utf8");
+    assert.match(text, /qm create "\$vmid" --name web /);
+    assert.ok(text.includes("import-from=$folder/disk0.qcow2"));
+    for (const wrong of [{ platform: "proxmox", format: "vhd" }, {}])
+      await assert.rejects(
+        hub.call("POST", `${item}/export`, { properties: { providerSpecificDetails: { instanceType: "InMageAzureV2", ...wrong } } }),
+        (error: unknown) => error instanceof Fault && error.code === "InputInvalid",
+      );
   });
 
   it("leaves no file after a failure, and works when it is called again", async () => {

@@ -1,12 +1,16 @@
 // Job ExportPoint: the disks of a recovery point become image files in the folder that the hub's configuration allows.
 
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
-import { imageFormats } from "../../landing/qemu/write-images.ts";
+import { writeFileAtomic } from "../../base/atomic-file.ts";
+import { definitionFileOf, formatFor, hardwareOf, platforms, renderDefinition } from "../../landing/definitions/definition.ts";
+import type { DefinedMachine } from "../../landing/definitions/defined-machine.ts";
+import { imageFormats, type ImageFormat } from "../../landing/qemu/write-images.ts";
 import type { LandingDisk } from "../../landing/target.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
@@ -18,15 +22,28 @@ import type { ImageFolder, Replication } from "./world.ts";
 
 export const exportDetailsShape = z.strictObject({
   recoveryPointId: z.string().max(2048).optional(),
-  format: z.enum(imageFormats),
+  /** The platform's own unless told. */
+  format: z.enum(imageFormats).optional(),
+  /** Its definition is written beside the disks. */
+  platform: z.enum(platforms).optional(),
   isHydrated: z.boolean().default(true),
 });
+
+/** Throws InputInvalid when neither says how disks are written, or one does not fit the other. */
+export function exportWishOf({ format, platform, isHydrated }: z.infer<typeof exportDetailsShape>): Omit<Parameters, "itemId" | "pointId"> {
+  if (platform !== undefined) return { format: formatFor(platform, format), platform, isHydrated };
+  if (format !== undefined) return { format, isHydrated };
+  throw new Fault("InputInvalid", "could not export: neither format nor platform is given", {
+    evidence: { formats: imageFormats, platforms },
+  });
+}
 
 const parametersShape = z.object({
   itemId: z.string(),
   /** The latest unless given. */
   pointId: pointIdShape.optional(),
   format: z.enum(imageFormats),
+  platform: z.enum(platforms).optional(),
   isHydrated: z.boolean(),
 });
 type Parameters = z.infer<typeof parametersShape>;
@@ -37,6 +54,8 @@ interface State {
   readonly diskCount?: number;
   readonly files?: readonly { readonly path: string; readonly sizeBytes: number }[];
   readonly hydrationChanges?: readonly string[];
+  /** Of the definition for the platform. */
+  readonly definition?: string;
 }
 type Context = StepContext<Parameters, State>;
 
@@ -73,8 +92,9 @@ export function defineExportPoint(world: Replication): JobKind {
         title: "write the disks as files",
         weight: 20,
         run: async (context) => await write(world, context),
-        undo: async ({ state, parameters: { format } }) => {
+        undo: async ({ state, parameters: { format, platform } }) => {
           const { folder, diskCount = 0 } = state;
+          if (folder !== undefined && platform !== undefined) await rm(join(folder, definitionFileOf(platform)), { force: true });
           if (folder !== undefined) await requireFolder(world).remove(folder, { format, count: diskCount });
         },
       },
@@ -110,10 +130,10 @@ async function choose(world: Replication, { parameters }: Context): Promise<Stat
 }
 
 async function write(world: Replication, context: Context): Promise<State> {
-  const { itemId, format, isHydrated } = context.parameters;
+  const { itemId, format, isHydrated, platform } = context.parameters;
   const pointId = parsePointId(stored(context.state, "pointId"));
   const vault = vaultOf(parseResourceId(itemId));
-  const { facts } = await readItem(world.services.database.db, itemId);
+  const { facts, machineName } = await readItem(world.services.database.db, itemId);
   const point = await openPoint(world, vault.text, pointId);
   const reader = await world.openReader(vault.text);
   await using opened = new AsyncDisposableStack();
@@ -134,7 +154,31 @@ async function write(world: Replication, context: Context): Promise<State> {
   await context.confirm();
   const folder = stored(context.state, "folder");
   const nics = (facts === undefined ? [] : nicsOf(facts)).map(({ mac, guestName }) => ({ mac, guestName }));
-  const { files, changes } = await requireFolder(world).write({ folder, format, isHydrated, disks, nics, onProgress }, context.signal);
+  const hardware = platform === undefined ? undefined : hardwareOf(platform);
+  const wish = { folder, format, isHydrated, disks, nics, onProgress, ...(hardware === undefined ? {} : { hardware }) };
+  const { files, changes } = await requireFolder(world).write(wish, context.signal);
   await told;
-  return { files: [...files], hydrationChanges: changes.slice(0, changesMax) };
+  const written = { files: [...files], hydrationChanges: changes.slice(0, changesMax) };
+  if (platform === undefined) return written;
+  const definition = join(folder, definitionFileOf(platform));
+  await writeFileAtomic(definition, renderDefinition(platform, definedMachine(machineName, { facts, format, disks, nics })));
+  return { ...written, definition };
+}
+
+/** As the landing would make it: the same processors, memory, firmware, disks and cards. */
+function definedMachine(
+  machineName: string,
+  given: {
+    readonly facts: Item["facts"];
+    readonly format: ImageFormat;
+    readonly disks: readonly LandingDisk[];
+    readonly nics: readonly { readonly mac: string; readonly guestName: string }[];
+  },
+): DefinedMachine {
+  const { facts, format, disks, nics } = given;
+  if (facts === undefined)
+    throw new Fault("ReplicationNotReady", `could not write a definition of ${machineName}: its agent has not told of it yet`);
+  const { cpuCount, memoryBytes, firmware } = facts;
+  const defined = disks.map(({ content, isBoot }, index) => ({ fileName: `disk${index}.${format}`, sizeBytes: content.sizeBytes, isBoot }));
+  return { name: toLandedName(machineName, ""), cpuCount, memoryBytes, firmware, format, disks: defined, nics };
 }

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { defineAction, noBody, type ActionDefinition, type ActionOutcome } from "../api/resource-type.ts";
 import type { Resource } from "../db/resources.ts";
 import { newestPoint, requirePointOf, toPointId, type RecoveryPointType } from "./choose-point.ts";
-import { requireExportable } from "./export-point.ts";
+import { exportWishOf, requireExportable } from "./export-point.ts";
 import { changedExclusion } from "./change-disks.ts";
 import { requireAccount } from "./enable-protection.ts";
 import { vaultOf } from "./names.ts";
@@ -140,9 +140,9 @@ function replicationActions(front: ReplicationFront): Readonly<Record<string, Ac
       run: async (call, body, resource) => {
         const item = parseItem(resource.properties);
         requireExportable(item);
-        const { format, isHydrated, recoveryPointId } = body.properties.providerSpecificDetails;
-        const pointId = toPointId(recoveryPointId);
-        const parameters = { format, isHydrated, ...(pointId === undefined ? {} : { pointId }) };
+        const details = body.properties.providerSpecificDetails;
+        const pointId = toPointId(details.recoveryPointId);
+        const parameters = { ...exportWishOf(details), ...(pointId === undefined ? {} : { pointId }) };
         return await startJob(front, call, item, { kind: "ExportPoint", parameters, change: {} });
       },
     }),

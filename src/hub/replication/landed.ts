@@ -218,8 +218,12 @@ export class Landings implements AsyncDisposable {
         evidence: { pointId: landed.pointId },
         action: "choose a newer recovery point",
       });
-    for (const { diskId, isBoot } of landed.launch.disks)
-      opened.push({ diskId, isBoot, content: await openContent(reader, landed, diskId) });
+    const point = await reader.point(landed.pointId);
+    for (const { diskId, isBoot } of landed.launch.disks) {
+      const root = point?.disks.find((disk) => disk.diskId === diskId)?.root;
+      const content = await openContent(reader, landed, diskId);
+      opened.push({ diskId, isBoot, content, ...(root === undefined ? {} : { root }) });
+    }
   }
 
   async #release(name: string): Promise<void> {

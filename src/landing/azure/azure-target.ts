@@ -9,6 +9,7 @@ import { Semaphore } from "../../base/semaphore.ts";
 import { Fault } from "../../contract/errors.ts";
 import { checkSpec } from "../check-spec.ts";
 import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
+import { detachUnder } from "../hydration/raw-view.ts";
 import { runProbeScript } from "../probe-script.ts";
 import { openFenceFiles } from "../qemu/fence-files.ts";
 import type { ProbeOrder } from "../qemu/http-probe.ts";
@@ -126,26 +127,31 @@ export class AzureTarget implements Target {
     signal?.throwIfAborted();
     const paths = this.#paths(spec.name);
     const record = await this.#begin(spec, paths);
-    const vm = await machine.find();
-    const { disks, nics } = spec;
-    await using prepared = await this.#options.prepare({ paths, disks, nics, ...(signal === undefined ? {} : { signal }) });
-    const told = [...prepared.hydration.changes];
-    if (vm === undefined) {
-      for (const [index, disk] of prepared.disks.entries()) {
-        const root = spec.disks[index]?.root;
-        await admit(this.#ledger, spec.name, authority);
-        told.push(await this.#upload(machine, { spec, index, disk, paths, ...(root === undefined ? {} : { root }) }, signal));
-      }
-    }
+    const prepared = await this.#fillDisks(machine, authority, spec, signal);
     const cards = await machine.makeCards(spec, signal);
     await admit(this.#ledger, spec.name, authority); // The upload took a while; a hub that was paused in it must not start the machine.
     await machine.makeVirtualMachine(spec, cards.ids, signal);
     signal?.throwIfAborted();
-    const hydration = { seconds: prepared.hydration.seconds, changes: [...told, ...cards.told] };
+    const hydration = { seconds: prepared.seconds, changes: [...prepared.changes, ...cards.told] };
     await writeRecord(paths, { ...record, state: "landed", hydration });
     await this.#dropClone(paths);
     this.#options.log.info("machine landed", { name: spec.name, hydrationSeconds: hydration.seconds });
     return { hydration };
+  }
+
+  /** Answers what was changed on the clone, and what became of each disk. The clone is closed on return. */
+  async #fillDisks(machine: AzureMachine, authority: Authority, spec: LaunchSpec, signal?: AbortSignal): Promise<HydrationReport> {
+    const paths = this.#paths(spec.name);
+    const { disks, nics } = spec;
+    const isMade = (await machine.find()) !== undefined;
+    await using prepared = await this.#options.prepare({ paths, disks, nics, ...(signal === undefined ? {} : { signal }) });
+    const changes = [...prepared.hydration.changes];
+    for (const [index, disk] of isMade ? [] : prepared.disks.entries()) {
+      const root = spec.disks[index]?.root;
+      await admit(this.#ledger, spec.name, authority);
+      changes.push(await this.#upload(machine, { spec, index, disk, paths, ...(root === undefined ? {} : { root }) }, signal));
+    }
+    return { seconds: prepared.hydration.seconds, changes };
   }
 
   /** What another order left under the name is not gone on with. */
@@ -312,8 +318,9 @@ export class AzureTarget implements Target {
 
   async #erase(name: string): Promise<void> {
     await this.#machine(name).erase();
-    const paths = this.#paths(name);
-    await rm(paths.folder, { recursive: true, force: true });
+    const { folder } = this.#paths(name);
+    await detachUnder(folder); // A program that was killed leaves the clone's view.
+    await rm(folder, { recursive: true, force: true });
   }
 
   #machine(name: string): AzureMachine {

@@ -10,7 +10,8 @@ import type { Disk, Extent } from "../../disk/disk.ts";
 import { openFileDisk } from "../../disk/file-disk.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
 import { hydrate } from "../hydration/hydrate.ts";
-import { openRawView } from "../hydration/raw-view.ts";
+import { hyperVHardware } from "../hydration/hyper-v.ts";
+import { detachUnder, openRawView } from "../hydration/raw-view.ts";
 import { blockGraph, exportNameOf, qcow2Node } from "../qemu/emulator.ts";
 import type { MachinePaths } from "../qemu/machine-record.ts";
 import { createOverlay } from "../qemu/overlay.ts";
@@ -41,12 +42,8 @@ export interface PrepareWish {
 /** May be called again after any failure or kill: a clone that was hydrated is answered as it is. */
 export type PrepareDisks = (wish: PrepareWish) => Promise<PreparedDisks>;
 
-/** What machines of Azure are made of. Addresses of cards are Azure's own, so a card is known by its driver. */
-const hyperVHardware = {
-  drivers: { required: ["hv_vmbus", "hv_storvsc"], wished: ["sd_mod", "hv_netvsc", "hv_utils"] },
-  cardDriver: "hv_netvsc",
-  hasOwnAddresses: true,
-};
+/** Addresses of cards are Azure's own, so a card is known by its driver. */
+const azureHardware = { ...hyperVHardware, hasOwnAddresses: true };
 
 const hydrationShape = z.object({ seconds: z.number(), changes: z.array(z.string()) });
 
@@ -62,6 +59,7 @@ export function createPreparer(parts: PreparerParts): PrepareDisks {
     const { paths, disks } = wish;
     await using opening = new AsyncDisposableStack();
     await mkdir(paths.folder, { recursive: true, mode: 0o700 });
+    await detachUnder(paths.folder); // A program that was killed leaves its view of the clone.
     await mkdir(join(paths.nbdSocket(0), ".."), { recursive: true, mode: 0o700 });
     for (const [index, { content }] of disks.entries()) {
       await rm(paths.nbdSocket(index), { force: true });
@@ -105,7 +103,7 @@ async function hydrateClone(wish: PrepareWish, { clock, helperImage }: PreparerP
     await using view = await openRawView({ ...viewOf(wish), clock });
     const bootDiskIndex = disks.findIndex(({ isBoot }) => isBoot);
     const common = { clock, ...(helperImage === undefined ? {} : { helperImage }), ...(signal === undefined ? {} : { signal }) };
-    const given = { imagePaths: view.paths, bootDiskIndex, nics, hardware: hyperVHardware, scratchFolder: paths.scratch };
+    const given = { imagePaths: view.paths, bootDiskIndex, nics, hardware: azureHardware, scratchFolder: paths.scratch };
     ({ changes } = await hydrate({ ...given, ...common }));
   }
   await rm(paths.scratch, { recursive: true });

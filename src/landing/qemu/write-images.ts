@@ -9,7 +9,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { ensureHelperImage } from "../helper/helper-image.ts";
-import { hydrate } from "../hydration/hydrate.ts";
+import { hydrate, type TargetHardware } from "../hydration/hydrate.ts";
 import { openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, LandingDisk, LandingNic } from "../target.ts";
 import { virtioHardware } from "./machine.ts";
@@ -25,8 +25,10 @@ export interface ImagesWish {
   /** Gets the files; made when it is not there. Files of an earlier call with the same names are replaced. */
   readonly folder: string;
   readonly format: ImageFormat;
-  /** Makes the guest ready for virtio hardware, as a landed machine is. */
+  /** Makes the guest ready for other hardware. */
   readonly isHydrated: boolean;
+  /** virtio, as of a landed machine, unless told. */
+  readonly hardware?: TargetHardware;
   readonly disks: readonly LandingDisk[];
   readonly nics: readonly LandingNic[];
   readonly onProgress: (percent: number) => void;
@@ -143,7 +145,7 @@ async function hydrateFiles(
     imagePaths: view.paths,
     bootDiskIndex,
     nics,
-    hardware: virtioHardware,
+    hardware: wish.hardware ?? virtioHardware,
     scratchFolder,
     helperImage,
     ...common,
