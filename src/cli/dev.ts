@@ -93,9 +93,17 @@ export function registerDevCommand(program: Command): void {
     .argument("<name>", "for example durability")
     .option("--json", "figures as JSON on stdout")
     .option("--quick", "each kind of harm once for each kind of thing that is harmed")
-    .action(async (name: string, options: { readonly json?: boolean; readonly quick?: boolean }) =>
-      finish([await runProof(name, [...(options.json === true ? ["--json"] : []), ...(options.quick === true ? ["--quick"] : [])])]),
-    );
+    .option("--guest <name...>", "of the proof boot: these guests only")
+    .action(async (name: string, { json, quick, guest = [] }: ProofOptions) => {
+      const more = guest.flatMap((each) => ["--guest", each]);
+      finish([await runProof(name, [...(json === true ? ["--json"] : []), ...(quick === true ? ["--quick"] : []), ...more])]);
+    });
+}
+
+interface ProofOptions {
+  readonly json?: boolean;
+  readonly quick?: boolean;
+  readonly guest?: readonly string[];
 }
 
 interface BenchOptions {

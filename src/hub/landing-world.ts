@@ -5,7 +5,10 @@ import { join } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import type { Random } from "../base/random.ts";
+import { Fault } from "../contract/errors.ts";
 import { detachUnder } from "../landing/hydration/raw-view.ts";
+import { openHelpedFiles } from "../landing/files/helped-files.ts";
+import { ensureHelperImage } from "../landing/helper/helper-image.ts";
 import { openQemuTarget } from "../landing/qemu/qemu-target.ts";
 import { removeImages, writeImages } from "../landing/qemu/write-images.ts";
 import type { ExportDisk } from "../landing/target.ts";
@@ -72,6 +75,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
   const images =
     exportFolder === undefined ? undefined : await openImageFolder(services, { folder: exportFolder, cacheFolder }, exportDisk);
   return {
+    openHelped: helpedOpener(services, { stateFolder, cacheFolder }, exportDisk),
     ...(images === undefined ? {} : { images }),
     target,
     probePrograms: new Map(Object.entries(probePrograms)),
@@ -79,6 +83,32 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
     place,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
+  };
+}
+
+/** Each is a machine of half a gigabyte. */
+const helpersMax = 2;
+
+function helpedOpener(
+  { clock, random }: HubServices,
+  { stateFolder, cacheFolder }: { readonly stateFolder: string; readonly cacheFolder: string },
+  exportDisk: ExportDisk,
+): NonNullable<ReplicationWorld["openHelped"]> {
+  let count = 0;
+  return async (disks, volumes, signal) => {
+    if (count >= helpersMax)
+      throw new Fault("TooManyRequests", "could not open the guest's volumes: as many helper machines as may be are at work", {
+        evidence: { helpersMax },
+        retry: "later",
+      });
+    count += 1;
+    await using opening = new AsyncDisposableStack();
+    opening.defer(() => void (count -= 1));
+    const scratchFolder = join(stateFolder, "f", random.uuid().slice(0, 8));
+    const helperImage = async () => await ensureHelperImage(cacheFolder);
+    const files = opening.use(await openHelpedFiles({ disks, volumes, exportDisk, clock, signal, scratchFolder, helperImage }));
+    const closing = opening.move();
+    return { ...files, [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
   };
 }
 

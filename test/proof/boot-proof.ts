@@ -140,11 +140,10 @@ if (process.getuid?.() !== 0 || chosen.length === 0) {
   );
   process.exit(2);
 }
+await buildGuests(cacheFolder, chosen, say);
 const rows: Row[] = [];
 for (const guest of chosen) {
-  const row = await buildGuests(cacheFolder, [guest], say)
-    .then(async () => await prove(guest))
-    .catch((error: unknown) => failed(guest, error));
+  const row = await prove(guest).catch((error: unknown) => failed(guest, error));
   rows.push(row);
   for (const change of row.changes) say(`    ${change}`);
   const figures = `hydration ${row.hydrationSeconds.toFixed(1)} s, order to answer ${row.bootSeconds.toFixed(1)} s`;

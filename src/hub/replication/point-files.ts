@@ -6,6 +6,7 @@ import { Fault } from "../../contract/errors.ts";
 import { parsePointId } from "../../contract/ids.ts";
 import { pointIdShape } from "../../contract/shapes.ts";
 import type { GuestFiles, GuestNode, NamedNode } from "../../landing/files/guest-files.ts";
+import type { HelpedFiles } from "../../landing/files/helped-files.ts";
 import { findNode, findVolumes, openVolume, pathBytesMax, type GuestVolume } from "../../landing/files/guest-volumes.ts";
 import { writeTar } from "../../landing/files/tar.ts";
 import type { Disk } from "../../disk/disk.ts";
@@ -26,7 +27,7 @@ const lifeSeconds = 3600;
 /** Downloads at once: each reads the vault as quickly as it can. */
 const downloadsMax = 8;
 
-const volumeShape = z.string().regex(/^\d{1,2}\.\d{1,3}$/, 'a volume, as "1.1": first disk, first partition');
+const volumeShape = z.string().regex(/^[A-Za-z0-9._+-]{1,128}$/, 'a volume, as "1.1": first disk, first partition; or "vg-lv"');
 const pathShape = z.string().startsWith("/").max(pathBytesMax);
 const listBody = z.strictObject({
   /** Without one the volumes are answered. */
@@ -118,6 +119,9 @@ async function requirePoint({ services }: ReplicationFront, id: ResourceId): Pro
 }
 
 interface OpenedDisks extends AsyncDisposable {
+  readonly hasHelper: boolean;
+  /** The helper machine, started when it is first asked for. */
+  helped(signal: AbortSignal): Promise<HelpedFiles | undefined>;
   readonly disks: readonly Disk[];
   readonly diskIds: readonly string[];
 }
@@ -135,7 +139,20 @@ async function openDisks(front: ReplicationFront, vaultId: string, pointText: st
     disks.push(opening.use(await reader.openDisk(pointId, diskId)));
   }
   const closing = opening.move();
-  return { disks, diskIds: sorted.map(({ diskId }) => diskId), [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
+  let helped: Promise<HelpedFiles | undefined> | undefined;
+  return {
+    disks,
+    hasHelper: front.openHelped !== undefined,
+    diskIds: sorted.map(({ diskId }) => diskId),
+    helped: async (asked) => {
+      helped ??= findVolumes(disks, asked).then(async (volumes) => {
+        const started = await front.openHelped?.(disks, volumes, signal);
+        return started === undefined ? undefined : closing.use(started);
+      });
+      return await helped;
+    },
+    [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
+  };
 }
 
 async function answerList(
@@ -143,9 +160,9 @@ async function answerList(
   { volume, path, after }: z.infer<typeof listBody>,
   signal: AbortSignal,
 ): Promise<JsonObject> {
-  const volumes = await findVolumes(opened.disks, signal);
+  const volumes = await volumesOf(opened, volume, signal);
   if (volume === undefined) return { volumes: volumes.map((each) => showVolume(opened, each)) };
-  const files = await openVolume(opened.disks, pickVolume(volumes, volume), signal);
+  const files = await openFiles(opened, pickVolume(volumes, volume), signal);
   const folder = await findNode(files, path);
   if (folder.kind !== "folder") return { entries: [await showNode(files, { name: Buffer.from(path.replace(/^.*\//, "")), node: folder })] };
   const entries: JsonObject[] = [];
@@ -160,6 +177,22 @@ async function answerList(
   return { entries };
 }
 
+/** What lies on several partitions is found by the helper machine; it is started only where there may be such. */
+async function volumesOf(opened: OpenedDisks, wanted: string | undefined, signal: AbortSignal): Promise<readonly GuestVolume[]> {
+  const near = await findVolumes(opened.disks, signal);
+  const isNear = wanted !== undefined && near.some(({ name }) => name === wanted);
+  if (isNear || !near.some(({ filesystem: { kind } }) => kind === "lvm" || kind === "raid")) return near;
+  return (await opened.helped(signal))?.volumes ?? near;
+}
+
+async function openFiles(opened: OpenedDisks, volume: GuestVolume, signal: AbortSignal): Promise<GuestFiles> {
+  const isHere = volume.filesystem.kind === "ext" && volume.diskIndex >= 0;
+  const helped = isHere ? undefined : await opened.helped(signal);
+  return helped === undefined ? await openVolume(opened.disks, volume, signal) : await helped.open(volume);
+}
+
+const readableKinds: readonly string[] = ["ext", "xfs", "btrfs", "vfat"];
+
 function pickVolume(volumes: readonly GuestVolume[], name: string): GuestVolume {
   const found = volumes.find((each) => each.name === name);
   if (found !== undefined) return found;
@@ -168,9 +201,16 @@ function pickVolume(volumes: readonly GuestVolume[], name: string): GuestVolume 
   });
 }
 
-function showVolume({ diskIds }: OpenedDisks, { name, diskIndex, partition, sizeBytes, filesystem }: GuestVolume): JsonObject {
+function showVolume({ diskIds, hasHelper }: OpenedDisks, { name, diskIndex, partition, sizeBytes, filesystem }: GuestVolume): JsonObject {
   return {
-    ...{ name, diskId: diskIds[diskIndex] ?? "", partition, sizeBytes, filesystem: filesystem.kind, isReadable: filesystem.kind === "ext" },
+    ...{
+      name,
+      diskId: diskIds[diskIndex] ?? "",
+      partition,
+      sizeBytes,
+      filesystem: filesystem.kind,
+      isReadable: filesystem.kind === "ext" || (hasHelper && readableKinds.includes(filesystem.kind)),
+    },
     ...("uuid" in filesystem && filesystem.uuid !== undefined ? { uuid: filesystem.uuid } : {}),
     ...("label" in filesystem && filesystem.label !== "" ? { label: filesystem.label } : {}),
   };
@@ -192,7 +232,7 @@ interface Found {
 }
 
 async function findWished(opened: OpenedDisks, { volume, paths, format }: Wish, signal: AbortSignal): Promise<Found> {
-  const files = await openVolume(opened.disks, pickVolume(await findVolumes(opened.disks, signal), volume), signal);
+  const files = await openFiles(opened, pickVolume(await volumesOf(opened, volume, signal), volume), signal);
   const entries: { readonly name: Buffer; readonly node: GuestNode }[] = [];
   for (const path of paths)
     entries.push({

@@ -1,5 +1,8 @@
 // What the replication needs beside the hub's services: a place to land, a reader of vaults, the job engine.
 
+import type { Disk } from "../../disk/disk.ts";
+import type { HelpedFiles } from "../../landing/files/helped-files.ts";
+import type { GuestVolume } from "../../landing/files/guest-volumes.ts";
 import type { ImagesWish, WrittenImages } from "../../landing/qemu/write-images.ts";
 import type { Target } from "../../landing/target.ts";
 import type { VaultReader } from "../../vault/vault.ts";
@@ -24,6 +27,8 @@ export interface ReplicationWorld {
   readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
   /** Programs of this host that may be run to ask a landed machine, by the names that calls use. */
   readonly probePrograms?: ReadonlyMap<string, string>;
+  /** Opens volumes of a guest that this host does not read by itself; absent: they are named, and not read. */
+  readonly openHelped?: (disks: readonly Disk[], volumes: readonly GuestVolume[], signal: AbortSignal) => Promise<HelpedFiles>;
   /** Absent where the configuration allows no export. */
   readonly images?: ImageFolder;
   /** Where disks lie that upgrade operating systems. */

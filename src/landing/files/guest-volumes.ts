@@ -10,6 +10,7 @@ import type { GuestFiles, GuestNode } from "./guest-files.ts";
 export interface GuestVolume {
   /** "1": the first partition of the first disk is "1.1"; a disk without partitions has "1.0". */
   readonly name: string;
+  /** -1: put together from several. */
   readonly diskIndex: number;
   readonly partition: number;
   readonly offset: number;

@@ -14,9 +14,10 @@ export interface HelperAnswer {
 }
 
 /** Words are separated by NUL, which none of them may hold. */
-export function encodeRequest(words: readonly string[], body: Uint8Array = new Uint8Array(0)): Buffer {
-  const head = Buffer.from(words.join("\0"));
-  if (words.some((word) => word.includes("\0")) || head.length > headBytesMax || body.length > bodyBytesMax)
+export function encodeRequest(words: readonly (string | Uint8Array)[], body: Uint8Array = new Uint8Array(0)): Buffer {
+  const parts = words.map((word) => Buffer.from(word));
+  const head = Buffer.concat(parts.flatMap((part, index) => (index === 0 ? [part] : [Buffer.alloc(1), part])));
+  if (parts.some((part) => part.includes(0)) || head.length > headBytesMax || body.length > bodyBytesMax)
     throw new Fault("InputInvalid", "could not ask the helper machine: a path is too long or holds a NUL");
   const lengths = Buffer.alloc(lengthsBytes);
   lengths.writeUInt32BE(head.length, 0);
@@ -75,7 +76,7 @@ export interface HelperNode {
 
 const nodeBytes = 48;
 
-function parseNode(bytes: Buffer): HelperNode {
+export function parseNode(bytes: Buffer): HelperNode {
   if (bytes.length < nodeBytes) throw damagedAnswer();
   return {
     serial: Number(bytes.readBigUInt64BE(0)),

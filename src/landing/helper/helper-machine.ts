@@ -26,7 +26,7 @@ export interface HelperOptions {
 
 export interface HelperMachine extends AsyncDisposable {
   /** Throws Fault DataDamaged with the helper's words when it could not. */
-  ask(words: readonly string[], body?: Uint8Array): Promise<HelperAnswer & { readonly state: "ok" | "absent" }>;
+  ask(words: readonly (string | Uint8Array)[], body?: Uint8Array): Promise<HelperAnswer & { readonly state: "ok" | "absent" }>;
 }
 
 const helperDisksMax = 24;
@@ -118,14 +118,14 @@ class SealedMachine implements HelperMachine {
     void this.#watch();
   }
 
-  async ask(words: readonly string[], body?: Uint8Array, msMax = requestMsMax) {
+  async ask(words: readonly (string | Uint8Array)[], body?: Uint8Array, msMax = requestMsMax) {
     const request = encodeRequest(words, body);
     return await this.#turn.run(async () => {
       this.#options.signal?.throwIfAborted();
       const answer = await this.#exchange(request, msMax);
       if (answer.state !== "failed") return { ...answer, state: answer.state };
-      throw new Fault("DataDamaged", `could not ${words[0] ?? "work"} in the clone's disks: ${plain(answer.words[0] ?? "")}`, {
-        evidence: { request: words.slice(0, 4).join(" ").slice(0, 400), said: plain(answer.words[1] ?? "") },
+      throw new Fault("DataDamaged", `could not ${shownWord(words[0])} in the clone's disks: ${plain(answer.words[0] ?? "")}`, {
+        evidence: { request: words.slice(0, 4).map(shownWord).join(" ").slice(0, 400), said: plain(answer.words[1] ?? "") },
       });
     });
   }
@@ -188,6 +188,10 @@ class SealedMachine implements HelperMachine {
     this.#end(new Error("the helper machine was closed"));
     await this.#exited;
   }
+}
+
+function shownWord(word: string | Uint8Array = ""): string {
+  return plain(Buffer.from(word).toString("utf8"));
 }
 
 function plain(text: string): string {

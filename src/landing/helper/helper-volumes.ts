@@ -113,7 +113,10 @@ async function identifyAll(
     const head = Buffer.alloc(headBytes);
     body.copy(head);
     const filesystem = parseHead(head);
-    found.push({ device, volume: { title: names[0] ?? device.name, place: { kind: "mapped", names }, filesystem } });
+    found.push({
+      device,
+      volume: { title: names[0] ?? device.name, place: { kind: "mapped", names, sizeBytes: device.sizeBytes }, filesystem },
+    });
   }
   return found;
 }

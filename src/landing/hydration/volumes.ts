@@ -16,7 +16,7 @@ export interface Volume {
   readonly place:
     | { readonly kind: "partition"; readonly diskIndex: number; readonly partition: Partition }
     /** Put together from others, and known to the guest under these names on any hardware. */
-    | { readonly kind: "mapped"; readonly names: readonly string[] };
+    | { readonly kind: "mapped"; readonly names: readonly string[]; readonly sizeBytes: number };
   readonly filesystem: Filesystem;
 }
 

@@ -33,8 +33,12 @@ export async function buildGuests(cacheFolder: string, wanted: readonly BootGues
   for (const { name, path } of treeDisks)
     await runCommand("dd", [`if=${path}`, `of=${builder.disks[name] ?? ""}`, "bs=4M", "conv=notrunc", "status=none"]);
   for (const guest of absent) {
-    const output = await builder.run("bash -s", new TextEncoder().encode(buildScript(guest)));
-    say(`${guest.name} is built: ${output.trim().split("\n").at(-1) ?? ""}`);
+    const built = await builder.run("bash -s", new TextEncoder().encode(buildScript(guest))).then(
+      (output) => ({ isBuilt: true, words: output.trim().split("\n").at(-1) ?? "" }),
+      (error: unknown) => ({ isBuilt: false, words: String(error) }),
+    );
+    say(`${guest.name} is ${built.isBuilt ? "" : "not "}built: ${built.words}`);
+    if (!built.isBuilt) continue; // The others are; its row of the proof says that it has no disks.
     const paths = guestDisks(cacheFolder, guest);
     for (const [index, path] of paths.entries()) {
       await mkdir(join(path, ".."), { recursive: true });
@@ -59,15 +63,15 @@ function buildScript(guest: BootGuest): string {
   const isEfi = guest.firmware === "efi";
   return `set -e
 one=$(readlink -f ${disk(0)}); two=$(readlink -f ${disk(1)} || true); key=${luksKey}
-mkdir -p /t; exec 3>&1 >/run/build.log 2>&1; copy() { dd if=/dev/disk/by-id/virtio-TEST-${rootName(guest)} of=$1 bs=4M conv=fsync; }; trap 'tail -n 15 /run/build.log >&2' ERR
+mkdir -p /t; exec 3>&1 4>&2 >/run/build.log 2>&1; copy() { dd if=/dev/disk/by-id/virtio-TEST-${rootName(guest)} of=$1 bs=4M conv=fsync; }; trap 'tail -n 15 /run/build.log >&4' ERR
 ${layoutScript(guest)}
-${isEfi ? 'mkdir -p /t/boot/efi; mount ${one}1 /t/boot/efi; echo "UUID=$(blkid -o value -s UUID ${one}1) /boot/efi vfat umask=0077 0 1" >> /run/fstab' : ""}
+${mounting}
+${isEfi ? 'chroot /t mkfs.vfat ${one}1; mkdir -p /t/boot/efi; mount ${one}1 /t/boot/efi; echo "UUID=$(blkid -o value -s UUID ${one}1) /boot/efi vfat umask=0077 0 1" >> /run/fstab' : ""}
 cp /run/fstab /t/etc/fstab
 echo ${guest.name} > /t/etc/hostname
 echo '${answerOf(guest)}' > /t/srv/www/index.html
 ${networkScript(guest)}
 printf 'GRUB_DEFAULT=0\\nGRUB_TIMEOUT=0\\nGRUB_DISTRIBUTOR=Debian\\nGRUB_CMDLINE_LINUX_DEFAULT=""\\nGRUB_CMDLINE_LINUX=""\\nGRUB_DISABLE_OS_PROBER=true\\n' > /t/etc/default/grub
-${mounting}
 ${guest.layout === "luks" ? luksScript : ""}
 ${guest.layout === "raid1" ? "mdadm --detail --scan >> /t/etc/mdadm/mdadm.conf" : ""}
 ${isEfi ? "chroot /t grub-install --target=x86_64-efi --efi-directory=/boot/efi --bootloader-id=debian --no-nvram" : `for d in $one ${guest.layout === "raid1" ? "$two" : ""}; do chroot /t grub-install --target=i386-pc $d; done`}
@@ -81,13 +85,12 @@ echo "in $SECONDS s" >&3
 
 function layoutScript({ layout, firmware }: BootGuest): string {
   const first = firmware === "efi" ? "-n1:0:+48M -t1:ef00" : "-n1:0:+1M -t1:ef02";
-  const efi = firmware === "efi" ? "mkfs.vfat ${one}1" : "";
   const settle = "partprobe $one || blockdev --rereadpt $one || true; udevadm settle";
   const line = (device: string, folder: string, type: string, options = "defaults"): string =>
     `echo "UUID=$(blkid -o value -s UUID ${device}) ${folder} ${type} ${options} 0 1"`;
   switch (layout) {
     case "ext4":
-      return `sgdisk ${first} -n2:0:0 $one; ${settle}; ${efi}
+      return `sgdisk ${first} -n2:0:0 $one; ${settle}
 copy \${one}2; tune2fs -U random \${one}2; mount \${one}2 /t; ${line("${one}2", "/", "ext4")} > /run/fstab`;
     case "xfs":
       return `sgdisk ${first} -n2:0:0 $one; ${settle}
@@ -98,7 +101,7 @@ copy \${one}2; mount \${one}2 /t; btrfs subvolume snapshot /t /t/@rootfs; btrfs 
 mount -o subvol=@rootfs \${one}2 /t; mkdir -p /t/home; mount -o subvol=@home \${one}2 /t/home
 ${line("${one}2", "/", "btrfs", "defaults,subvol=@rootfs")} > /run/fstab; ${line("${one}2", "/home", "btrfs", "defaults,subvol=@home")} >> /run/fstab`;
     case "lvm":
-      return `sgdisk ${first} -n2:0:+300M -n3:0:0 $one; ${settle}; ${efi}
+      return `sgdisk ${first} -n2:0:+300M -n3:0:0 $one; ${settle}
 mkfs.ext4 -q \${one}2; pvcreate -ff -y \${one}3 $two; vgcreate vg0 \${one}3 $two
 lvcreate -y -q -n root -L 1700M vg0; lvcreate -y -q -n data-one -L 600M vg0; copy /dev/vg0/root; mkfs.ext4 -q /dev/vg0/data-one
 mount /dev/vg0/root /t; mount \${one}2 /mnt; cp -a /t/boot/. /mnt/; umount /mnt; mount \${one}2 /t/boot
