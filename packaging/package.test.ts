@@ -1,10 +1,13 @@
 // The promises of the packages: the same bytes twice, units that systemd takes, a program that runs from them, nothing of a checkout in it.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { access, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, before, describe, it, type TestContext } from "node:test";
+import { Agent, request } from "undici";
 import { runCommand, tryCommand } from "../src/base/run-command.ts";
 import { makePackage, programNames, type MadePackage, type ProgramName } from "./programs.ts";
 
@@ -70,6 +73,39 @@ for (const name of programNames)
       assert.ok(refused.exitCode >= 2 && refused.exitCode <= 6, refused.stderr);
       for (const child of ["http-probe-child.mjs", "block-pool-child.mjs", "read-pool-child.mjs", "agent.mjs"])
         await access(join(home, child));
+    });
+
+    it("serves the set-up page, when it is the appliance's", async (t) => {
+      if (name !== "appliance") return t.skip("the hub has none");
+      const node = join(made.tree, "usr/lib/watari-appliance/bin/node");
+      const watari = [join(made.tree, "usr/lib/watari-appliance/main.mjs"), "appliance"];
+      const state = ["--state", join(folder, "page")];
+      await runCommand(node, [
+        ...watari,
+        "init",
+        ...state,
+        "--listen",
+        "127.0.0.1",
+        ...["control", "data", "setup"].flatMap((each) => [`--${each}-port`, "0"]),
+      ]);
+      const child = spawn(node, [...watari, "run", ...state], {
+        stdio: ["ignore", "ignore", "pipe"],
+        env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+      });
+      const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+      try {
+        let url: string | undefined;
+        for await (const line of createInterface(child.stderr)) if ((url = /^set-up page: (\S+)$/.exec(line)?.[1]) !== undefined) break;
+        const dispatcher = new Agent({ connect: { rejectUnauthorized: false } });
+        const page = await (await request(url ?? "", { dispatcher })).body.text();
+        const script = await request(new URL(/src="(\/main-\w+\.js)"/.exec(page)?.[1] ?? "", url), { dispatcher });
+        assert.equal(script.statusCode, 200);
+        assert.ok((await script.body.text()).length > 100_000);
+        await dispatcher.destroy();
+      } finally {
+        child.kill("SIGTERM");
+        await ended;
+      }
     });
 
     it("passes lintian", async (t) => {

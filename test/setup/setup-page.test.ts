@@ -53,7 +53,7 @@ async function startProxy(): Promise<{ readonly url: string } & AsyncDisposable>
   };
 }
 
-describe("the set-up page in a browser", { skip: missing ?? false }, () => {
+describe("the set-up page in a browser", { skip: missing ?? false, concurrency: 2 }, () => {
   let hub: FakeHub;
   let browser: Browser;
   let files: Awaited<ReturnType<typeof makePageFolder>>;
