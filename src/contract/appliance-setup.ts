@@ -135,6 +135,11 @@ export const setupRoutes = {
   /** There is none here: machines are added by their address. */
   skipVcenter: { request: nothing, response: setupStateShape },
   addCredential: { request: addCredentialShape.strict(), response: setupStateShape },
+  /** Logs in to a guest and becomes root there, as an installation would; installs nothing. */
+  tryCredential: {
+    request: z.strictObject({ credential: z.string().min(1).max(64), address: z.string().min(1).max(253) }),
+    response: z.object({ machine: z.string() }),
+  },
   /** All accounts were entered, or there is none: then agents are installed by hand. */
   confirmCredentials: { request: nothing, response: setupStateShape },
   checkAll: { request: nothing, response: setupStateShape },

@@ -150,6 +150,8 @@ describe("the set-up page in a browser", { skip: missing ?? false, concurrency: 
     await page.getByRole("textbox", { name: texts.credentials.password }).fill("s3cret-word");
     await shown("11-credentials");
     await page.getByRole("button", { name: texts.credentials.add }).click();
+    await page.getByRole("region", { name: texts.credentials.trial }).waitFor();
+    await shown("11-credentials-tried");
     await page.getByRole("button", { name: texts.credentials.confirm, exact: true }).click();
     await page.getByRole("heading", { level: 1, name: texts.steps.check.title }).waitFor();
     await page.getByRole("button", { name: texts.check.start }).click();

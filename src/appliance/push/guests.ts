@@ -155,6 +155,13 @@ export class Guests implements AsyncDisposable {
     await removeAgent(session);
   }
 
+  /** Logs in and becomes root, as an installation would; changes nothing but the pinned host key. Answers the guest's own name. */
+  async tryLogin(address: string, credentialName: string, signal?: AbortSignal): Promise<string> {
+    const { credentialId } = this.#parts.credentials.find(credentialName);
+    await using session = await this.#open(address, credentialId, signal);
+    return (await session.requireAsRoot("try the account", "uname -n")).trim().slice(0, 255);
+  }
+
   /** Looks at a machine over SSH and keeps it as one that no vCenter shows. */
   async addByHand(address: string, credentialName: string, signal?: AbortSignal): Promise<DiscoveredMachine> {
     const { credentials, vcenters } = this.#parts;

@@ -2,7 +2,7 @@
 
 import { isIP } from "node:net";
 import { systemClock, toTimestamp, type Clock } from "../../base/clock.ts";
-import type { SetupRequest, SetupRoute, SetupState } from "../../contract/appliance-setup.ts";
+import type { SetupRequest, SetupResponse, SetupRoute, SetupState } from "../../contract/appliance-setup.ts";
 import type { SetupStep } from "../../contract/setup-steps.ts";
 import { Fault } from "../../contract/errors.ts";
 import { networkChecksMax, type NetworkCheck } from "../../contract/network-check.ts";
@@ -18,11 +18,7 @@ import { noteResult, readProgress, writeProgress } from "./setup-progress.ts";
 import { knownKey, privateNamesOf, setupStateOf, setupStatuses } from "./setup-state.ts";
 
 type Action = Exclude<SetupRoute, "session" | "signIn" | "signOut" | "components">;
-type Answer<Name extends Action> = Name extends "hostsFile"
-  ? { text: string }
-  : Name extends "passphrase"
-    ? { passphrase: string }
-    : SetupState;
+type Answer<Name extends Action> = SetupResponse<Name>;
 export type SetupActions = { readonly [Name in Action]: (request: SetupRequest<Name>, signal: AbortSignal) => Promise<Answer<Name>> };
 
 /** The step that has to be open for an action; the others are always there. */
@@ -35,6 +31,7 @@ const stepOf: Partial<Record<Action, SetupStep>> = {
   addVcenter: "vcenter",
   skipVcenter: "vcenter",
   addCredential: "credentials",
+  tryCredential: "credentials",
   confirmCredentials: "credentials",
   checkAll: "check",
 };
@@ -118,7 +115,7 @@ function createSettingActions(host: ApplianceHost, { clock, state, note }: StepP
   };
 }
 
-type SiteAction = "register" | "addVcenter" | "skipVcenter" | "addCredential" | "confirmCredentials" | "checkAll";
+type SiteAction = "register" | "addVcenter" | "skipVcenter" | "addCredential" | "tryCredential" | "confirmCredentials" | "checkAll";
 
 function createSiteActions(host: ApplianceHost, { clock, state, note }: StepParts): Pick<SetupActions, SiteAction> {
   const handlers = (): ReturnType<typeof createHandlers> => createHandlers(host.current);
@@ -154,6 +151,9 @@ function createSiteActions(host: ApplianceHost, { clock, state, note }: StepPart
       await handlers().addCredential(credential);
       return await state();
     },
+    tryCredential: async ({ credential, address }, signal) => ({
+      machine: await host.current.guests.tryLogin(address, credential, signal),
+    }),
     confirmCredentials: async () => {
       writeProgress(host.current.facts, { ...readProgress(host.current.facts), areCredentialsConfirmed: true });
       return await state();

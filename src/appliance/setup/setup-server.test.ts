@@ -14,8 +14,9 @@ import { setupSteps } from "../../contract/setup-steps.ts";
 import { faultReportShape } from "../../contract/shapes.ts";
 import { callAppliance } from "../admin/admin-client.ts";
 import { startApplianceHost, type ApplianceHost } from "../appliance-host.ts";
-import { createStateFolder, parseApplianceConfig, saveConfig } from "../config/config.ts";
+import { createStateFolder, parseApplianceConfig, saveConfig, type ApplianceConfigInput } from "../config/config.ts";
 import { startFakeHub, type FakeHub } from "../testing/fake-hub.ts";
+import { findSshServer, guestPassword, startSshGuest } from "../testing/ssh-guest.ts";
 import { backlogOf, processServerMeasures } from "./components.ts";
 import { parseHostsText, toHostsText } from "./hosts-text.ts";
 
@@ -44,11 +45,11 @@ interface Answer {
   readonly text: string;
 }
 
-async function openPage(hub: FakeHub): Promise<Page> {
+async function openPage(hub: FakeHub, over: Partial<ApplianceConfigInput> = {}): Promise<Page> {
   const folder = await mkdtemp(join(tmpdir(), "watari-setup-"));
   await createStateFolder(folder);
   const ports = { controlPort: 0, dataPort: 0, setupPort: 0, hubPort: hub.port };
-  await saveConfig(folder, parseApplianceConfig({ listenAddresses: ["127.0.0.1"], ...ports, siteRanges: ["127.0.0.0/8"] }));
+  await saveConfig(folder, parseApplianceConfig({ listenAddresses: ["127.0.0.1"], ...ports, siteRanges: ["127.0.0.0/8"], ...over }));
   const clock = { ...systemClock, addMs: 0, monotonicMs: () => systemClock.monotonicMs() + clock.addMs };
   const start = async (): Promise<ApplianceHost> =>
     await startApplianceHost({
@@ -264,6 +265,32 @@ describe("the set-up page's server", () => {
     );
     proxy.close();
   });
+});
+
+const ssh = await findSshServer();
+
+test("a guest account is tried where it will be used, and installs nothing", { skip: "missing" in ssh ? ssh.missing : false }, async () => {
+  await using hub = await startFakeHub();
+  await using guest = await startSshGuest("path" in ssh ? ssh.path : "");
+  await using page = await openPage(hub, { sshPort: guest.port });
+  const visitor = page.visitor();
+  await visitor.signIn(await page.newPassword());
+  await visitor.call("saveNetwork", { name: "site-c", listenAddresses: ["127.0.0.1"], advertiseAddress: "" });
+  await visitor.call("saveNames", { dnsServers: [], hostsText: toHostsText(hub.hosts), registrationKey: JSON.stringify(hub.createKey()) });
+  await visitor.call("saveProxy", { url: "", userName: "" });
+  await visitor.call("checkTime", {});
+  await visitor.call("register", {});
+  await visitor.call("skipVcenter", {});
+  const account = { kind: "linux-password", userName: "root", privilege: "root" } as const;
+  await visitor.call("addCredential", { ...account, name: "right", secret: guestPassword });
+  await visitor.call("addCredential", { ...account, name: "wrong", secret: "another" });
+  const { machine } = await visitor.call("tryCredential", { credential: "right", address: "127.0.0.1" });
+  assert.equal(machine, (await guest.inside("uname -n")).trim());
+  assert.equal(
+    codeOf(await visitor.raw("/api/tryCredential", { body: { credential: "wrong", address: "127.0.0.1" } })),
+    "GuestLoginRefused",
+  );
+  assert.equal((await visitor.call("state", {})).machineCount, 0);
 });
 
 describe("what the pages show", () => {

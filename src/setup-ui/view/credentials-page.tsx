@@ -4,6 +4,7 @@ import { Button, Field, Input, makeStyles, Radio, RadioGroup, Text, Textarea, to
 import { useState, type ReactNode } from "react";
 import { call } from "./api.ts";
 import { FactsList } from "./facts-list.tsx";
+import { GuestTrial } from "./guest-trial.tsx";
 import { useTexts } from "./language.tsx";
 import { StepFrame, type StepPageProps } from "./step-frame.tsx";
 
@@ -76,6 +77,7 @@ export function CredentialsPage({ setup, onNext }: StepPageProps): ReactNode {
           <Button onClick={() => setAdding(true)}>{own.add}</Button>
         </div>
       )}
+      {guests.length === 0 || isAdding ? undefined : <GuestTrial names={guests.map(({ name }) => name)} />}
       <Passphrase />
     </StepFrame>
   );

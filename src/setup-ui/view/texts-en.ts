@@ -163,6 +163,11 @@ export const english = {
     another: "Add another vCenter",
   },
   credentials: {
+    trial: "Try an account",
+    trialAddress: "Address of a guest",
+    try: "Try",
+    trying: "Trying…",
+    works: "The account works on",
     add: "Add account",
     adding: "Adding…",
     name: "Name",

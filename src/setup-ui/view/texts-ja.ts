@@ -83,6 +83,8 @@ export const japanese: Texts = {
     Unauthorized: "サインインできません",
     VcenterLoginRefused: "vCenter へのログインが拒否されました",
     VcenterUnreachable: "vCenter に到達できません",
+    GuestUnreachable: "ゲストに到達できません",
+    GuestPasswordWrong: "ゲストへのログインが拒否されました",
     VcenterUntrusted: "vCenter の証明書を信頼できません",
   },
   repairs: {
@@ -217,6 +219,11 @@ export const japanese: Texts = {
     another: "別の vCenter を追加",
   },
   credentials: {
+    trial: "アカウントの確認",
+    trialAddress: "ゲストのアドレス",
+    try: "確認",
+    trying: "確認中…",
+    works: "次のマシンにログインし、root になれました:",
     add: "アカウントを追加",
     adding: "追加中…",
     name: "名前",
