@@ -7,6 +7,7 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { Fault } from "../contract/errors.ts";
 import { alertsConfigShape } from "./alerts/alerts-config.ts";
+import { givenCertificatesShape } from "./pki/given-certificates.ts";
 import { parseInput } from "./api/arm-errors.ts";
 import { signInConfigShape } from "./auth/sign-in-config.ts";
 import { tracesConfigShape } from "./telemetry/traces-config.ts";
@@ -61,6 +62,8 @@ export const hubConfigShape = z
      * on which no name of the domain resolves; links and documents then carry it, so the port must be a fixed one.
      */
     localName: domainShape.optional(),
+    /** Certificates of the customer's own authority for some of the names; the hub's own for all others. */
+    certificates: givenCertificatesShape.optional(),
     /** Where every private endpoint listens. */
     endpointPort: z.number().int().min(1).max(65_535).default(443),
     networks: z.array(networkShape).max(64).default([]),

@@ -89,7 +89,7 @@ export async function openFaces(wanted: {
     ...{ health: async () => await healthOf(wanted), document: documented(platform), onSent: wanted.onSent },
   });
   const download = createHttpFace(counted("download"));
-  download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.caPem));
+  download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.trustPem));
   download.get("/hub.json", async (_request, reply) => await reply.send(publicFacts(stores, parts, toUrl(localName ?? names.management))));
   const all = [management, login, download];
   for (const face of all) await face.ready();

@@ -66,7 +66,7 @@ export function createPlatform(wanted: {
     vaults,
     settleStorage: async (vault) => await settleVaultStorage(stores, vault),
     publicNames: Object.values(names),
-    caPem: authority.caPem,
+    caPem: authority.trustPem,
     clock,
     random,
   });

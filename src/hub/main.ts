@@ -17,6 +17,7 @@ import { openStores, type HubStores, type StoreEnvironment } from "./hub-stores.
 import type { HubConfig } from "./hub-config.ts";
 import { bootstrapOperator, keepOperator } from "./auth/operator.ts";
 import { openAuthority, type Authority } from "./pki/authority.ts";
+import { withGivenCertificates } from "./pki/given-certificates.ts";
 import { createDocumentSigner } from "./pki/document-signer.ts";
 import { createResolver, type LandingResolver } from "./dns/resolver.ts";
 import { openDoor, type HttpHandler } from "./private-link/door.ts";
@@ -69,7 +70,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   const authority = await openSharedAuthority(stores, config, environment);
   const names = publicNamesOf(config.domain);
   const { get: privateLinkNow, set: setPrivateLink } = openLater<PrivateLink>("private link");
-  const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.caPem, privateLink: privateLinkNow });
+  const vaults = createVaultAccess({ ...stores, random, domain: config.domain, caPem: authority.trustPem, privateLink: privateLinkNow });
   const traces = config.traces === undefined ? noTraces : await openConfiguredTraces(config.traces, environment, opening);
   const { get: platformNow, set: setPlatform } = openLater<Platform>("the platform");
   const remover = createRemover(() => ({ ...stores, types: platformNow().types }), environment);
@@ -114,7 +115,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
   faces.listenOn(port);
   const metricsPort = metrics && config.metrics && opening.use(await openMetricsListener({ ...config.metrics, metrics, log })).port;
   const { managementUrl, loginUrl } = faces.urls();
-  await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.caPem, opening });
+  await createOperator({ stores, environment, config, urls: { managementUrl, loginUrl }, caPem: authority.trustPem, opening });
   log.info("hub started", { managementUrl, loginUrl });
   const close = closeOnce(opening.move(), log);
   return {
@@ -126,7 +127,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     privateLink,
     types: platform.types.types,
     routes: faces.routes,
-    caPem: authority.caPem,
+    caPem: authority.trustPem,
     [Symbol.asyncDispose]: close,
   };
 }
@@ -176,14 +177,15 @@ function closeOnce(parts: AsyncDisposableStack, log: Log): () => Promise<void> {
 }
 
 /** All hubs of a database have one authority and one key for tokens: the first hub's. */
-async function openSharedAuthority(stores: HubStores, config: HubConfig, { clock, random }: HubEnvironment): Promise<Authority> {
+async function openSharedAuthority(stores: HubStores, config: HubConfig, { clock, random, log }: HubEnvironment): Promise<Authority> {
   const folder = join(config.stateDir, "pki");
   const share = async (name: string): Promise<"kept" | "replaced"> =>
     await shareFile({ secrets: stores.secrets, name, path: join(config.stateDir, name) });
   const authority = await openAuthority({ folder, clock, random });
   await makeTokenKey(join(config.stateDir, "auth", "token-key.pem"));
   await share("auth/token-key.pem");
-  return (await share("pki/ca.pem")) === "kept" ? authority : await openAuthority({ folder, clock, random });
+  const shared = (await share("pki/ca.pem")) === "kept" ? authority : await openAuthority({ folder, clock, random });
+  return await withGivenCertificates(shared, { given: config.certificates, clock, log });
 }
 
 /** What people gave it, its tags, stays. */

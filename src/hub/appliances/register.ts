@@ -58,7 +58,7 @@ export async function registerAppliance(
   return applianceRegisterResponseShape.parse({
     applianceId,
     certificatePem: certificate.certificatePem,
-    caPem: authority.caPem,
+    caPem: authority.trustPem,
     vault: { vaultId: place.vaultId, keyId: place.key.keyId, key, keys: vaultKeys },
     storage: grant,
   });
@@ -93,7 +93,7 @@ export async function renewCertificate(
   const certificate = await issue(authority, { applianceId, vaultId, csrPem });
   await appliances.offerCertificate(applianceId, certificate.digest);
   log.info("certificate of an appliance offered", { applianceId, name: caller.name });
-  return { certificatePem: certificate.certificatePem, caPem: authority.caPem };
+  return { certificatePem: certificate.certificatePem, caPem: authority.trustPem };
 }
 
 async function issue(

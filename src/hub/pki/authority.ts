@@ -23,7 +23,10 @@ export interface ClientCertificate {
 }
 
 export interface Authority {
+  /** Signs and recognises clients. */
   readonly caPem: string;
+  /** What clients trust servers by: this authority, and the customer's where it signed some of the names. */
+  readonly trustPem: string;
   /** A certificate with its key for one server name, kept and renewed before it ends. */
   serverCertificate(name: string): Promise<KeyedCertificate>;
   /** A certificate with its key for signing documents, and nothing else; made anew at each call. */
@@ -81,6 +84,7 @@ export async function openAuthority(options: {
   };
   return {
     caPem,
+    trustPem: caPem,
     serverCertificate: async (name) => {
       const present = await kept.get(name);
       if (present !== undefined && present.notAfterMs - clock.nowMs() > renewBeforeDays * dayMs) return present;
