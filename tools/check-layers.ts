@@ -68,8 +68,8 @@ export const layers: readonly Layer[] = [
   { row: "test", mayImport: [...all, "packaging", "src/setup-ui"] },
   { row: "bench", mayImport: [...all, "test"] },
   { row: "tools", mayImport: leaves },
-  // Bundles the one executable; of the sources it calls what makes the agent's bundle and the set-up page.
-  { row: "packaging", mayImport: [...leaves, "src/agent", "src/setup-ui/setup-bundle.ts", "src/cli/output.ts"] },
+  // Bundles the one executable; of the sources it calls what makes the agent's bundle and the set-up page, and what finds Debian's packages.
+  { row: "packaging", mayImport: [...leaves, "src/agent", "src/landing", "src/setup-ui/setup-bundle.ts", "src/cli/output.ts"] },
 ];
 
 /** Imports that no row allows, and files that no row holds. */

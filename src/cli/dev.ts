@@ -87,6 +87,7 @@ export function registerDevCommand(program: Command): void {
       finish([options.lab === true ? await runLabConformance(options.json === true ? ["--json"] : []) : await runConformance(files)]),
     );
   addPackage(noun);
+  addImage(noun);
   noun
     .command("proof")
     .description("run one proof of test/proof: a promise that is kept under every kind of harm, shown in figures")
@@ -126,6 +127,22 @@ function addPackage(noun: Command): void {
       const more = [...(dirty === true ? ["--dirty"] : []), ...(version === undefined ? [] : ["--version", version])];
       const args = [name, "--out", resolve(out), ...more, ...(json === true ? ["--json"] : [])];
       const program = ["--disable-warning=ExperimentalWarning", "packaging/package-command.ts", ...args];
+      finish([await runInherited(process.execPath, program, runTimeoutMs)]);
+    });
+}
+
+function addImage(noun: Command): void {
+  noun
+    .command("image")
+    .description("make the appliance's image for hypervisors, an OVA; as root")
+    .option("--out <dir>", "where to", "dist")
+    .option("--dirty", "also from a checkout with changes that are in no commit")
+    .option("--version <version>", "instead of the one that package.json and the commit tell")
+    .option("--json", "answer as JSON on stdout")
+    .action(async ({ out, dirty, version, json }: PackageOptions) => {
+      const more = [...(dirty === true ? ["--dirty"] : []), ...(version === undefined ? [] : ["--version", version])];
+      const args = ["--out", resolve(out), ...more, ...(json === true ? ["--json"] : [])];
+      const program = ["--disable-warning=ExperimentalWarning", "packaging/appliance-image/image-command.ts", ...args];
       finish([await runInherited(process.execPath, program, runTimeoutMs)]);
     });
 }
