@@ -88,11 +88,12 @@ export class HubIdentity implements AsyncDisposable {
     const { facts } = this.#parts;
     const { certPem, privateKeyPem } = this.#registration;
     const draft = await this.#draft();
-    const { certificatePem } = await this.client.call("certificate", { csrPem: draft.csrPem }, certificateResponseShape, signal);
+    const { certificatePem, caPem } = await this.client.call("certificate", { csrPem: draft.csrPem }, certificateResponseShape, signal);
     if (!new X509Certificate(certificatePem).checkPrivateKey(createPrivateKey(draft.keyPem)))
       throw new Fault("Internal", "the hub's new certificate is not for the key that was asked with");
     const previous = { certPem, privateKeyPem };
-    await this.#switch({ ...this.#registration, certPem: certificatePem, privateKeyPem: draft.keyPem, previous });
+    // Authorities that the hub was given since are trusted from the next start on.
+    await this.#switch({ ...this.#registration, certPem: certificatePem, privateKeyPem: draft.keyPem, hubCaPem: caPem, previous });
     facts.remove("hubIdentityDraft");
   }
 
