@@ -1,6 +1,7 @@
 // `watari machine migrate`, `commit`, `rollback` and `complete`: the cut-over, with its predicted downtime before and beside it.
 
 import { confirm, isCancel } from "@clack/prompts";
+import type { Command } from "commander";
 import { z } from "zod";
 import { Fault } from "../contract/errors.ts";
 import { askPrediction, comparisonShape, comparisonText, predictionText } from "./downtime.ts";
@@ -19,9 +20,19 @@ interface MigrateOptions extends LaunchOptions {
 const commitModes = { "by-hand": "byHand", now: "now", "after-probes": "afterProbes" } as const;
 
 export function registerMachineMigrate(verb: Verb): void {
-  const migrate = withLaunchOptions(
+  registerCutOver(
     verb("migrate <name>", "cut over: last delta, equal roots, source off, target on, probe; then `commit` or `rollback`"),
+    "unplannedFailover",
   );
+  registerCutOver(
+    verb("promote <name>", "cut over a machine whose test stands: what was tested lands, with the final disks; the test machine goes last"),
+    "promote",
+  );
+  registerEnds(verb);
+}
+
+function registerCutOver(command: Command, action: "unplannedFailover" | "promote"): void {
+  const migrate = withLaunchOptions(command);
   migrate
     .requiredOption("--network <name>", "network of the landing zone that the machine joins")
     .addOption(
@@ -39,7 +50,7 @@ export function registerMachineMigrate(verb: Verb): void {
     .action(async (name: string, options: MigrateOptions) => {
       if (!(await isConfirmed(name, options))) throw new Fault("JobCancelled", "stopped by you; nothing was changed");
       await act(name, options, {
-        action: "unplannedFailover",
+        action,
         properties: {
           failoverDirection: "PrimaryToRecovery",
           sourceSiteOperations: "Required",
@@ -57,6 +68,9 @@ export function registerMachineMigrate(verb: Verb): void {
         moreText: comparisonOf,
       });
     });
+}
+
+function registerEnds(verb: Verb): void {
   verb("commit <name>", "keep the landed machine: there is no automatic way back after this").action(
     async (name: string, options: VaultOptions) => await act(name, options, { action: "failoverCommit" }),
   );

@@ -113,7 +113,7 @@ const whole = await runKillTrial(cluster, cutOver, { how: "none", at: 0 });
 if (whole.end.jobState !== "succeeded" || !whole.isWhole) throw new Error(`the unharmed cut-over is ${JSON.stringify(whole.end)}`);
 say(`a cut-over has ${whole.moments.length} moments and ${whole.edges.length} edges of orders`);
 // A trial mostly waits: an order that was given to an appliance that ended is given again after half a minute.
-const turn = new Semaphore(2 * availableParallelism());
+const turn = new Semaphore(Math.max(2, availableParallelism()));
 const wanted = chosen.flatMap((process) => placesOf(whole, process).map((place) => ({ process, place })));
 const rows = await Promise.all(
   wanted.map(

@@ -7,6 +7,8 @@ import { systemClock } from "../../base/clock.ts";
 import { resumeJob } from "./sim/resume-job.ts";
 import { readSteps } from "../jobs/job-store.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
+import { findLanded } from "./landed.ts";
+import { simGroup } from "./sim/sim-hub.ts";
 import { openSimStage, simProvider, type SimStage } from "./sim/sim-stage.ts";
 
 let cluster: TestCluster;
@@ -105,5 +107,27 @@ describe("the end of a cut-over", { concurrency: 4 }, () => {
     assert.deepEqual([done.state, await stage.hub.target.list()], ["succeeded", ["web"]]);
     assert.equal((await evidenceOf(stage, jobId))["fencedBy"], "test");
     assert.ok(!stage.site.appliance.done.includes("fence"));
+  });
+
+  it("of a promoted test machine lands what was tested with the final disks, and only then takes the test away", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    await assert.rejects(stage.hub.call("POST", `${stage.item}/promote`, migrateBody()), { code: "StateConflict" });
+    await stage.done("POST", "testFailover", { properties: { providerSpecificDetails: { ...simProvider } } });
+    const failed = await stage.change("POST", `${stage.item}/promote`, migrateBody({ actions: [silent] }));
+    assert.equal(failed.state, "failed");
+    assert.deepEqual([(await stage.get()).testFailoverState, await stage.hub.target.list()], ["TestMigrationSucceeded", ["web-test"]]);
+    assert.equal(stage.site.sources[0]?.isOn, true);
+
+    stage.site.sources[0]?.write(systemClock.nowMs(), 77);
+    const evidence = await evidenceOf(stage, await stage.done("POST", "promote", migrateBody()));
+    assert.ok(evidence["testRemovedAt"] !== undefined);
+    const landed = await findLanded(stage.hub.services.database.db, `${simGroup}/providers/Microsoft.Compute/virtualMachines/web`);
+    assert.equal(landed?.purpose === "migrated" ? landed.pointId : undefined, evidence["pointId"]);
+    assert.deepEqual(
+      [(await stage.get()).protectionState, (await stage.get()).testFailoverState],
+      ["UnplannedFailoverCommitPending", "None"],
+    );
+    assert.deepEqual([await stage.hub.target.list(), stage.hub.journal.read("web").ranBoth], [["web"], false]);
   });
 });

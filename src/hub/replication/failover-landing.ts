@@ -3,25 +3,54 @@
 import { fromTimestamp, toTimestamp } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { parsePointId } from "../../contract/ids.ts";
+import { parseResourceId } from "../api/resource-id.ts";
 import { stored } from "../jobs/job.ts";
-import type { FailoverContext, FailoverParameters, FailoverState, FailoverStep } from "./failover-shape.ts";
-import { readItem } from "./item.ts";
-import { toNetwork } from "./landed.ts";
+import type { FailoverContext, FailoverParameters, FailoverState, FailoverStep, TestedMachine } from "./failover-shape.ts";
+import { readItem, type Item } from "./item.ts";
+import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
+import { landedId, vaultOf } from "./names.ts";
 import { runActions } from "./launch-actions.ts";
 import { fillLanded, hydrationEvidence, launchFromPoint, probeLanded, removeLaunched } from "./launch-steps.ts";
 import { upgradeStep } from "./os-upgrade.ts";
 import { compareDowntime } from "./predict-downtime.ts";
 import type { Replication } from "./world.ts";
 
-export function landingSteps(world: Replication): readonly FailoverStep[] {
+export function landingSteps(world: Replication, { promotes }: Pick<FailoverParameters, "promotes">): readonly FailoverStep[] {
   return [
     launchStep(world),
     upgradeStep<FailoverParameters, FailoverState>(world),
     probeStep(world),
     actionsStep(world),
     fillStep(world),
+    ...(promotes === undefined ? [] : [retireStep(world, promotes)]),
     commitStep(world),
   ];
+}
+
+/** Last of all, so that a promotion that goes back leaves the tested machine as it was, and the downtime holds no removal. */
+function retireStep({ landings, services }: Replication, { landedName }: TestedMachine): FailoverStep {
+  return {
+    name: "retire",
+    title: "end the test machine, whose place the promoted one has",
+    run: async (context) => {
+      await context.confirm();
+      await landings.remove(authorityOf(context), landedName);
+      const id = landedId(vaultOf(parseResourceId(context.parameters.itemId)), landedName);
+      await context.write(async (db) => await removeLandedRow(db, id));
+      return { testRemovedAt: toTimestamp(services.clock.nowMs()) };
+    },
+    undo: "what was written to a test is given up with it; the machine is tested anew",
+  };
+}
+
+/** What was tested is what lands, whatever the source has become since; its disks are the final point's. */
+function asTested(item: Item, tested: TestedMachine | undefined): Item {
+  if (tested === undefined || item.facts === undefined) return item;
+  const { cpuCount, memoryBytes, firmware, macs } = tested;
+  return {
+    ...item,
+    facts: { ...item.facts, cpuCount, memoryBytes, firmware, nics: item.facts.nics.filter(({ mac }) => macs.includes(mac)) },
+  };
 }
 
 function launchStep(world: Replication): FailoverStep {
@@ -32,7 +61,7 @@ function launchStep(world: Replication): FailoverStep {
     run: async (context) => {
       const { itemId, landedName, networkId } = context.parameters;
       stored(context.state, "fencedAt");
-      const item = await readItem(world.services.database.db, itemId);
+      const item = asTested(await readItem(world.services.database.db, itemId), context.parameters.promotes);
       const hydration = await launchFromPoint(world, context, {
         itemId,
         item,

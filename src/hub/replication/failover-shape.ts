@@ -21,6 +21,16 @@ export const commitShape = z.discriminatedUnion("mode", [
   z.strictObject({ mode: z.literal("afterProbes") }),
 ]);
 
+/** A machine that was tested, of which everything but its disks lands again: its processors, memory, firmware and cards. */
+const testedShape = z.object({
+  landedName: z.string(),
+  cpuCount: z.number(),
+  memoryBytes: z.number(),
+  firmware: z.enum(["bios", "efi"]),
+  macs: z.array(z.string()),
+});
+export type TestedMachine = z.infer<typeof testedShape>;
+
 /** byHand: a person switches the source off and says so, where neither its agent nor its vCenter can. */
 export const fenceModes = ["automatic", "byHand"] as const;
 
@@ -36,6 +46,7 @@ export const failoverParametersShape = z.object({
   actions: launchActionsShape.default([]),
   commit: commitShape.default({ mode: "byHand" }),
   fence: z.enum(fenceModes).default("automatic"),
+  promotes: testedShape.optional(),
   /** The machine lands from this point, and what was written since is given up; absent: a final point is made of the frozen source. */
   pointId: pointIdShape.optional(),
   /** NotRequired: the site is lost. The source is proved silent in place of being switched off, and is switched off should it come back. */
@@ -71,6 +82,8 @@ export interface FailoverState extends LaunchState, ActionsState, UpgradeState {
   readonly fencedAt?: string;
   readonly downtimeSeconds?: number;
   readonly filledAt?: string;
+  /** When the tested machine, with all that was written to it, was taken away. */
+  readonly testRemovedAt?: string;
   readonly committedAt?: string;
   readonly rolledBack?: string;
 }

@@ -11,7 +11,7 @@ import { newestPoint, requirePointOf, toPointId, type RecoveryPointType } from "
 import { exportWishOf, requireExportable } from "./export-point.ts";
 import { changedExclusion } from "./change-disks.ts";
 import { requireAccount } from "./enable-protection.ts";
-import { vaultOf } from "./names.ts";
+import { landedId, vaultOf } from "./names.ts";
 import {
   addDisksBody,
   applyBody,
@@ -34,7 +34,8 @@ import { resolveHealthErrors } from "./item-health.ts";
 import { requireOperation, requireReplicating, type ItemOperation } from "./item-operations.ts";
 import { answerAtOnce, machineOf, startJob, type Accepted, type ItemCall } from "./item-start.ts";
 import { parseItem, type Item, type ProtectionState } from "./item.ts";
-import type { FailoverParameters } from "./failover-shape.ts";
+import type { FailoverParameters, TestedMachine } from "./failover-shape.ts";
+import { findLanded } from "./landed.ts";
 import { actionsFor, type LaunchAction } from "./launch-actions.ts";
 import { predictFor } from "./predict-downtime.ts";
 import { rehearsalKind } from "./rehearsal.ts";
@@ -74,6 +75,12 @@ function migrationActions(front: ReplicationFront): Readonly<Record<string, Acti
     unplannedFailover: defineAction({
       body: failoverBody,
       run: async (call, body, resource) => await migrate(front, call, body.properties, resource),
+    }),
+    /** A migration that lands what was tested: the test machine's definition with the final point's disks. */
+    promote: defineAction({
+      body: failoverBody,
+      isLong: true,
+      run: async (call, body, resource) => await migrate(front, call, body.properties, resource, await testedOf(front, resource)),
     }),
     applyRecoveryPoint: defineAction({
       body: applyBody,
@@ -283,9 +290,15 @@ async function cleanUp(front: ReplicationFront, call: ItemCall, comments: string
   return await startJob(front, call, item, { kind: "TestFailoverCleanup", parameters, change });
 }
 
-async function migrate(front: ReplicationFront, call: ItemCall, body: FailoverBody, resource: Resource): Promise<ActionOutcome> {
+async function migrate(
+  front: ReplicationFront,
+  call: ItemCall,
+  body: FailoverBody,
+  resource: Resource,
+  promotes?: TestedMachine,
+): Promise<ActionOutcome> {
   const item = parseItem(resource.properties);
-  requireOperation(item, "UnplannedFailover", "migrate");
+  if (promotes === undefined) requireOperation(item, "UnplannedFailover", "migrate");
   refuseOtherWays(body);
   const { sourceSiteOperations, providerSpecificDetails: details } = body;
   // Without the site nothing more can be sent: the latest point is the latest processed one.
@@ -305,12 +318,28 @@ async function migrate(front: ReplicationFront, call: ItemCall, body: FailoverBo
     ...(details.probe === undefined ? {} : { probe: details.probe }),
     ...endOfCutOver(item, details, actionsFor(front, item, details.actions)),
     ...upgradeWish(front, item, details.osUpgradeVersion),
+    ...(promotes === undefined ? {} : { promotes }),
   };
   return await startJob(front, call, item, {
     kind: "UnplannedFailover",
     parameters,
     change: { protectionState: "UnplannedFailoverInitiated" },
   });
+}
+
+/** The test machine that stands, by what it landed with. Fault StateConflict where none does. */
+async function testedOf({ services }: ReplicationFront, resource: Resource): Promise<TestedMachine> {
+  const item = parseItem(resource.properties);
+  requireOperation(item, "TestFailoverCleanup", "promote the test machine of");
+  const landedName = item.test?.landedName ?? "";
+  const tested = await findLanded(services.database.db, landedId(vaultOf(resource.id), landedName).text);
+  if (tested === undefined)
+    throw new Fault("StateConflict", `could not promote the test machine of ${item.machineName}: it is gone`, {
+      evidence: { landedName },
+      action: "clean the test up, then test again or migrate",
+    });
+  const { cpuCount, memoryBytes, firmware, nics } = tested.launch;
+  return { landedName, cpuCount, memoryBytes, firmware, macs: nics.map(({ mac }) => mac) };
 }
 
 /** Fault InputInvalid for a commit after probes where nothing would be asked that must pass. */

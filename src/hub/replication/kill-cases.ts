@@ -110,6 +110,14 @@ export const killCases: readonly KillCase[] = [
   },
   { ...{ kind: "UnplannedFailover", name: "lands", ends: "succeeded" }, prepare: enable, begin: migrate },
   {
+    ...{ kind: "UnplannedFailover", name: "promotes a test", ends: "succeeded" },
+    prepare: async (trial) => {
+      await enable(trial);
+      await trial.run("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe } } });
+    },
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/promote`, migrateBody),
+  },
+  {
     ...{ kind: "UnplannedFailover", name: "fence fails", ends: "failed" },
     prepare: enable,
     harm: (site) => void site.appliance.failures.set("fence", { times: 1, code: "FenceUnconfirmed" }),

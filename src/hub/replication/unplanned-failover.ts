@@ -36,14 +36,14 @@ export function defineUnplannedFailover(world: Replication): JobKind {
     kind: "UnplannedFailover",
     title: "migrate",
     parameters: failoverParametersShape,
-    steps: [
+    steps: (parameters) => [
       prepareStep(world),
       ofFinalSync(verifyStep(world)),
       ofFinalSync(roundsStep(world)),
       ofFinalSync(quiesceStep(world)),
       ofFinalSync(compareStep(world)),
       fenceStep(world),
-      ...landingSteps(world),
+      ...landingSteps(world, parameters),
     ],
     settle: async (db, { parameters, state, outcome }) => {
       const { itemId } = parameters;
@@ -74,6 +74,7 @@ export function defineUnplannedFailover(world: Replication): JobKind {
               }
             : undefined,
         ...(isDone ? { lastSuccessfulFailoverTime: toTimestamp(endedMs) } : {}),
+        ...(state.testRemovedAt === undefined ? {} : { testFailoverState: "None" as const, test: undefined }),
       });
       return await presentAfter(world, db, itemId);
     },
