@@ -63,16 +63,16 @@ export class ApplianceHost implements AsyncDisposable {
       const before = this.#current.config;
       const wanted = parseApplianceConfig(change(before));
       if (JSON.stringify(wanted) === JSON.stringify(before)) return undefined;
-      await saveConfig(this.stateFolder, wanted);
       await this.#current[Symbol.asyncDispose]();
       try {
-        this.#current = await startAppliance(this.#options);
+        this.#current = await startAppliance({ ...this.#options, config: wanted });
         await this.#setup?.listenOn(wanted);
+        // Last: what a kill leaves behind are settings with which the appliance has run.
+        await saveConfig(this.stateFolder, wanted);
         return undefined;
       } catch (error) {
-        await saveConfig(this.stateFolder, before);
         await this.#current[Symbol.asyncDispose]();
-        this.#current = await startAppliance(this.#options);
+        this.#current = await startAppliance({ ...this.#options, config: before });
         return asFault(error, "start the appliance with the new settings");
       }
     });

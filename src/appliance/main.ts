@@ -65,6 +65,8 @@ import { startAdminServer } from "./admin/admin-server.ts";
 
 export interface ApplianceOptions {
   readonly stateFolder: string;
+  /** Instead of those in the state folder, to try them. */
+  readonly config?: ApplianceConfig;
   readonly agentFiles: () => Promise<AgentFiles>;
   readonly log: Log;
   readonly clock?: Clock;
@@ -74,7 +76,7 @@ export interface ApplianceOptions {
 /** Opens the state folder and starts everything that can run: without a registration, all but replication. */
 export async function startAppliance(options: ApplianceOptions): Promise<Appliance> {
   const { stateFolder, log, clock = systemClock, random = systemRandom } = options;
-  const config = await loadConfig(stateFolder);
+  const config = options.config ?? (await loadConfig(stateFolder));
   await createStateFolder(stateFolder);
   await using cleanup = new AsyncDisposableStack();
   const database = cleanup.use(openStateDatabase(join(stateFolder, "state.sqlite")));

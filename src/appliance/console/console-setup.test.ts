@@ -130,6 +130,9 @@ describe("the console set-up", () => {
     assert.deepEqual([await readFile(file, "utf8"), (await stat(file)).mode & 0o777], ["ann:pr0xy-word\n", 0o600]);
     const second = await keepSettings(parseConsoleAnswers({ name: "site-kobe" }), stateFolder);
     assert.deepEqual({ ...second, name: "site-osaka" }, first);
+    await keepSettings(parseConsoleAnswers({ name: "site-kobe", listenAddresses: ["192.0.2.77"] }), stateFolder);
+    const moved = await keepSettings(parseConsoleAnswers({ name: "site-kobe" }), stateFolder).catch((error: unknown) => error);
+    assert.ok(!JSON.stringify(moved).includes("192.0.2.77"), "an address that is gone is not kept");
     assert.equal(await startService(stateFolder, system, clock), undefined, "no package, no service");
     assert.deepEqual(calls, ["systemctl cat watari-appliance.service"]);
   });

@@ -89,10 +89,14 @@ export async function keepSettings(answers: ConsoleAnswers, stateFolder: string,
   });
   await createStateFolder(stateFolder);
   const { name, network, proxy, setupPort } = answers;
-  const own = machineAddresses().filter(({ device }) => device !== "lo");
+  const all = machineAddresses();
+  const own = all.filter(({ device }) => device !== "lo");
+  // DHCP may have given others since.
+  const stillOwn = (before?.listenAddresses ?? []).filter((address) => all.some((each) => each.address === address));
   const fixed = network?.address?.split("/")[0];
   const found = own.filter(({ device }) => device === (network?.device ?? device)).map(({ address }) => address);
-  const listenAddresses = answers.listenAddresses ?? (fixed === undefined ? (before?.listenAddresses ?? found.slice(0, 16)) : [fixed]);
+  const listenAddresses =
+    answers.listenAddresses ?? (fixed === undefined ? (stillOwn.length > 0 ? stillOwn : found.slice(0, 16)) : [fixed]);
   if (listenAddresses.length === 0)
     throw new Fault("InputInvalid", "this machine has no address that agents could reach; answer the network first");
   const file =

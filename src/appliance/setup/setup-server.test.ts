@@ -194,6 +194,7 @@ describe("the set-up page's server", () => {
       ["network", ["127.0.0.1"]],
       "the settings of before run on",
     );
+    assert.ok(!(await readFile(join(page.folder, "config.json"), "utf8")).includes("192.0.2.1"), "nor is anything kept that cannot run");
     assert.deepEqual(failedOf(elsewhere, "network"), ["address 192.0.2.1/interface", "ports/listen"]);
     assert.equal(currentOf(await visitor.call("saveNetwork", wish)), "names");
 
@@ -288,7 +289,7 @@ test("a guest account is tried where it will be used, and installs nothing", { s
   assert.equal(machine, (await guest.inside("uname -n")).trim());
   assert.equal(
     codeOf(await visitor.raw("/api/tryCredential", { body: { credential: "wrong", address: "127.0.0.1" } })),
-    "GuestLoginRefused",
+    "GuestPasswordWrong",
   );
   assert.equal((await visitor.call("state", {})).machineCount, 0);
 });
