@@ -477,7 +477,10 @@ export const faultKinds = {
     422,
     3,
     "never",
-    ["the machine's root is not on ext2, ext3 or ext4 in a plain partition", "the kernel has no drivers for the target"],
+    [
+      "the machine's root is encrypted and no key opens it, or on a filesystem that is not known",
+      "the kernel has no drivers for the target",
+    ],
     "see the evidence for what was found; choose another target or convert the machine at its source",
   ),
   LandingFailed: row(

@@ -1,9 +1,10 @@
 // Looks into an initramfs image: early and main archives, compressed or not. The bytes themselves are never changed.
 
 import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import { readFile, rm, stat, writeFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { runCommand } from "../../base/run-command.ts";
 import { Fault } from "../../contract/errors.ts";
 import { cpioTypes, readCpio, writeCpio, type CpioEntry } from "./cpio.ts";
 
@@ -18,12 +19,15 @@ export interface InitrdContent {
 
 const unpackedBytesMax = 768 * 2 ** 20;
 const archiveCountMax = 16;
-/** Formats that Node does not unpack. The tools write a file beside the packed one. */
+/** Zeros between archives: the kernel's lz4 takes four of them for its end, and they tell ours from packed bytes that look like one. */
+const gapBytesMin = 8;
+const toolMsMax = 120_000;
+/** Formats that Node does not unpack. */
 const outsideTools = {
-  xz: { tool: "xz", ending: ".xz", args: ["-dqf"] },
-  lzma: { tool: "xz", ending: ".lzma", args: ["-dqf", "--format=lzma"] },
-  lz4: { tool: "lz4", ending: ".lz4", args: ["-dqf"] },
-  bzip2: { tool: "bzip2", ending: ".bz2", args: ["-dqf"] },
+  xz: ["xz", "-dcq", "--format=xz"],
+  lzma: ["xz", "-dcq", "--format=lzma"],
+  lz4: ["lz4", "-dcq"],
+  bzip2: ["bzip2", "-dcq"],
 } as const;
 
 interface ReadInitrd {
@@ -52,7 +56,7 @@ export async function readInitrd(bytes: Buffer, given: ReadInitrd): Promise<Init
       continue;
     }
     compression = kind;
-    const unpacked = await unpack(bytes.subarray(at), kind, given);
+    const unpacked = await unpack(bytes, at, kind, given);
     for (let inside = 0; inside < unpacked.bytes.length;) {
       inside = skipZeros(unpacked.bytes, addArchive(types, unpacked.bytes, inside, name));
     }
@@ -63,7 +67,7 @@ export async function readInitrd(bytes: Buffer, given: ReadInitrd): Promise<Init
 
 /** The image with one more archive behind it, packed as the image's main archive is where Node can. */
 export function appendArchive(image: Buffer, entries: readonly CpioEntry[], compression: Compression): Buffer {
-  const paddingBytes = (512 - (image.length % 512)) % 512;
+  const paddingBytes = ((512 - ((image.length + gapBytesMin) % 512)) % 512) + gapBytesMin;
   const archive = writeCpio(entries);
   return Buffer.concat([image, Buffer.alloc(paddingBytes), pack(archive, compression)]);
 }
@@ -94,28 +98,38 @@ function compressionOf(bytes: Buffer, at: number): Compression | undefined {
 }
 
 async function unpack(
-  packed: Buffer,
+  bytes: Buffer,
+  at: number,
   kind: Exclude<Compression, "none">,
   given: ReadInitrd,
 ): Promise<{ bytes: Buffer; usedBytes: number }> {
-  if (kind === "gzip") return unpackHere(packed, gunzipSync, given.name);
-  if (kind === "zstd") return unpackHere(packed, zstdDecompressSync, given.name);
-  const usedBytes = findNextArchive(packed);
-  return { bytes: await unpackOutside(trimZeros(packed.subarray(0, usedBytes)), kind, given), usedBytes };
+  if (kind === "gzip") return unpackHere(bytes.subarray(at), gunzipSync, given.name);
+  if (kind === "zstd") return unpackHere(bytes.subarray(at), zstdDecompressSync, given.name);
+  const end = findNextArchive(bytes, at);
+  return { bytes: await unpackOutside(bytes.subarray(at, end), kind, given), usedBytes: end - at };
 }
 
+/** What a tool says of zeros behind its format is no matter: the archive's own end tells whether all came out. */
 async function unpackOutside(packed: Buffer, kind: keyof typeof outsideTools, given: ReadInitrd): Promise<Buffer> {
-  const { tool, ending, args } = outsideTools[kind];
-  const path = join(given.scratchFolder, `packed-initrd`);
+  const [tool, ...args] = outsideTools[kind];
+  const [from, to] = [join(given.scratchFolder, "initrd-packed"), join(given.scratchFolder, "initrd-unpacked")];
   try {
-    await writeFile(`${path}${ending}`, packed);
-    await runCommand(tool, [...args, `${path}${ending}`, ...(tool === "lz4" ? [path] : [])]);
-    if ((await stat(path)).size > unpackedBytesMax) throw unreadable(given.name, "it is too large");
-    return await readFile(path);
+    await writeFile(from, packed);
+    await using output = await open(to, "w");
+    // A small file can unpack to more than the disk holds.
+    const child = spawn("prlimit", [`--fsize=${unpackedBytesMax}`, tool, ...args, from], {
+      stdio: ["ignore", output.fd, "ignore"],
+      timeout: toolMsMax,
+      killSignal: "SIGKILL",
+    });
+    await once(child, "close");
+    const unpacked = await readFile(to);
+    if (unpacked.length > 0 && unpacked.length < unpackedBytesMax) return unpacked;
+    throw unreadable(given.name, `${tool} could not unpack it`);
   } catch (error) {
     throw error instanceof Fault ? error : unreadable(given.name, `${tool} could not unpack it`, error);
   } finally {
-    await Promise.all([rm(path, { force: true }), rm(`${path}${ending}`, { force: true })]);
+    await Promise.all([rm(from, { force: true }), rm(to, { force: true })]);
   }
 }
 
@@ -136,18 +150,13 @@ function isInfo(value: unknown): value is { buffer: Buffer; engine: { bytesWritt
   return typeof value === "object" && value !== null && "buffer" in value && "engine" in value;
 }
 
-/** Where a further archive of ours starts: at a multiple of 512 bytes. The end when there is none. */
-function findNextArchive(packed: Buffer): number {
-  for (let at = 512; at < packed.length; at += 512) {
-    if (packed[at - 1] === 0 && packed[at - 2] === 0 && packed[at - 3] === 0 && compressionOf(packed, at) !== undefined) return at;
+/** Where a further archive of ours starts: at a multiple of 512 bytes, behind zeros. The end when there is none. */
+function findNextArchive(bytes: Buffer, from: number): number {
+  const gap = Buffer.alloc(gapBytesMin);
+  for (let at = Math.ceil((from + 1) / 512) * 512; at < bytes.length; at += 512) {
+    if (at - gapBytesMin > from && bytes.subarray(at - gapBytesMin, at).equals(gap) && compressionOf(bytes, at) !== undefined) return at;
   }
-  return packed.length;
-}
-
-function trimZeros(bytes: Buffer): Buffer {
-  let end = bytes.length;
-  while (end > 0 && bytes[end - 1] === 0) end -= 1;
-  return bytes.subarray(0, Math.min(bytes.length, end + 4)); // A format may end in zeros of its own.
+  return bytes.length;
 }
 
 function skipZeros(bytes: Buffer, from: number): number {
