@@ -21,6 +21,7 @@ export interface CheckParts {
 
 const addressWaitMs = 15_000;
 const addressEveryMs = 250;
+const gatewayWaitMs = 5_000;
 
 /** Before anything is changed: what would fight over the interface. */
 export async function checkKeeper({ device }: NetworkAnswers, { system, clock }: CheckParts): Promise<NetworkCheck> {
@@ -69,12 +70,18 @@ async function checkGateway(
 ): Promise<NetworkCheck> {
   return await attempt(
     clock,
-    { id: `gateway ${gateway}/link`, hop: "link", to: gateway, tried: `ping, then ip neigh show ${gateway}` },
+    { id: `gateway ${gateway}/link`, hop: "link", to: gateway, tried: `ip neigh show ${gateway} dev ${device}, after a datagram` },
     async () => {
-      await system.run("ping", ["-c", "1", "-W", "2", gateway]).catch(() => undefined); // Only to make the kernel ask.
-      const { stdout } = await system.run("ip", ["neigh", "show", gateway, "dev", device]);
-      const hardware = /lladdr (\S+)/.exec(stdout)?.[1];
-      if (hardware !== undefined && !stdout.includes("FAILED")) return `it is ${hardware}`;
+      // Only to make the kernel ask; Debian's bash sends a datagram without another program.
+      await system.run("bash", ["-c", 'echo > "/dev/udp/$0/9"', gateway]);
+      const untilMs = clock.monotonicMs() + gatewayWaitMs;
+      for (;;) {
+        const { stdout } = await system.run("ip", ["neigh", "show", gateway, "dev", device]);
+        const hardware = /lladdr (\S+)/.exec(stdout)?.[1];
+        if (hardware !== undefined && !stdout.includes("FAILED")) return `it is ${hardware}`;
+        if (clock.monotonicMs() > untilMs) break;
+        await clock.sleep(addressEveryMs);
+      }
       throw new Fault("ConnectionFailed", `the gateway ${gateway} does not answer on ${device}`, {
         causes: ["the gateway's address is another", "the prefix is another", "the adapter is on another network"],
         action: "compare gateway, prefix and the adapter's network with those of a machine beside this one",

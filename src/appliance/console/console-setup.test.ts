@@ -167,7 +167,7 @@ const canIsolate =
   process.getuid?.() === 0 &&
   (await tryCommand("unshare", ["-n", "-m", "true"]).catch(() => undefined))?.exitCode === 0;
 
-/** In a network of its own with systemd's files out of sight, on a link whose far end is the gateway. */
+/** In a network of its own with systemd's files out of sight, on a link whose far end is the gateway, in another network. */
 const script = `set -e
 mount -t tmpfs tmpfs /etc/systemd/network
 mount -t tmpfs tmpfs /run
@@ -175,13 +175,17 @@ mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/l
 chown -R systemd-network:systemd-network /run/systemd/netif
 mount --bind -o ro /sys /sys && mount -o remount,bind,ro /sys
 cat > /etc/systemd/network/05-watari.network
-ip link add eth7 type veth peer name far
-ip addr add 192.0.2.1/24 dev far
-ip link set far up
+unshare -n sleep 30 & gateway=$!
+until [ "$(readlink /proc/$gateway/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+ip link add eth7 type veth peer name far netns $gateway
+nsenter -t $gateway -n ip addr add 192.0.2.1/24 dev far
+nsenter -t $gateway -n ip link set far up
 ${networkd} & pid=$!
 for turn in $(seq 1 100); do ip route show default | grep -q 192.0.2.1 && break; sleep 0.1; done
 ip -4 -br addr show eth7; ip route show default
-kill $pid`;
+bash -c 'echo > "/dev/udp/$0/9"' 192.0.2.1
+for turn in $(seq 1 50); do ip neigh show 192.0.2.1 dev eth7 | grep lladdr && break; sleep 0.1; done
+kill $pid $gateway`;
 
 test(
   "systemd-networkd itself gives a link the address and gateway of the answers",
@@ -196,5 +200,6 @@ test(
     });
     assert.match(stdout, /192\.0\.2\.10\/24/, stderr);
     assert.match(stdout, /default via 192\.0\.2\.1 dev eth7/, stderr);
+    assert.match(stdout, /lladdr [0-9a-f:]{17}/, "the datagram makes the kernel ask for the gateway");
   },
 );
