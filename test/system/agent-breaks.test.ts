@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { open } from "node:fs/promises";
 import { test, type TestContext } from "node:test";
+import { expediteSwitch } from "../../src/agent/snapshot/short-waits.ts";
 import { agentPlaces } from "../../src/agent/unit.ts";
 import { blockBytes, granuleBytes } from "../../src/disk/geometry.ts";
 import { whyNoGuest } from "./agent-guest-image.ts";
@@ -36,6 +37,22 @@ const breaks: readonly Break[] = [
     name: "the agent is killed",
     harm: async ({ guest, wait }) => {
       await guest.run(`systemctl kill -s KILL ${unit}; ${write("killed")}`);
+      await wait("the agent is back", (state) => state.pointCount > 0);
+    },
+    modes: deltas,
+  },
+  {
+    name: "the agent is killed, with its watchdog, while the filesystems are frozen",
+    harm: async ({ guest, order, wait }) => {
+      await guest.run(
+        `systemd-run -q sh -c 'until read -r on < ${expediteSwitch} && [ "$on" = 1 ]; do :; done; echo 1 > /sys/fs/cgroup/system.slice/${unit}/cgroup.kill; echo killed > /run/killed'`,
+      );
+      const result = await order({ kind: "point" });
+      assert.ok(result.outcome === "failed" && result.fault.id === "OrderInterrupted", JSON.stringify(result));
+      assert.equal(
+        await guest.run(`${write("frozen")}; cat /run/killed ${expediteSwitch}; ls /run | grep watari-agent- || true`),
+        "killed\n0\n",
+      );
       await wait("the agent is back", (state) => state.pointCount > 0);
     },
     modes: deltas,
