@@ -108,6 +108,7 @@ export interface TrialOutcome {
 
 const childProgram = join(import.meta.dirname, "sim", "sim-hub-child.ts");
 const jobs = { leaseMs: 700, pollMs: 20 };
+const failLeaseMs = 60_000;
 
 export async function runKillTrial(cluster: TestCluster, kase: KillCase, strike: Strike): Promise<TrialOutcome> {
   await using database = await cluster.openFreshDatabase();
@@ -317,7 +318,8 @@ export async function runFailTrial(cluster: TestCluster, kase: KillCase, stepAt:
     failedStep = step;
     throw new Fault("Internal", `step ${step} failed as told`);
   };
-  const hub = closing.use(await openSimHub({ ...options, jobs: { ...jobs, onMoment } }));
+  // Nobody takes over here, and a hub that lost its lease on a busy machine would run the step again, without the fault.
+  const hub = closing.use(await openSimHub({ ...options, jobs: { ...jobs, leaseMs: failLeaseMs, onMoment } }));
   const jobId = await kase.begin(toTrial(hub, site, database));
   const jobState = await untilEnded(database, jobId);
   const steps = await readSteps(database.db, jobId);
