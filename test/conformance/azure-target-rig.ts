@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import { ClientSecretCredential } from "@azure/identity";
-import { systemClock as clock } from "../../src/base/clock.ts";
+import { systemClock as clock, type Clock } from "../../src/base/clock.ts";
 import { silentLog as log } from "../../src/base/log.ts";
 import { systemRandom as random } from "../../src/base/random.ts";
 import { createConnector, type Connector } from "../../src/connectivity/connector.ts";
@@ -16,6 +16,7 @@ export interface AzureFront extends AsyncDisposable {
   readonly azure: AzureClients;
   readonly place: AzurePlace;
   readonly connector: Connector;
+  readonly clock: Clock;
   readonly fetchBytes: ReturnType<typeof createFetch>;
 }
 
@@ -54,6 +55,7 @@ export async function openAzureFront(
     azure,
     place,
     connector,
+    clock,
     fetchBytes: createFetch(connector),
     [Symbol.asyncDispose]: async () => await connector[Symbol.asyncDispose](),
   };

@@ -19,6 +19,7 @@ import { presentResource, type JsonObject, type Resource } from "../db/resources
 import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
 import { requireSame } from "../resources/same-as-present.ts";
+import { removeFree } from "./remove-free.ts";
 import { diskAddress } from "./disk-door.ts";
 
 export const diskType = "Microsoft.Compute/disks";
@@ -120,7 +121,7 @@ function withoutZones({ zones: _zones, ...envelope }: JsonObject): JsonObject {
 
 export async function deleteDisk(front: DiskFront, call: ArmCall): Promise<DeleteOutcome> {
   const { services } = front;
-  const owner = await ownerOf(services.database.db, call.id);
+  const owner = await removeFree(services, call.id, ownerOf);
   if (owner !== undefined)
     throw new Fault("StateConflict", `could not delete the disk ${call.id.name}: it is attached to a machine`, {
       evidence: { resourceId: call.id.text, machineId: owner },

@@ -9,6 +9,7 @@ import { presentResource, type JsonObject, type Resource } from "../db/resources
 import { containsRange } from "../hub-config.ts";
 import type { Queryable } from "../jobs/job.ts";
 import type { HubServices } from "../services.ts";
+import { removeFree } from "./remove-free.ts";
 import { requireSame } from "../resources/same-as-present.ts";
 
 export const interfaceType = "Microsoft.Network/networkInterfaces";
@@ -136,8 +137,8 @@ export async function putInterface(
   return { kind: "answered", isNew, body: presentResource(resource, interfaceType, await showInterfaceRow(services, resource)) };
 }
 
-export async function deleteInterface({ database }: HubServices, call: ArmCall): Promise<DeleteOutcome> {
-  const owner = await machineOf(database.db, call.id);
+export async function deleteInterface(services: HubServices, call: ArmCall): Promise<DeleteOutcome> {
+  const owner = await removeFree(services, call.id, machineOf);
   if (owner === undefined) return { kind: "done" };
   throw new Fault("StateConflict", `could not delete the interface ${call.id.name}: a machine has it`, {
     evidence: { machineId: owner },

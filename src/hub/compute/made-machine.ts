@@ -8,7 +8,6 @@ import { vhdFooterBytes } from "../../landing/vhd-footer.ts";
 import { ArmFault, parseInput } from "../api/arm-errors.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import type { ArmCall, Desired, WriteOutcome } from "../api/resource-type.ts";
-import { lockKey } from "../db/locks.ts";
 import type { JsonObject, Resource } from "../db/resources.ts";
 import { defineJob, type JobKind, type Queryable, type StepContext } from "../jobs/job.ts";
 import { bindToPlace } from "../jobs/job-store.ts";
@@ -18,6 +17,7 @@ import { machineType, toLandedName } from "../replication/names.ts";
 import type { Replication, ReplicationFront } from "../replication/world.ts";
 import { diskType, storedDisk } from "./disk-type.ts";
 import { interfaceType, readInterface } from "./interface-type.ts";
+import { lockMadeMachines } from "./remove-free.ts";
 import { findSize, hostSize } from "./machine-sizes.ts";
 
 const networkType = "Microsoft.Network/virtualNetworks";
@@ -80,7 +80,8 @@ export async function putMachine(front: ReplicationFront, call: ArmCall, desired
     });
   const isWhole = existing?.provisioningState === "Succeeded";
   await front.services.database.db.transaction().execute(async (db) => {
-    await lockKey(db, "made machines");
+    await lockMadeMachines(db);
+    await requireParts(db, call.id, made);
     await refuseTaken(db, call.id, made);
     await saveMade(db, call.id, { made: present ?? made, location, envelope: kept, state: isWhole ? "Succeeded" : "Creating" });
   });
@@ -198,6 +199,17 @@ function isSame(one: Made, other: Made): boolean {
   const parts = ({ vmSize, diskIds, interfaceIds, licenseType }: Made): string =>
     JSON.stringify([vmSize, diskIds, interfaceIds, licenseType ?? ""]);
   return parts(one) === parts(other);
+}
+
+/** Under the lock: what was found a moment ago is still there. */
+async function requireParts(db: Queryable, id: ResourceId, { diskIds, interfaceIds }: Made): Promise<void> {
+  const parts = [...diskIds, ...interfaceIds];
+  const found = await db.selectFrom("resources").select("key").where("key", "in", parts).execute();
+  if (found.length === parts.length) return;
+  throw new Fault("StateConflict", `could not make the machine ${id.name}: a disk or a card of it was removed meanwhile`, {
+    evidence: { resourceId: id.text },
+    retry: "never",
+  });
 }
 
 /** Under the lock: no disk, card or name of the target belongs to two machines. */

@@ -20,20 +20,12 @@ export class ManagedDisks {
     this.#folder = folder;
   }
 
-  /** All zeros. May be repeated; a file of another size is an error of the caller. */
+  /** All zeros. Called for a disk that has no row yet: a file of its name is what a crash left of another. */
   async create(id: ResourceId, sizeBytes: number): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    try {
-      await using file = await openFileDisk(this.#pathOf(id), { access: "write", createSizeBytes: sizeBytes });
-      await file.flush();
-    } catch (error) {
-      if (!(error instanceof Fault && error.code === "StateConflict")) throw error;
-      await using present = await openFileDisk(this.#pathOf(id), { access: "read" });
-      if (present.sizeBytes !== sizeBytes)
-        throw new Fault("StateConflict", `could not make the disk ${id.name}: its file is there with another size`, {
-          evidence: { sizeBytes: present.sizeBytes, wantedBytes: sizeBytes },
-        });
-    }
+    await this.remove(id);
+    await using file = await openFileDisk(this.#pathOf(id), { access: "write", createSizeBytes: sizeBytes });
+    await file.flush();
     await flushFolder(this.#folder);
   }
 

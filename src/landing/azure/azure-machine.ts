@@ -2,10 +2,11 @@
 
 import type { Disk as AzureDisk, VirtualMachine } from "@azure/arm-compute";
 import type { NetworkInterface } from "@azure/arm-network";
+import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { forEachParallel } from "../../base/semaphore.ts";
 import type { LandingNic, LaunchSpec, StopMode } from "../target.ts";
-import { absentAsUndefined, callAzure, type AzureClients } from "./azure-clients.ts";
+import { absentAsUndefined, callAzure, statusOf, type AzureClients } from "./azure-clients.ts";
 import { uploadSizeOf } from "./vhd-upload.ts";
 
 /** Where machines land, and what they are given there. */
@@ -37,10 +38,14 @@ const addressSeconds = 24 * 3600;
 const removalsAtOnce = 4;
 /** Between two looks at a call that goes on; Azure's own wish counts more. */
 const pollMs = 1000;
+const erasePauseMs = 500;
+/** A machine that is being made is let go of once it is made. */
+const eraseMsMax = 15 * 60_000;
 
 export interface AzureSurroundings {
   readonly azure: AzureClients;
   readonly place: AzurePlace;
+  readonly clock: Clock;
 }
 
 type Tagged = Readonly<Record<string, string>> | undefined;
@@ -49,11 +54,13 @@ export class AzureMachine {
   readonly name: string;
   readonly #azure: AzureClients;
   readonly #place: AzurePlace;
+  readonly #clock: Clock;
 
-  constructor(name: string, { azure, place }: AzureSurroundings) {
+  constructor(name: string, { azure, place, clock }: AzureSurroundings) {
     this.name = name;
     this.#azure = azure;
     this.#place = place;
+    this.#clock = clock;
   }
 
   get #tags(): Record<string, string> {
@@ -193,8 +200,14 @@ export class AzureMachine {
     return found.addressPrefix ?? found.addressPrefixes?.[0];
   }
 
-  /** The processor runs on return. */
+  /** The processor runs on return. One that a killed program had asked for is waited for; one that failed is asked for again. */
   async makeVirtualMachine(spec: LaunchSpec, interfaceIds: readonly string[], signal?: AbortSignal): Promise<void> {
+    let present = await this.find();
+    while (present?.provisioningState === "Creating" || present?.provisioningState === "Updating") {
+      await this.#clock.sleep(pollMs, signal);
+      present = await this.find();
+    }
+    if (present?.provisioningState === "Succeeded") return await this.#startUnlessOn(present);
     const { compute } = this.#azure;
     const { resourceGroup, location, zone, availabilitySetId, licenceType, isTrustedLaunch } = this.#place;
     const vmSize = await this.#sizeFor(spec, signal);
@@ -226,6 +239,10 @@ export class AzureMachine {
     await callAzure(`start the machine ${this.name}`, signal, async () =>
       compute.virtualMachines.createOrUpdate(resourceGroup, this.name, wish, longOptions(signal)),
     );
+  }
+
+  async #startUnlessOn({ instanceView }: VirtualMachine): Promise<void> {
+    if (instanceView?.statuses?.some(({ code }) => code === "PowerState/running") !== true) await this.start();
   }
 
   /** The fewest processors, then the least memory, that are enough. */
@@ -278,21 +295,47 @@ export class AzureMachine {
     return { serialLog: found.serialConsoleLogBlobUri, screenshot: found.consoleScreenshotBlobUri };
   }
 
-  /** Everything that carries its tags: the machine first, then its cards and disks. May be repeated. */
-  async erase(): Promise<void> {
+  /**
+   * Everything that carries its tags: the machine first, then its cards and disks. May be repeated. Looks again until nothing is found, because
+   * a call of a program that was killed may still be under way; doubtful: one more look even when nothing was found at first.
+   */
+  async erase(doubt: "none" | "doubtful" = "none"): Promise<void> {
+    const deadlineMs = this.#clock.monotonicMs() + eraseMsMax;
+    for (let isFirst = true; ; isFirst = false) {
+      const left = await callAzure(`remove the machine ${this.name}`, undefined, async () => await this.#eraseOnce());
+      if (left.length === 0 && !(isFirst && doubt === "doubtful")) return;
+      if (this.#clock.monotonicMs() > deadlineMs)
+        throw new Fault("LeftoverFound", `could not remove the machine ${this.name}: Azure does not let go of it`, { evidence: { left } });
+      await this.#clock.sleep(erasePauseMs);
+    }
+  }
+
+  /** Answers what was found; what Azure is busy with stays for the next look. */
+  async #eraseOnce(): Promise<readonly string[]> {
     const { compute, network } = this.#azure;
     const { resourceGroup } = this.#place;
-    await callAzure(`remove the machine ${this.name}`, undefined, async () => {
-      for await (const vm of compute.virtualMachines.list(resourceGroup))
-        if (this.#isOurs(vm.tags))
-          await compute.virtualMachines.delete(resourceGroup, vm.name ?? "", { forceDeletion: true, ...longOptions(undefined) });
-      await forEachParallel(await this.#cards(), removalsAtOnce, async ({ name }) => {
-        await network.networkInterfaces.delete(resourceGroup, name ?? "", longOptions(undefined));
+    const found: string[] = [];
+    const remove = async (name: string, task: () => Promise<unknown>): Promise<void> => {
+      found.push(name);
+      await task().catch((error: unknown) => {
+        if (statusOf(error) !== 409) throw error;
       });
-      const disks: AzureDisk[] = [];
-      for await (const disk of compute.disks.listByResourceGroup(resourceGroup)) if (this.#isOurs(disk.tags)) disks.push(disk);
-      await forEachParallel(disks, removalsAtOnce, async (disk) => await this.#removeDisk(disk));
+    };
+    for await (const { name = "", tags } of compute.virtualMachines.list(resourceGroup))
+      if (this.#isOurs(tags))
+        await remove(
+          name,
+          async () => await compute.virtualMachines.delete(resourceGroup, name, { forceDeletion: true, ...longOptions(undefined) }),
+        );
+    await forEachParallel(await this.#cards(), removalsAtOnce, async ({ name = "" }) => {
+      await remove(name, async () => await network.networkInterfaces.delete(resourceGroup, name, longOptions(undefined)));
     });
+    const disks: AzureDisk[] = [];
+    for await (const disk of compute.disks.listByResourceGroup(resourceGroup)) if (this.#isOurs(disk.tags)) disks.push(disk);
+    await forEachParallel(disks, removalsAtOnce, async (disk) => {
+      await remove(disk.name ?? "", async () => await this.#removeDisk(disk));
+    });
+    return found;
   }
 
   async #removeDisk({ name = "", diskState }: AzureDisk): Promise<void> {

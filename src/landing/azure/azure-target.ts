@@ -317,8 +317,10 @@ export class AzureTarget implements Target {
   }
 
   async #erase(name: string): Promise<void> {
-    await this.#machine(name).erase();
-    const { folder } = this.#paths(name);
+    const paths = this.#paths(name);
+    const record = await readRecord(paths);
+    await this.#machine(name).erase(record?.state === "landing" ? "doubtful" : "none");
+    const { folder } = paths;
     await detachUnder(folder); // A program that was killed leaves the clone's view.
     await rm(folder, { recursive: true, force: true });
   }
