@@ -14,44 +14,57 @@ export interface GuestRoot {
   readonly bootFreeBytes: number;
   /** What to put before a path in /boot to find it in bootFiles. */
   readonly bootPrefix: "/boot" | "";
-  readonly fstab: string;
   readonly efiFiles: VolumeFiles | undefined;
 }
 
 /** Answers why it is not there when no volume holds a root that can be opened. */
 export type RootFinding = { readonly kind: "found"; readonly guest: GuestRoot } | { readonly kind: "missing"; readonly reason: string };
 
-/** Boot disk first, then the others in their order. */
+/**
+ * Boot disk first, then the others in their order. A root whose own fstab names it is taken before one that holds another machine's or
+ * an old copy's fstab.
+ */
 export async function findGuestRoot(guest: GuestVolumes, bootDiskIndex: number): Promise<RootFinding> {
   const isOnBootDisk = ({ place }: Volume) => place.kind === "partition" && place.diskIndex === bootDiskIndex;
   const candidates = guest.volumes.toSorted((a, b) => Number(isOnBootDisk(b)) - Number(isOnBootDisk(a)));
+  let second: RootFinding | undefined;
   for (const volume of candidates) {
     for await (const root of openRoots(guest, volume)) {
-      const fstab = (await root.files.read(["/etc/fstab"])).get("/etc/fstab")?.toString("utf8");
+      const fstab = (await root.opened.files.read(["/etc/fstab"])).get("/etc/fstab")?.toString("utf8");
       if (fstab === undefined) continue;
       const entries = parseFstab(fstab);
-      const usr = await openMounted(guest, entries, ["/usr"]);
-      const moduleFiles = usr?.volume?.files ?? root.files;
-      if ((await moduleFiles.list("/lib/modules")) === undefined) continue;
-      const boot = await openMounted(guest, entries, ["/boot"]);
-      if (boot !== undefined && boot.volume === undefined)
-        return { kind: "missing", reason: `its /boot (${boot.entry.source}) is on no filesystem that can be opened` };
-      const efi = (await openMounted(guest, entries, ["/boot/efi", "/efi"]))?.volume ?? (await findEfi(guest));
-      return {
-        kind: "found",
-        guest: {
-          rootFiles: root.files,
-          moduleFiles,
-          bootFiles: boot?.volume?.files ?? root.files,
-          bootFreeBytes: (boot?.volume ?? root).freeBytes,
-          bootPrefix: boot === undefined ? "/boot" : "",
-          fstab,
-          efiFiles: efi?.files,
-        },
-      };
+      const finding = await openAround(guest, root.opened, entries);
+      if (finding === undefined) continue;
+      const own = entries.find(({ mountPoint }) => mountPoint === "/");
+      const part = own?.options.find((option) => option.startsWith("subvol="))?.replace(/^subvol=\/?/, "");
+      const isOwn = own !== undefined && findVolume(guest.volumes, own) === volume && part === root.subvolume;
+      if (isOwn) return finding;
+      if (second?.kind !== "found") second = finding;
     }
   }
-  return { kind: "missing", reason: "no root filesystem of Linux was found" };
+  return second ?? { kind: "missing", reason: "no root filesystem of Linux was found" };
+}
+
+/** What belongs to a root; undefined when it is none: it has no kernels' modules. */
+async function openAround(guest: GuestVolumes, root: OpenedVolume, entries: readonly FstabEntry[]): Promise<RootFinding | undefined> {
+  const usr = await openMounted(guest, entries, ["/usr"]);
+  const moduleFiles = usr?.volume?.files ?? root.files;
+  if ((await moduleFiles.list("/lib/modules")) === undefined) return undefined;
+  const boot = await openMounted(guest, entries, ["/boot"]);
+  if (boot !== undefined && boot.volume === undefined)
+    return { kind: "missing", reason: `its /boot (${boot.entry.source}) is on no filesystem that can be opened` };
+  const efi = (await openMounted(guest, entries, ["/boot/efi", "/efi"]))?.volume ?? (await findEfi(guest));
+  return {
+    kind: "found",
+    guest: {
+      rootFiles: root.files,
+      moduleFiles,
+      bootFiles: boot?.volume?.files ?? root.files,
+      bootFreeBytes: (boot?.volume ?? root).freeBytes,
+      bootPrefix: boot === undefined ? "/boot" : "",
+      efiFiles: efi?.files,
+    },
+  };
 }
 
 /** An EFI partition that fstab does not name. */
@@ -64,12 +77,18 @@ async function findEfi(guest: GuestVolumes): Promise<OpenedVolume | undefined> {
   return undefined;
 }
 
+interface OpenedRoot {
+  readonly opened: OpenedVolume;
+  /** Of btrfs: which part of the volume, when it is not the default. */
+  readonly subvolume: string | undefined;
+}
+
 /** A volume once; of btrfs each part that a system may be installed in: the default first, then by the installers' names. */
-async function* openRoots(guest: GuestVolumes, volume: Volume): AsyncGenerator<OpenedVolume, void, undefined> {
+async function* openRoots(guest: GuestVolumes, volume: Volume): AsyncGenerator<OpenedRoot, void, undefined> {
   if (volume.filesystem.kind === "vfat") return;
   const whole = await guest.open(volume);
   if (whole === undefined) return;
-  yield whole;
+  yield { opened: whole, subvolume: undefined };
   if (volume.filesystem.kind !== "btrfs") return;
   const top = await guest.open(volume, "subvolid=5");
   if (top === undefined) return;
@@ -78,7 +97,7 @@ async function* openRoots(guest: GuestVolumes, volume: Volume): AsyncGenerator<O
   const sorted = [...usualSubvolumes.filter((name) => names.includes(name)), ...names.filter((name) => !usualSubvolumes.includes(name))];
   for (const name of sorted.slice(0, subvolumesMax)) {
     const part = (await top.files.list(`/${name}/etc`)) === undefined ? undefined : await guest.open(volume, `subvol=/${name}`);
-    if (part !== undefined) yield part;
+    if (part !== undefined) yield { opened: part, subvolume: name };
   }
 }
 

@@ -97,7 +97,7 @@ copy \${one}2; tune2fs -U random \${one}2; mount \${one}2 /t; ${line("${one}2", 
 copy \${one}2; mount \${one}2 /t; ${line("${one}2", "/", "xfs")} > /run/fstab`;
     case "btrfs":
       return `sgdisk ${first} -n2:0:0 $one; ${settle}
-copy \${one}2; mount \${one}2 /t; btrfs subvolume snapshot /t /t/@rootfs; btrfs subvolume create /t/@home; cd /t; rm -rf [a-z]*; cd /; umount /t
+copy \${one}2; mount \${one}2 /t; btrfs subvolume snapshot /t /t/@rootfs; btrfs subvolume create /t/@home; umount /t
 mount -o subvol=@rootfs \${one}2 /t; mkdir -p /t/home; mount -o subvol=@home \${one}2 /t/home
 ${line("${one}2", "/", "btrfs", "defaults,subvol=@rootfs")} > /run/fstab; ${line("${one}2", "/home", "btrfs", "defaults,subvol=@home")} >> /run/fstab`;
     case "lvm":
