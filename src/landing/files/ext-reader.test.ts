@@ -188,7 +188,9 @@ describe("Files of a guest", () => {
       };
       try {
         const files = await openExtFiles(readAt);
-        for await (const _ of writeTar({ files, entries: [{ name: Buffer.alloc(0), node: files.root }] }, 2 ** 40)) continue;
+        let pieces = 0;
+        // A damaged length makes a sparse file of terabytes, and these are zeros as they should be.
+        for await (const _ of writeTar({ files, entries: [{ name: Buffer.alloc(0), node: files.root }] }, 0)) if (++pieces > 4096) break;
       } catch (error) {
         assert.ok(error instanceof Fault, String(error instanceof Error ? error.stack : error));
       }

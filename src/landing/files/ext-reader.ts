@@ -176,6 +176,9 @@ class ExtReader implements BlockSource {
   async *entriesOf(folder: Inode): AsyncGenerator<{ readonly name: Buffer; readonly serial: number }, void, undefined> {
     if (folder.kind !== "folder") throw damagedFile(folder.serial, "it is no folder");
     requirePlain(folder);
+    // Folders have no holes: one that is larger than its filesystem would be a walk without end.
+    if (folder.sizeBytes > this.#layout.blockCount * this.blockBytes)
+      throw damagedFile(folder.serial, "it says to be larger than its filesystem");
     if ((folder.flags & inodeFlags.inline) !== 0) {
       const { first, rest } = inlineContent(folder);
       yield* entriesIn(folder.serial, first.subarray(4));

@@ -91,9 +91,11 @@ function shownOf({ title, filesystem }: Volume, { sizeBytes }: { readonly sizeBy
 
 async function openReader(helper: HelperMachine, mount: string): Promise<GuestFiles> {
   const paths = new WeakMap<GuestNode, Buffer>();
+  const filesystems = new Map<number, number>();
   const pathOf = (node: GuestNode): Buffer => paths.get(node) ?? Buffer.from("/");
   const made = (parsed: HelperNode, path: Buffer): GuestNode => {
-    const node = guestNode(parsed);
+    const index = filesystems.getOrInsert(parsed.filesystem, filesystems.size);
+    const node = guestNode({ ...parsed, serial: serialOf(parsed.serial, index) });
     paths.set(node, path);
     return node;
   };
@@ -132,6 +134,22 @@ async function openReader(helper: HelperMachine, mount: string): Promise<GuestFi
       return body;
     },
   };
+}
+
+const serialMax = 2 ** 44;
+const filesystemsMax = 2 ** 9;
+
+/** One number for a file in one of several filesystems. */
+function serialOf(serial: number, filesystemIndex: number): number {
+  if (serial < serialMax && filesystemIndex < filesystemsMax) return filesystemIndex * serialMax + serial;
+  throw new Fault(
+    "OperationNotSupported",
+    "could not read the guest's files: there are more filesystems below this one, or more files in it, than are told apart",
+    {
+      evidence: { filesystemsMax, serialMax },
+      retry: "never",
+    },
+  );
 }
 
 const kinds: Readonly<Record<number, NodeKind>> = {

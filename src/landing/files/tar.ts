@@ -30,6 +30,7 @@ class Archive {
   readonly #signal: AbortSignal | undefined;
   /** First name of each file that has several. */
   readonly #names = new Map<number, Buffer>();
+  readonly #folders = new Set<number>();
   #at = 0;
 
   constructor(files: GuestFiles, from: number, signal: AbortSignal | undefined) {
@@ -51,6 +52,12 @@ class Archive {
     if (node.kind !== "folder") return yield* this.#addFile(path, node);
     if (above.length >= depthMax || above.includes(node.serial))
       throw new Fault("DataDamaged", "could not read the guest's files: a folder contains itself", { evidence: { inode: node.serial } });
+    // A damaged folder with two parents, and another below it with two, would make an archive without end.
+    if (this.#folders.has(node.serial))
+      throw new Fault("DataDamaged", "could not read the guest's files: a folder stands in two others", {
+        evidence: { inode: node.serial },
+      });
+    this.#folders.add(node.serial);
     if (path.length > 0) yield* this.pass(headOf({ path: Buffer.concat([path, slash]), node, type: "5", sizeBytes: 0 }));
     for await (const { name, node: child } of this.#files.list(node))
       yield* this.add(path.length === 0 ? name : Buffer.concat([path, slash, name]), child, [...above, node.serial]);

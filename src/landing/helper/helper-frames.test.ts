@@ -44,9 +44,9 @@ describe("AnswerReader", () => {
 
 describe("parseEntries", () => {
   const entry = (name: string): Buffer => {
-    const bytes = Buffer.alloc(50);
+    const bytes = Buffer.alloc(58);
     bytes.writeUInt32BE(0o100644, 8);
-    bytes.writeUInt16BE(Buffer.byteLength(name), 48);
+    bytes.writeUInt16BE(Buffer.byteLength(name), 56);
     return Buffer.concat([bytes, Buffer.from(name)]);
   };
 

@@ -72,9 +72,11 @@ export interface HelperNode {
   readonly modifiedAt: number;
   readonly major: number;
   readonly minor: number;
+  /** Number of the filesystem that it stands in: each subvolume of btrfs counts its files anew. */
+  readonly filesystem: number;
 }
 
-const nodeBytes = 48;
+const nodeBytes = 56;
 
 export function parseNode(bytes: Buffer): HelperNode {
   if (bytes.length < nodeBytes) throw damagedAnswer();
@@ -88,6 +90,7 @@ export function parseNode(bytes: Buffer): HelperNode {
     modifiedAt: Number(bytes.readBigInt64BE(32)),
     major: bytes.readUInt32BE(40),
     minor: bytes.readUInt32BE(44),
+    filesystem: Number(bytes.readBigUInt64BE(48)),
   };
 }
 

@@ -123,7 +123,7 @@ sub node_of {
   my $device = $s[6];
   my $major = ($device >> 8) & 0xfff;
   my $minor = ($device & 0xff) | (($device >> 12) & 0xfff00);
-  return pack('Q>N4Q>q>N2', $s[1], $s[2], $s[4], $s[5], $s[3], $s[7], $s[9], $major, $minor);
+  return pack('Q>N4Q>q>N2Q>', $s[1], $s[2], $s[4], $s[5], $s[3], $s[7], $s[9], $major, $minor, $s[0]);
 }
 
 # Undefined: not there. Others die with their words.
