@@ -3,6 +3,9 @@
 import { z } from "zod";
 import { sealedPointReportShape } from "../../../contract/appliance-protocol.ts";
 import { machineFlowShape } from "../../../contract/machine-flow.ts";
+import { pointVerificationShape } from "../../db/points.ts";
+import { launchActionsShape } from "../../replication/launch-actions.ts";
+import { timeWindowShape } from "../../replication/time-window.ts";
 import { protectionStates, testFailoverStates } from "../../replication/item.ts";
 import { settingsShape } from "../../replication/item-settings.ts";
 import { itemType, planType, pointType, policyType, provider } from "../../replication/names.ts";
@@ -155,6 +158,8 @@ const itemDetails = z.strictObject({
     lastRecoveryPoint: sealedPoint.optional(),
     test: landing.optional(),
     failover: landing.optional(),
+    rehearsal: z.strictObject({ jobId: text, endedAt: time, isPassed: yesOrNo, pointId: text.optional() }).optional(),
+    postLaunchActions: launchActionsShape.optional(),
     flow: machineFlowShape.optional(),
   }),
 });
@@ -214,11 +219,29 @@ const plan = bareRow(
         replicationProtectedItems: z.array(z.strictObject({ id: text, virtualMachineId: text })),
         startGroupActions: z.array(planAction),
         endGroupActions: z.array(planAction),
+        machinesAtOnceMax: whole.optional(),
+        window: timeWindowShape.optional(),
       }),
     ),
     providerSpecificDetails: none,
   }),
 );
+
+const partOfDowntime = z.strictObject({
+  name: z.enum(["freeze", "compare", "fence", "boot"]),
+  seconds: number,
+  lowSeconds: number,
+  highSeconds: number,
+  basis: z.enum(["own", "others", "assumed"]),
+  sampleCount: whole,
+});
+const prediction = z.strictObject({
+  seconds: number,
+  lowSeconds: number,
+  highSeconds: number,
+  confidence: z.enum(["high", "medium", "low"]),
+  parts: z.array(partOfDowntime),
+});
 
 /** What each of these starts answers the item or the plan as it is when its job has ended. */
 const started = <Shape extends z.ZodType>(names: readonly string[], shape: Shape): Readonly<Record<string, Shape>> =>
@@ -229,6 +252,8 @@ export const itemAnswers: AnswerTable = {
     resource: item,
     actions: {
       ...started(["testFailover", "testFailoverCleanup", "unplannedFailover", "applyRecoveryPoint", "failoverCommit"], item),
+      ...started(["rehearse", "promote"], item),
+      predictDowntime: prediction,
       ...started(["failoverCancel", "repairReplication", "updateMobilityService", "addDisks", "removeDisks"], item),
       ...started(["updateAppliance", "resolveHealthErrors", "export"], item),
       remove: "nothing",
@@ -258,7 +283,8 @@ export const itemAnswers: AnswerTable = {
         providerSpecificDetails: z.strictObject({
           instanceType: z.literal(provider),
           isMultiVmSyncPoint: z.enum(["Yes", "No"]),
-          watari: sealedPoint,
+          /** verified: by which rehearsal. */
+          watari: sealedPoint.extend({ verified: z.strictObject(pointVerificationShape.shape).optional() }),
         }),
       }),
     ),
@@ -313,6 +339,7 @@ export const itemAnswers: AnswerTable = {
           multiVmSyncStatus: z.enum(["Enable", "Disable"]),
           pointIntervalSeconds: number,
           freezeMsMax: number,
+          rehearsalIntervalHours: number.optional(),
         }),
         provisioningState: text,
       }),

@@ -69,6 +69,9 @@ const jobDetails = z.discriminatedUnion("instanceType", [
   }),
 ]);
 
+/** What a job keeps for people: a serial log, a picture of a screen. */
+const keptFile = z.strictObject({ name: text, contentType: text, sizeBytes: whole });
+
 const job = seen(
   z.strictObject({
     activityId: text,
@@ -94,6 +97,7 @@ const job = seen(
       /** Of one job alone; lists go without. */
       log: z.array(z.strictObject({ serial: whole, at: time, step: text, text, fields: anything })).optional(),
       networkReport: networkReport.optional(),
+      files: z.array(keptFile).optional(),
     }),
   }),
 );
@@ -132,6 +136,16 @@ const event = seen(
 );
 
 export const jobAnswers: AnswerTable = {
-  [jobType]: { resource: job, actions: { cancel: job, restart: job, resume: job }, collectionActions: { export: job } },
+  [jobType]: {
+    resource: job,
+    actions: {
+      ...{ cancel: job, restart: job, resume: job },
+      equalityReport: z.strictObject({ report: text }),
+      equalityPages: z.strictObject({ pages: z.record(text, text) }),
+      /** The address is a secret while it is good. */
+      file: keptFile.extend({ url: text, expiresAt: time }),
+    },
+    collectionActions: { export: job },
+  },
   [eventType]: { resource: event },
 };
