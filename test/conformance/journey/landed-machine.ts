@@ -46,7 +46,7 @@ export async function useMachineBySdk(t: TestContext, wish: LandedWish): Promise
     await machines.update(resourceGroup, landedName, { tags: { owner: "conformance" } });
     assert.deepEqual((await machines.get(resourceGroup, landedName)).tags, { owner: "conformance" });
     await refused(machines.update(resourceGroup, landedName, { hardwareProfile: { vmSize: "Standard_D2s_v3" } }), 400);
-    await refused(machines.createOrUpdate(resourceGroup, "made", { location: wish.location }), 405);
+    await refused(machines.createOrUpdate(resourceGroup, "made", { location: wish.location }), 400); // A machine is made of disks.
     await refused(machines.runCommand(resourceGroup, landedName, { commandId: "RunShellScript" }), 405);
   });
   await t.test("its disks, its interfaces and the sizes are listed", async () => await seeParts(wish, compute));
