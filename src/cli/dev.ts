@@ -92,19 +92,9 @@ export function registerDevCommand(program: Command): void {
     .command("proof")
     .description("run one proof of test/proof: a promise that is kept under every kind of harm, shown in figures")
     .argument("<name>", "for example durability")
-    .option("--json", "figures as JSON on stdout")
-    .option("--quick", "each kind of harm once for each kind of thing that is harmed")
-    .option("--guest <name...>", "of the proof boot: these guests only")
-    .action(async (name: string, { json, quick, guest = [] }: ProofOptions) => {
-      const more = guest.flatMap((each) => ["--guest", each]);
-      finish([await runProof(name, [...(json === true ? ["--json"] : []), ...(quick === true ? ["--quick"] : []), ...more])]);
-    });
-}
-
-interface ProofOptions {
-  readonly json?: boolean;
-  readonly quick?: boolean;
-  readonly guest?: readonly string[];
+    .argument("[options...]", "of that proof: --quick and --json of each; the first lines of its file name the others")
+    .allowUnknownOption()
+    .action(async (name: string, options: readonly string[]) => finish([await runProof(name, options)]));
 }
 
 interface BenchOptions {
