@@ -20,6 +20,7 @@ import { createCredentialStore, type CredentialStore } from "./credentials/crede
 import { discoverAll, type DiscoveryParts } from "./discovery/discover.ts";
 import { fenceMachine } from "./discovery/fence-machine.ts";
 import { createVcenterStore, inventoryOf, type VcenterStore } from "./discovery/vcenter-store.ts";
+import { measuresOf, telemetryOf } from "./figures.ts";
 import { Health } from "./health.ts";
 import { checkWays } from "./hub/check-ways.ts";
 import { startHubLink, type HubLink } from "./hub/hub-link.ts";
@@ -28,7 +29,6 @@ import { startOrderRunner } from "./hub/order-runner.ts";
 import { carryOutSiteOrder, readAuthorities } from "./hub/site-orders.ts";
 import { openSiteVault } from "./hub/vault-link.ts";
 import {
-  applianceVersion,
   checkHops,
   readGrant,
   readRegistration,
@@ -49,7 +49,8 @@ import { startIngestListener, type IngestListener } from "./ingest/ingest-listen
 import { createPointLedger, type PointLedger } from "./ingest/point-ledger.ts";
 import { recoverWhenReached } from "./ingest/recover-when-reached.ts";
 import { startPointKeeper } from "./ingest/point-keeper.ts";
-import { checkSpool, spoolBytesOf, type Spool } from "./ingest/spool.ts";
+import { CacheThrottle } from "./ingest/cache-throttle.ts";
+import type { Spool } from "./ingest/spool.ts";
 import { FlowBook } from "./flow/flow-book.ts";
 import { createMetrics, startMetricsListener, type ApplianceMetrics, type ShownMachine } from "./flow/metrics.ts";
 import { LineLimits } from "./limits/line-limits.ts";
@@ -130,7 +131,7 @@ export class Appliance implements AsyncDisposable {
   readonly health = new Health();
   readonly limits: LineLimits;
   readonly flow: FlowBook;
-  readonly metrics: ApplianceMetrics = this.#createMetrics();
+  readonly metrics: ApplianceMetrics = createMetrics(async () => await measuresOf(this));
   readonly spool: Spool;
   readonly meter: SystemMeter;
   readonly facts: SealedFacts;
@@ -354,7 +355,7 @@ export class Appliance implements AsyncDisposable {
         log,
         inventory: () => inventoryOf(this.vcenters, this.credentials),
         waitInventoryChange: async (signal) => await this.vcenters.waitChange(signal),
-        telemetry: async () => await this.#telemetry(),
+        telemetry: async () => await telemetryOf(this),
         grant: () => this.#grant(),
         onGrant: (grant) => writeGrant(this.#parts.facts, grant),
         onHubTime: (hubTime, asked) => this.meter.noteHubTime(hubTime, asked),
@@ -380,16 +381,6 @@ export class Appliance implements AsyncDisposable {
     return this.registry
       .list()
       .map(({ machineId, facts, state }) => ({ machineId, hostname: facts.hostname, flow: this.flow.flowOf(machineId, state) }));
-  }
-
-  #createMetrics(): ApplianceMetrics {
-    return createMetrics(async () => ({
-      machines: this.flows(),
-      lines: this.limits.state().lines,
-      spoolBytes: await spoolBytesOf(this.spool),
-      spoolBytesMax: this.spool.spoolBytesMax,
-      healthErrorCount: this.health.reports().length,
-    }));
   }
 
   #siteOrderParts(): Parameters<typeof carryOutSiteOrder>[0] {
@@ -432,6 +423,8 @@ export class Appliance implements AsyncDisposable {
     if (signal.aborted) return;
     this.#vault = vault;
     await vault.useKeys(readVaultKeys(this.#parts.facts, registration)); // Some may have come while it was opened.
+    const throttle = openStack.use(new CacheThrottle({ spool: this.spool, limits: this.limits, clock, log }));
+    this.health.watch(() => throttle.fault());
     const ingest = await startIngestListener(
       {
         vault,
@@ -439,7 +432,7 @@ export class Appliance implements AsyncDisposable {
         registry: this.registry,
         clock,
         log,
-        checkSpace: async () => await checkSpool(this.spool),
+        checkSpace: async () => await throttle.checkSpace(),
         flow: this.flow,
         pass: (machineId, bytes, gone) => this.limits.passFromAgent(machineId, bytes, gone),
         groups: createGroupPoints({ registry: this.registry, ledger: this.ledger, orders: this.#orders, clock, random, log }),
@@ -470,18 +463,6 @@ export class Appliance implements AsyncDisposable {
     if (this.#vault === undefined) throw new Fault("StoreUnavailable", "could not remove recovery points: the vault is not reached yet");
     const { freedBytes } = await this.#vault.removeMachine(machineId);
     this.#parts.log.info("recovery points removed", { machineId, freedBytes });
-  }
-
-  async #telemetry(): Promise<Parameters<typeof startHubLink>[0]["telemetry"] extends () => Promise<infer T> ? T : never> {
-    return {
-      applianceVersion,
-      spoolBytes: await spoolBytesOf(this.spool),
-      spoolBytesMax: this.spool.spoolBytesMax,
-      residentBytes: process.memoryUsage.rss(),
-      healthErrors: this.health.reports(),
-      system: await this.meter.read(),
-      lineLimits: this.limits.shownState(),
-    };
   }
 
   #grant(): NonNullable<ReturnType<typeof readGrant>> {

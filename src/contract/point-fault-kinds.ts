@@ -1,8 +1,15 @@
-// The rows of the table of faults that belong to consistent points: freezes, groups, and scripts around them.
+// The rows of the table of faults that belong to making points: room for them, freezes, groups, and scripts around them.
 
 import { row, type FaultKind } from "./fault-kind.ts";
 
 export const pointFaultKinds = {
+  CacheSpaceLow: row(
+    507,
+    6,
+    "later",
+    ["the line to the storage account is slower than the changes", "the disk of the appliance's cache is too small, or others fill it"],
+    "free or add space on the disk of the appliance's cache; agents are let go by themselves as soon as a quarter of it is free",
+  ),
   FreezeFailed: row(
     409,
     3,

@@ -96,6 +96,7 @@ export class FlowBook {
         heldBackMs: minute.heldBackMs,
         storageFullMs: minute.storageFullMs,
         lanes: minute.laneMs,
+        throttleReason: limits.throttle?.reason,
         storageHeldBackShare: limits.lineOf({ scope: "storage" }).figures().waitedShare,
       }),
     };

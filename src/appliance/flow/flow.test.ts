@@ -49,6 +49,14 @@ describe("the slowest stage", () => {
       times: { lanes: { read: 5, work: 5, wait: 90, pause: 0 }, heldBackMs: 50_000, answeringMs: 30_000 },
       reason: /limit of the line/,
     },
+    {
+      stage: "appliance",
+      times: {
+        lanes: { read: 5, work: 5, wait: 90, pause: 0 },
+        ...{ heldBackMs: 50_000, answeringMs: 30_000, throttleReason: "12 % of the cache is free" },
+      },
+      reason: /holds the agent back for 83 % of the time: 12 % of the cache is free/,
+    },
     { stage: "appliance", times: { lanes: { read: 5, work: 5, wait: 90, pause: 0 }, answeringMs: 55_000 }, reason: /the appliance works/ },
     {
       stage: "storage",
@@ -149,7 +157,7 @@ test("lag, backlog, churn and mode follow what an agent tells and sends, and a d
   assert.deepEqual(flow.untoldChanges(), []);
   const lines = site.limits.state().lines;
   const machines = [{ machineId, hostname: "ledger1", flow: flowNow() }];
-  const figures = { machines, lines, spoolBytes: 1, spoolBytesMax: 2, healthErrorCount: 0 };
+  const figures = { machines, lines, spoolBytes: 1, spoolBytesMax: 2, cacheFreeShare: 0.5, isThrottled: false, healthErrorCount: 0 };
   const text = await createMetrics(() => Promise.resolve(figures)).text();
   assert.match(text, new RegExp(`watari_machine_lag_seconds\\{machine_id="${machineId}",hostname="ledger1"\\} \\d`));
   assert.match(text, /watari_line_bytes_per_second\{line="agents",machine_id=""\} \d/);

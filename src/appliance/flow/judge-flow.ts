@@ -17,6 +17,8 @@ export interface StageTimes {
   readonly lanes: { readonly read: number; readonly work: number; readonly wait: number; readonly pause: number } | undefined;
   /** Something waited for the limit of the line to the storage account. */
   readonly storageHeldBackShare: number;
+  /** Why all agents are slowed down; undefined when they are not. */
+  readonly throttleReason?: string | undefined;
 }
 
 type Verdict = Pick<MachineFlow, "stageShares" | "slowestStage" | "slowestReason">;
@@ -37,18 +39,25 @@ export function judgeStages(times: StageTimes): Verdict {
   const isTold = lanes !== undefined && laneMs > 0;
   const wait = isTold ? lanes.wait / laneMs : 1;
   const ours = wait * (1 - held) * busy;
+  // The line could carry more, but the appliance does not take it.
+  const ourBrake = times.throttleReason === undefined ? 0 : wait * held;
   const stageShares: Partial<Record<Stage, number>> = {
     ...(!isTold ? {} : { source: lanes.read / laneMs, agent: (lanes.work + lanes.pause) / laneMs }),
-    line: (wait - ours) * (isTold ? 1 : 1 - full),
-    appliance: ours * (1 - full),
+    line: (wait - ours - ourBrake) * (isTold ? 1 : 1 - full),
+    appliance: ours * (1 - full) + ourBrake,
     storage: full >= storageFullShareMin ? full : ours * full,
   };
   const slowestStage = stages.reduce((best, stage) => ((stageShares[stage] ?? 0) > (stageShares[best] ?? 0) ? stage : best));
-  return { stageShares, slowestStage, slowestReason: reasonOf(slowestStage, { ...times, share: stageShares[slowestStage] ?? 0, held }) };
+  return {
+    stageShares,
+    slowestStage,
+    slowestReason: reasonOf(slowestStage, { ...times, share: stageShares[slowestStage] ?? 0, held, isBraked: ourBrake > ours }),
+  };
 }
 
-function reasonOf(stage: Stage, seen: StageTimes & { readonly share: number; readonly held: number }): string {
+function reasonOf(stage: Stage, seen: StageTimes & { readonly share: number; readonly held: number; readonly isBraked: boolean }): string {
   const percent = `${Math.round(seen.share * 100)} %`;
+  const also = seen.throttleReason === undefined ? "" : `, and ${seen.throttleReason}`;
   switch (stage) {
     case "source":
       return `the agent spends ${percent} of its time reading the disks`;
@@ -61,11 +70,13 @@ function reasonOf(stage: Stage, seen: StageTimes & { readonly share: number; rea
         ? `a limit of the line holds the agent back for ${Math.round(seen.held * 100)} % of the time`
         : `${percent} of the time goes into the way between agent and appliance`;
     case "appliance":
-      return `the appliance works for ${percent} of the time on what the agent has sent`;
+      return seen.isBraked
+        ? `the appliance holds the agent back for ${Math.round(seen.held * 100)} % of the time: ${seen.throttleReason ?? ""}`
+        : `the appliance works for ${percent} of the time on what the agent has sent`;
     case "storage":
       return seen.storageHeldBackShare > 0.5
         ? `a limit of the line to the storage account holds uploads back for ${Math.round(seen.storageHeldBackShare * 100)} % of the time`
-        : `every upload to the storage account is taken for ${percent} of the time`;
+        : `every upload to the storage account is taken for ${percent} of the time${also}`;
   }
 }
 

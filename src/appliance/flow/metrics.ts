@@ -19,6 +19,9 @@ export interface ShownFigures {
   readonly lines: LimitsState["lines"];
   readonly spoolBytes: number;
   readonly spoolBytesMax: number;
+  readonly cacheFreeShare: number;
+  /** All agents are slowed down for want of cache. */
+  readonly isThrottled: boolean;
   readonly healthErrorCount: number;
 }
 
@@ -37,15 +40,19 @@ export function createMetrics(figures: () => Promise<ShownFigures>): ApplianceMe
     new Gauge({ name, help, labelNames: [...labelNames], registers: [registry] });
   const spool = gauge("watari_spool_bytes", "Bytes of packs that wait for their upload");
   const spoolMax = gauge("watari_spool_bytes_max", "Bytes of packs that may wait");
+  const cacheFree = gauge("watari_cache_free_share", "Share of what packs may take that is free");
+  const throttled = gauge("watari_agents_throttled", "1 while all agents are slowed down because the cache has little room");
   const faults = gauge("watari_health_errors", "Faults that the appliance has at the moment");
   const tellLines = lineGauges(gauge);
   const tellMachines = machineGauges(gauge);
   return {
     contentType: registry.contentType,
     text: async () => {
-      const { machines, lines, spoolBytes, spoolBytesMax, healthErrorCount } = await figures();
+      const { machines, lines, spoolBytes, spoolBytesMax, cacheFreeShare, isThrottled, healthErrorCount } = await figures();
       spool.set(spoolBytes);
       spoolMax.set(spoolBytesMax);
+      cacheFree.set(cacheFreeShare);
+      throttled.set(isThrottled ? 1 : 0);
       faults.set(healthErrorCount);
       tellLines(lines);
       tellMachines(machines.slice(0, machinesMax));

@@ -3,9 +3,7 @@
 import { mkdir, readdir, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { Fault } from "../../contract/errors.ts";
-
-/** Less free space than this on the spool's disk, and no new point begins. */
-const freeBytesMin = 128 << 20;
+import { cacheReserveBytes, cacheSpaceOf, type CacheSpace } from "../../contract/process-server-limits.ts";
 
 export interface Spool {
   readonly folder: string;
@@ -23,15 +21,25 @@ export async function spoolBytesOf({ folder }: Spool): Promise<number> {
   return bytes;
 }
 
-/** Throws Fault SpoolFull when no new point may begin. */
-export async function checkSpool(spool: Spool): Promise<void> {
+export interface SeenSpool extends CacheSpace {
+  readonly spoolBytes: number;
+  readonly diskAvailableBytes: number;
+}
+
+/** Looks where the packs lie, and makes the folder if need be. */
+export async function lookAtSpool(spool: Spool): Promise<SeenSpool> {
   const { folder, spoolBytesMax } = spool;
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const { bavail, bsize } = await statfs(folder);
-  const freeBytes = bavail * bsize;
-  const usedBytes = await spoolBytesOf(spool);
-  if (freeBytes >= freeBytesMin && usedBytes < spoolBytesMax) return;
+  const diskAvailableBytes = bavail * bsize;
+  const spoolBytes = await spoolBytesOf(spool);
+  return { ...cacheSpaceOf({ spoolBytes, spoolBytesMax, diskAvailableBytes }), spoolBytes, diskAvailableBytes };
+}
+
+/** Throws Fault SpoolFull when no new point may begin. */
+export function checkSpool({ folder, spoolBytesMax }: Spool, { spoolBytes, diskAvailableBytes }: SeenSpool): void {
+  if (diskAvailableBytes >= cacheReserveBytes && spoolBytes < spoolBytesMax) return;
   throw new Fault("SpoolFull", "refused a new recovery point: the appliance's spool is full", {
-    evidence: { folder, freeBytes, usedBytes, spoolBytesMax },
+    evidence: { folder, freeBytes: diskAvailableBytes, usedBytes: spoolBytes, spoolBytesMax },
   });
 }

@@ -42,10 +42,17 @@ interface KeptLine extends Place {
   foundMs: number | undefined;
 }
 
+/** What holds all agents back beside the limits that operators gave. */
+export interface AgentsThrottle {
+  readonly bytesPerSecond: number;
+  readonly reason: string;
+}
+
 export class LineLimits {
   readonly #parts: LineLimitsParts;
   readonly #lines = new Map<string, KeptLine>();
   #limits: Limits;
+  #throttle: AgentsThrottle | undefined;
 
   constructor(parts: LineLimitsParts) {
     this.#parts = parts;
@@ -80,11 +87,20 @@ export class LineLimits {
       JSON.stringify(limits),
     );
     this.#limits = limits;
-    for (const kept of this.#lines.values()) {
-      kept.foundMs = undefined;
-      kept.line.look();
-    }
+    this.#lookAnew();
     log.info("limits of the lines changed", { limitCount: limits.limits.length, timeZone: this.timeZone });
+  }
+
+  /** In force at once, where it is lower than what the operators' limits let through; undefined ends it. Not kept over a start. */
+  throttleAgents(throttle: AgentsThrottle | undefined): void {
+    const before = this.#throttle;
+    this.#throttle = throttle;
+    if (before?.bytesPerSecond !== throttle?.bytesPerSecond) this.#lookAnew();
+  }
+
+  /** Present while agents are slowed down. */
+  get throttle(): AgentsThrottle | undefined {
+    return this.#throttle;
   }
 
   state(): LimitsState {
@@ -130,6 +146,13 @@ export class LineLimits {
     this.#lines.delete(keyOf({ scope: "machine", machineId }));
   }
 
+  #lookAnew(): void {
+    for (const kept of this.#lines.values()) {
+      kept.foundMs = undefined;
+      kept.line.look();
+    }
+  }
+
   #kept(place: Place): KeptLine {
     const key = keyOf(place);
     const known = this.#lines.get(key);
@@ -151,7 +174,8 @@ export class LineLimits {
     if (kept.foundMs !== undefined && monotonicMs - kept.foundMs < inForceMsMax) return kept.inForce;
     const own = this.#limits.limits.filter((limit) => limit.scope === kept.scope && limit.machineId === kept.machineId);
     const before = kept.inForce;
-    kept.inForce = limitInForce(own, { nowMs: clock.nowMs(), timeZone: this.timeZone });
+    const given = limitInForce(own, { nowMs: clock.nowMs(), timeZone: this.timeZone });
+    kept.inForce = kept.scope === "agents" ? withThrottle(given, this.#throttle) : given;
     kept.foundMs = monotonicMs;
     if (before.reason !== "" && before.bytesPerSecond !== kept.inForce.bytesPerSecond)
       this.#parts.log.info("another limit is in force", {
@@ -175,6 +199,11 @@ export class LineLimits {
       waitedShare,
     };
   }
+}
+
+function withThrottle(given: LimitInForce, throttle: AgentsThrottle | undefined): LimitInForce {
+  if (throttle === undefined || (given.bytesPerSecond ?? Infinity) <= throttle.bytesPerSecond) return given;
+  return { ...given, bytesPerSecond: throttle.bytesPerSecond, reason: throttle.reason };
 }
 
 function keyOf({ scope, machineId }: Place): string {

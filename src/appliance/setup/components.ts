@@ -3,7 +3,14 @@
 import { toTimestamp, type Clock } from "../../base/clock.ts";
 import type { ComponentMeasure, HealthLevel, SetupComponent, SetupResponse } from "../../contract/appliance-setup.ts";
 import type { SystemFigures } from "../../contract/appliance-protocol.ts";
-import { levelAbove, levelBelow, pendingBytesSmall, processServerLimits, type LimitLevel } from "../../contract/process-server-limits.ts";
+import {
+  cacheSpaceOf,
+  levelAbove,
+  levelBelow,
+  pendingBytesSmall,
+  processServerLimits,
+  type LimitLevel,
+} from "../../contract/process-server-limits.ts";
 import type { FaultReport } from "../../contract/errors.ts";
 import { spoolBytesOf } from "../ingest/spool.ts";
 import type { Appliance } from "../main.ts";
@@ -16,6 +23,7 @@ export async function componentsOf(appliance: Appliance, clock: Clock): Promise<
   const spoolBytes = await spoolBytesOf(spool);
   const faults = health.reports();
   const isStorage = (fault: FaultReport): boolean => fault.id.startsWith("Store") || fault.id === "SpoolFull";
+  const isCache = (fault: FaultReport): boolean => fault.id === "CacheSpaceLow";
   return {
     at: toTimestamp(clock.nowMs()),
     components: [
@@ -23,14 +31,14 @@ export async function componentsOf(appliance: Appliance, clock: Clock): Promise<
         kind: "configurationServer",
         name: config.name,
         measures: [],
-        faults: faults.filter((fault) => !isStorage(fault)),
+        faults: faults.filter((fault) => !isStorage(fault) && !isCache(fault)),
         ...(appliance.registration === undefined || !appliance.isHubReached ? { atLeast: "unknown" } : {}),
       }),
       withLevel({
         kind: "processServer",
         name: config.name,
         measures: processServerMeasures(figures, { spoolBytes, spoolBytesMax: spool.spoolBytesMax }),
-        faults: [],
+        faults: faults.filter(isCache),
       }),
       withLevel({ kind: "uploader", name: config.name, measures: [backlogOf(spoolBytes, figures)], faults: faults.filter(isStorage) }),
       ...vcentersOf(appliance),
@@ -67,7 +75,7 @@ function agentsOf({ registry, flow }: Appliance, clock: Clock): readonly SetupCo
   });
 }
 
-/** Pure, so that each limit can be tried. The cache is the spool; its disk may end before its limit does. */
+/** Pure, so that each limit can be tried. */
 export function processServerMeasures(
   figures: Pick<SystemFigures, "cpuShare" | "loadShare" | "memoryBytes" | "memoryAvailableBytes" | "diskAvailableBytes">,
   { spoolBytes, spoolBytesMax }: { readonly spoolBytes: number; readonly spoolBytesMax: number },
@@ -76,8 +84,7 @@ export function processServerMeasures(
   const share = (measure: ComponentMeasure["measure"], value: number): ComponentMeasure => ({
     ...{ measure, value, unit: "share", ...loadShare, level: levelNames[levelAbove(value, loadShare)] },
   });
-  const free = Math.min(Math.max(0, spoolBytesMax - spoolBytes), figures.diskAvailableBytes);
-  const cacheFree = free / Math.max(1, Math.min(spoolBytesMax, spoolBytes + figures.diskAvailableBytes));
+  const cacheFree = cacheSpaceOf({ spoolBytes, spoolBytesMax, diskAvailableBytes: figures.diskAvailableBytes }).freeShare;
   return [
     share("processor", figures.cpuShare),
     share("load", figures.loadShare),

@@ -61,8 +61,8 @@ export interface TestSite extends AsyncDisposable {
   readonly outcomes: (Fault | undefined)[];
   /** Copies that were refused. */
   readonly copies: Fault[];
-  /** Set to make begin frames fail, or wait. */
-  space: { fault: Fault | undefined; held?: Promise<void> };
+  /** Set to make begin frames fail, wait, or be judged by a real look. */
+  space: { fault: Fault | undefined; held?: Promise<void>; check?: () => Promise<void> };
   protect(machineId: MachineId): void;
 }
 
@@ -109,6 +109,7 @@ export async function startTestSite(options: TestSiteOptions = {}): Promise<Test
         groups: createGroupPoints({ registry, ledger, orders, clock, random: systemRandom, log: silentLog }),
         checkSpace: async () => {
           await space.held;
+          await space.check?.();
           if (space.fault !== undefined) throw space.fault;
         },
         onOutcome: (_peer, fault) => outcomes.push(fault),

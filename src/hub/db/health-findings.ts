@@ -17,6 +17,14 @@ export function silentAppliances(since: string): Findings {
     from appliances a left join resources v on v.key = a.vault_key where a.last_seen_at < ${since}::timestamptz`;
 }
 
+/** Appliances that slow their agents down, with their own words. */
+export function appliancesWithoutCache(): Findings {
+  return sql`select a.vault_key, ${fabricOfAppliance} as entity_id, a.name as entity_name, ${fabricOfAppliance} as fabric_id,
+      'the appliance ' || a.name || ': ' || (told->>'message') as message
+    from appliances a left join resources v on v.key = a.vault_key
+    cross join lateral jsonb_array_elements(a.telemetry->'healthErrors') told where told->>'id' = 'CacheSpaceLow'`;
+}
+
 /** Appliances whose certificate ends before `until`; of one that registered before the hub kept it, the end follows from the registration. */
 export function endingCertificates(until: string, lifeDays: number): Findings {
   return sql`select a.vault_key, ${fabricOfAppliance} as entity_id, a.name as entity_name, ${fabricOfAppliance} as fabric_id,

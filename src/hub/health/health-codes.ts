@@ -21,6 +21,12 @@ export const healthCodes = {
     causes: ["the appliance does not run", "the private line is down"],
     action: "check the appliance and its way to the vault's private endpoint",
   },
+  CacheSpaceLow: {
+    ...{ severity: "Warning", category: "FabricInfrastructure", kind: "ServerHealth", component: "Appliance" },
+    summary: "the appliance slows its agents down, because its cache has little room left",
+    causes: ["the line to the storage account is slower than the changes", "the disk of the cache is too small, or others fill it"],
+    action: "free or add space on the disk of the appliance's cache; agents are let go by themselves once a quarter of it is free",
+  },
   AgentSilent: {
     ...{ severity: "Critical", category: "Replication", kind: "AgentHealth", component: "Agent" },
     summary: "the agent of the machine has not been heard of",

@@ -4,6 +4,7 @@ import { toTimestamp, type Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import type { Findings } from "../db/health-errors.ts";
 import {
+  appliancesWithoutCache,
   endingCertificates,
   namedVaults,
   overdueApplicationPoints,
@@ -66,6 +67,7 @@ export function healthRules(
   const ago = (ms: number): string => toTimestamp(clock.nowMs() - ms);
   return [
     { code: "ApplianceSilent", findings: () => silentAppliances(ago(limits.applianceSilentMs)) },
+    { code: "CacheSpaceLow", findings: () => appliancesWithoutCache() },
     { code: "AgentSilent", findings: () => silentAgents(ago(limits.agentSilentMs)) },
     {
       code: "RecoveryPointOverdue",

@@ -6,7 +6,7 @@ import { sql } from "kysely";
 import { systemClock, toTimestamp, type Clock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
-import { Fault } from "../../contract/errors.ts";
+import { Fault, toReport } from "../../contract/errors.ts";
 import { openDatabase, type Database } from "../db/database.ts";
 import { openEventStore, type EventStore } from "../db/events.ts";
 import { countHealthErrors, openHealthErrors } from "../db/health-errors.ts";
@@ -120,6 +120,24 @@ test("a lost appliance is raised once, stays, and is cleared when it is heard ag
   await reconcileHealth(bench);
   assert.deepEqual(await codes(bench, fabric), []);
   assert.deepEqual(await told(bench), ["ApplianceSilent site one", "ApplianceSilentCleared site one"]);
+});
+
+test("a cache with little room is raised with the appliance's own words, and cleared when it tells of it no more", async () => {
+  await using database = await cluster.openFreshDatabase();
+  const bench = createBench(database);
+  await putAppliance(bench);
+  const tell = async (faults: readonly Fault[]): Promise<readonly string[]> => {
+    const telemetry = { healthErrors: faults.map(toReport) };
+    await sql`update appliances set telemetry = ${JSON.stringify(telemetry)}::jsonb`.execute(database.db);
+    await reconcileHealth(bench);
+    return await codes(bench, fabric);
+  };
+  const other = new Fault("StoreUnavailable", "the storage account does not answer");
+  assert.deepEqual(await tell([other]), []);
+  assert.deepEqual(await tell([other, new Fault("CacheSpaceLow", "12 % of the cache is free")]), ["CacheSpaceLow"]);
+  assert.match((await openHealthErrors(database.db, fabric))[0]?.message ?? "", /site one: 12 % of the cache is free/);
+  assert.deepEqual(await tell([]), []);
+  assert.deepEqual(await told(bench), ["CacheSpaceLow site one", "CacheSpaceLowCleared site one"]);
 });
 
 test("an agent is silent and its recovery point overdue by its policy's interval, other items are not", async () => {

@@ -1,7 +1,7 @@
 // An appliance as the process server of its fabric: load, memory, space, throughput and certificate, judged by the documented limits.
 
 import { fromTimestamp } from "../../base/clock.ts";
-import { levelAbove, levelBelow, pendingBytesSmall, processServerLimits } from "../../contract/process-server-limits.ts";
+import { cacheSpaceOf, levelAbove, levelBelow, pendingBytesSmall, processServerLimits } from "../../contract/process-server-limits.ts";
 import type { Appliance } from "../db/appliances.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { worseLevel } from "../health/present-health.ts";
@@ -71,16 +71,13 @@ export function showProcessServer(
   };
 }
 
-/** The cache of Azure's process server is the spool here; its disk may end before its limit does. */
+/** The cache of Azure's process server is the spool here. */
 export function spaceOf(telemetry: Appliance["telemetry"]): JsonObject {
   if (telemetry === undefined || telemetry.spoolBytesMax === 0) return {};
   const { spoolBytes, spoolBytesMax, system } = telemetry;
-  const ownFree = Math.max(0, spoolBytesMax - spoolBytes);
-  const availableSpaceInBytes = Math.min(ownFree, system?.diskAvailableBytes ?? ownFree);
-  const totalSpaceInBytes = Math.min(spoolBytesMax, spoolBytes + (system?.diskAvailableBytes ?? ownFree));
-  const freeShare = availableSpaceInBytes / Math.max(1, totalSpaceInBytes);
+  const { totalBytes, freeBytes, freeShare } = cacheSpaceOf({ spoolBytes, spoolBytesMax, diskAvailableBytes: system?.diskAvailableBytes });
   const spaceUsageStatus = levelBelow(freeShare, processServerLimits.freeShare);
-  return { totalSpaceInBytes, availableSpaceInBytes, spaceUsageStatus };
+  return { totalSpaceInBytes: totalBytes, availableSpaceInBytes: freeBytes, spaceUsageStatus };
 }
 
 function throughputOf(telemetry: Appliance["telemetry"]): JsonObject {
