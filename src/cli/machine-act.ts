@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { ArmClient } from "./arm-client.ts";
 import { listJobs, type Job } from "./job.ts";
 import { withActionOption, type ActionWish } from "./launch-action.ts";
+import { launchSettingsOf, withLaunchSettings, type LaunchSettingsOptions } from "./launch-settings.ts";
 import { listProtected, pickByName, type ProtectedItem } from "./machine-shapes.ts";
 import { openProgress, printAnswer } from "./output.ts";
 import { openSession } from "./session.ts";
@@ -16,7 +17,7 @@ export interface VaultOptions {
 
 export type Verb = (usage: string, description: string) => Command;
 
-export interface LaunchOptions extends VaultOptions {
+export interface LaunchOptions extends VaultOptions, LaunchSettingsOptions {
   readonly point?: string;
   readonly pointType?: keyof typeof pointTypes;
   readonly network?: string;
@@ -36,7 +37,7 @@ const pointTypes = {
 
 export function withLaunchOptions(command: Command): Command {
   const choices = Object.keys(pointTypes);
-  return withActionOption(command)
+  return withLaunchSettings(withActionOption(command))
     .option("--point <id>", "recovery point (default: the latest)")
     .addOption(
       command
@@ -50,17 +51,11 @@ export function withLaunchOptions(command: Command): Command {
     .option("--upgrade <release>", "upgrade its operating system after the first boot, as debian13; see `watari upgrade-disk build`");
 }
 
-/** The part of a call that says from which point, and what the machine is asked. */
-export function wishOf({
-  point,
-  pointType,
-  probePort: port,
-  probePath: path,
-  probeSeconds: timeoutSeconds,
-  action,
-  upgrade,
-}: LaunchOptions): object {
+/** The part of a call that says from which point, how the machine is made ready, and what it is asked. Reads the files of keys. */
+export async function wishOf(options: LaunchOptions): Promise<object> {
+  const { point, pointType, probePort: port, probePath: path, probeSeconds: timeoutSeconds, action, upgrade } = options;
   return {
+    ...(await launchSettingsOf(options)),
     ...(point === undefined ? {} : { recoveryPointId: point }),
     ...(pointType === undefined ? {} : { recoveryPointType: pointTypes[pointType] }),
     ...(port === undefined ? {} : { probe: { port, path, timeoutSeconds } }),

@@ -57,7 +57,7 @@ function registerCutOver(command: Command, action: "unplannedFailover" | "promot
           providerSpecificDetails: {
             instanceType: "InMageAzureV2",
             network: options.network,
-            ...wishOf(options),
+            ...(await wishOf(options)),
             commit: {
               mode: commitModes[options.commit],
               ...(options.commitMinutes === undefined ? {} : { minutesMax: options.commitMinutes }),

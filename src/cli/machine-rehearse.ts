@@ -7,6 +7,7 @@ import { z } from "zod";
 import type { ArmClient } from "./arm-client.ts";
 import { listJobs } from "./job.ts";
 import { withActionOption, type ActionWish } from "./launch-action.ts";
+import { launchSettingsOf, withLaunchSettings, type LaunchSettingsOptions } from "./launch-settings.ts";
 import { listProtected, pickByName } from "./machine-shapes.ts";
 import { formatSeconds, formatTable, openProgress, printAnswer } from "./output.ts";
 import { openSession } from "./session.ts";
@@ -18,7 +19,7 @@ interface VaultOptions {
   readonly profile?: string;
 }
 
-interface RehearseOptions extends VaultOptions {
+interface RehearseOptions extends VaultOptions, LaunchSettingsOptions {
   readonly action: readonly ActionWish[];
   readonly point?: string;
   readonly keep?: boolean;
@@ -42,10 +43,12 @@ const jobShape = z.looseObject({
 type RehearsalJob = z.infer<typeof jobShape>;
 
 export function registerMachineRehearse(verb: (usage: string, description: string) => Command): void {
-  withActionOption(
-    verb(
-      "rehearse <name>",
-      "boot the newest recovery point where it reaches nothing, ask it, keep its console, take it away; the source is not touched",
+  withLaunchSettings(
+    withActionOption(
+      verb(
+        "rehearse <name>",
+        "boot the newest recovery point where it reaches nothing, ask it, keep its console, take it away; the source is not touched",
+      ),
     ),
   )
     .option("--point <id>", "recovery point (default: the newest)")
@@ -91,11 +94,13 @@ const itemShape = z.looseObject({
   }),
 });
 
-async function rehearse(arm: ArmClient, name: string, { vault, point, action, keep }: RehearseOptions): Promise<void> {
+async function rehearse(arm: ArmClient, name: string, options: RehearseOptions): Promise<void> {
+  const { vault, point, action, keep } = options;
   const item = pickByName(await listProtected(arm, vault), name, "protected machine");
   const properties = {
     ...(point === undefined ? {} : { recoveryPointId: point }),
     ...(action.length === 0 ? {} : { actions: action }),
+    ...(await launchSettingsOf(options)),
     isKept: keep === true,
   };
   const progress = openProgress(`rehearse ${name}`);

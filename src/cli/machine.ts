@@ -10,6 +10,7 @@ import { registerMachineExport } from "./machine-export.ts";
 import { registerMachineFiles } from "./machine-files.ts";
 import { registerMachineMigrate } from "./machine-migrate.ts";
 import { registerMachineRehearse } from "./machine-rehearse.ts";
+import { registerMachineSet } from "./machine-set.ts";
 import { registerMachineReport } from "./machine-report.ts";
 import {
   listProtectable,
@@ -41,6 +42,7 @@ export function registerMachineCommand(program: Command): void {
   registerMachineMigrate((usage, description) => verb(noun, usage, description));
   registerMachineFiles((usage, description) => verb(noun, usage, description));
   registerMachineRehearse((usage, description) => verb(noun, usage, description));
+  registerMachineSet((usage, description) => verb(noun, usage, description));
   registerMachineExport((usage, description) => verb(noun, usage, description));
   registerMachineReport((usage, description) => verb(noun, usage, description));
 }
@@ -167,7 +169,7 @@ function registerTest(noun: Command): void {
         properties: {
           failoverDirection: "PrimaryToRecovery",
           networkType: options.network === undefined ? "NoNetworkAttachAsInput" : "VmNetworkAsInput",
-          providerSpecificDetails: { instanceType: "InMageAzureV2", ...network, ...wishOf(options) },
+          providerSpecificDetails: { instanceType: "InMageAzureV2", ...network, ...(await wishOf(options)) },
         },
       });
     });

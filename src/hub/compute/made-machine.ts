@@ -268,7 +268,7 @@ export function defineMachineCreation(world: Replication): JobKind {
           const { place } = made;
           if (place !== undefined) await context.write(async (db) => await bindToPlace(db, context.jobId, place));
           await context.confirm();
-          const { changes } = await world.landings.launch(authorityOf(context), made, context.signal);
+          const { changes } = await world.landings.launch(authorityOf(context), made, { signal: context.signal });
           return { hydrationChanges: changes.slice(0, changesMax) };
         },
         undo: async (context) => {
@@ -285,7 +285,7 @@ export function defineMachineCreation(world: Replication): JobKind {
           const made = await readMade(world, context);
           const sizeBytes = made.launch.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0);
           // A hub that was killed holds the disks no more: a launch of a machine that runs gives them to it again.
-          await world.landings.launch(authorityOf(context), made, context.signal);
+          await world.landings.launch(authorityOf(context), made, { signal: context.signal });
           let told: Promise<void> = Promise.resolve();
           const onProgress = (left: number): void => {
             told = told.then(async () => await context.progress(100 * (1 - left / sizeBytes), `${left} bytes are left`));

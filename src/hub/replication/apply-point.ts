@@ -19,6 +19,7 @@ import {
   removeLaunched,
   type LaunchState,
 } from "./launch-steps.ts";
+import { findUnlockKeys, forgetUnlockKeys, jobKeysOwner, type JobLaunch } from "./launch-settings.ts";
 import { landedId, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
 import type { Replication } from "./world.ts";
@@ -72,9 +73,10 @@ export function defineApplyPoint(world: Replication): JobKind {
         run: async (context) => {
           const { itemId, landedName, pointId } = context.parameters;
           const item = await readItem(world.services.database.db, itemId);
-          const { network } = stored(context.state, "previous").launch;
+          const previous = stored(context.state, "previous");
+          const { network } = previous.launch;
           const wish = { itemId, item, purpose: "migrated", name: landedName, pointId: parsePointId(pointId), network } as const;
-          return hydrationEvidence(world, await launchFromPoint(world, context, wish));
+          return hydrationEvidence(world, await launchFromPoint(world, context, { ...wish, launch: asBefore(previous) }));
         },
         undo: async (context) => await removeLaunched(world, context, context.parameters.itemId),
       },
@@ -93,7 +95,8 @@ export function defineApplyPoint(world: Replication): JobKind {
         undo: "what was copied goes with the machine",
       },
     ],
-    settle: async (db, { parameters: { itemId, landedName, pointId }, outcome }) => {
+    settle: async (db, { jobId, parameters: { itemId, landedName, pointId }, outcome }) => {
+      await forgetUnlockKeys(db, jobKeysOwner(itemId, jobId));
       const isDone = outcome.kind === "succeeded";
       const isKnown = isDone || outcome.undoFaults.length === 0;
       const endedAt = toTimestamp(world.services.clock.nowMs());
@@ -108,7 +111,13 @@ export function defineApplyPoint(world: Replication): JobKind {
   });
 }
 
-async function prepare(world: Replication, { parameters, state }: Context): Promise<State> {
+/** What the failover's call may have said alone. */
+function asBefore({ launch: { hasSerialConsole, nics } }: Landed): JobLaunch {
+  const nicAddressing = nics.flatMap(({ guestName, addressing }) => (addressing === undefined ? [] : [{ nicId: guestName, addressing }]));
+  return { nicAddressing, ...(hasSerialConsole === undefined ? {} : { hasSerialConsole }) };
+}
+
+async function prepare(world: Replication, { parameters, state, jobId }: Context): Promise<State> {
   const { itemId, landedName, pointId } = parameters;
   const { database, resources } = world.services;
   const item = await readItem(database.db, itemId);
@@ -119,6 +128,13 @@ async function prepare(world: Replication, { parameters, state }: Context): Prom
     throw new Fault("NotFound", `could not change the recovery point of ${item.machineName}: the machine ${landedName} is gone`, {
       evidence: { landedName },
       action: "cancel the failover and migrate anew",
+    });
+  // Before the earlier machine is removed: without keys neither the new one nor the way back could be made.
+  const unlockKeys = await findUnlockKeys(world.services.secrets, { itemId, jobId, ownCount: item.settings.unlockKeyCount });
+  if ((previous.launch.unlockKeyCount ?? 0) > 0 && unlockKeys.length === 0)
+    throw new Fault("InputInvalid", `could not change the recovery point of ${item.machineName}: its encrypted disks need keys`, {
+      evidence: { landedName },
+      action: "give unlockKeys with the call: those of the migration were kept no longer than it took",
     });
   // The machine keeps its identity for ARM clients.
   return { previous, vmId: previous.vmId, pointId, pointTime: toTimestamp(point.timeMs) };
@@ -132,7 +148,10 @@ async function restore(world: Replication, context: Context): Promise<void> {
   const id = rowId(itemId, landedName);
   await context.write(async (db) => await saveLanded(db, id, previous, "Creating"));
   await context.confirm();
-  await world.landings.launch(authorityOf(context), previous, context.signal);
+  const { jobId, signal } = context;
+  const { settings } = await readItem(world.services.database.db, itemId);
+  const unlockKeys = await findUnlockKeys(world.services.secrets, { itemId, jobId, ownCount: settings.unlockKeyCount });
+  await world.landings.launch(authorityOf(context), previous, { unlockKeys, signal });
   await context.write(async (db) => await saveLanded(db, id, previous, "Succeeded"));
   await fillLanded(world, context, landedName);
   await context.log("the machine of the earlier recovery point runs again");

@@ -6,6 +6,7 @@ import { parseMachineId } from "../../contract/ids.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, type JobKind, type StepContext } from "../jobs/job.ts";
 import { giveOrder } from "./give-order.ts";
+import { openSecretStore } from "../db/secrets.ts";
 import { faultsOf, patchItem } from "./item.ts";
 import { itemType, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
@@ -55,6 +56,7 @@ export function defineDisableProtection(world: Replication): JobKind {
     ],
     settle: async (db, { parameters: { itemId }, outcome }) => {
       if (outcome.kind === "succeeded") {
+        await openSecretStore({ db, sealer: world.services.secrets.sealer }).removeAll(itemId);
         await sql`delete from resources where key = ${itemId.toLowerCase()} and type = ${itemType.toLowerCase()}`.execute(db);
         return undefined;
       }

@@ -15,6 +15,7 @@ import type { LandingDisk } from "../../landing/target.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind, type StepContext } from "../jobs/job.ts";
 import { readItem, type Item, type ProtectionState } from "./item.ts";
+import { addressingOf, findUnlockKeys } from "./launch-settings.ts";
 import { nicsOf, openPoint } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
@@ -133,7 +134,7 @@ async function write(world: Replication, context: Context): Promise<State> {
   const { itemId, format, isHydrated, platform } = context.parameters;
   const pointId = parsePointId(stored(context.state, "pointId"));
   const vault = vaultOf(parseResourceId(itemId));
-  const { facts, machineName } = await readItem(world.services.database.db, itemId);
+  const { facts, machineName, settings } = await readItem(world.services.database.db, itemId);
   const point = await openPoint(world, vault.text, pointId);
   const reader = await world.openReader(vault.text);
   await using opened = new AsyncDisposableStack();
@@ -153,9 +154,15 @@ async function write(world: Replication, context: Context): Promise<State> {
   };
   await context.confirm();
   const folder = stored(context.state, "folder");
-  const nics = (facts === undefined ? [] : nicsOf(facts)).map(({ mac, guestName }) => ({ mac, guestName }));
+  const nics = (facts === undefined ? [] : nicsOf(facts)).map(({ mac, guestName }) => {
+    const addressing = addressingOf(guestName, settings.nicAddressing);
+    return { mac, guestName, ...(addressing === undefined ? {} : { addressing }) };
+  });
+  const { hasSerialConsole = false, unlockKeyCount: ownCount } = settings;
+  const unlockKeys = isHydrated ? await findUnlockKeys(world.services.secrets, { itemId, jobId: context.jobId, ownCount }) : [];
+  const guest = { disks, nics, hasSerialConsole, unlockKeys };
   const hardware = platform === undefined ? undefined : hardwareOf(platform);
-  const wish = { folder, format, isHydrated, disks, nics, onProgress, ...(hardware === undefined ? {} : { hardware }) };
+  const wish = { folder, format, isHydrated, ...guest, onProgress, ...(hardware === undefined ? {} : { hardware }) };
   const { files, changes } = await requireFolder(world).write(wish, context.signal);
   await told;
   const written = { files: [...files], hydrationChanges: changes.slice(0, changesMax) };

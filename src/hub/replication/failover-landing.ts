@@ -10,6 +10,7 @@ import { readItem, type Item } from "./item.ts";
 import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
 import { landedId, vaultOf } from "./names.ts";
 import { runActions } from "./launch-actions.ts";
+import { jobLaunchOf } from "./launch-settings.ts";
 import { fillLanded, hydrationEvidence, launchFromPoint, probeLanded, removeLaunched } from "./launch-steps.ts";
 import { upgradeStep } from "./os-upgrade.ts";
 import { compareDowntime } from "./predict-downtime.ts";
@@ -69,6 +70,7 @@ function launchStep(world: Replication): FailoverStep {
         name: landedName,
         pointId: parsePointId(stored(context.state, "pointId")),
         network: toNetwork(networkId),
+        launch: jobLaunchOf(context.parameters),
         upgrade: context.state.upgrade,
       });
       return hydrationEvidence(world, hydration);

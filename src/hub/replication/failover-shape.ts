@@ -7,6 +7,7 @@ import { upgradeTargets } from "../../contract/os-upgrade.ts";
 import { digestShape, diskIdShape, pointIdShape } from "../../contract/shapes.ts";
 import type { JobStep, StepContext } from "../jobs/job.ts";
 import { launchActionsShape, type ActionsState } from "./launch-actions.ts";
+import { jobLaunchShape } from "./launch-settings.ts";
 import { probeShape, type LaunchState } from "./launch-steps.ts";
 import type { UpgradeState } from "./os-upgrade.ts";
 import type { DowntimeComparison, DowntimePrediction } from "./predict-downtime.ts";
@@ -44,6 +45,7 @@ export const failoverParametersShape = z.object({
   osUpgradeVersion: z.enum(upgradeTargets).optional(),
   /** What the machine is asked after that, in order. */
   actions: launchActionsShape.default([]),
+  ...jobLaunchShape,
   commit: commitShape.default({ mode: "byHand" }),
   fence: z.enum(fenceModes).default("automatic"),
   promotes: testedShape.optional(),

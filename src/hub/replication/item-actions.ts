@@ -11,6 +11,8 @@ import { newestPoint, requirePointOf, toPointId, type RecoveryPointType } from "
 import { exportWishOf, requireExportable } from "./export-point.ts";
 import { changedExclusion } from "./change-disks.ts";
 import { requireAccount } from "./enable-protection.ts";
+import { cardsLeftOut } from "./item-settings.ts";
+import { jobLaunchOf, requireAddressing, type JobLaunch } from "./launch-settings.ts";
 import { landedId, vaultOf } from "./names.ts";
 import {
   addDisksBody,
@@ -264,10 +266,12 @@ async function test(front: ReplicationFront, call: ItemCall, body: TestBody, res
     ...(networkId === undefined ? {} : { networkId }),
     ...(details?.probe === undefined ? {} : { probe: details.probe }),
     actions: actionsFor(front, item, details?.actions),
+    ...launchOfCall(item, details ?? {}),
     ...upgradeWish(front, item, details?.osUpgradeVersion),
   };
   return await startJob(front, call, item, {
     kind: "TestFailover",
+    unlockKeys: details?.unlockKeys,
     parameters,
     change: { testFailoverState: "TestMigrationInProgress" },
   });
@@ -278,8 +282,21 @@ async function rehearse(front: ReplicationFront, call: ItemCall, body: RehearseB
   requireOperation(item, "TestFailover", "rehearse the migration of");
   const pointId = await wishedPoint(front, resource, item, body);
   const actions = actionsFor(front, item, body.actions);
-  const parameters = { actions, isKept: body.isKept, ...(pointId === undefined ? {} : { pointId }) };
-  return await startJob(front, call, item, { kind: rehearsalKind, parameters, change: { busyWith: rehearsalKind } });
+  const parameters = {
+    actions,
+    isKept: body.isKept,
+    ...launchOfCall(item, body, "properties"),
+    ...(pointId === undefined ? {} : { pointId }),
+  };
+  const { unlockKeys } = body;
+  return await startJob(front, call, item, { kind: rehearsalKind, unlockKeys, parameters, change: { busyWith: rehearsalKind } });
+}
+
+/** What a call says of the clone, checked against the machine's cards. */
+function launchOfCall(item: Item, wish: JobLaunch, at = "properties.providerSpecificDetails"): JobLaunch {
+  const cards = { known: (item.facts?.nics ?? []).map(({ name }) => name), left: cardsLeftOut(item.settings) };
+  requireAddressing(wish.nicAddressing ?? [], cards, `${at}.nicAddressing`);
+  return jobLaunchOf(wish);
 }
 
 async function cleanUp(front: ReplicationFront, call: ItemCall, comments: string, resource: Resource): Promise<ActionOutcome> {
@@ -317,11 +334,13 @@ async function migrate(
     ...(pointId === undefined ? {} : { pointId }),
     ...(details.probe === undefined ? {} : { probe: details.probe }),
     ...endOfCutOver(item, details, actionsFor(front, item, details.actions)),
+    ...launchOfCall(item, details),
     ...upgradeWish(front, item, details.osUpgradeVersion),
     ...(promotes === undefined ? {} : { promotes }),
   };
   return await startJob(front, call, item, {
     kind: "UnplannedFailover",
+    unlockKeys: details.unlockKeys,
     parameters,
     change: { protectionState: "UnplannedFailoverInitiated" },
   });
@@ -376,7 +395,7 @@ async function wishedPoint(
 async function applyPoint(front: ReplicationFront, call: ItemCall, body: ApplyBody, resource: Resource): Promise<ActionOutcome> {
   const item = parseItem(resource.properties);
   requireOperation(item, "ChangePit", "change the recovery point of");
-  const { recoveryPointType, probe } = body.providerSpecificDetails;
+  const { recoveryPointType, probe, unlockKeys } = body.providerSpecificDetails;
   if (body.recoveryPointId === undefined && recoveryPointType === undefined)
     throw new Fault("InputInvalid", `could not change the recovery point of ${item.machineName}: none was named`, {
       action: "give recoveryPointId, one of the item's recoveryPoints",
@@ -385,6 +404,7 @@ async function applyPoint(front: ReplicationFront, call: ItemCall, body: ApplyBo
   const landedName = item.failover?.landedName ?? defaultLandedName(item);
   return await startJob(front, call, item, {
     kind: "ApplyRecoveryPoint",
+    unlockKeys,
     parameters: { landedName, pointId, ...(probe === undefined ? {} : { probe }) },
     change: { protectionState: "ChangeRecoveryPointInitiated" },
   });

@@ -6,6 +6,7 @@ import { recoveryPointTypes } from "./choose-point.ts";
 import { commitShape, fenceModes } from "./failover-shape.ts";
 import { exportDetailsShape } from "./export-point.ts";
 import { launchActionsShape } from "./launch-actions.ts";
+import { launchSettingsInput, unlockKeysShape } from "./launch-settings.ts";
 import { probeShape } from "./launch-steps.ts";
 import { provider } from "./names.ts";
 
@@ -19,6 +20,7 @@ const landingExtension = {
   probe: probeShape.optional(),
   /** In place of the machine's own post-launch actions. */
   actions: launchActionsShape.optional(),
+  ...launchSettingsInput,
 };
 /** Ours: how the cut-over is committed, and who switches the source off. */
 const cutOverExtension = { commit: commitShape.optional(), fence: z.enum(fenceModes).optional() };
@@ -47,6 +49,7 @@ export const rehearseBody = z.strictObject({
       ...pointWish,
       /** In place of the machine's own post-launch actions. */
       actions: launchActionsShape.optional(),
+      ...launchSettingsInput,
       /** The machine stays, as one of a test migration. */
       isKept: z.boolean().default(false),
     })
@@ -80,6 +83,8 @@ export const applyBody = z.strictObject({
       instanceType,
       recoveryPointType: pointWish.recoveryPointType,
       probe: landingExtension.probe,
+      /** Ours: those of the failover's own call are not kept. */
+      unlockKeys: unlockKeysShape.optional(),
     }),
   }),
 });

@@ -5,6 +5,7 @@ import { ArmFault } from "../api/arm-errors.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { refuseFields } from "../resources/refused-fields.ts";
 import { launchActionsShape } from "./launch-actions.ts";
+import { itemLaunchInput, itemLaunchShape, requireAddressing } from "./launch-settings.ts";
 import { provider } from "./names.ts";
 
 const idText = z.string().max(2048);
@@ -109,6 +110,7 @@ export const changeShape = z.strictObject({
       sqlServerLicenseType: word.optional(),
       /** Ours. They replace those that were set before. */
       postLaunchActions: launchActionsShape.optional(),
+      ...itemLaunchInput,
       vmDisks: z
         .array(z.strictObject({ diskId: z.string().max(255), targetDiskName: partName.optional() }))
         .max(64)
@@ -130,6 +132,7 @@ export const settingsShape = z.object({
   nicTags: tags.optional(),
   /** What the machine is asked in this order once it has landed, in tests and rehearsals too. */
   postLaunchActions: launchActionsShape.default([]),
+  ...itemLaunchShape,
   /** By the name under which Azure answers it; it has no effect here. */
   answered: z.record(z.string(), z.unknown()).default({}),
 });
@@ -200,6 +203,9 @@ export function settingsOfEnable(details: EnableDetails, place: SettingsPlace): 
   return {
     nics: [],
     postLaunchActions: [],
+    nicAddressing: [],
+    tfoNicAddressing: [],
+    unlockKeyCount: 0,
     diskNames: {},
     diskTypes: Object.fromEntries(
       disks.flatMap(({ diskId, diskType = details.diskType }) => (diskType === undefined ? [] : [[diskId, diskType]])),
@@ -243,6 +249,7 @@ export function changeSettings(present: ItemSettings, change: ItemChange, place:
     ...present,
     nics,
     postLaunchActions: details?.postLaunchActions ?? present.postLaunchActions,
+    ...changeLaunch({ ...present, nics }, details ?? { instanceType: provider }, place),
     diskNames: { ...present.diskNames, ...names },
     ...(asks(change.selectedSourceNicId) ? { sourceNicId: change.selectedSourceNicId } : {}),
     ...given({ vmTags: details?.targetVmTags, diskTags: details?.targetManagedDiskTags, nicTags: details?.targetNicTags }),
@@ -255,6 +262,29 @@ export function changeSettings(present: ItemSettings, change: ItemChange, place:
       }),
     },
   };
+}
+
+/** Addresses replace those that were set before, of all cards. */
+function changeLaunch(
+  present: ItemSettings,
+  change: NonNullable<ItemChange["providerSpecificDetails"]>,
+  { nicIds }: SettingsPlace,
+): Pick<ItemSettings, "hasSerialConsole" | "nicAddressing" | "tfoNicAddressing" | "unlockKeyCount"> {
+  const hasSerialConsole = change.hasSerialConsole ?? present.hasSerialConsole;
+  const changed = {
+    nicAddressing: change.nicAddressing ?? present.nicAddressing,
+    tfoNicAddressing: change.tfoNicAddressing ?? present.tfoNicAddressing,
+  };
+  const cards = { known: nicIds, left: cardsLeftOut(present) };
+  for (const name of ["nicAddressing", "tfoNicAddressing"] as const)
+    requireAddressing(changed[name], cards, `properties.providerSpecificDetails.${name}`);
+  const unlockKeyCount = change.unlockKeys?.length ?? present.unlockKeyCount;
+  return { ...changed, unlockKeyCount, ...(hasSerialConsole === undefined ? {} : { hasSerialConsole }) };
+}
+
+/** Cards that do not land. */
+export function cardsLeftOut({ nics }: Pick<ItemSettings, "nics">): readonly string[] {
+  return nics.flatMap(({ nicId, selectionType }) => (selectionType === "NotSelected" ? [nicId] : []));
 }
 
 function mergeNics(present: ItemSettings["nics"], change: ItemSettings["nics"]): ItemSettings["nics"] {

@@ -9,6 +9,7 @@ import { presentResource, type JsonObject, type Resource } from "../db/resources
 import type { Queryable } from "../jobs/job.ts";
 import { readJob } from "../jobs/job-store.ts";
 import { patchItem, readItem, type Item } from "./item.ts";
+import { jobKeysOwner, keepUnlockKeys } from "./launch-settings.ts";
 import { itemType, vaultOf } from "./names.ts";
 import { presentItem } from "./present-item.ts";
 import type { ReplicationFront } from "./world.ts";
@@ -34,6 +35,8 @@ export interface JobWish {
   readonly parameters: object;
   /** What becomes of the item with the job's begin. */
   readonly change: Partial<Item>;
+  /** Given with this call for its job alone: kept as a secret until that ends. */
+  readonly unlockKeys?: readonly string[] | undefined;
 }
 
 /** The state and the job change together; the operation is checked again under the item's lock. */
@@ -52,6 +55,7 @@ export async function startJob(front: ReplicationFront, call: ItemCall, item: It
     const job = { kind, ...jobTarget(call.id, item.machineName, call.caller.name) };
     const parameters = { itemId: call.id.text, ...wish.parameters };
     const jobId = await engine.submit({ ...job, parameters, ...(call.jobId === undefined ? {} : { jobId: call.jobId }) }, db);
+    await keepUnlockKeys(db, services.secrets, jobKeysOwner(call.id.text, jobId), wish.unlockKeys ?? []);
     await patchItem(db, call.id, { ...wish.change, scenario: { scenarioName: kind, jobId, startTime } });
     return jobId;
   };

@@ -6,6 +6,7 @@ import type { ArmCall, Desired, WriteOutcome } from "../api/resource-type.ts";
 import { lockKey } from "../db/locks.ts";
 import type { JsonObject } from "../db/resources.ts";
 import { changeSettings, changeShape } from "./item-settings.ts";
+import { keepUnlockKeys } from "./launch-settings.ts";
 import { answerAtOnce } from "./item-start.ts";
 import { requireSubnet } from "./item-enable.ts";
 import { parseItem, patchedItem, readItem, type ProtectionState } from "./item.ts";
@@ -50,6 +51,8 @@ export async function update(
       nicIds: (item.facts?.nics ?? []).map(({ name }) => name),
     });
     await requireNames(db, call.id, settings);
+    const unlockKeys = change.providerSpecificDetails?.unlockKeys;
+    if (unlockKeys !== undefined) await keepUnlockKeys(db, front.services.secrets, call.id.text, unlockKeys);
     const changed = await patchedItem(db, call.id, {
       settings,
       target: {

@@ -14,6 +14,7 @@ import type { HydrationReport, LandingDisk, LandingNetwork, LaunchSpec, Target }
 import type { VaultReader } from "../../vault/vault.ts";
 import { parseResourceId, type ResourceId } from "../api/resource-id.ts";
 import type { Queryable } from "../jobs/job.ts";
+import { addressingShape } from "./launch-settings.ts";
 import { machineType } from "./names.ts";
 
 const tagsShape = z.record(z.string(), z.string()).optional();
@@ -25,11 +26,22 @@ const launchShape = z.object({
   firmware: z.enum(["bios", "efi"]),
   /** `name` of a disk or a card: as a client chose it; made from the machine's unless told. */
   disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: z.number(), name: z.string().optional() })),
-  nics: z.array(z.object({ mac: z.string(), guestName: z.string(), address: z.string().optional(), name: z.string().optional() })),
+  nics: z.array(
+    z.object({
+      mac: z.string(),
+      guestName: z.string(),
+      address: z.string().optional(),
+      name: z.string().optional(),
+      addressing: addressingShape.optional(),
+    }),
+  ),
   network: z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("isolated") }),
     z.object({ kind: z.literal("named"), name: z.string() }),
   ]),
+  hasSerialConsole: z.boolean().optional(),
+  /** So many were tried at its encrypted disks; the keys themselves are not kept. */
+  unlockKeyCount: z.number().optional(),
 });
 
 /** All that is needed to launch the machine again, apart from the bytes of its disks. */
@@ -147,15 +159,20 @@ export class Landings implements AsyncDisposable {
   }
 
   /** Launches, or gives a machine that runs already the disks that it still depends on. May be called again. */
-  async launch(authority: Authority, landed: LandedMachine, signal: AbortSignal): Promise<HydrationReport> {
-    const { name } = landed.launch;
+  async launch(
+    authority: Authority,
+    landed: LandedMachine,
+    { unlockKeys = [], signal }: { readonly unlockKeys?: readonly Uint8Array[]; readonly signal: AbortSignal },
+  ): Promise<HydrationReport> {
+    const { name, cpuCount, memoryBytes, firmware, network, hasSerialConsole = false } = landed.launch;
     const disks = this.#held.get(name)?.disks ?? (await this.#openDisks(landed));
-    const nics = landed.launch.nics.map(({ mac, guestName, address }) => ({
+    const nics = landed.launch.nics.map(({ mac, guestName, address, addressing }) => ({
       mac,
       guestName,
       ...(address === undefined ? {} : { address }),
+      ...(addressing === undefined ? {} : { addressing }),
     }));
-    const spec: LaunchSpec = { ...landed.launch, nics, disks };
+    const spec: LaunchSpec = { name, cpuCount, memoryBytes, firmware, network, nics, disks, hasSerialConsole, unlockKeys };
     try {
       const { hydration } = await this.#target.under(authority).launch(spec, signal);
       this.#held.set(name, { landed, disks });

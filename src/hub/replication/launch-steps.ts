@@ -15,6 +15,7 @@ import { bindToPlace } from "../jobs/job-store.ts";
 import type { Item } from "./item.ts";
 import type { ItemSettings } from "./item-settings.ts";
 import { authorityOf, removeLandedRow, saveLanded, type Landed } from "./landed.ts";
+import { addressingOf, findUnlockKeys, type JobLaunch } from "./launch-settings.ts";
 import { landedId, vaultOf } from "./names.ts";
 import type { ChosenUpgrade } from "./os-upgrade.ts";
 import { nicNamesOf } from "./part-names.ts";
@@ -66,6 +67,8 @@ export interface LaunchWish {
   readonly network: LandingNetwork;
   /** Lands with it. */
   readonly upgrade?: ChosenUpgrade | undefined;
+  /** What the call said, in place of the item's settings. */
+  readonly launch?: JobLaunch;
 }
 
 export async function launchFromPoint<State extends LaunchState>(
@@ -79,6 +82,9 @@ export async function launchFromPoint<State extends LaunchState>(
   const { facts, settings } = wish.item;
   if (facts === undefined) throw new Error("assertion failed: a protected machine has facts");
   const vmId = context.state.vmId ?? services.random.uuid();
+  const hasSerialConsole = wish.launch?.hasSerialConsole ?? settings.hasSerialConsole;
+  const ownCount = settings.unlockKeyCount;
+  const unlockKeys = await findUnlockKeys(services.secrets, { itemId: wish.itemId, jobId: context.jobId, ownCount });
   const landed: Landed = {
     purpose: wish.purpose,
     itemId: wish.itemId,
@@ -99,6 +105,8 @@ export async function launchFromPoint<State extends LaunchState>(
       ],
       nics: chosenNics(facts, wish),
       network: wish.network,
+      ...(hasSerialConsole === undefined ? {} : { hasSerialConsole }),
+      ...(unlockKeys.length === 0 ? {} : { unlockKeyCount: unlockKeys.length }),
     },
   };
   const kept: LaunchState = { vmId, landedName: wish.name };
@@ -109,7 +117,7 @@ export async function launchFromPoint<State extends LaunchState>(
     if (world.place !== undefined) await bindToPlace(db, context.jobId, world.place);
   });
   await context.confirm();
-  const hydration = await landings.launch(authorityOf(context), landed, context.signal);
+  const hydration = await landings.launch(authorityOf(context), landed, { unlockKeys, signal: context.signal });
   await context.write(async (db) => await saveLanded(db, id, landed, "Succeeded"));
   return hydration;
 }
@@ -121,14 +129,22 @@ function diskNameOf({ item, purpose }: LaunchWish, diskId: string): { readonly n
 }
 
 /** The cards that were not left out, the one that was made the first at the front, with the names that were chosen. */
-function chosenNics(facts: MachineFacts, { item: { settings }, purpose }: LaunchWish): Landed["launch"]["nics"] {
+function chosenNics(facts: MachineFacts, { item: { settings }, purpose, launch }: LaunchWish): Landed["launch"]["nics"] {
+  const ofTests = purpose === "test" ? settings.tfoNicAddressing : [];
   const wishOf = (guestName: string): ItemSettings["nics"][number] | undefined => settings.nics.find(({ nicId }) => nicId === guestName);
   const kept = nicsOf(facts).filter(({ guestName }) => wishOf(guestName)?.selectionType !== "NotSelected");
   const first = kept.filter(({ guestName }) => guestName === settings.sourceNicId);
   return [...first, ...kept.filter((nic) => !first.includes(nic))].map((nic) => {
     const wish = wishOf(nic.guestName);
     const name = wish === undefined ? undefined : nicNamesOf(wish)[purpose === "migrated" ? "landed" : "test"];
-    return name === undefined ? nic : { ...nic, name };
+    const addressing = addressingOf(nic.guestName, settings.nicAddressing, ofTests, launch?.nicAddressing);
+    return {
+      ...nic,
+      ...(name === undefined ? {} : { name }),
+      ...(addressing === undefined ? {} : { addressing }),
+      // Isolated networks are made around it, and probes ask it.
+      ...(addressing?.kind === "fixed" ? { address: addressing.address } : {}),
+    };
   });
 }
 

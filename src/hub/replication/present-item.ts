@@ -13,7 +13,7 @@ import { healthOf } from "./item-health.ts";
 import { allowedOperations } from "./item-operations.ts";
 import { parseItem, type Item } from "./item.ts";
 import { containerName, itemType, landedId, protectableType, provider, vaultOf } from "./names.ts";
-import { presentDiskNames, presentManagedDisks, presentNics, presentSettings } from "./present-settings.ts";
+import { presentDiskNames, presentLaunch, presentManagedDisks, presentNics, presentSettings } from "./present-settings.ts";
 import { parseApplianceId } from "../../contract/ids.ts";
 import type { Replication } from "./world.ts";
 
@@ -153,6 +153,7 @@ function extension(seen: {
     ...(item.test === undefined ? {} : { test: item.test }),
     ...(item.rehearsal === undefined ? {} : { rehearsal: item.rehearsal }),
     ...(item.settings.postLaunchActions.length === 0 ? {} : { postLaunchActions: item.settings.postLaunchActions }),
+    ...presentLaunch(item),
     ...(item.failover === undefined ? {} : { failover: item.failover }),
   };
 }

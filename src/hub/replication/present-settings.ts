@@ -18,6 +18,17 @@ export function presentSettings({ settings, target }: Item): JsonObject {
   };
 }
 
+/** How its clone is made ready; of keys only how many there are. */
+export function presentLaunch({ settings }: Item): JsonObject {
+  const { hasSerialConsole, nicAddressing, tfoNicAddressing, unlockKeyCount } = settings;
+  return {
+    ...(hasSerialConsole === undefined ? {} : { hasSerialConsole }),
+    ...(nicAddressing.length === 0 ? {} : { nicAddressing }),
+    ...(tfoNicAddressing.length === 0 ? {} : { tfoNicAddressing }),
+    ...(unlockKeyCount === 0 ? {} : { unlockKeyCount }),
+  };
+}
+
 export function presentNics({ settings, target }: Item, facts: MachineFacts | undefined): readonly JsonObject[] {
   return (facts?.nics ?? []).map(({ name, mac }) => {
     const wish = settings.nics.find(({ nicId }) => nicId === name);

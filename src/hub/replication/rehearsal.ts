@@ -13,6 +13,7 @@ import { readJob } from "../jobs/job-store.ts";
 import { newestPoint, openPointOf } from "./choose-point.ts";
 import { faultsOf, patchItem, readItem } from "./item.ts";
 import { launchActionsShape, runActions, type ActionsState } from "./launch-actions.ts";
+import { forgetUnlockKeys, jobKeysOwner, jobLaunchOf, jobLaunchShape } from "./launch-settings.ts";
 import { hydrationEvidence, launchFromPoint, probeLanded, removeLaunched, type LaunchState } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
 import { presentAfter } from "./present-item.ts";
@@ -27,6 +28,7 @@ const parametersShape = z.object({
   actions: launchActionsShape,
   /** The machine stays as a test migration, for a person to look at and to clean up. */
   isKept: z.boolean(),
+  ...jobLaunchShape,
 });
 type Parameters = z.infer<typeof parametersShape>;
 
@@ -51,6 +53,7 @@ export function defineRehearsal(world: Replication): JobKind {
     parameters: parametersShape,
     steps: [choosePointStep(world), launchStep(world), askStep(world), removeStep(world)],
     settle: async (db, { jobId, parameters: { itemId, isKept }, state, outcome }) => {
+      await forgetUnlockKeys(db, jobKeysOwner(itemId, jobId));
       const isPassed = outcome.kind === "succeeded";
       const endedAt = toTimestamp(world.services.clock.nowMs());
       const pointId = state.pointId === undefined ? undefined : parsePointId(state.pointId);
@@ -101,6 +104,7 @@ function launchStep(world: Replication): Step {
         name: toLandedName(item.target.name ?? item.machineName, suffix),
         pointId: parsePointId(stored(context.state, "pointId")),
         network: { kind: "isolated" },
+        launch: jobLaunchOf(context.parameters),
       });
       return hydrationEvidence(world, hydration);
     },

@@ -13,6 +13,7 @@ import { faultsOf, patchItem, readItem } from "./item.ts";
 import { authorityOf, removeLandedRow, toNetwork } from "./landed.ts";
 import { launchActionsShape, runActions, type ActionsState } from "./launch-actions.ts";
 import { hydrationEvidence, launchFromPoint, probeLanded, probeShape, removeLaunched, type LaunchState } from "./launch-steps.ts";
+import { forgetUnlockKeys, jobKeysOwner, jobLaunchOf, jobLaunchShape } from "./launch-settings.ts";
 import { landedId, toLandedName, vaultOf } from "./names.ts";
 import { chooseUpgradeDisk, upgradeStep, type UpgradeState } from "./os-upgrade.ts";
 import { presentAfter } from "./present-item.ts";
@@ -28,6 +29,7 @@ const testParametersShape = z.object({
   /** What it is asked after that, in order. */
   actions: launchActionsShape.default([]),
   osUpgradeVersion: z.enum(upgradeTargets).optional(),
+  ...jobLaunchShape,
 });
 type TestParameters = z.infer<typeof testParametersShape>;
 
@@ -64,6 +66,7 @@ export function defineTestFailover(world: Replication): JobKind {
             name: toLandedName(item.target.name ?? item.machineName, testSuffix),
             pointId: parsePointId(stored(context.state, "pointId")),
             network: toNetwork(networkId),
+            launch: jobLaunchOf(context.parameters),
             upgrade: context.state.upgrade,
           });
           return hydrationEvidence(world, hydration);
@@ -85,7 +88,8 @@ export function defineTestFailover(world: Replication): JobKind {
       },
       actionsStep(world),
     ],
-    settle: async (db, { parameters: { itemId }, state, outcome }) => {
+    settle: async (db, { jobId, parameters: { itemId }, state, outcome }) => {
+      await forgetUnlockKeys(db, jobKeysOwner(itemId, jobId));
       const isDone = outcome.kind === "succeeded";
       await patchItem(db, itemId, {
         testFailoverState: isDone ? "TestMigrationSucceeded" : "TestMigrationFailed",

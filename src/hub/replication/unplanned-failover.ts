@@ -19,6 +19,7 @@ import {
   type FailoverStep,
 } from "./failover-shape.ts";
 import { landingSteps } from "./failover-landing.ts";
+import { forgetUnlockKeys, jobKeysOwner } from "./launch-settings.ts";
 import { openPoint } from "./launch-steps.ts";
 import { toLandedName, vaultOf } from "./names.ts";
 import { chooseUpgradeDisk } from "./os-upgrade.ts";
@@ -45,7 +46,8 @@ export function defineUnplannedFailover(world: Replication): JobKind {
       fenceStep(world),
       ...landingSteps(world, parameters),
     ],
-    settle: async (db, { parameters, state, outcome }) => {
+    settle: async (db, { jobId, parameters, state, outcome }) => {
+      await forgetUnlockKeys(db, jobKeysOwner(parameters.itemId, jobId));
       const { itemId } = parameters;
       const isDone = outcome.kind === "succeeded";
       const endedMs = world.services.clock.nowMs();

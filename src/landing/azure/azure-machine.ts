@@ -144,8 +144,13 @@ export class AzureMachine {
     const told: string[] = [];
     for (const [index, nic] of spec.nics.entries()) {
       const name = `${this.name}-nic${index}`;
-      const address = nic.address?.replace(/\/.*$/, "");
+      const address = nic.addressing?.kind === "dhcp" ? undefined : nic.address?.replace(/\/.*$/, "");
       const isKept = address !== undefined && prefix !== undefined && isInside(prefix, address);
+      if (address !== undefined && !isKept && nic.addressing?.kind === "fixed")
+        throw new Fault("InputInvalid", `could not make the card ${nic.guestName}: its address is not of the subnet it joins`, {
+          evidence: { address, subnet: prefix ?? "unknown" },
+          action: "choose an address of that subnet, or another network",
+        });
       if (address !== undefined && !isKept)
         told.push(`! the card ${nic.guestName} gets another address than ${address}: its subnet is ${prefix ?? "unknown"}`);
       ids.push(await this.#makeCard(name, { nic, subnetId, ...(isKept ? { address } : {}) }, signal));

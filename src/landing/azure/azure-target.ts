@@ -142,9 +142,10 @@ export class AzureTarget implements Target {
   /** Answers what was changed on the clone, and what became of each disk. The clone is closed on return. */
   async #fillDisks(machine: AzureMachine, authority: Authority, spec: LaunchSpec, signal?: AbortSignal): Promise<HydrationReport> {
     const paths = this.#paths(spec.name);
-    const { disks, nics } = spec;
+    const { disks, nics, hasSerialConsole = false, unlockKeys = [] } = spec;
+    const guest = { disks, nics, hasSerialConsole, unlockKeys };
     const isMade = (await machine.find()) !== undefined;
-    await using prepared = await this.#options.prepare({ paths, disks, nics, ...(signal === undefined ? {} : { signal }) });
+    await using prepared = await this.#options.prepare({ paths, ...guest, ...(signal === undefined ? {} : { signal }) });
     const changes = [...prepared.hydration.changes];
     for (const [index, disk] of isMade ? [] : prepared.disks.entries()) {
       const root = spec.disks[index]?.root;

@@ -36,6 +36,8 @@ export interface PrepareWish {
   readonly paths: MachinePaths;
   readonly disks: readonly LandingDisk[];
   readonly nics: readonly LandingNic[];
+  readonly hasSerialConsole?: boolean;
+  readonly unlockKeys?: readonly Uint8Array[];
   readonly signal?: AbortSignal;
 }
 
@@ -88,7 +90,7 @@ function viewOf({ paths, disks, signal }: PrepareWish) {
 
 /** A clone that a crash left half hydrated is made anew; the journals of its upload go first, because they tell of its bytes. */
 async function hydrateClone(wish: PrepareWish, { clock, helperImage }: PreparerParts, donePath: string): Promise<void> {
-  const { paths, disks, nics, signal } = wish;
+  const { paths, disks, nics, hasSerialConsole = false, unlockKeys = [], signal } = wish;
   await rm(join(paths.folder, "journals"), { recursive: true, force: true });
   for (const [index, { content }] of disks.entries()) {
     await rm(paths.overlay(index), { force: true });
@@ -103,7 +105,8 @@ async function hydrateClone(wish: PrepareWish, { clock, helperImage }: PreparerP
     await using view = await openRawView({ ...viewOf(wish), clock });
     const bootDiskIndex = disks.findIndex(({ isBoot }) => isBoot);
     const common = { clock, ...(helperImage === undefined ? {} : { helperImage }), ...(signal === undefined ? {} : { signal }) };
-    const given = { imagePaths: view.paths, bootDiskIndex, nics, hardware: azureHardware, scratchFolder: paths.scratch };
+    const guest = { imagePaths: view.paths, bootDiskIndex, hardware: azureHardware, scratchFolder: paths.scratch };
+    const given = { ...guest, nics, hasSerialConsole, unlockKeys };
     ({ changes } = await hydrate({ ...given, ...common }));
   }
   await rm(paths.scratch, { recursive: true });

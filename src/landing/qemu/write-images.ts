@@ -31,6 +31,8 @@ export interface ImagesWish {
   readonly hardware?: TargetHardware;
   readonly disks: readonly LandingDisk[];
   readonly nics: readonly LandingNic[];
+  readonly hasSerialConsole?: boolean;
+  readonly unlockKeys?: readonly Uint8Array[];
   readonly onProgress: (percent: number) => void;
 }
 
@@ -140,11 +142,11 @@ async function hydrateFiles(
   });
   await using view = await openRawView({ graphs, folder: scratchFolder, ...common });
   const bootDiskIndex = wish.disks.findIndex(({ isBoot }) => isBoot);
-  const { nics } = wish;
+  const { nics, hasSerialConsole = false, unlockKeys = [] } = wish;
   const { changes } = await hydrate({
     imagePaths: view.paths,
     bootDiskIndex,
-    nics,
+    ...{ nics, hasSerialConsole, unlockKeys },
     hardware: wish.hardware ?? virtioHardware,
     scratchFolder,
     helperImage,

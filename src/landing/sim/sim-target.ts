@@ -1,5 +1,6 @@
 // A target in memory: machines without processors that keep every promise of Target, for tests of whoever lands machines.
 
+import { createHash } from "node:crypto";
 import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { upgradeDiskId } from "../../contract/os-upgrade.ts";
@@ -111,7 +112,7 @@ export class SimTarget implements Target {
     signal?.throwIfAborted();
     await admitted(spec.name);
     const sizeBytes = spec.disks.reduce((sum, { content }) => sum + content.sizeBytes, 0);
-    const hydration = { seconds: 0, changes: spec.nics.map(({ mac, guestName }) => `the card ${mac} keeps the name ${guestName}`) };
+    const hydration = { seconds: 0, changes: changesOf(spec) };
     this.#contents.set(spec.name, spec.disks);
     this.#world.machines.set(spec.name, {
       name: spec.name,
@@ -253,4 +254,16 @@ async function readAnswer(spec: LaunchSpec, signal?: AbortSignal): Promise<strin
     throw new Fault("HydrationUnsupported", "could not hydrate the clone: no root filesystem was found", { evidence: { found: [] } });
   }
   return text.slice(simGuestMark.length);
+}
+
+/** What hydration would be told. A digest of each key shows a test that it came whole, and tells nobody the key. */
+function changesOf({ nics, hasSerialConsole = false, unlockKeys = [] }: LaunchSpec): readonly string[] {
+  return [
+    ...nics.map(({ mac, guestName }) => `the card ${mac} keeps the name ${guestName}`),
+    ...nics.flatMap(({ guestName, addressing = { kind: "keep" } }) =>
+      addressing.kind === "keep" ? [] : [`the card ${guestName} gets ${JSON.stringify(addressing)}`],
+    ),
+    ...(hasSerialConsole ? ["the kernel talks on the serial console"] : []),
+    ...unlockKeys.map((key) => `an encrypted disk was tried with the key ${createHash("sha256").update(key).digest("hex")}`),
+  ];
 }

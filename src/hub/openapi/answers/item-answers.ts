@@ -5,6 +5,7 @@ import { sealedPointReportShape } from "../../../contract/appliance-protocol.ts"
 import { machineFlowShape } from "../../../contract/machine-flow.ts";
 import { pointVerificationShape } from "../../db/points.ts";
 import { launchActionsShape } from "../../replication/launch-actions.ts";
+import { nicAddressingShape } from "../../replication/launch-settings.ts";
 import { timeWindowShape } from "../../replication/time-window.ts";
 import { protectionStates, testFailoverStates } from "../../replication/item.ts";
 import { settingsShape } from "../../replication/item-settings.ts";
@@ -160,6 +161,10 @@ const itemDetails = z.strictObject({
     failover: landing.optional(),
     rehearsal: z.strictObject({ jobId: text, endedAt: time, isPassed: yesOrNo, pointId: text.optional() }).optional(),
     postLaunchActions: launchActionsShape.optional(),
+    hasSerialConsole: yesOrNo.optional(),
+    nicAddressing: nicAddressingShape.optional(),
+    tfoNicAddressing: nicAddressingShape.optional(),
+    unlockKeyCount: whole.optional(),
     flow: machineFlowShape.optional(),
   }),
 });
