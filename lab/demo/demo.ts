@@ -4,6 +4,7 @@ import type { UpgradeTarget } from "../../src/contract/os-upgrade.ts";
 import { Fault } from "../../src/contract/errors.ts";
 import type { ForbiddenPackets } from "../firewall.ts";
 import { type LabFacts, labDown, labStatus, labUp, leftovers } from "../lab.ts";
+import { writeLastWords } from "./last-words.ts";
 import { Migration } from "./migration.ts";
 import { type DemoReport, toReport } from "./report.ts";
 import { endStage, makeStage, removeStage, type Stage, stageOf } from "./stage.ts";
@@ -28,9 +29,10 @@ export interface DemoOutcome {
 export async function runDemo(options: DemoOptions): Promise<DemoOutcome> {
   const stage = stageOf(options.prefix);
   const runner = new StepRunner(options.write);
+  let facts: LabFacts | undefined;
   await runner.run("remove what an earlier demo left", async () => await clear(stage));
   try {
-    const facts = await runner.run("build the closed network and start the source machine", async (tell) => {
+    facts = await runner.run("build the closed network and start the source machine", async (tell) => {
       await makeStage(stage);
       return await labUp({ prefix: options.prefix, progress: tell });
     });
@@ -55,7 +57,8 @@ export async function runDemo(options: DemoOptions): Promise<DemoOutcome> {
     });
     return { report, stage, facts };
   } catch (error) {
-    if (!options.keep) await clear(stage).catch(() => undefined); // The first failure is the one to tell.
+    await writeLastWords(stage, facts, options.write).catch(() => undefined); // The first failure is the one to tell.
+    if (!options.keep) await clear(stage).catch(() => undefined);
     throw error;
   }
 }

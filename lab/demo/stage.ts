@@ -61,17 +61,22 @@ export async function removeStage(stage: Stage): Promise<void> {
   await rm(stage.folder, { recursive: true, force: true });
 }
 
+/** What any order of a demo may take, on a slow machine too; one that takes longer is stuck. */
+const orderMsMax = 12 * 60_000;
+/** An upgrade of a whole system on an emulated processor, or the making of its disk. */
+const upgradeMsMax = 90 * 60_000;
+
 /** Runs `watari …args --json` on the operator's desk to its end, whatever the end is. */
-export async function runOnDesk(stage: Stage, args: readonly string[]): Promise<CommandResult> {
+export async function runOnDesk(stage: Stage, args: readonly string[], timeoutMs = orderMsMax): Promise<CommandResult> {
   return await labExec(stage.place, "onprem", [launcher, ...args, "--json"], {
     env: { ...process.env, WATARI_PROFILE: stage.profile },
-    timeoutMs: 3600_000,
+    timeoutMs: args.includes("--upgrade") ? upgradeMsMax : timeoutMs,
   });
 }
 
 /** Runs `watari …args --json` outside of the closed network, where packages can be fetched. */
 export async function watari(args: readonly string[]): Promise<unknown> {
-  return readAnswer(args, await tryCommand(launcher, [...args, "--json"], { timeoutMs: 3600_000 }));
+  return readAnswer(args, await tryCommand(launcher, [...args, "--json"], { timeoutMs: upgradeMsMax }));
 }
 
 /** Runs `watari …args` on the operator's desk and answers what it prints with --json. A fault of the command is thrown as it was told. */
@@ -85,7 +90,8 @@ function readAnswer(args: readonly string[], result: CommandResult): unknown {
   const report = faultReportShape.safeParse((answer as { error?: unknown } | undefined)?.error);
   if (report.success) throw fromReport(report.data);
   const lastLines = result.stderr.trim().split("\n").slice(-8);
-  throw new Fault("Internal", `"watari ${args.slice(0, 2).join(" ")}" ended with ${result.exitCode}`, { evidence: { lastLines } });
+  const how = lastLines.at(-1) === "killed by SIGKILL" ? "was stuck, and was ended" : `ended with ${result.exitCode}`;
+  throw new Fault("Internal", `"watari ${args.slice(0, 2).join(" ")}" ${how}`, { evidence: { lastLines } });
 }
 
 function parseAnswer(text: string): unknown {

@@ -64,6 +64,7 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
       return (user + system) / 1e6;
     },
     residentBytes: () => process.memoryUsage.rss(),
+    finishWrites: async () => void (await Promise.all([book.written(), keeper.settled()])),
   });
   const refuseCopy = async (facts: MachineFacts): Promise<void> => {
     try {

@@ -141,7 +141,7 @@ function machineArguments(
     else args.push("-device", `virtio-blk-pci,drive=${name},id=device-${name},serial=TEST-${name}`);
   }
   args.push("-kernel", join(image, "kernel"), "-initrd", join(image, "initrd"));
-  args.push("-append", "root=LABEL=root rw console=ttyS0 quiet net.ifnames=0", "-serial", `file:${join(folder, "console")}`);
+  args.push("-append", "root=LABEL=root rw console=ttyS0 quiet net.ifnames=0 no_timer_check", "-serial", `file:${join(folder, "console")}`);
   const ways = (options.ways ?? []).map((way) => `,guestfwd=tcp:${wayOut}:${way}-cmd:socat - TCP:127.0.0.1:${way}`).join("");
   args.push("-netdev", `user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:${port}-:22${ways}`, "-device", "virtio-net-pci,netdev=n");
   args.push("-qmp", `unix:${join(folder, "qmp")},server,nowait`);

@@ -51,7 +51,7 @@ test(
     try {
       const file = join(folder, "report.json");
       const result = await tryCommand(launcher, ["demo", "--prefix", prefix, "--json", file], { timeoutMs: 24 * 60_000 });
-      const said = result.stderr.slice(-6000);
+      const said = result.stderr.slice(-24_000);
       const text = await readFile(file, "utf8").catch(() => assert.fail(said));
       const report = reportShape.parse(JSON.parse(text));
       // A test proves that nothing was lost; speed on a busy machine is told, and judged by who runs the demo.

@@ -86,6 +86,7 @@ export class CertificateKeeper {
   readonly #renew: (abort: AbortSignal) => Promise<void>;
   readonly #isFrozen: () => boolean;
   #isBusy = false;
+  #following: Promise<void> = Promise.resolve();
 
   constructor(parts: {
     readonly certificate: AgentCertificate;
@@ -106,7 +107,7 @@ export class CertificateKeeper {
     const used = this.#certificate.client;
     try {
       const answer = await call();
-      void this.#follow(async () => {
+      this.#follow(async () => {
         await this.#certificate.accepted(used);
         if (answer.isRenewalDue !== true) return;
         await this.#renew(abort);
@@ -115,7 +116,7 @@ export class CertificateKeeper {
       return answer;
     } catch (error) {
       if (error instanceof Fault && (error.code === "AgentNotRegistered" || error.code === "Unauthorized"))
-        void this.#follow(async () => {
+        this.#follow(async () => {
           if ((await this.#certificate.refused(used)) === "gone back")
             this.#log.warn("renewed certificate refused; the one before is used again");
         });
@@ -123,8 +124,17 @@ export class CertificateKeeper {
     }
   }
 
-  async #follow(task: () => Promise<void>): Promise<void> {
+  /** Resolves when no renewal is under way. */
+  async settled(): Promise<void> {
+    await this.#following;
+  }
+
+  #follow(task: () => Promise<void>): void {
     if (this.#isBusy || this.#isFrozen()) return; // The next call comes by here again.
+    this.#following = this.#run(task);
+  }
+
+  async #run(task: () => Promise<void>): Promise<void> {
     this.#isBusy = true;
     try {
       await task();

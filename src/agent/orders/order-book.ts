@@ -13,6 +13,8 @@ export class OrderBook {
   readonly #results = new Map<string, OrderResult>();
   readonly #begun = new Map<string, AgentOrder>();
   readonly #untold = new Set<string>();
+  /** The write under way, if any. */
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(folder: string, isFrozen: () => boolean) {
     this.#folder = folder;
@@ -65,11 +67,19 @@ export class OrderBook {
   /** Writes the book, unless that would block; to be called again after the thaw. */
   async save(): Promise<void> {
     if (this.#isFrozen()) return;
-    await writeState(this.#folder, stateFiles.orders, {
+    const before = this.#writing;
+    const write = writeState(this.#folder, stateFiles.orders, {
       results: [...this.#results.values()],
       begun: [...this.#begun.values()],
       untold: [...this.#untold],
     });
+    this.#writing = Promise.allSettled([before, write]).then(() => undefined);
+    await write;
+  }
+
+  /** Resolves when no write is under way. */
+  async written(): Promise<void> {
+    await this.#writing;
   }
 
   #remember(result: OrderResult): void {

@@ -50,9 +50,9 @@ export interface PointContext extends PassContext {
   readonly source: Source;
   /** Bytes read from the disks for this point so far. */
   readonly readBytes: () => number;
-  /** While logs are held nothing is written to any filesystem. */
-  readonly holdLogs: () => void;
-  readonly releaseLogs: () => void;
+  /** Resolves when nothing of the agent's own writes to a filesystem any more. */
+  readonly goStill: () => Promise<void>;
+  readonly endStill: () => void;
 }
 
 export interface MadePoint {
@@ -110,7 +110,7 @@ export async function makePoint(context: PointContext, plan: PointPlan): Promise
     return { sealed, ...instant, sourceRoots, unexplained: run.unexplained, acknowledge: () => run.acknowledge() };
   } catch (error) {
     await instant.freeze?.thaw();
-    context.releaseLogs();
+    context.endStill();
     throw error;
   }
 }
@@ -323,7 +323,7 @@ class PointRun {
 
   /** undefined: it did not work out within the limits; "put off": that was known before. Nothing is frozen then, and what was read has been sent. */
   async #tryFreeze(): Promise<Instant | "put off" | undefined> {
-    const { source, pacer, log, holdLogs, releaseLogs } = this.#context;
+    const { source, pacer, log, goStill, endStill } = this.#context;
     const ahead: ReadBatch[][] = [];
     let armed: ArmedFreeze | undefined;
     let freeze: Freeze | undefined;
@@ -342,17 +342,17 @@ class PointRun {
         // What was written while others were waited for; they do not wait for more than that.
         await pacer.hurry(async () => await this.#readAhead(ready, { held: ahead, passesMax: 1 }));
       }
-      holdLogs();
+      await goStill();
       freeze = await armed.freeze();
       const held = freeze;
       const instant = await pacer.hurry(async () => await this.#readWhileFrozen(held, ahead));
-      if (instant?.freeze === undefined) releaseLogs();
+      if (instant?.freeze === undefined) endStill();
       if (held.tookMs > this.#plan.freezeMsMax / 2) log.warn("filesystems froze slowly", { filesystems: held.filesystems });
       return instant;
     } catch (error) {
       await freeze?.thaw();
       await armed?.cancel();
-      releaseLogs();
+      endStill();
       // A filesystem that is just being thawed, by a watchdog or another program, is free again in a moment.
       if (freeze !== undefined || !(error instanceof Fault) || error.code !== "FreezeFailed" || error.retry !== "later") throw error;
       await this.#rounds.sendHeld(ahead);

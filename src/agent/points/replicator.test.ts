@@ -342,6 +342,26 @@ test("a machine is not frozen for a disk that takes longer to read than it may b
   assert.deepEqual(bench.receiver.breaches, []);
 });
 
+test("a point whose turn comes right after a quiesce finds the machine held, and leaves it alone", async () => {
+  await using bench = await openBench();
+  await using agent = await bench.start();
+  await agent.point();
+  let waiting: Promise<unknown> | undefined;
+  // Asked for while the final point is made, so that it is the next to have its turn.
+  bench.receiver.onFrame = () => {
+    if (bench.receiver.begins.at(-1)?.consistency === "final") waiting ??= agent.point().catch((error: unknown) => error);
+  };
+  await agent.quiesce(60_000);
+  const [frozen, begun] = [bench.source.freezeCount, bench.receiver.begins.length];
+  const refused = await waiting;
+  assert.ok(refused instanceof Fault && refused.code === "StateConflict", "it is refused as what comes while the machine is quiesced");
+  assert.deepEqual([bench.source.freezeCount, bench.receiver.begins.length], [frozen, begun], "and has begun nothing");
+  assert.equal(agent.state().phase, "quiesced");
+  await agent.release();
+  await agent.point();
+  await assertReplica(bench);
+});
+
 test("a disk that was taken off and put on again is compared whole, though it looks the same, also when no agent saw it", async () => {
   await using bench = await openBench();
   await using agent = await bench.start();

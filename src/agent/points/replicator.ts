@@ -19,10 +19,11 @@ import { createLanePool, type LanePool } from "../sender/lanes.ts";
 import { ApplianceLink } from "../sender/link.ts";
 import { LaneTimes } from "../sender/lane-times.ts";
 import { Pacer } from "../sender/pacer.ts";
-import type { Freeze, Source } from "../source.ts";
+import type { Source } from "../source.ts";
 import type { Clock } from "../../base/clock.ts";
 import { DiskSet } from "./disk-set.ts";
 import { profileChurn } from "./churn-profile.ts";
+import { Hold, type HoldEnd } from "./hold.ts";
 import { makePoint, type MadePoint, type PointPlan } from "./make-point.ts";
 import { newPointId } from "./new-point-id.ts";
 
@@ -42,16 +43,12 @@ export interface ReplicatorOptions {
   /** Threads for the work on whole blocks; without them everything is done in this one. */
   readonly threads?: BlockThreads;
   readonly bytesPerSecondMax?: number;
+  /** Resolves when what others write to files has been written: a write that a held machine stops halfway would stop its writer too. */
+  readonly finishWrites?: () => Promise<void>;
 }
 
 type DoneResult = Extract<OrderResult, { outcome: "done" }>;
 export type Doing = Omit<DoneResult, "outcome" | "orderId">;
-interface Held {
-  readonly freeze: Freeze;
-  readonly made: MadePoint;
-  readonly holdEnd: AbortController;
-}
-
 interface PointKind {
   readonly kind: "crash" | "application" | "verify" | "final";
   readonly holdMsMax: number;
@@ -80,7 +77,7 @@ export class Replicator implements AsyncDisposable {
   #isBusy = false;
   #phase: AgentState["phase"] = "idle";
   #fault: Fault | undefined;
-  #held: Held | undefined;
+  readonly #hold: Hold;
   #profiling: AbortController | undefined;
   #verifiedMs: number | undefined;
   #applicationMs: number | undefined;
@@ -96,6 +93,7 @@ export class Replicator implements AsyncDisposable {
   constructor(options: ReplicatorOptions) {
     this.#options = options;
     this.#disks = new DiskSet(options.source);
+    this.#hold = new Hold(options);
     this.#times = new LaneTimes(options.clock);
     this.#work = new BlockWork(options.threads, this.#times);
     this.#lanes = createLanePool(options.threads?.count ?? 0);
@@ -120,12 +118,13 @@ export class Replicator implements AsyncDisposable {
     while (!signal.aborted) {
       const startMs = clock.monotonicMs();
       let waitMs = (this.#state.policy?.pointIntervalSeconds ?? 86_400) * 1000;
-      if (this.#state.policy !== undefined && this.#held === undefined) {
+      if (this.#state.policy !== undefined && !this.#hold.isOn) {
         try {
           await this.#makeExclusive({ kind: this.#applicationDueMs() <= 0 ? "application" : "crash", holdMsMax: 0, isInGroup: true });
           failures = 0;
           waitMs = Math.min(waitMs, Math.max(this.#applicationDueMs(), 0));
         } catch (error) {
+          if (this.#hold.isOn) continue; // Its turn came after the machine was quiesced.
           const fault = this.#note(error, "make a recovery point");
           if (fault.code !== "OrderInterrupted") log.warn("point failed", { fault: toReport(fault) });
           waitMs = fault.retry === "never" ? Math.max(waitMs, 5000) : Math.min(backOffMsMax, 1000 * 2 ** failures);
@@ -149,7 +148,7 @@ export class Replicator implements AsyncDisposable {
   /** Drops the point under way and thaws; the kernel goes on tracking. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#interruptNow("the agent stops");
-    if (this.#held !== undefined) await this.#thaw(this.#held);
+    await this.#thaw();
     await this.#one.run(() => Promise.resolve());
     await this.#disks.close();
     await this.#link?.[Symbol.asyncDispose]();
@@ -220,28 +219,20 @@ export class Replicator implements AsyncDisposable {
     // Disks that nobody watches are read whole for the final point itself; tables of the others are made on the way.
     if (!isRecent && !this.#disks.isBlind) await this.verify();
     const made = await this.#makeExclusive({ kind: "final", holdMsMax });
-    assert(made.freeze !== undefined, "a final point stays frozen");
-    const holdEnd = new AbortController();
-    this.#held = { freeze: made.freeze, made, holdEnd };
-    this.#phase = "quiesced";
-    void this.#endHoldAfter(holdMsMax, holdEnd.signal);
     return { ...doingOf(made), sourceRoots: made.sourceRoots };
   }
 
   /** Thaws after a quiesce. Without one there is nothing to do. */
   async release(): Promise<Doing> {
     this.#interruptNow("a release order came");
-    const held = this.#held;
-    if (held === undefined) return {};
-    const { isWhole } = await this.#thaw(held);
-    if (!isWhole)
+    if ((await this.#thaw())?.isWhole === false)
       throw new Fault("QuiesceVoid", "could not release the quiesced machine: its filesystems had been thawed before", { retry: "never" });
     return {};
   }
 
   async stop(): Promise<Doing> {
     this.#interruptNow("a stop order came");
-    if (this.#held !== undefined) await this.#thaw(this.#held);
+    await this.#thaw();
     await this.#one.run(async () => {
       this.#state = {};
       await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
@@ -257,13 +248,13 @@ export class Replicator implements AsyncDisposable {
 
   /** Counts anew what has changed since the base, when no point is under way. */
   async measure(): Promise<void> {
-    if (this.#isBusy || this.#held !== undefined) return;
+    if (this.#isBusy || this.#hold.isOn) return;
     await this.#one.run(() => this.#disks.measure());
   }
 
   /** Whether writing to a filesystem would block. */
   get isFrozen(): boolean {
-    return this.#held?.freeze.isHeld() === true;
+    return this.#hold.isFrozen;
   }
 
   state(): AgentState {
@@ -295,21 +286,29 @@ export class Replicator implements AsyncDisposable {
         throw new Fault("StateConflict", "could not make a recovery point: replication has not been started", {
           evidence: { phase: this.#phase },
         });
-      if (this.#held !== undefined)
+      if (this.#hold.isOn)
         throw new Fault("StateConflict", "could not make a recovery point: the machine is quiesced", { evidence: { phase: this.#phase } });
       this.#interrupt = new AbortController();
       this.#isBusy = true;
       try {
-        return await this.#makeOnce(kind);
-      } catch (error) {
-        const fault = asFault(error, "make a recovery point");
-        if (fault.retry !== "now" || this.#interrupt.signal.aborted) throw fault;
-        await this.#adapt(fault);
-        return await this.#makeOnce(kind);
+        const made = await this.#makeOrRepair(kind);
+        if (kind.kind === "final") this.#holdAfter(made, kind.holdMsMax);
+        return made;
       } finally {
         this.#isBusy = false;
       }
     });
+  }
+
+  async #makeOrRepair(kind: PointKind): Promise<MadePoint> {
+    try {
+      return await this.#makeOnce(kind);
+    } catch (error) {
+      const fault = asFault(error, "make a recovery point");
+      if (fault.retry !== "now" || this.#interrupt.signal.aborted) throw fault;
+      await this.#adapt(fault);
+      return await this.#makeOnce(kind);
+    }
   }
 
   /** What a fault that may be repaired at once asks for: another base, or new tracking. */
@@ -362,8 +361,8 @@ export class Replicator implements AsyncDisposable {
           readBytes: () => this.#readBytes - readBefore,
           onRead: (disk, bytes) => this.#countRead(disk, bytes),
           onSkip: (disk, bytes) => this.#countCopied(disk, bytes),
-          holdLogs: () => log.hold(),
-          releaseLogs: () => log.release(),
+          goStill: async () => await this.#hold.goStill(kind.kind === "final" ? "long" : "short"),
+          endStill: () => this.#hold.endStill(),
         },
         plan,
       );
@@ -450,31 +449,28 @@ export class Replicator implements AsyncDisposable {
     this.#copiedBytes.set(disk, (this.#copiedBytes.get(disk) ?? 0) + bytes);
   }
 
-  async #thaw(held: Held): Promise<{ readonly isWhole: boolean }> {
-    this.#held = undefined;
-    held.holdEnd.abort();
-    const outcome = await held.freeze.thaw();
-    this.#options.log.release();
-    this.#lastFrozenMs = outcome.frozenMs;
-    const { bootId } = await this.#options.source.facts();
-    await this.#settle(held.made, bootId);
-    this.#wake.abort();
-    return outcome;
+  /** Before anybody else has a turn: a point of a machine that is held would find its filesystems frozen. */
+  #holdAfter(made: MadePoint, msMax: number): void {
+    this.#phase = "quiesced";
+    const onVoid = async (): Promise<void> => {
+      if ((await this.#thaw()) === undefined) return; // A decision came at the last moment.
+      this.#fault = new Fault(
+        "QuiesceVoid",
+        `the machine was thawed: it was quiesced for ${Math.round(msMax / 1000)} s without a decision`,
+      );
+      this.#options.log.warn("quiesce became void", { holdMsMax: msMax });
+    };
+    this.#hold.begin(made, { msMax, onVoid });
   }
 
-  async #endHoldAfter(holdMsMax: number, signal: AbortSignal): Promise<void> {
-    const ended = await this.#options.clock.sleep(holdMsMax, signal).then(
-      () => true,
-      () => false,
-    );
-    const held = this.#held;
-    if (!ended || held === undefined) return;
-    await this.#thaw(held);
-    this.#fault = new Fault(
-      "QuiesceVoid",
-      `the machine was thawed: it was quiesced for ${Math.round(holdMsMax / 1000)} s without a decision`,
-    );
-    this.#options.log.warn("quiesce became void", { holdMsMax });
+  async #thaw(): Promise<HoldEnd | undefined> {
+    const ended = await this.#hold.end();
+    if (ended === undefined) return undefined;
+    this.#lastFrozenMs = ended.frozenMs;
+    const { bootId } = await this.#options.source.facts();
+    await this.#settle(ended.made, bootId);
+    this.#wake.abort();
+    return ended;
   }
 
   #interruptNow(why: string): void {

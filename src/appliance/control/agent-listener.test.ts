@@ -3,11 +3,13 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { describe, test } from "node:test";
+import type { Clock } from "../../base/clock.ts";
 import { pollResponseShape } from "../../contract/agent-control.ts";
 import { parseOrderId } from "../../contract/ids.ts";
 import { faultReportShape } from "../../contract/shapes.ts";
 import { createFacts, poll, registerAgent, tryRegister, type Answer, type Ports } from "../testing/scripted-agent.ts";
 import { startTestSite, testPolicy, type TestSite } from "../testing/test-site.ts";
+import { endWhenSilent } from "./silent-agent.ts";
 
 const portsOf = (site: TestSite): Ports => ({ controlPort: site.controlPort, dataPort: site.dataPort, caPem: site.authority.caPem });
 const faultOf = (answer: Answer): string => faultReportShape.parse(answer.body).id;
@@ -55,6 +57,45 @@ describe("orders to agents", () => {
     const result = site.orders.waitResult(given.orderId);
     await poll(portsOf(site), agent, facts, { results: [{ outcome: "done", orderId: given.orderId }] });
     assert.deepEqual(await result, { outcome: "done", orderId: given.orderId });
+  });
+
+  test("of an agent that is silent for too long an order ends as such, and is not given when it comes back; one that speaks keeps it", async () => {
+    await using site = await startTestSite();
+    const facts = createFacts();
+    const agent = await registerAgent(portsOf(site), facts, site.authority.passphrase);
+    const { machineId } = agent;
+    const [kept, lost] = [order(), order()];
+    for (const given of [kept, lost]) site.orders.give(machineId, given);
+    let nowMs = 0;
+    let looks = 0;
+    const done = new AbortController();
+    /** Time passes with each look; the agent speaks in between, or not. */
+    const passing = (look: () => Promise<unknown>): Clock => ({
+      ...site.clock,
+      monotonicMs: () => nowMs,
+      sleep: async (ms) => {
+        nowMs += ms;
+        await look();
+      },
+    });
+    const speaking = passing(async () => {
+      looks += 1;
+      await poll(portsOf(site), agent, facts);
+      if (looks === 5) done.abort();
+    });
+    await endWhenSilent({ ...site, clock: speaking }, { machineId, order: kept, msMax: 8000 }, done.signal);
+    assert.deepEqual([looks, nowMs > 2 * 8000, site.orders.resultOf(kept.orderId)], [5, true, undefined]);
+    await endWhenSilent(
+      { ...site, clock: passing(() => Promise.resolve()) },
+      { machineId, order: lost, msMax: 8000 },
+      new AbortController().signal,
+    );
+    const result = site.orders.resultOf(lost.orderId);
+    assert.equal(result?.outcome === "failed" && result.fault.id, "AgentSilent");
+    assert.deepEqual(
+      site.orders.take(machineId).filter(({ orderId }) => orderId === lost.orderId),
+      [],
+    );
   });
 
   test("an order without a result is given again later, one with a result never", async () => {

@@ -12,6 +12,7 @@ import { asFault, Fault, fromReport, toReport } from "../../contract/errors.ts";
 import type { MachineId, OrderId } from "../../contract/ids.ts";
 import { Bell, type AgentOrders } from "../control/agent-orders.ts";
 import type { MachineRegistry } from "../control/machine-registry.ts";
+import { endWhenSilent, silenceMaxOf } from "../control/silent-agent.ts";
 import type { PointLedger } from "../ingest/point-ledger.ts";
 import { findProfiled } from "../profile/require-profiled.ts";
 import type { HubOrders } from "./hub-orders.ts";
@@ -339,7 +340,14 @@ class Runner implements OrderRunner {
     const { registry, orders } = this.#parts;
     registry.get(machineId);
     orders.give(machineId, order);
-    const result = await orders.waitResult(order.orderId, signal);
+    const answered = new AbortController();
+    const watching = endWhenSilent(
+      this.#parts,
+      { machineId, order, msMax: silenceMaxOf(order) },
+      AbortSignal.any([signal, answered.signal]),
+    );
+    const result = await orders.waitResult(order.orderId, signal).finally(() => answered.abort());
+    await watching;
     if (result.outcome === "failed") throw fromReport(result.fault);
     return { ...result, machineId };
   }
