@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
@@ -15,6 +15,7 @@ import { openFileDisk } from "../../src/disk/file-disk.ts";
 import { findNode, findVolumes } from "../../src/landing/files/guest-volumes.ts";
 import { openHelpedFiles } from "../../src/landing/files/helped-files.ts";
 import { ensureHelperImage } from "../../src/landing/helper/helper-image.ts";
+import { startHelperMachine } from "../../src/landing/helper/helper-machine.ts";
 import { writeCpio } from "../../src/landing/hydration/cpio.ts";
 import { hydrate } from "../../src/landing/hydration/hydrate.ts";
 import { openNbdServer } from "../../src/nbd/server.ts";
@@ -65,6 +66,27 @@ describe("the helper machine", { skip }, () => {
     assert.match(changes.join("\n"), /initrd\.img-6: \+ virtio_pci virtio_blk\n\/etc\/fstab: \/dev\/sda → UUID=/);
     await runCommand("xfs_repair", ["-n", image]);
     assert.deepEqual((await run()).changes, []);
+  });
+
+  it("starts without its warm state when that is damaged, and writes it anew", async () => {
+    const { kernel, initrd } = await helperImage();
+    const scratchFolder = join(folder, "cold");
+    mkdirSync(scratchFolder);
+    const own = { kernel: join(scratchFolder, "vmlinux"), initrd: join(scratchFolder, "initrd") };
+    linkSync(kernel, own.kernel);
+    linkSync(initrd, own.initrd);
+    const states = (): readonly string[] => readdirSync(scratchFolder).filter((name) => name.endsWith(".state"));
+    const start = async (): Promise<void> => {
+      await using helper = await startHelperMachine({ image: own, graphs: [], memory: "small", scratchFolder, clock });
+      assert.equal((await helper.ask(["blocks"])).body.length, 0);
+    };
+    await start();
+    const [name = ""] = states();
+    truncateSync(join(scratchFolder, name), 100_000);
+    await start();
+    assert.deepEqual(states(), [name]);
+    assert.ok(statSync(join(scratchFolder, name)).size > 1_000_000);
+    await start();
   });
 
   it("reads files, and the disk stays as it is", async () => {

@@ -27,7 +27,8 @@ const libraryFolder = "usr/lib/x86_64-linux-gnu";
 const programs = ["usr/bin/perl", "usr/bin/busybox", "usr/sbin/lvm", "usr/sbin/mdadm", "usr/sbin/cryptsetup"];
 /** Of no use there. */
 const withoutLibraries = /^lib(ssl|mvec|apt-|stdc)/;
-const modules = [
+/** Kernel modules of all that it opens. */
+export const helperModules = [
   ...["virtio_blk", "xfs", "btrfs", "vfat", "nls_ascii", "nls_cp437", "nls_iso8859_1", "nls_utf8"],
   ...["dm_mod", "dm_crypt", "dm_mirror", "dm_snapshot", "dm_thin_pool", "dm_raid", "raid0", "raid1", "raid10", "raid456"],
   ...["xts", "cbc", "ecb", "essiv", "aesni_intel", "aes_generic", "sha256_generic", "sha256_ssse3", "sha512_generic", "sha1_generic"],
@@ -44,7 +45,7 @@ const links: Readonly<Record<string, string>> = {
 
 /** Throws Fault MissingProgram when it is not there and cannot be built here. Two who build at once do no harm. */
 export async function ensureHelperImage(cacheFolder: string): Promise<HelperImage> {
-  const recipe = JSON.stringify([recipeVersion, packages, modules, links, helperProgram]);
+  const recipe = JSON.stringify([recipeVersion, packages, helperModules, links, helperProgram]);
   const folder = join(cacheFolder, `helper-${createHash("sha256").update(recipe).digest("hex").slice(0, 12)}`);
   const image = { kernel: join(folder, "vmlinux"), initrd: join(folder, "initrd") };
   if (existsSync(image.initrd)) return image;
@@ -145,7 +146,7 @@ async function collectModules(tree: string, work: string): Promise<string> {
   });
   const index = parseModuleIndex({ dependencies: await readFile(join(from, "modules.dep"), "utf8"), builtin });
   const wanted = new Set<string>();
-  for (const name of modules) {
+  for (const name of helperModules) {
     const path = index.pathOf.get(moduleNameOf(name));
     if (path === undefined) continue; // Built in, or of another kernel.
     for (const each of [path, ...(index.needs.get(path) ?? [])]) wanted.add(each);

@@ -2,15 +2,19 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { open, readFile, stat } from "node:fs/promises";
+import { open, readFile, rm, stat } from "node:fs/promises";
+import { Socket } from "node:net";
 import { join } from "node:path";
+import { assert } from "../../base/assert.ts";
 import type { Clock } from "../../base/clock.ts";
 import { Semaphore } from "../../base/semaphore.ts";
 import { withoutRights } from "../../base/without-rights.ts";
 import { Fault } from "../../contract/errors.ts";
 import { chooseAccelerator } from "../qemu/accelerator.ts";
+import { talkQmp, type Qmp } from "../qemu/qmp.ts";
 import { AnswerReader, encodeRequest, type HelperAnswer } from "./helper-frames.ts";
-import type { HelperImage } from "./helper-image.ts";
+import { helperModules, type HelperImage } from "./helper-image.ts";
+import { goOnFromState, isThere, saveWarmState, warmStatePath } from "./warm-state.ts";
 
 export interface HelperOptions {
   readonly image: HelperImage;
@@ -43,47 +47,110 @@ const kernelWords = [
 
 /** Answers once the helper answers. The disks are written as it writes them; closing cuts its power, so ask it to finish first. */
 export async function startHelperMachine(options: HelperOptions): Promise<HelperMachine> {
-  const { graphs, scratchFolder, signal } = options;
+  const { graphs, signal } = options;
   if (graphs.length > helperDisksMax)
     throw new Fault("HydrationUnsupported", "could not open the machine's disks: the helper machine takes fewer", {
       evidence: { disks: graphs.length, disksMax: helperDisksMax },
     });
-  const consolePath = join(scratchFolder, "helper-console.log");
-  const errorPath = join(scratchFolder, "helper-emulator.log");
-  await using errorFile = await open(errorPath, "w");
-  const command = [
-    "--pdeathsig",
-    "KILL",
-    ...withoutRights.slice(1),
-    "qemu-system-x86_64",
-    ...(await machineArguments(options, consolePath)),
-  ];
-  const child = spawn("setpriv", command, { stdio: ["pipe", "pipe", errorFile.fd] });
-  const helper = new SealedMachine(child, { ...options, consolePath, errorPath });
+  const words = await machineWords(options);
+  const statePath = await warmStatePath(options.image, words);
+  const warm = (await isThere(statePath)) ? await startWarm(options, { words, statePath }) : undefined;
+  const started = warm ?? (await startCold(options, { words, statePath }));
   try {
+    for (const [index, { nodes, topNode }] of graphs.entries()) {
+      for (const node of nodes) await started.qmp.execute("blockdev-add", { ...node });
+      await started.qmp.execute("device_add", { driver: "virtio-blk-pci", drive: topNode, serial: `d${index}` });
+    }
+    await started.qmp[Symbol.asyncDispose]();
     signal?.throwIfAborted();
-    await helper.ask(["hello"], undefined, startMsMax);
+    await started.helper.ask(["disks", String(graphs.length)]);
+  } catch (error) {
+    await started.helper[Symbol.asyncDispose]();
+    throw error;
+  }
+  return started.helper;
+}
+
+interface Start {
+  readonly words: readonly string[];
+  readonly statePath: string;
+}
+
+interface Started {
+  readonly helper: SealedMachine;
+  readonly qmp: Qmp;
+}
+
+/** Undefined: the state is of no use, and is removed; a start without it is as good, and slower. */
+async function startWarm(options: HelperOptions, { words, statePath }: Start): Promise<Started | undefined> {
+  await using state = await open(statePath, "r");
+  const { helper, monitor } = await spawnMachine(options, [...words, "-S", "-incoming", "fd:4"], state.fd);
+  try {
+    const qmp = await talkQmp(monitor);
+    await goOnFromState(qmp, options.clock);
+    await hello(helper, options.clock);
+    return { helper, qmp };
+  } catch (error) {
+    await helper[Symbol.asyncDispose]();
+    options.signal?.throwIfAborted();
+    if (!(error instanceof Fault)) throw error;
+    await rm(statePath, { force: true });
+    return undefined;
+  }
+}
+
+async function startCold(options: HelperOptions, { words, statePath }: Start): Promise<Started> {
+  const { clock } = options;
+  const { helper, monitor } = await spawnMachine(options, words);
+  try {
+    const qmp = await talkQmp(monitor);
+    await hello(helper, clock);
+    await helper.ask(["warm", ...helperModules]);
+    await saveWarmState(qmp, statePath, clock).catch((error: unknown) => {
+      if (!(error instanceof Error)) throw error; // Else the next one starts as slowly as this one, for want of room in the cache.
+    });
+    return { helper, qmp };
   } catch (error) {
     await helper[Symbol.asyncDispose]();
     throw error;
   }
-  return helper;
 }
 
-async function machineArguments({ image, graphs, memory }: HelperOptions, consolePath: string): Promise<readonly string[]> {
+/** A machine that was stopped for a while does not know the time. */
+async function hello(helper: SealedMachine, clock: Clock): Promise<void> {
+  await helper.ask(["hello", String(Math.floor(clock.nowMs() / 1000))], undefined, startMsMax);
+}
+
+async function spawnMachine(
+  options: HelperOptions,
+  words: readonly string[],
+  stateFile?: number,
+): Promise<{ readonly helper: SealedMachine; readonly monitor: Socket }> {
+  const consolePath = join(options.scratchFolder, "helper-console.log");
+  const errorPath = join(options.scratchFolder, "helper-emulator.log");
+  await using errorFile = await open(errorPath, "w");
+  const serial = ["-chardev", `file,id=console,path=${consolePath.replaceAll(",", ",,")}`, "-serial", "chardev:console"];
+  const command = ["--pdeathsig", "KILL", ...withoutRights.slice(1), "qemu-system-x86_64", ...words, ...serial];
+  const child = spawn("setpriv", command, {
+    stdio: ["pipe", "pipe", errorFile.fd, "pipe", ...(stateFile === undefined ? [] : [stateFile])],
+  });
+  const monitor = child.stdio[3];
+  assert(monitor instanceof Socket, "a pipe to a child is a socket");
+  return { helper: new SealedMachine(child, { ...options, consolePath, errorPath }), monitor };
+}
+
+/** The same with a state and without one: a state fits only a machine of the same parts. Disks come later. */
+async function machineWords({ image, memory }: HelperOptions): Promise<readonly string[]> {
   const accelerator = await chooseAccelerator();
-  const disks = graphs.flatMap(({ nodes, topNode }, index) => [
-    ...nodes.flatMap((node) => ["-blockdev", JSON.stringify(node)]),
-    ...["-device", `virtio-blk-pci,drive=${topNode},serial=d${index}`],
-  ]);
   return [
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none", "-machine", "pc"],
-    ...["-accel", accelerator === "kvm" ? "kvm" : "tcg,thread=multi", "-cpu", accelerator === "kvm" ? "host" : "max", "-smp", "1"],
-    ...["-m", memory === "large" ? "2048M" : "512M", "-kernel", image.kernel, "-initrd", image.initrd, "-append", kernelWords],
+    ...(accelerator === "kvm" ? ["-accel", "kvm", "-cpu", "host"] : ["-accel", "tcg,thread=multi", "-cpu", "max"]),
+    ...["-smp", "1", "-m", memory === "large" ? "2048M" : "512M"],
+    ...["-kernel", image.kernel, "-initrd", image.initrd, "-append", kernelWords],
     ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
-    ...["-chardev", `file,id=console,path=${consolePath.replaceAll(",", ",,")}`, "-serial", "chardev:console"],
+    ...["-chardev", "socket,id=monitor,fd=3", "-mon", "chardev=monitor,mode=control"],
     ...["-device", "virtio-serial-pci", "-chardev", "stdio,id=channel,signal=off"],
-    ...["-device", "virtserialport,chardev=channel,name=watari", ...disks],
+    ...["-device", "virtserialport,chardev=channel,name=watari"],
   ];
 }
 

@@ -10,11 +10,14 @@ use Errno qw(ENOENT ENOTDIR ELOOP);
 $ENV{PATH} = '/usr/sbin:/usr/bin:/sbin:/bin';
 $ENV{MDADM_NO_UDEV} = 1;
 $ENV{DM_DISABLE_UDEV} = 1;
-my ($MOUNT, $UMOUNT, $SYNC, $STATFS, $REBOOT) = (165, 166, 162, 137, 169);
+my ($MOUNT, $UMOUNT, $SYNC, $STATFS, $SETTIME) = (165, 166, 162, 137, 164);
+my ($NETLINK, $DATAGRAM, $KERNEL_EVENTS) = (16, 2, 15);
 my ($RDONLY, $NOSUID, $NODEV, $NOEXEC) = (1, 2, 4, 8);
 my ($head_max, $body_max, $list_max) = (65536, 4 << 20, 1 << 20);
 my %mounted;
 my @order;
+my $events;
+my %bound;
 
 sub quiet {
   my @command = @_;
@@ -59,6 +62,21 @@ sub start {
   raw_mount('tmpfs', '/run', 'tmpfs', 0, '');
   mkdir $_ for qw(/run/lvm /run/lock /run/lock/lvm /run/mdadm /run/cryptsetup);
   quiet('/usr/bin/modprobe', 'virtio_blk');
+  socket($events, $NETLINK, $DATAGRAM, $KERNEL_EVENTS) or die "events: $!\n";
+  bind($events, pack('SSLL', $NETLINK, 0, 0, 1)) or die "events: $!\n";
+}
+
+# A disk counts once its driver is bound: its partitions are known by then.
+sub await_disks {
+  my ($count) = @_;
+  while (keys %bound < $count) {
+    my $ready = '';
+    vec($ready, fileno($events), 1) = 1;
+    die "the disks did not appear\n" unless select($ready, undef, undef, 30);
+    defined recv($events, my $event, 65536, 0) or die "events: $!\n";
+    next unless $event =~ /\0DRIVER=virtio_blk\0/;
+    $bound{$1} = 1 if $event =~ /^bind\@([^\0]+)\0/;
+  }
 }
 
 sub open_channel {
@@ -155,12 +173,29 @@ sub blocks {
   return @lines;
 }
 
-sub starts_with {
-  my ($name, $magic) = @_;
-  sysopen(my $device, "/dev/$name", O_RDONLY) or return 0;
+sub peek {
+  my ($name, $at, $count) = @_;
   my $bytes = '';
-  sysread($device, $bytes, length($magic));
-  return $bytes eq $magic;
+  sysopen(my $device, "/dev/$name", O_RDONLY) or return '';
+  sysseek($device, $at, 0);
+  sysread($device, $bytes, $count);
+  return $bytes;
+}
+
+# Where md's formats put their mark: 1.2, 1.1, 1.0 and 0.90.
+sub is_member {
+  my ($name, $size) = @_;
+  for my $at (4096, 0, int((int($size / 512) - 16) / 8) * 4096, int($size / 65536) * 65536 - 65536) {
+    return 1 if $at >= 0 && peek($name, $at, 4) eq "\xfc\x4e\x2b\xa9";
+  }
+  return 0;
+}
+
+sub is_physical_volume {
+  my ($name) = @_;
+  my $head = peek($name, 0, 2048);
+  for my $at (0, 512, 1024, 1536) { return 1 if length($head) >= $at + 32 && substr($head, $at, 8) eq 'LABELONE' && substr($head, $at + 24, 8) eq 'LVM2 001' }
+  return 0;
 }
 
 my %tried;
@@ -178,30 +213,45 @@ sub unlock {
 
 my $lvm_words = 'devices{use_devicesfile=0 obtain_device_list_from_udev=0 hints="none"} activation{udev_sync=0 udev_rules=0 monitoring=0} backup{backup=0 archive=0} global{use_lvmpolld=0 event_activation=0}';
 
+# Whatever comes out of one layer may hold the next; what was seen once is not tried again.
 sub assemble {
   my (@keys) = @_;
-  my $count = -1;
+  my %seen;
   for (1 .. 6) {
-    my @now = blocks();
-    last if @now == $count;
-    $count = @now;
-    if (!-e '/sys/class/block/md127' || $_ > 1) {
+    my ($members, $volumes, $others) = (0, 0, 0);
+    for my $line (blocks()) {
+      my ($name, $size) = split /\t/, $line;
+      next if $seen{$name}++;
+      $members++ if is_member($name, $size);
+      if (peek($name, 0, 6) eq "LUKS\xba\xbe") { unlock($name, @keys); $others++ }
+      $volumes++ if is_physical_volume($name);
+    }
+    last unless $members || $volumes || $others;
+    if ($members) {
       quiet('/usr/sbin/mdadm', '--assemble', '--scan', '--run', '--quiet', '--config=partitions');
       for my $array (glob('/sys/class/block/md*/md')) {
         if (open(my $action, '>', "$array/sync_action")) { print $action "frozen\n"; close $action }
       }
     }
-    for my $line (blocks()) {
-      my ($name) = split /\t/, $line;
-      unlock($name, @keys) if !$tried{$name} && starts_with($name, "LUKS\xba\xbe");
-    }
-    quiet('/usr/sbin/lvm', 'vgchange', '-q', '-ay', '-K', '--sysinit', '--config', $lvm_words);
+    quiet('/usr/sbin/lvm', 'vgchange', '-q', '-ay', '-K', '--sysinit', '--config', $lvm_words) if $volumes;
   }
-  quiet('/usr/sbin/lvm', 'vgmknodes', '--config', $lvm_words);
 }
 
 my %answer_to = (
-  hello => sub { return ('ok', '', '1', slurp('/proc/sys/kernel/osrelease')) },
+  hello => sub {
+    my ($body, $now) = @_;
+    my $time = pack('q2', $now, 0);
+    syscall($SETTIME, $time, 0) == 0 or die "time: $!\n";
+    return ('ok', '', '1', slurp('/proc/sys/kernel/osrelease'));
+  },
+  warm => sub {
+    my ($body, @modules) = @_;
+    quiet('/usr/bin/modprobe', '-a', @modules);
+    quiet('/usr/sbin/lvm', 'version');
+    quiet("/usr/sbin/$_", '--version') for qw(mdadm cryptsetup);
+    return ('ok', '');
+  },
+  disks => sub { my ($body, $count) = @_; await_disks($count); return ('ok', '') },
   assemble => sub {
     my ($body) = @_;
     assemble(unpack('(N/a*)*', $body));
@@ -324,10 +374,12 @@ my %answer_to = (
     for my $id (@order) { syscall($UMOUNT, "/m/$id", 0) == 0 or die "unmount: $!\n" }
     @order = ();
     %mounted = ();
-    quiet('/usr/sbin/lvm', 'vgchange', '-q', '-an', '--config', $lvm_words);
+    my $off = sub { quiet('/usr/sbin/lvm', 'vgchange', '-q', '-an', '--config', $lvm_words) if grep { slurp("$_/dm/uuid") =~ /^LVM-/ } glob('/sys/class/block/dm-*') };
+    $off->();
     for (1 .. 4) { for my $sys (glob('/sys/class/block/dm-*')) { my $name = slurp("$sys/dm/name"); quiet('/usr/sbin/cryptsetup', 'close', $name) if $name =~ /^open-/ } }
-    quiet('/usr/sbin/lvm', 'vgchange', '-q', '-an', '--config', $lvm_words);
-    quiet('/usr/sbin/mdadm', '--stop', '--scan');
+    $off->();
+    my @arrays = glob('/sys/class/block/md*/md');
+    quiet('/usr/sbin/mdadm', '--stop', '--scan') if @arrays;
     syscall($SYNC);
     return ('ok', '');
   },

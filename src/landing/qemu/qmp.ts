@@ -1,6 +1,6 @@
 // A small client of QEMU's machine protocol: connect, command, close (QEMU qmp-spec).
 
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
 
@@ -28,7 +28,11 @@ export async function openQmp(socketPath: string): Promise<Qmp | undefined> {
     socket.once("connect", () => resolve(true));
     socket.once("error", () => resolve(false)); // No file, or nobody behind it: the machine does not run.
   });
-  if (!isOpen) return undefined;
+  return isOpen ? await talkQmp(socket) : undefined;
+}
+
+/** Over a connection that stands. Closing ends it. */
+export async function talkQmp(socket: Socket): Promise<Qmp> {
   socket.setTimeout(silenceMsMax, () => socket.destroy());
   socket.on("error", () => undefined); // The waiting reader learns it by the end of the stream.
   const lines = linesOf(socket);
