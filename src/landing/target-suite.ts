@@ -48,6 +48,7 @@ export function runTargetSuite(suite: TargetSuite): void {
     disks,
     nics: [{ ...suite.nic, address: "10.77.0.20/24" }],
     network: { kind: "isolated" },
+    tracksWrites: true,
   });
   const withHarness = (task: (harness: TargetHarness) => Promise<void>) => async () => {
     const harness = await suite.open();

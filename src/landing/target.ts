@@ -1,6 +1,7 @@
 // The Target interface: where machines land. Small questions, one suite for all targets (target-suite.ts).
 
 import type { Disk } from "../disk/disk.ts";
+import type { ByteRange } from "../disk/excluded-disk.ts";
 import type { DiskId } from "../contract/ids.ts";
 import type { Authority } from "./fence-ledger.ts";
 
@@ -44,6 +45,8 @@ export interface LaunchSpec {
   readonly network: LandingNetwork;
   /** The guest's kernel talks on the serial console, too. */
   readonly hasSerialConsole?: boolean;
+  /** What is written to its disks is remembered, so that a reader of them need not read all. */
+  readonly tracksWrites?: boolean;
   /** Passphrases or key files of encrypted disks; used while the machine is hydrated, and kept nowhere. */
   readonly unlockKeys?: readonly Uint8Array[];
 }
@@ -97,6 +100,27 @@ export interface ConsoleView {
 
 export type StopMode = "orderly" | "cut";
 
+/** A disk of a landed machine as it was at one moment. */
+export interface LandedDisk {
+  readonly diskId: DiskId;
+  readonly isBoot: boolean;
+  readonly content: Disk;
+  /**
+   * All that was written since the machine was made lies in these ranges, hydration's edits too; in order, without overlap. unknown: it was
+   * not tracked, or the tracking was lost with the power: anything may have changed.
+   */
+  readonly written: readonly ByteRange[] | "unknown";
+}
+
+/** All disks of a machine at the same moment. Closing it lets the machine go on without a copy of what it overwrites. */
+export interface LandedDisks extends AsyncDisposable {
+  readonly disks: readonly LandedDisk[];
+  /** Of the moment; milliseconds since 1970. */
+  readonly timeMs: number;
+  /** The machine was off and cannot write while this is open. */
+  readonly isAtRest: boolean;
+}
+
 /** What changes a machine, on behalf of one authority. All calls may be repeated; one for what is already so is no fault. */
 export interface TargetCommands {
   /** Clones, hydrates the clone, starts it. Returns when the machine's processor runs. On failure or abort nothing is left. */
@@ -108,6 +132,9 @@ export interface TargetCommands {
   stop(name: string, how?: StopMode): Promise<void>;
   /** Ends the machine and removes every trace of it but the highest fencing number. */
   remove(name: string): Promise<void>;
+  /** A machine that is off is not started any more, by nobody and over restarts, until it is allowed again. Absent: this target cannot. */
+  bar?(name: string): Promise<void>;
+  allow?(name: string): Promise<void>;
 }
 
 export interface Target extends AsyncDisposable {
@@ -124,6 +151,11 @@ export interface Target extends AsyncDisposable {
    * reads wait. The disks are those of launch, in the same order.
    */
   reattach(name: string, disks: readonly LandingDisk[]): Promise<void>;
+  /**
+   * The disks of a machine that stands by itself, for reading while it runs on; of one that is off, as they are. A second call ends
+   * what a killed process left of the one before. Absent: this target's disks cannot be read.
+   */
+  openLanded?(name: string, signal?: AbortSignal): Promise<LandedDisks>;
   /** Names of all machines here. */
   list(): Promise<readonly string[]>;
   /** One readable line for everything here that belongs to no machine; absent: this target cannot leave any. */

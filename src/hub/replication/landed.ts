@@ -172,7 +172,10 @@ export class Landings implements AsyncDisposable {
       ...(address === undefined ? {} : { address }),
       ...(addressing === undefined ? {} : { addressing }),
     }));
-    const spec: LaunchSpec = { name, cpuCount, memoryBytes, firmware, network, nics, disks, hasSerialConsole, unlockKeys };
+    // A test is never gone back from.
+    const tracksWrites = landed.purpose !== "test";
+    const machine = { name, cpuCount, memoryBytes, firmware, network, nics, disks };
+    const spec: LaunchSpec = { ...machine, hasSerialConsole, unlockKeys, tracksWrites };
     try {
       const { hydration } = await this.#target.under(authority).launch(spec, signal);
       this.#held.set(name, { landed, disks });

@@ -11,6 +11,10 @@ import { Fault } from "../../contract/errors.ts";
 export interface RawViewOptions {
   /** One block graph per disk, in QEMU's own words; the top node of each is served. */
   readonly graphs: readonly { readonly nodes: readonly object[]; readonly topNode: string }[];
+  /** write unless told. */
+  readonly access?: "read" | "write";
+  /** More that the daemon shall serve, in its own words. */
+  readonly moreArgs?: readonly string[];
   /** An own folder; the views appear in it. */
   readonly folder: string;
   readonly clock: Clock;
@@ -25,19 +29,25 @@ export interface RawView extends AsyncDisposable {
 const startMsMax = 30_000;
 const pollMs = 10;
 
-/** Opens writable views. Closing flushes them to the overlays. The daemon dies with this process. */
+/** Opens views, writable unless told. Closing flushes them to the overlays. The daemon dies with this process. */
 export async function openRawView(options: RawViewOptions): Promise<RawView> {
   const paths = options.graphs.map((_, index) => join(options.folder, `view-${index}.raw`));
   for (const path of paths) await writeFile(path, "", { flag: "w" });
   const args = options.graphs.flatMap(({ nodes, topNode }, index) => [
     ...nodes.flatMap((node) => ["--blockdev", JSON.stringify(node)]),
     "--export",
-    JSON.stringify({ type: "fuse", id: `view${index}`, "node-name": topNode, mountpoint: paths[index], writable: true }),
+    JSON.stringify({
+      type: "fuse",
+      id: `view${index}`,
+      "node-name": topNode,
+      mountpoint: paths[index],
+      writable: options.access !== "read",
+    }),
   ]);
   const errorPath = join(options.folder, "storage-daemon.log");
   await using errorFile = await open(errorPath, "w");
   const pidFile = join(options.folder, "storage-daemon.pid");
-  const daemonArgs = ["--pdeathsig", "KILL", "qemu-storage-daemon", "--pidfile", pidFile, ...args];
+  const daemonArgs = ["--pdeathsig", "KILL", "qemu-storage-daemon", "--pidfile", pidFile, ...args, ...(options.moreArgs ?? [])];
   const child = spawn("setpriv", daemonArgs, { stdio: ["ignore", errorFile.fd, errorFile.fd] });
   const exited = once(child, "exit").catch(() => undefined); // The words in the log tell why.
   const close = async () => {

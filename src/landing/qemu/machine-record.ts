@@ -24,6 +24,10 @@ const recordShape = z.object({
   disks: z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean(), sizeBytes: countShape })).max(64),
   nics: z.array(z.object({ mac: z.string().max(20), guestName: z.string().max(64), address: z.string().max(64).optional() })).max(16),
   network: networkShape,
+  /** Each overlay has a bitmap of what was written to it since it was made. */
+  tracksWrites: z.boolean().exactOptional(),
+  /** It is not started: its source runs again, or shall. */
+  isBarred: z.boolean().exactOptional(),
   hydration: z.object({ seconds: z.number(), changes: z.array(z.string()) }),
 });
 
@@ -39,6 +43,9 @@ export interface MachinePaths {
   readonly netPidFile: string;
   readonly scratch: string;
   readonly qmpSocket: string;
+  /** What is there only while its disks are read: copies of overwritten blocks, a daemon's pid file, views. */
+  readonly viewFolder: string;
+  readonly viewSocket: string;
   overlay(index: number): string;
   nbdSocket(index: number): string;
   /** Name of the tap of a card; at most 15 letters. */
@@ -58,6 +65,8 @@ export function machinePaths(stateFolder: string, name: string): MachinePaths {
     netPidFile: join(folder, "net.pid"),
     scratch: join(folder, "scratch"),
     qmpSocket: join(sockets, `${short}.qmp`),
+    viewFolder: join(folder, "view"),
+    viewSocket: join(sockets, `${short}.v`),
     overlay: (index) => join(folder, `disk-${index}.qcow2`),
     nbdSocket: (index) => join(sockets, `${short}.${index}`),
     tap: (index) => `wl${short}${index}`,
@@ -75,6 +84,7 @@ export function recordOf(spec: LaunchSpec): MachineRecord {
     disks: spec.disks.map(({ diskId, isBoot, content }) => ({ diskId, isBoot, sizeBytes: content.sizeBytes })),
     nics: spec.nics.map(({ mac, guestName, address }) => ({ mac, guestName, ...(address === undefined ? {} : { address }) })),
     network: spec.network,
+    ...(spec.tracksWrites === true ? { tracksWrites: true } : {}),
     hydration: { seconds: 0, changes: [] },
   };
 }

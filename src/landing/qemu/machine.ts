@@ -82,7 +82,7 @@ export class Machine {
   async createOverlays(): Promise<void> {
     for (const [index, { sizeBytes }] of this.record.disks.entries()) {
       const uri = `nbd+unix:///${exportNameOf(index)}?socket=${this.paths.nbdSocket(index)}`;
-      await createOverlay(this.paths.overlay(index), { uri, sizeBytes });
+      await createOverlay(this.paths.overlay(index), { uri, sizeBytes, tracksWrites: this.record.tracksWrites === true });
     }
   }
 
@@ -126,8 +126,17 @@ export class Machine {
     await killProcess(this.paths.pidFile, this.mark, this.#around.clock);
   }
 
-  /** Starts the emulator in the machine's network; the processor runs on return. */
+  /** Starts the emulator in the machine's network; the processor runs on return. Fault StateConflict for a machine that is barred. */
   async startEmulator(signal?: AbortSignal): Promise<void> {
+    if (this.record.isBarred === true)
+      throw new Fault(
+        "StateConflict",
+        `could not start machine ${this.record.name}: it is barred, because its source takes its place again`,
+        {
+          action: "end the way back of its protected item first",
+          retry: "never",
+        },
+      );
     const { accelerator } = this.#around;
     const { cards, namespacePid } = await this.openNetwork(signal);
     const dependsOnPoint = await this.dependencies();
@@ -195,7 +204,9 @@ export class Machine {
     const { clock } = this.#around;
     await killProcess(this.paths.pidFile, this.mark, clock);
     await killProcess(join(this.paths.scratch, "storage-daemon.pid"), this.mark, clock);
+    await killProcess(join(this.paths.viewFolder, "storage-daemon.pid"), this.mark, clock);
     await detachUnder(this.paths.folder);
+    await rm(this.paths.viewSocket, { force: true });
     await closeNetwork(this.#networkOptions());
     await this.closeExports();
     await rm(this.paths.qmpSocket, { force: true });

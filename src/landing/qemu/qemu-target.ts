@@ -14,6 +14,7 @@ import type {
   ConsoleView,
   ExportDisk,
   HydrationReport,
+  LandedDisks,
   LandedStatus,
   LandingDisk,
   LaunchSpec,
@@ -34,6 +35,7 @@ import type { Accelerator } from "./emulator.ts";
 import { openFenceFiles } from "./fence-files.ts";
 import { bytesToFill, fillMachine } from "./fill.ts";
 import { leasedAddresses, probeHttp, type ProbeOrder } from "./http-probe.ts";
+import { openLandedDisks } from "./landed-disks.ts";
 import { findLeftovers } from "./leftovers.ts";
 import { machinePaths, readRecord, recordOf, writeRecord, type MachineRecord } from "./machine-record.ts";
 import { Machine, type MachineSurroundings } from "./machine.ts";
@@ -111,6 +113,8 @@ export class QemuTarget implements Target {
       start: async (name) => await this.#start(authority, name),
       stop: async (name, how = "orderly") => await this.#stop(authority, name, how),
       remove: async (name) => await this.#remove(authority, name),
+      bar: async (name) => await this.#setBar(authority, name, "bar"),
+      allow: async (name) => await this.#setBar(authority, name, "allow"),
     };
   }
 
@@ -304,6 +308,26 @@ export class QemuTarget implements Target {
         }
         await clock.sleep(stopPollMs);
       }
+    });
+  }
+
+  /** The record says it, so that no process of this host starts it, whoever asks. */
+  async #setBar(authority: Authority, name: string, wish: "bar" | "allow"): Promise<void> {
+    await this.#inTurn(name, async () => {
+      await admit(this.#ledger, name, authority);
+      const machine = await this.#existing(name, wish);
+      if ((await machine.findEmulator()) !== undefined)
+        throw new Fault("StateConflict", `could not bar machine ${name}: it runs`, { action: "stop it first" });
+      const { isBarred: _before, ...record } = machine.record;
+      await writeRecord(machine.paths, wish === "bar" ? { ...record, isBarred: true } : record);
+    });
+  }
+
+  async openLanded(name: string, signal?: AbortSignal): Promise<LandedDisks> {
+    const { clock } = this.#options;
+    return await this.#inTurn(name, async () => {
+      const machine = await this.#existing(name, "read the disks of");
+      return await openLandedDisks(machine, { clock, ...(signal === undefined ? {} : { signal }) });
     });
   }
 
