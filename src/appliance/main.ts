@@ -6,7 +6,7 @@ import type { Vault } from "../vault/vault.ts";
 import { systemClock, type Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import { systemRandom, type Random } from "../base/random.ts";
-import type { RegistrationKey } from "../contract/appliance-protocol.ts";
+import type { OtherAppliance, RegistrationKey } from "../contract/appliance-protocol.ts";
 import type { MachineFacts } from "../contract/agent-control.ts";
 import { Fault } from "../contract/errors.ts";
 import type { MachineId } from "../contract/ids.ts";
@@ -72,6 +72,12 @@ export interface ApplianceOptions {
   readonly log: Log;
   readonly clock?: Clock;
   readonly random?: Random;
+}
+
+/** The other appliances of the vault, and by the monotonic clock when that was heard. */
+export interface OtherAppliances {
+  readonly atMs: number;
+  readonly appliances: readonly OtherAppliance[];
 }
 
 /** Opens the state folder and starts everything that can run: without a registration, all but replication. */
@@ -145,6 +151,7 @@ export class Appliance implements AsyncDisposable {
   #vault: Vault | undefined;
   #hubLink: HubLink | undefined;
   #storageConnector: Connector | undefined;
+  #others: OtherAppliances = { atMs: 0, appliances: [] };
   #ports = { controlPort: 0, dataPort: 0 };
 
   constructor(parts: ApplianceParts) {
@@ -359,6 +366,9 @@ export class Appliance implements AsyncDisposable {
         grant: () => this.#grant(),
         onGrant: (grant) => writeGrant(this.#parts.facts, grant),
         onHubTime: (hubTime, asked) => this.meter.noteHubTime(hubTime, asked),
+        onOthers: (appliances) => {
+          this.#others = { atMs: clock.monotonicMs(), appliances };
+        },
         renewWhenDue: async (signal) => await identity.renewWhenDue(signal),
         onReach: (fault) => this.health.set("hub", fault),
       }),
@@ -370,6 +380,11 @@ export class Appliance implements AsyncDisposable {
     await this.#ingest?.disconnect(machineId);
     this.flow.forgetMachine(machineId);
     this.limits.forgetMachine(machineId);
+  }
+
+  /** As the hub told last. */
+  get others(): OtherAppliances {
+    return this.#others;
   }
 
   get orders(): AgentOrders {

@@ -420,8 +420,26 @@ const systemFiguresShape = z.object({
 });
 export type SystemFigures = z.infer<typeof systemFiguresShape>;
 
-/** Answer to telemetry: by it an appliance knows how far off its clock is. */
-export const telemetryAnswerShape = z.looseObject({ hubTime: timestampShape.optional() });
+/** Most other appliances of its vault that one is told of. */
+export const otherAppliancesMax = 32;
+
+/** Another appliance of the vault, by what it told the hub last. */
+const otherApplianceShape = z.object({
+  applianceId: applianceIdShape,
+  name: z.string().max(63),
+  silentSeconds: z.number().nonnegative(),
+  health: z.enum(["Normal", "Warning", "Critical"]),
+  spoolBytes: countShape.optional(),
+  spoolBytesMax: countShape.optional(),
+  system: systemFiguresShape.optional(),
+});
+export type OtherAppliance = z.output<typeof otherApplianceShape>;
+
+/** Answer to telemetry: by it an appliance knows how far off its clock is, and who else works for its vault. Older hubs tell neither. */
+export const telemetryAnswerShape = z.looseObject({
+  hubTime: timestampShape.optional(),
+  others: z.array(otherApplianceShape).max(otherAppliancesMax).optional(),
+});
 
 export const telemetryShape = z.object({
   applianceVersion: z.string().max(40),

@@ -73,6 +73,8 @@ export type ComponentMeasure = z.output<typeof measureShape>;
 const componentShape = z.object({
   kind: z.enum(["configurationServer", "processServer", "uploader", "vcenter", "agent"]),
   name: z.string(),
+  /** It is not this appliance's: what it told the hub is shown. */
+  isElsewhere: z.boolean().optional(),
   level: levelShape,
   measures: z.array(measureShape),
   faults: z.array(faultReportShape),

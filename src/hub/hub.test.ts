@@ -18,6 +18,7 @@ import {
   applianceRegisterResponseShape,
   applianceRoutes,
   registrationKeyShape,
+  telemetryAnswerShape,
   type RegistrationKey,
 } from "../contract/appliance-protocol.ts";
 import { parseApplianceId, parseMachineId, parseOrderId } from "../contract/ids.ts";
@@ -401,6 +402,24 @@ test("orders reach a polling appliance, results wake the waiter, and the catalog
   assert.deepEqual(await times(), [2000], "what retention removed is listed no more");
   assert.equal(await say(applianceRoutes.inventory, { vcenters: [], runAsAccounts: [], machines: [] }), 200);
   assert.deepEqual(await appliances.inventory(applianceId), { vcenters: [], runAsAccounts: [], machines: [] });
+});
+
+test("an appliance hears of the others of its vault, by what they told last, and of no other vault's", async () => {
+  const [key, other] = [await makeKey(0), await makeKey(1)];
+  const [one, two, foreign] = [await register(key), await register(await makeKey(0)), await register(other)];
+  const tell = async (who: Registered, services: RegistrationKey["services"], spoolBytes: number) => {
+    const telemetry = { applianceVersion: "0.1.0", spoolBytes, spoolBytesMax: 1000, residentBytes: 1, healthErrors: [] };
+    const target = privateTarget(services.tel1, who.certificate);
+    const answer = await callTarget(target, { method: "POST", path: applianceRoutes.telemetry.path, body: telemetry });
+    return telemetryAnswerShape.parse(answer.body).others ?? assert.fail("no others");
+  };
+  await tell(two, key.services, 700);
+  const others = await tell(one, key.services, 1);
+  const seen = others.find(({ applianceId }) => applianceId === two.applianceId);
+  assert.deepEqual([seen?.name, seen?.health, seen?.spoolBytes, seen?.spoolBytesMax], ["site", "Normal", 700, 1000]);
+  assert.ok((seen?.silentSeconds ?? 99) < 60);
+  assert.ok(others.every(({ applianceId }) => applianceId !== one.applianceId && applianceId !== foreign.applianceId));
+  assert.ok((await tell(foreign, other.services, 1)).every(({ applianceId }) => applianceId !== one.applianceId));
 });
 
 test("a storage grant opens the vault's container through the account's private endpoint, and nothing else", async () => {

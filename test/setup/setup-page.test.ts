@@ -5,6 +5,8 @@ import { existsSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { after, before, describe, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
+import { callAppliance } from "../../src/appliance/admin/admin-client.ts";
+import { createFacts } from "../../src/appliance/testing/scripted-agent.ts";
 import { startFakeHub, type FakeHub } from "../../src/appliance/testing/fake-hub.ts";
 import {
   simulatorMissing,
@@ -14,6 +16,7 @@ import {
 } from "../../src/appliance/testing/vcenter-simulator.ts";
 import { english, type Texts } from "../../src/setup-ui/view/texts-en.ts";
 import { japanese } from "../../src/setup-ui/view/texts-ja.ts";
+import { startProtectedMachine, startRegistered, until } from "./setup-site.ts";
 import { makePageFolder, openBrowser, openWindow, overflowing, picture, startSetupAppliance, type Look } from "./setup-page-rig.ts";
 
 const missing = existsSync("/usr/bin/chromium") ? await simulatorMissing() : "needs Debian's chromium";
@@ -71,6 +74,9 @@ describe("the set-up page in a browser", { skip: missing ?? false, concurrency: 
   const journey = async (look: Look, texts: Texts): Promise<void> => {
     await using appliance = await startSetupAppliance({ hubPort: hub.port, pageFolder: files.folder });
     await using vcenter = await startVcenterSimulator({ machineCount: 3 });
+    // The vault has another process server already.
+    const vaultResourceId = `/subscriptions/s/resourceGroups/g/providers/Microsoft.RecoveryServices/vaults/${look.language}`;
+    await using _other = await startRegistered(hub, { name: "site-kobe", vaultResourceId });
     const password = await appliance.newPassword();
     const { page, complaints } = await openWindow(browser, look);
     const shown = async (name: string): Promise<void> => {
@@ -90,7 +96,7 @@ describe("the set-up page in a browser", { skip: missing ?? false, concurrency: 
     await shown("02-network");
 
     await openNext(page, texts, texts.steps.names.title);
-    const key = JSON.stringify(hub.createKey());
+    const key = JSON.stringify(hub.createKey({ vaultResourceId }));
     const file = (text: string): { name: string; mimeType: string; buffer: Buffer } => ({
       name: "key.json",
       mimeType: "application/json",
@@ -160,10 +166,19 @@ describe("the set-up page in a browser", { skip: missing ?? false, concurrency: 
     await page.getByRole("button", { name: texts.next, exact: true }).click();
     await page.getByRole("heading", { name: texts.done.title }).waitFor();
     await shown("13-done");
+    await using _agent = await startProtectedMachine(appliance.folder, { ...createFacts(), hostname: "ledger1" });
+    await until("the agent tells how it replicates", async () => {
+      const { machines } = await callAppliance(appliance.folder, "status", {});
+      return machines.some(({ flow }) => flow.mode.phase === "delta" && flow.drainSeconds !== undefined);
+    });
     await page.getByRole("button", { name: texts.done.open }).click();
-    await page.locator("[data-kind=processServer]").waitFor();
+    const agent = page.locator("[data-kind=agent]");
+    await agent.getByText(texts.componentsPage.measures.behind).waitFor();
+    assert.equal(await agent.getAttribute("data-level"), "healthy");
+    assert.match(await agent.innerText(), /^.*ledger1/s);
+    await page.getByText(texts.componentsPage.elsewhere("site-kobe"), { exact: true }).waitFor();
     assert.deepEqual(await page.locator("[data-kind]").evaluateAll((cards) => cards.map((card) => card.getAttribute("data-kind"))), [
-      ...["configurationServer", "processServer", "uploader", "vcenter"],
+      ...["configurationServer", "processServer", "processServer", "uploader", "vcenter", "agent"],
     ]);
     await shown("14-components");
     await page.getByRole("button", { name: texts.signOut }).click();

@@ -10,6 +10,7 @@ import {
   type ApplianceOrder,
   type ApplianceOrderResult,
   type Inventory,
+  type OtherAppliance,
   type StorageGrant,
   telemetryAnswerShape,
   telemetryShape,
@@ -63,6 +64,8 @@ export interface HubLinkParts {
   readonly grant: () => StorageGrant;
   readonly onGrant: (grant: StorageGrant) => void;
   readonly onHubTime: (hubTime: string, asked: { readonly fromMs: number; readonly untilMs: number }) => void;
+  /** Told of the other appliances of the vault. */
+  readonly onOthers?: (others: readonly OtherAppliance[]) => void;
   readonly renewWhenDue: (signal: AbortSignal) => Promise<void>;
   /** Told of each call's outcome, for the health list. */
   readonly onReach: (fault: Fault | undefined) => void;
@@ -110,8 +113,9 @@ export function startHubLink(parts: HubLinkParts): HubLink {
     keepDoing(parts, signal, "telemetry", async () => {
       const telemetry = await parts.telemetry();
       const fromMs = clock.nowMs();
-      const { hubTime } = await hub.call("telemetry", telemetry, telemetryAnswerShape, signal);
+      const { hubTime, others } = await hub.call("telemetry", telemetry, telemetryAnswerShape, signal);
       if (hubTime !== undefined) parts.onHubTime(hubTime, { fromMs, untilMs: clock.nowMs() });
+      parts.onOthers?.(others ?? []);
       await clock.sleep(telemetryEveryMs, signal);
     }),
     keepDoing(parts, signal, "storageGrant", async () => {

@@ -40,11 +40,33 @@ export async function componentsOf(appliance: Appliance, clock: Clock): Promise<
         measures: processServerMeasures(figures, { spoolBytes, spoolBytesMax: spool.spoolBytesMax }),
         faults: faults.filter(isCache),
       }),
+      ...othersOf(appliance, clock),
       withLevel({ kind: "uploader", name: config.name, measures: [backlogOf(spoolBytes, figures)], faults: faults.filter(isStorage) }),
       ...vcentersOf(appliance),
       ...agentsOf(appliance, clock),
     ],
   };
+}
+
+/** The vault's other process servers, each judged as this one is. */
+function othersOf({ others: { atMs, appliances } }: Appliance, clock: Clock): readonly SetupComponent[] {
+  const heardMinutes = (clock.monotonicMs() - atMs) / 60_000;
+  const levels = { Normal: "healthy", Warning: "warning", Critical: "critical" } as const;
+  return appliances.map(({ name, health, silentSeconds, system, spoolBytes = 0, spoolBytesMax = 0 }) =>
+    withLevel({
+      ...{ kind: "processServer", name, isElsewhere: true, faults: [], atLeast: system === undefined ? "unknown" : levels[health] },
+      measures: [
+        heartbeatOf(silentSeconds / 60 + heardMinutes),
+        ...(system === undefined ? [] : processServerMeasures(system, { spoolBytes, spoolBytesMax })),
+      ],
+    }),
+  );
+}
+
+function heartbeatOf(silentMinutes: number): ComponentMeasure {
+  const { critical } = processServerLimits.silentMinutes;
+  const level = silentMinutes > critical ? "critical" : "healthy";
+  return { measure: "heartbeat", value: silentMinutes, unit: "minutes", critical, level };
 }
 
 function vcentersOf({ vcenters }: Appliance): readonly SetupComponent[] {
@@ -56,14 +78,7 @@ function vcentersOf({ vcenters }: Appliance): readonly SetupComponent[] {
 function agentsOf({ registry, flow }: Appliance, clock: Clock): readonly SetupComponent[] {
   return registry.list().map((machine) => {
     const { drainSeconds, isFallingBehind } = flow.flowOf(machine.machineId, machine.state);
-    const silentMinutes = (clock.nowMs() - machine.seenAtMs) / 60_000;
-    const heartbeat: ComponentMeasure = {
-      measure: "heartbeat",
-      value: silentMinutes,
-      unit: "minutes",
-      critical: processServerLimits.silentMinutes.critical,
-      level: silentMinutes > processServerLimits.silentMinutes.critical ? "critical" : "healthy",
-    };
+    const heartbeat = heartbeatOf((clock.nowMs() - machine.seenAtMs) / 60_000);
     const behind = minutesMeasure("behind", drainSeconds === undefined ? undefined : drainSeconds / 60);
     const measures = [heartbeat, isFallingBehind ? { ...behind, level: "critical" as const } : behind];
     return withLevel({

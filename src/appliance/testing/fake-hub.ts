@@ -28,6 +28,7 @@ import {
   type ApplianceOrder,
   type ApplianceOrderResult,
   type Inventory,
+  type OtherAppliance,
   type RegistrationKey,
   type SealedPointReport,
   type SentVaultKeys,
@@ -55,6 +56,7 @@ export interface FakeHub extends AsyncDisposable {
   give(order: ApplianceOrder, applianceId?: string): Promise<ApplianceOrderResult>;
   readonly points: Map<string, SealedPointReport>;
   readonly inventories: Inventory[];
+  /** Of each telling of telemetry. */
   readonly healthErrors: FaultReport[][];
   readonly registeredNames: string[];
   /** Told of each call before it is answered, with whether it came with a renewed certificate for the first time. */
@@ -92,7 +94,12 @@ export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHu
   const container = `vault-${randomUUID()}`;
   const vaultKey = new Uint8Array(randomBytes(32));
   const vaultId = parseVaultId(randomUUID());
-  const secrets = new Map<string, { readonly secret: string; used: string | undefined }>();
+  const secrets = new Map<string, { readonly secret: string; readonly vault: string; used: string | undefined }>();
+  /** What registered appliances told last; those of keys with the same vault hear of each other. */
+  const told = new Map<
+    string,
+    Pick<OtherAppliance, "applianceId" | "name" | "spoolBytes" | "spoolBytesMax" | "system"> & { readonly vault: string }
+  >();
   const orders = new Map<string, { readonly order: ApplianceOrder; readonly applianceId: string | undefined }>();
   const waiting = new Map<string, (result: ApplianceOrderResult) => void>();
   const hub = {
@@ -135,6 +142,7 @@ export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHu
       key.used = request.csrPem;
       const applianceId = parseApplianceId(randomUUID());
       hub.registeredNames.push(request.name);
+      told.set(applianceId, { applianceId, name: request.name, vault: key.vault });
       const certificatePem = await sign(request.csrPem, applianceId);
       certificates.set(applianceId, { current: certificateDigestOf(certificatePem), next: undefined });
       const vault = { vaultId, keyId: "k1", key: Buffer.from(vaultKey).toString("base64") };
@@ -163,7 +171,16 @@ export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHu
       for (const pointId of removedPointIds) hub.points.delete(pointId);
       return await Promise.resolve({});
     },
-    telemetry: async (body) => await Promise.resolve(void hub.healthErrors.push(telemetryShape.parse(body).healthErrors)),
+    telemetry: async (body, applianceId) => {
+      const { healthErrors, spoolBytes, spoolBytesMax, system } = telemetryShape.parse(body);
+      hub.healthErrors.push(healthErrors);
+      const own = told.get(applianceId);
+      if (own !== undefined) told.set(applianceId, { ...own, spoolBytes, spoolBytesMax, ...(system === undefined ? {} : { system }) });
+      const others = [...told.values()].filter((other) => other.vault === own?.vault && other.applianceId !== applianceId);
+      return await Promise.resolve({
+        others: others.map(({ vault: _vault, ...other }) => ({ ...other, health: "Normal", silentSeconds: 5 })),
+      });
+    },
     progress: async () => await Promise.resolve({}),
   };
   const server = createServer({
@@ -228,11 +245,12 @@ export async function startFakeHub(options: FakeHubOptions = {}): Promise<FakeHu
     createKey: (over = {}) => {
       const keyId = randomUUID();
       const secret = randomBytes(32).toString("base64url");
-      secrets.set(keyId, { secret, used: undefined });
+      const vaultResourceId = over.vaultResourceId ?? "/subscriptions/s/resourceGroups/g/providers/Microsoft.RecoveryServices/vaults/v";
+      secrets.set(keyId, { secret, vault: vaultResourceId, used: undefined });
       return {
         format: "watari-registration-key-1",
         vaultId,
-        vaultResourceId: "/subscriptions/s/resourceGroups/g/providers/Microsoft.RecoveryServices/vaults/v",
+        vaultResourceId,
         services: Object.fromEntries(privateServices.map((service) => [service, serviceHost(service)])) as RegistrationKey["services"],
         privateNames: names,
         privateRanges: ["127.0.0.0/8"],

@@ -4,7 +4,7 @@ import type { IncomingMessage } from "node:http";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { assert } from "../../base/assert.ts";
-import { toTimestamp, type Clock } from "../../base/clock.ts";
+import { fromTimestamp, toTimestamp, type Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import {
@@ -13,8 +13,10 @@ import {
   applianceRoutes,
   certificateRequestShape,
   inventoryShape,
+  otherAppliancesMax,
   sealedPointsShape,
   telemetryShape,
+  type OtherAppliance,
   type PrivateService,
 } from "../../contract/appliance-protocol.ts";
 import { knowsOrder, requireProtocolVersion, tooOldFor } from "../../contract/appliance-versions.ts";
@@ -32,6 +34,7 @@ import type { Resource } from "../db/resources.ts";
 import type { Authority } from "../pki/authority.ts";
 import type { HttpHandler } from "../private-link/door.ts";
 import type { VaultAccess } from "../resources/vault-access.ts";
+import { healthOf } from "../replication/site-appliances.ts";
 import { toSentKeys } from "../resources/vault-keys.ts";
 import { requireAppliance } from "./appliance-caller.ts";
 import { keepPoints } from "./keep-points.ts";
@@ -157,11 +160,24 @@ function addRoutes(
   });
   route(applianceRoutes.telemetry.path, telemetryShape, async (body, caller) => {
     await appliances.saveTelemetry(caller.applianceId, body);
-    return { hubTime: toTimestamp(dependencies.clock.nowMs()) };
+    return { hubTime: toTimestamp(dependencies.clock.nowMs()), others: await tellOthers(dependencies, caller) };
   });
   route(applianceRoutes.progress.path, applianceProgressShape, async (body, caller, vault) => {
     await keepProgress(dependencies, { vault, applianceId: caller.applianceId }, body);
     return {};
+  });
+}
+
+async function tellOthers({ appliances, clock }: ApplianceFaceDependencies, caller: Appliance): Promise<readonly OtherAppliance[]> {
+  return (await appliances.others(caller, otherAppliancesMax)).map((other) => {
+    const { spoolBytes, spoolBytesMax, system } = other.telemetry ?? {};
+    return {
+      ...{ applianceId: other.applianceId, name: other.name, health: healthOf({ clock }, other).health },
+      silentSeconds: Math.max(0, (clock.nowMs() - fromTimestamp(other.lastSeenAt)) / 1000),
+      ...(spoolBytes === undefined ? {} : { spoolBytes }),
+      ...(spoolBytesMax === undefined ? {} : { spoolBytesMax }),
+      ...(system === undefined ? {} : { system }),
+    };
   });
 }
 

@@ -44,6 +44,8 @@ export interface ApplianceCatalogue {
   ): Promise<void>;
   find(applianceId: ApplianceId): Promise<Appliance | undefined>;
   inVault(vaultId: string): Promise<readonly Appliance[]>;
+  /** The other appliances of its vault, in the order of their names. */
+  others(of: Pick<Appliance, "applianceId" | "vaultKey">, countMax: number): Promise<readonly Appliance[]>;
   /** Removes the vault's appliances with their orders, every machine's state and points, and the vault's events. */
   removeVault(vaultId: string): Promise<void>;
   /** Ends a registration: its certificate is not accepted any more. Its orders, inventory and machines go with it. Repeatable. */
@@ -103,6 +105,10 @@ export function openApplianceCatalogue({ db, clock }: { readonly db: Kysely<Tabl
     inVault: async (vaultId) => {
       const query = db.selectFrom("appliances").select(listed).where("vault_key", "=", vaultId.toLowerCase());
       return (await query.orderBy("registered_at").execute()).map(fromRow);
+    },
+    others: async ({ applianceId, vaultKey }, countMax) => {
+      const query = db.selectFrom("appliances").select(listed).where("vault_key", "=", vaultKey).where("appliance_id", "!=", applianceId);
+      return (await query.orderBy("name").orderBy("appliance_id").limit(countMax).execute()).map(fromRow);
     },
     removeVault: (vaultId) => removeVault(db, vaultId.toLowerCase()),
     remove: (applianceId) => removeAppliance(db, applianceId),

@@ -94,14 +94,14 @@ const colours = { healthy: "success", warning: "warning", critical: "danger", un
 function ComponentCard({ component }: { readonly component: SetupComponent }): ReactNode {
   const styles = useStyles();
   const { componentsPage: own } = useTexts();
-  const { kind, name, level, measures, faults } = component;
+  const { kind, name, isElsewhere, level, measures, faults } = component;
   return (
     <Card data-kind={kind} data-level={level}>
       <div className={styles.head}>
         <div className={styles.name}>
           <Text weight="semibold">{own.kinds[kind]}</Text>
           <Text size={200} className={styles.quiet}>
-            {name}
+            {isElsewhere === true ? own.elsewhere(name) : name}
           </Text>
         </div>
         <Badge appearance="tint" color={colours[level]}>

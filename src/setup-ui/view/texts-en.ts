@@ -207,6 +207,7 @@ export const english = {
       vcenter: "vCenter",
       agent: "Agent",
     },
+    elsewhere: (name: string): string => `${name}, another appliance of the vault`,
     levels: { healthy: "Healthy", warning: "Warning", critical: "Critical", unknown: "Unknown" },
     measures: {
       processor: "Processors in use",

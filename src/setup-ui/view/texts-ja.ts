@@ -61,6 +61,7 @@ export const japanese: Texts = {
   },
   faults: {
     ApplianceNotRunning: "アプライアンスが応答しません",
+    CacheSpaceLow: "キャッシュの空き容量が少ないため、エージェントの送信を遅くしています",
     ClockSkewed: "時刻がずれています",
     ConnectionFailed: "接続できません",
     HostUndeclared: "宣言されていない宛先です",
@@ -88,6 +89,7 @@ export const japanese: Texts = {
     VcenterUntrusted: "vCenter の証明書を信頼できません",
   },
   repairs: {
+    CacheSpaceLow: "キャッシュのディスクに空きを作るか、容量を増やしてください。四分の一が空くと自動的に元に戻ります。",
     ClockSkewed: "このマシンを時刻サーバーと同期させてから、もう一度確認してください。",
     ConnectionFailed: "プライベート エンドポイントが承認されているか、ファイアウォールが双方向の通信を許可しているかを確認してください。",
     HostUndeclared: "宛先の名前が登録キーまたはサイトの設定に含まれているかを確認してください。",
@@ -263,6 +265,7 @@ export const japanese: Texts = {
       vcenter: "vCenter",
       agent: "エージェント",
     },
+    elsewhere: (name) => `${name}（コンテナーの別のアプライアンス）`,
     levels: { healthy: "正常", warning: "警告", critical: "重大", unknown: "不明" },
     measures: {
       processor: "CPU 使用率",
