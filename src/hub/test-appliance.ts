@@ -5,12 +5,13 @@ import "reflect-metadata";
 import * as x509 from "@peculiar/x509";
 import type { RegistrationKey } from "../contract/appliance-protocol.ts";
 
-export async function makeRegistration(key: RegistrationKey): Promise<{ readonly body: object; readonly keyPem: string }> {
+/** The name in the request is of no account: the hub writes its own. */
+export async function makeRegistration(key: RegistrationKey, name = "site"): Promise<{ readonly body: object; readonly keyPem: string }> {
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
   const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
-  const csr = await x509.Pkcs10CertificateRequestGenerator.create({ name: "CN=site", keys, signingAlgorithm: algorithm }, crypto);
+  const csr = await x509.Pkcs10CertificateRequestGenerator.create({ name: "CN=someone else", keys, signingAlgorithm: algorithm }, crypto);
   const csrPem = csr.toString("pem");
   const proof = createHmac("sha256", Buffer.from(key.secret, "base64url")).update(csrPem).digest("hex");
   const keyPem = x509.PemConverter.encode(await crypto.subtle.exportKey("pkcs8", keys.privateKey), "PRIVATE KEY");
-  return { body: { protocolVersion: 1, applianceVersion: "0.1.0", name: "site", keyId: key.keyId, csrPem, proof }, keyPem };
+  return { body: { protocolVersion: 1, applianceVersion: "0.1.0", name, keyId: key.keyId, csrPem, proof }, keyPem };
 }
