@@ -342,6 +342,21 @@ test("a machine is not frozen for a disk that takes longer to read than it may b
   assert.deepEqual(bench.receiver.breaches, []);
 });
 
+test("an agent that was started anew replicates changes from its first point on, not before", async () => {
+  await using bench = await openBench();
+  {
+    await using agent = await bench.start();
+    assert.equal(agent.state().phase, "initial");
+    await agent.point();
+    assert.equal(agent.state().phase, "delta");
+  }
+  bench.source.reboot();
+  await using again = await bench.start();
+  assert.equal(again.state().phase, "initial", "its disks are compared first");
+  await again.point();
+  assert.equal(again.state().phase, "delta");
+});
+
 test("a point whose turn comes right after a quiesce finds the machine held, and leaves it alone", async () => {
   await using bench = await openBench();
   await using agent = await bench.start();

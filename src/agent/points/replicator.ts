@@ -166,7 +166,7 @@ export class Replicator implements AsyncDisposable {
       this.#state = { ...this.#state, policy, excludedDiskIds: [...excluded] };
       await writeState(this.#options.stateFolder, stateFiles.replication, this.#state);
     });
-    if (this.#phase === "idle" || this.#phase === "stopped") this.#phase = this.#state.base === undefined ? "initial" : "delta";
+    if (this.#phase === "idle" || this.#phase === "stopped") this.#phase = "initial";
     this.#wake.abort();
     return {};
   }
@@ -339,7 +339,8 @@ export class Replicator implements AsyncDisposable {
     const startMs = clock.monotonicMs();
     await this.#rememberPasses(bootId);
     const plan = this.#planOf(kind, { bootId, freezeMsMax: policy.freezeMsMax });
-    if (plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";
+    // Also what an agent that was just started does first: until then nobody can say what has changed.
+    if (this.#phase === "idle" || plan.disks.some((disk) => disk.mode === "full")) this.#phase = "initial";
     this.#keepInterval(plan, startMs, policy.pointIntervalSeconds * 1000);
     this.#copiedBytes.clear();
     const link = await this.#openLink(signal);

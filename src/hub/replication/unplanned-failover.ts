@@ -133,21 +133,37 @@ function prepareStep(world: Replication): Step {
   };
 }
 
-/** A source that was just switched on again needs a while until its agent replicates changes. */
+/**
+ * A source that was just switched on again reads its disks once more before its agent replicates changes. It is waited for as long as that goes
+ * on; one that stands still is waited for as long as for a short order.
+ */
 async function waitForDelta(world: Replication, context: Context, machineName: string): Promise<void> {
   const { clock, appliances } = world.services;
   const vault = vaultOf(parseResourceId(context.parameters.itemId));
   const machineId = parseMachineId(context.parameters.machineId);
-  const endsAtMs = clock.monotonicMs() + world.limits.shortOrderSeconds * 1000;
+  const beganMs = clock.monotonicMs();
+  let movedMs = beganMs;
+  let readBefore = -1;
   for (;;) {
     const machine = await appliances.machine(vault.key, machineId);
-    const phase = machine?.report.state.phase;
+    const { phase, readBytes = 0, disks = [] } = machine?.report.state ?? {};
     if (phase === "delta") return;
-    if (clock.monotonicMs() > endsAtMs)
+    const nowMs = clock.monotonicMs();
+    if (readBytes !== readBefore) [movedMs, readBefore] = [nowMs, readBytes];
+    if (nowMs - movedMs > world.limits.shortOrderSeconds * 1000 || nowMs - beganMs > world.limits.longOrderSeconds * 1000)
       throw new Fault("ReplicationNotReady", `could not migrate ${machineName}: its agent does not replicate changes`, {
-        evidence: { phase: phase ?? "unknown", lastSeenAt: machine?.lastSeenAt ?? "never" },
+        evidence: { phase: phase ?? "unknown", lastSeenAt: machine?.lastSeenAt ?? "never", readBytes },
       });
-    await context.progress(0, `waits until the agent replicates changes (now: ${phase ?? "unknown"})`);
+    const sum = (of: (disk: (typeof disks)[number]) => number): number => disks.reduce((total, disk) => total + of(disk), 0);
+    const percent = Math.floor(
+      (100 * sum((disk) => disk.copiedBytes)) /
+        Math.max(
+          1,
+          sum((disk) => disk.sizeBytes),
+        ),
+    );
+    const how = phase === "initial" ? `reads its disks, ${percent} %` : `is ${phase ?? "not heard of"}`;
+    await context.progress(0, `waits until the agent replicates changes: it ${how}`);
     await clock.sleep(world.limits.pollMs, context.signal);
   }
 }
