@@ -10,6 +10,7 @@ import { registerMachineExport } from "./machine-export.ts";
 import { registerMachineFiles } from "./machine-files.ts";
 import { registerMachineMigrate } from "./machine-migrate.ts";
 import { registerMachineRehearse } from "./machine-rehearse.ts";
+import { registerMachineReverse } from "./machine-reverse.ts";
 import { registerMachineSet } from "./machine-set.ts";
 import { registerMachineReport } from "./machine-report.ts";
 import {
@@ -44,6 +45,7 @@ export function registerMachineCommand(program: Command): void {
   registerMachineRehearse((usage, description) => verb(noun, usage, description));
   registerMachineSet((usage, description) => verb(noun, usage, description));
   registerMachineExport((usage, description) => verb(noun, usage, description));
+  registerMachineReverse((usage, description) => verb(noun, usage, description));
   registerMachineReport((usage, description) => verb(noun, usage, description));
 }
 

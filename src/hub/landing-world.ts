@@ -18,6 +18,7 @@ import { parseInput } from "./api/arm-errors.ts";
 import type { ImageFolder, ReplicationWorld } from "./replication/world.ts";
 import type { HubServices } from "./services.ts";
 import { VaultReaders } from "./vault-readers.ts";
+import { VaultWriters } from "./vault-writers.ts";
 
 const portShape = z.number().int().min(1).max(65_535);
 const forwardsShape = z.array(z.strictObject({ hostPort: portShape, guestPort: portShape })).max(64);
@@ -71,6 +72,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
       ? opening.use(await openQemuTarget({ stateFolder, cacheFolder, exportDisk, networks: namedNetworks(networks), clock, log }))
       : opening.use(await openAzureLanding(services, azure, { exportDisk, cacheFolder, owner: place })).target;
   const readers = opening.use(new VaultReaders(services, { indexFolder: join(services.stateDir, "vault-index") }));
+  const writers = opening.use(new VaultWriters(services, { indexFolder: join(services.stateDir, "vault-writing"), area: place }));
   const closing = opening.move();
   const images =
     exportFolder === undefined ? undefined : await openImageFolder(services, { folder: exportFolder, cacheFolder }, exportDisk);
@@ -82,6 +84,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
     upgradeFolder: upgradeFolder ?? join(services.stateDir, "upgrades"),
     place,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
+    openWriter: async (vaultResourceId) => await writers.open(vaultResourceId),
     [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
   };
 }

@@ -101,15 +101,13 @@ export class VaultReaders implements AsyncDisposable {
   }
 }
 
-async function openReader(
-  { vaultId, key, storage }: VaultPlace,
-  index: { readonly indexFolder?: string; readonly entriesMax?: number },
-): Promise<Opened> {
+/** Dials the account's private endpoint, wherever its name leads. */
+export function openVaultStore({ storage }: Pick<VaultPlace, "storage">): Store {
   if (!isIPv4(storage.address))
     throw new Fault("StateConflict", "the storage account's private endpoint has no IPv4 address", {
       evidence: { address: storage.address },
     });
-  const store = openAzureBlobStore({
+  return openAzureBlobStore({
     accountUrl: storage.accountUrl,
     container: storage.container,
     credential: { kind: "sharedKey", accountName: storage.accountName, accountKey: storage.accountKey },
@@ -120,6 +118,11 @@ async function openReader(
         options.all === true ? callback(null, [{ address: storage.address, family: 4 }]) : callback(null, storage.address, 4),
     },
   });
+}
+
+async function openReader(place: VaultPlace, index: { readonly indexFolder?: string; readonly entriesMax?: number }): Promise<Opened> {
+  const store = openVaultStore(place);
+  const { vaultId, key } = place;
   const blockThreads = Math.min(blockThreadsMax, availableParallelism());
   return { reader: await openVaultReader({ store, vaultId, key: key.keys, blockThreads, ...index }), store };
 }

@@ -42,11 +42,12 @@ import { actionsFor, type LaunchAction } from "./launch-actions.ts";
 import { predictFor } from "./predict-downtime.ts";
 import { rehearsalKind } from "./rehearsal.ts";
 import { defaultLandedName } from "./unplanned-failover.ts";
+import { reverseActions } from "./reverse-actions.ts";
 import { beginApplianceUpdate, updateApplianceBody } from "./switch-begin.ts";
 import type { ReplicationFront } from "./world.ts";
 
 export function actionsOf(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {
-  return { ...migrationActions(front), ...replicationActions(front), ...refusedActions };
+  return { ...migrationActions(front), ...replicationActions(front), ...reverseActions(front), ...refusedActions };
 }
 
 function migrationActions(front: ReplicationFront): Readonly<Record<string, ActionDefinition>> {

@@ -50,6 +50,30 @@ const landingShape = z.object({
   commitBy: z.string().optional(),
 });
 
+const reversePointShape = z.object({
+  pointId: pointIdShape,
+  /** The instant that it shows. */
+  time: z.string(),
+  isFinal: z.boolean(),
+  /** Of the landed disks. */
+  readBytes: z.number(),
+  storedBytes: z.number(),
+  /** Disks whose writes were not known, so that all of each was read. */
+  wholeDisks: z.number(),
+});
+
+const reverseShape = z.object({
+  /** The final point of the way there. */
+  basisPointId: pointIdShape,
+  /** The newest ones, newest last. */
+  points: z.array(reversePointShape),
+  /** The landed machine is off and barred since this point was made, and what the source gets is this. */
+  finalPointId: pointIdShape.optional(),
+  /** The source has the machine again. */
+  returnedAt: z.string().optional(),
+});
+export type Reverse = z.infer<typeof reverseShape>;
+
 export const itemShape = z.object({
   infrastructureId: z.string(),
   applianceId: z.string(),
@@ -85,6 +109,8 @@ export const itemShape = z.object({
   lastSuccessfulFailoverTime: z.string().optional(),
   /** Disks, by the agent's ids, that are not replicated. */
   excludedDiskIds: z.array(diskIdShape).default([]),
+  /** The way back after the commit. */
+  reverse: reverseShape.optional(),
   /** Kind of the job that changes the replication while the states stay as they are: a resynchronisation, disks, the agent. */
   busyWith: z.string().optional(),
   /** Last time that the whole source was compared with the replica, and what had to be repaired. */

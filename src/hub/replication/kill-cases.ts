@@ -22,6 +22,13 @@ const migrated = async (trial: TrialSite): Promise<void> => {
   await trial.run("POST", `${trial.item}/unplannedFailover`, migrateBody);
 };
 
+const committed = async (trial: TrialSite): Promise<void> => {
+  await migrated(trial);
+  await trial.run("POST", `${trial.item}/failoverCommit`);
+};
+const goBack = async (trial: TrialSite, isFinal: boolean): Promise<string> =>
+  await trial.begin("POST", `${trial.item}/reversePoint`, { properties: { isFinal } });
+
 /** The oldest point cannot boot, the one that the machine migrated from can. */
 const migratedWithBadPoint = async (trial: TrialSite): Promise<void> => {
   const bytes = trial.site.sources[0]?.disks[0]?.content.bytes;
@@ -143,6 +150,12 @@ export const killCases: readonly KillCase[] = [
     prepare: migratedWithBadPoint,
     begin: applyOldest,
   },
+  {
+    ...{ kind: "ReversePoint", name: "stores", ends: "succeeded" },
+    prepare: committed,
+    begin: async (trial) => await goBack(trial, false),
+  },
+  { ...{ kind: "ReversePoint", name: "ends", ends: "succeeded" }, prepare: committed, begin: async (trial) => await goBack(trial, true) },
   {
     ...{ kind: "RepairReplication", name: "compares", ends: "succeeded" },
     prepare: enable,

@@ -152,6 +152,7 @@ function extension(seen: {
     ...(point === undefined ? {} : { lastRecoveryPoint: point }),
     ...(item.test === undefined ? {} : { test: item.test }),
     ...(item.rehearsal === undefined ? {} : { rehearsal: item.rehearsal }),
+    ...(item.reverse === undefined ? {} : { reverse: item.reverse }),
     ...(item.settings.postLaunchActions.length === 0 ? {} : { postLaunchActions: item.settings.postLaunchActions }),
     ...presentLaunch(item),
     ...(item.failover === undefined ? {} : { failover: item.failover }),

@@ -39,6 +39,7 @@ import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
 import { defineRehearsal } from "./rehearsal.ts";
 import { defineRenewCertificate } from "./renew-certificate.ts";
+import { defineReversePoint } from "./reverse-point.ts";
 import { siteTypes } from "./site-types.ts";
 import { defineSwitchProcessServer } from "./switch-process-server.ts";
 import { defineTestFailover, defineTestFailoverCleanup } from "./test-failover.ts";
@@ -149,6 +150,7 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineAddDisks(world),
     defineRemoveDisks(world),
     defineApplyPoint(world),
+    defineReversePoint(world),
     defineMachinePower(world),
     defineMachineRemoval(world),
     defineMachineCreation(world),

@@ -5,7 +5,7 @@ import type { HelpedFiles } from "../../landing/files/helped-files.ts";
 import type { GuestVolume } from "../../landing/files/guest-volumes.ts";
 import type { ImagesWish, WrittenImages } from "../../landing/qemu/write-images.ts";
 import type { Target } from "../../landing/target.ts";
-import type { VaultReader } from "../../vault/vault.ts";
+import type { Vault, VaultReader } from "../../vault/vault.ts";
 import type { JobEngine } from "../jobs/job-engine.ts";
 import type { HubServices } from "../services.ts";
 import type { Landings } from "./landed.ts";
@@ -25,6 +25,8 @@ export interface ReplicationWorld {
   readonly place?: string;
   /** The reader of a vault, by resource id; the same one is answered again. StorageRoleMissing and StateConflict as VaultAccess.open. */
   readonly openReader: (vaultResourceId: string) => Promise<VaultReader>;
+  /** The writer of a vault, for points of landed machines, in an area of this host's own; the same one is answered again. Absent: none are made. */
+  readonly openWriter?: (vaultResourceId: string) => Promise<Vault>;
   /** Programs of this host that may be run to ask a landed machine, by the names that calls use. */
   readonly probePrograms?: ReadonlyMap<string, string>;
   /** Opens volumes of a guest that this host does not read by itself; absent: they are named, and not read. */

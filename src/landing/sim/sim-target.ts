@@ -33,6 +33,7 @@ interface SimMachine {
   /** What its upgrade says on the serial console. */
   readonly upgrade: string;
   power: "running" | "stopped";
+  isBarred?: boolean;
   bytesToFill: number;
 }
 
@@ -90,6 +91,14 @@ export class SimTarget implements Target {
         await admitted(name);
         this.#world.machines.delete(name);
         this.#contents.delete(name);
+      },
+      bar: async (name) => {
+        await admitted(name);
+        this.#existing(name, "bar").isBarred = true;
+      },
+      allow: async (name) => {
+        await admitted(name);
+        this.#existing(name, "allow").isBarred = false;
       },
     };
   }
@@ -181,6 +190,7 @@ export class SimTarget implements Target {
   #start(name: string): void {
     const machine = this.#existing(name, "start");
     if (machine.power === "running") return;
+    if (machine.isBarred === true) throw new Fault("StateConflict", `could not start machine ${name}: it is barred`);
     if (machine.bytesToFill > 0 && !this.#contents.has(name)) {
       throw new Fault("StateConflict", `could not start machine ${name}: its recovery point is not served`);
     }

@@ -159,6 +159,17 @@ const itemDetails = z.strictObject({
     lastRecoveryPoint: sealedPoint.optional(),
     test: landing.optional(),
     failover: landing.optional(),
+    /** The way back after the commit. */
+    reverse: z
+      .strictObject({
+        basisPointId: text,
+        points: z.array(
+          z.strictObject({ pointId: text, time, isFinal: yesOrNo, readBytes: number, storedBytes: number, wholeDisks: number }),
+        ),
+        finalPointId: text.optional(),
+        returnedAt: time.optional(),
+      })
+      .optional(),
     rehearsal: z.strictObject({ jobId: text, endedAt: time, isPassed: yesOrNo, pointId: text.optional() }).optional(),
     postLaunchActions: launchActionsShape.optional(),
     hasSerialConsole: yesOrNo.optional(),
@@ -257,7 +268,7 @@ export const itemAnswers: AnswerTable = {
     resource: item,
     actions: {
       ...started(["testFailover", "testFailoverCleanup", "unplannedFailover", "applyRecoveryPoint", "failoverCommit"], item),
-      ...started(["rehearse", "promote"], item),
+      ...started(["rehearse", "promote", "reversePoint"], item),
       predictDowntime: prediction,
       ...started(["failoverCancel", "repairReplication", "updateMobilityService", "addDisks", "removeDisks"], item),
       ...started(["updateAppliance", "resolveHealthErrors", "export"], item),

@@ -1,13 +1,27 @@
 // The simulated target whose machines outlive the process, as those of a real one do: its world is a file between calls.
 
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { writeFileAtomic } from "../../../base/atomic-file.ts";
 import type { Clock } from "../../../base/clock.ts";
 import { Semaphore } from "../../../base/semaphore.ts";
+import { diskIdShape } from "../../../contract/shapes.ts";
+import { openFileDisk } from "../../../disk/file-disk.ts";
 import { SimTarget, SimWorld } from "../../../landing/sim/sim-target.ts";
 import type { Authority } from "../../../landing/fence-ledger.ts";
-import type { ConsoleView, LandedStatus, LandingDisk, Probe, ProbeOutcome, Target, TargetCommands } from "../../../landing/target.ts";
+import type {
+  ConsoleView,
+  LandedDisk,
+  LandedDisks,
+  LandedStatus,
+  LandingDisk,
+  LaunchSpec,
+  Probe,
+  ProbeOutcome,
+  Target,
+  TargetCommands,
+} from "../../../landing/target.ts";
 import type { Journal } from "./journal.ts";
 
 export interface DurableSimTargetOptions {
@@ -40,7 +54,9 @@ export class DurableSimTarget implements Target {
       launch: async (spec, signal) =>
         await this.#call("launch", async () => {
           if (authority.fence >= (this.#world.fences.get(spec.name) ?? 0)) journal.append("target", spec.name, "on");
-          return await commands.launch(spec, signal);
+          const outcome = await commands.launch(spec, signal);
+          if (spec.tracksWrites === true) await this.#keepDisks(spec);
+          return outcome;
         }),
       fill: async (name, onProgress, signal) => await this.#call("fill", async () => await commands.fill(name, onProgress, signal)),
       start: async (name) =>
@@ -53,9 +69,14 @@ export class DurableSimTarget implements Target {
         journal.append("target", name, "off");
       },
       remove: async (name) => {
-        await this.#call("remove", async () => await commands.remove(name));
+        await this.#call("remove", async () => {
+          await commands.remove(name);
+          await rm(this.#diskFolder(name), { recursive: true, force: true });
+        });
         journal.append("target", name, "off");
       },
+      bar: async (name) => await this.#call("bar", async () => await commands.bar?.(name)),
+      allow: async (name) => await this.#call("allow", async () => await commands.allow?.(name)),
     };
   }
 
@@ -73,6 +94,51 @@ export class DurableSimTarget implements Target {
 
   async reattach(name: string, disks: readonly LandingDisk[]): Promise<void> {
     await this.#call("reattach", async () => await this.#target.reattach(name, disks));
+  }
+
+  /** Where a landed machine's disks lie as files; a test writes to them as its guest would. */
+  diskPath(name: string, index: number): string {
+    return join(this.#diskFolder(name), `disk-${index}.raw`);
+  }
+
+  async openLanded(name: string): Promise<LandedDisks> {
+    const machine = await this.#call("openLanded", async () => this.#world.machines.get(name));
+    const shapes = z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean() }));
+    const disks = shapes.parse(JSON.parse(await readFile(join(this.#diskFolder(name), "disks.json"), "utf8")));
+    const opened: LandedDisk[] = [];
+    for (const [index, disk] of disks.entries())
+      opened.push({ ...disk, content: await openFileDisk(this.diskPath(name, index), { access: "read" }), written: "unknown" });
+    return {
+      disks: opened,
+      timeMs: this.#options.clock.nowMs(),
+      isAtRest: machine?.power === "stopped",
+      [Symbol.asyncDispose]: async () => {
+        for (const { content } of opened) await content[Symbol.asyncDispose]();
+      },
+    };
+  }
+
+  #diskFolder(name: string): string {
+    return join(this.#options.folder, "landed", name);
+  }
+
+  async #keepDisks({ name, disks }: LaunchSpec): Promise<void> {
+    const folder = this.#diskFolder(name);
+    const list = join(folder, "disks.json");
+    if (
+      await readFile(list).then(
+        () => true,
+        () => false,
+      )
+    )
+      return; // Launched before.
+    await mkdir(folder, { recursive: true });
+    for (const [index, { content }] of disks.entries()) {
+      const bytes = new Uint8Array(content.sizeBytes);
+      await content.read(0, bytes);
+      await writeFile(this.diskPath(name, index), bytes);
+    }
+    await writeFileAtomic(list, JSON.stringify(disks.map(({ diskId, isBoot }) => ({ diskId, isBoot }))));
   }
 
   async list(): Promise<readonly string[]> {

@@ -7,11 +7,11 @@ import { silentLog, type Log } from "../../../base/log.ts";
 import { systemRandom } from "../../../base/random.ts";
 import { z } from "zod";
 import { Fault } from "../../../contract/errors.ts";
-import { parseVaultId } from "../../../contract/ids.ts";
+import { parseAreaId, parseVaultId } from "../../../contract/ids.ts";
 import { openDirectoryStore } from "../../../store/directory-store.ts";
 import type { Store } from "../../../store/store.ts";
-import { openVaultReader } from "../../../vault/open-vault.ts";
-import type { VaultReader } from "../../../vault/vault.ts";
+import { openVault, openVaultReader } from "../../../vault/open-vault.ts";
+import type { Vault, VaultReader } from "../../../vault/vault.ts";
 import type { ArmAnswer } from "../../api/arm-call.ts";
 import { createArmRouter } from "../../api/arm-router.ts";
 import { parseResourceId } from "../../api/resource-id.ts";
@@ -108,10 +108,12 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   const upgradeFolder = join(folder, "upgrades");
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
   const { openReader, closeReader } = createReader(options, services);
-  const opened = { target, openReader, upgradeFolder, ...(images === undefined ? {} : { images }) };
+  const { openWriter, closeWriter } = createWriter(options, services);
+  const opened = { target, openReader, openWriter, upgradeFolder, ...(images === undefined ? {} : { images }) };
   const close = async (): Promise<void> => {
     await target[Symbol.asyncDispose]();
     await closeReader();
+    await closeWriter();
   };
   const open = registerReplication({
     openWorld: async () => ({ ...opened, [Symbol.asyncDispose]: close }),
@@ -189,6 +191,29 @@ function createReader(
     },
     closeReader: async () => {
       await opened?.reader[Symbol.asyncDispose]();
+      await opened?.store[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** What this hub's host writes itself; the id of its area is not the site's. */
+function createWriter(
+  { folder, database }: SimHubOptions,
+  { secrets, clock, random }: HubServices,
+): { readonly openWriter: () => Promise<Vault>; readonly closeWriter: () => Promise<void> } {
+  let opened: { readonly store: Store; readonly vault: Vault } | undefined;
+  return {
+    openWriter: async () => {
+      if (opened === undefined) {
+        const store = await openDirectoryStore(vaultFolder(folder));
+        const areaId = parseAreaId("00000000-0000-0000-0000-0000000000a1");
+        opened = { store, vault: await openVault({ store, ...simVaultSecret, areaId, clock, random, log: silentLog }) };
+      }
+      await opened.vault.useKeys(await readVaultKeys({ db: database.db, secrets }, simVault));
+      return opened.vault;
+    },
+    closeWriter: async () => {
+      await opened?.vault[Symbol.asyncDispose]();
       await opened?.store[Symbol.asyncDispose]();
     },
   };

@@ -1,0 +1,92 @@
+// The way back begins with points of the landed machine: equal to its disks, on the source's chain, and never of a machine that runs on.
+
+import assert from "node:assert/strict";
+import { open, readFile } from "node:fs/promises";
+import { after, before, describe, it } from "node:test";
+import { z } from "zod";
+import { equalityReportShape, equalityReportType } from "../../contract/equality-report.ts";
+import { parseDiskId, parsePointId } from "../../contract/ids.ts";
+import { checkDocument } from "../pki/document-signer.ts";
+import { readSteps } from "../jobs/job-store.ts";
+import { startTestCluster, type TestCluster } from "../test-hub.ts";
+import { openSimStage, simProvider, type SimStage } from "./sim/sim-stage.ts";
+
+let cluster: TestCluster;
+before(async () => void (cluster = await startTestCluster()));
+after(async () => await cluster[Symbol.asyncDispose]());
+
+const migrateBody = {
+  properties: { sourceSiteOperations: "Required", providerSpecificDetails: { ...simProvider, network: "prod", commit: { mode: "now" } } },
+};
+const pointBody = (isFinal: boolean): object => ({ properties: { isFinal } });
+
+const reverseShape = z.looseObject({
+  basisPointId: z.string(),
+  points: z.array(z.looseObject({ pointId: z.string(), isFinal: z.boolean(), storedBytes: z.number(), wholeDisks: z.number() })),
+  finalPointId: z.string().optional(),
+});
+const detailsShape = z.looseObject({ watari: z.looseObject({ reverse: reverseShape.optional() }) });
+
+async function reverseOf(stage: SimStage): Promise<z.infer<typeof reverseShape>> {
+  const { reverse } = detailsShape.parse((await stage.get()).providerSpecificDetails).watari;
+  assert.ok(reverse !== undefined);
+  return reverse;
+}
+
+/** As the landed machine's guest writes. */
+async function write({ hub }: SimStage, offset: number, text: string): Promise<void> {
+  await using file = await open(hub.target.diskPath("web", 0), "r+");
+  await file.write(Buffer.from(text), 0, text.length, offset);
+}
+
+async function assertIsLanded({ hub }: SimStage, pointId: string): Promise<void> {
+  const reader = await hub.openReader();
+  const point = await reader.point(parsePointId(pointId));
+  const [disk] = point?.disks ?? [];
+  await using content = await reader.openDisk(parsePointId(pointId), disk?.diskId ?? parseDiskId("none"));
+  const bytes = Buffer.alloc(content.sizeBytes);
+  await content.read(0, bytes);
+  assert.equal(Buffer.compare(bytes, await readFile(hub.target.diskPath("web", 0))), 0);
+}
+
+describe("a point of the way back", { concurrency: 2 }, () => {
+  it("holds what the landed machine wrote, costs only what differs, and is refused before the commit", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    await assert.rejects(stage.change("POST", `${stage.item}/reversePoint`, pointBody(false)), { code: "StateConflict" });
+    await stage.done("POST", "unplannedFailover", migrateBody);
+    await write(stage, 70_000, "written on the landed machine");
+    await stage.done("POST", "reversePoint", pointBody(false));
+    await write(stage, 140_000, "and later");
+    await stage.done("POST", "reversePoint", pointBody(false));
+    const { basisPointId, points, finalPointId } = await reverseOf(stage);
+    assert.equal(finalPointId, undefined);
+    assert.equal(points.length, 2);
+    for (const { storedBytes } of points)
+      assert.ok(storedBytes > 0 && storedBytes < 200_000, `${storedBytes} bytes are what one block costs`);
+    await assertIsLanded(stage, points[1]?.pointId ?? "");
+    const reader = await stage.hub.openReader();
+    const parents = await Promise.all(points.map(async ({ pointId }) => (await reader.point(parsePointId(pointId)))?.parentPointId));
+    assert.deepEqual(parents, [basisPointId, points[0]?.pointId]);
+    assert.equal((await stage.hub.target.status("web")).power, "running", "the machine ran on");
+  });
+
+  it("is final once the machine is off: signed as equal, and nobody starts the machine any more", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    await stage.done("POST", "unplannedFailover", migrateBody);
+    await write(stage, 70_000, "written on the landed machine");
+    const jobId = await stage.done("POST", "reversePoint", pointBody(true));
+    const { finalPointId = "" } = await reverseOf(stage);
+    await assertIsLanded(stage, finalPointId);
+    const steps = await readSteps(stage.hub.services.database.db, jobId);
+    const evidence = Object.assign({}, ...steps.map((step) => step.evidence)) as { equalityReport: string };
+    const { document } = await checkDocument(evidence.equalityReport, { type: equalityReportType, caPem: stage.hub.caPem });
+    const report = equalityReportShape.parse(document);
+    assert.deepEqual([report.isEqual, report.pointId], [true, finalPointId]);
+    assert.equal((await stage.hub.target.status("web")).power, "stopped");
+    await assert.rejects(stage.hub.target.under({ kind: "person", fence: 2 ** 40 }).start("web"), { code: "StateConflict" });
+    await assert.rejects(stage.change("POST", `${stage.item}/reversePoint`, pointBody(false)), { code: "StateConflict" });
+    assert.equal(stage.site.sources[0]?.isOn, false, "and the source is still off");
+  });
+});
