@@ -10,6 +10,7 @@ import { openAzureClients, throughAgent } from "../landing/azure/azure-clients.t
 import { openAzureTarget } from "../landing/azure/azure-target.ts";
 import { createFetch } from "../landing/azure/fetch-bytes.ts";
 import { createPreparer } from "../landing/azure/prepare-disks.ts";
+import { openDriverPlans } from "../landing/hydration/driver-plans.ts";
 import { ensureHelperImage } from "../landing/helper/helper-image.ts";
 import { probeHttp } from "../landing/qemu/http-probe.ts";
 import type { ExportDisk, Target } from "../landing/target.ts";
@@ -74,7 +75,12 @@ export async function openAzureLanding(
       stateFolder: join(stateDir, "landing", "azure"),
       azure: openAzureClients({ endpoint, subscriptionId, credential, agent }),
       place: { resourceGroup, location, owner: parts.owner, networks, diskType, isTrustedLaunch, tags, ...wishes },
-      prepare: createPreparer({ exportDisk: parts.exportDisk, helperImage: async () => await ensureHelperImage(parts.cacheFolder), clock }),
+      prepare: createPreparer({
+        exportDisk: parts.exportDisk,
+        helperImage: async () => await ensureHelperImage(parts.cacheFolder),
+        plans: openDriverPlans(join(parts.cacheFolder, "driver-plans"), clock),
+        clock,
+      }),
       ask: async (order, signal) => await probeHttp(order, clock, signal),
       fetchBytes: createFetch(connector),
       ...{ clock, random, log },

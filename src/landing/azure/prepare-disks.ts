@@ -9,6 +9,7 @@ import { runCommand } from "../../base/run-command.ts";
 import type { Disk, Extent } from "../../disk/disk.ts";
 import { openFileDisk } from "../../disk/file-disk.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
+import type { DriverPlans } from "../hydration/driver-plans.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { hyperVHardware } from "../hydration/hyper-v.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
@@ -54,6 +55,7 @@ interface PreparerParts {
   readonly clock: Clock;
   /** As of hydration: asked for only when the guest needs the helper machine. */
   readonly helperImage?: () => Promise<HelperImage>;
+  readonly plans?: DriverPlans;
 }
 
 export function createPreparer(parts: PreparerParts): PrepareDisks {
@@ -89,7 +91,7 @@ function viewOf({ paths, disks, signal }: PrepareWish) {
 }
 
 /** A clone that a crash left half hydrated is made anew; the journals of its upload go first, because they tell of its bytes. */
-async function hydrateClone(wish: PrepareWish, { clock, helperImage }: PreparerParts, donePath: string): Promise<void> {
+async function hydrateClone(wish: PrepareWish, { clock, helperImage, plans }: PreparerParts, donePath: string): Promise<void> {
   const { paths, disks, nics, hasSerialConsole = false, unlockKeys = [], signal } = wish;
   await rm(join(paths.folder, "journals"), { recursive: true, force: true });
   for (const [index, { content }] of disks.entries()) {
@@ -104,7 +106,8 @@ async function hydrateClone(wish: PrepareWish, { clock, helperImage }: PreparerP
   {
     await using view = await openRawView({ ...viewOf(wish), clock });
     const bootDiskIndex = disks.findIndex(({ isBoot }) => isBoot);
-    const common = { clock, ...(helperImage === undefined ? {} : { helperImage }), ...(signal === undefined ? {} : { signal }) };
+    const known = { ...(helperImage === undefined ? {} : { helperImage }), ...(plans === undefined ? {} : { plans }) };
+    const common = { clock, ...known, ...(signal === undefined ? {} : { signal }) };
     const guest = { imagePaths: view.paths, bootDiskIndex, hardware: azureHardware, scratchFolder: paths.scratch };
     const given = { ...guest, nics, hasSerialConsole, unlockKeys };
     ({ changes } = await hydrate({ ...given, ...common }));

@@ -6,7 +6,7 @@ import { gzipSync, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
 import { Fault } from "../../contract/errors.ts";
 import { cpioTypes, readCpio, writeCpio, type CpioEntry } from "./cpio.ts";
-import { appendArchive, readInitrd } from "./initrd.ts";
+import { appendArchive, packArchive, readInitrd } from "./initrd.ts";
 
 const entryArbitrary: fc.Arbitrary<CpioEntry> = fc.record({
   name: fc.stringMatching(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,11}(\/[a-zA-Z0-9_-]{1,12}){0,3}$/),
@@ -64,7 +64,7 @@ describe("initramfs images", () => {
           const image = Buffer.concat([writeCpio(early), pack(writeCpio(main))]);
           const content = await readInitrd(image, given);
           assert.equal(content.compression, compression);
-          const longer = appendArchive(image, added, content.compression);
+          const longer = appendArchive(image, packArchive(added, content.compression));
           assert.ok(longer.subarray(0, image.length).equals(image));
           const { types } = await readInitrd(longer, given);
           const expected = new Map([...early, ...main, ...added].map(({ name, mode }) => [name, mode & cpioTypes.mask]));

@@ -5,6 +5,7 @@ import { openHelperVolumes } from "../helper/helper-volumes.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
 import type { HydrationReport, LandingNic } from "../target.ts";
 import { planAddressing } from "./addressing.ts";
+import type { DriverPlans } from "./driver-plans.ts";
 import type { DriverNeeds } from "./drivers.ts";
 import { replaceFile, type Edit } from "./edit.ts";
 import { planEfiFallback } from "./efi-fallback.ts";
@@ -35,6 +36,8 @@ export interface HydrateOptions {
   readonly scratchFolder: string;
   /** Asked for only when the guest needs the helper machine; absent: such guests are refused. */
   readonly helperImage?: () => Promise<HelperImage>;
+  /** What was found out of kernels before; absent: nothing is kept. */
+  readonly plans?: DriverPlans;
   /** Passphrases and key files of encrypted volumes; each is tried at each. */
   readonly unlockKeys?: readonly Uint8Array[];
   readonly clock: Clock;
@@ -46,7 +49,12 @@ export async function hydrate(options: HydrateOptions): Promise<HydrationReport>
   const startedMs = options.clock.monotonicMs();
   await using opened = await openGuest(options);
   const { guest, volumes } = opened;
-  const injection = await planInjection({ guest, needs: options.hardware.drivers, scratchFolder: options.scratchFolder });
+  const injection = await planInjection({
+    guest,
+    needs: options.hardware.drivers,
+    scratchFolder: options.scratchFolder,
+    plans: options.plans,
+  });
   const { nics, hardware } = options;
   const planned: readonly Edit[] = [
     injection,

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { cpioTypes, writeCpio } from "./cpio.ts";
-import { appendArchive, readInitrd, type Compression } from "./initrd.ts";
+import { appendArchive, packArchive, readInitrd, type Compression } from "./initrd.ts";
 
 const scratchFolder = mkdtempSync(join(tmpdir(), "initrd-"));
 after(() => rmSync(scratchFolder, { recursive: true }));
@@ -51,7 +51,7 @@ describe("readInitrd", () => {
         "kernel/x86/microcode/GenuineIntel.bin",
         "usr/lib/modules/6/kernel/ext4.ko",
       ]);
-      const longer = appendArchive(image, [file("usr/lib/modules/6/kernel/virtio_blk.ko")], first.compression);
+      const longer = appendArchive(image, packArchive([file("usr/lib/modules/6/kernel/virtio_blk.ko")], first.compression));
       assert.ok(longer.subarray(0, image.length).equals(image), "the old bytes stay");
       const second = await readInitrd(longer, given);
       assert.deepEqual(

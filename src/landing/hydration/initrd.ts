@@ -65,11 +65,15 @@ export async function readInitrd(bytes: Buffer, given: ReadInitrd): Promise<Init
   return { types, compression };
 }
 
-/** The image with one more archive behind it, packed as the image's main archive is where Node can. */
-export function appendArchive(image: Buffer, entries: readonly CpioEntry[], compression: Compression): Buffer {
+/** Entries as an archive that is packed as the image's main archive is, where Node can. */
+export function packArchive(entries: readonly CpioEntry[], compression: Compression): Buffer {
+  return pack(writeCpio(entries), compression);
+}
+
+/** The image with one more packed archive behind it. */
+export function appendArchive(image: Buffer, packed: Uint8Array): Buffer {
   const paddingBytes = ((512 - ((image.length + gapBytesMin) % 512)) % 512) + gapBytesMin;
-  const archive = writeCpio(entries);
-  return Buffer.concat([image, Buffer.alloc(paddingBytes), pack(archive, compression)]);
+  return Buffer.concat([image, Buffer.alloc(paddingBytes), packed]);
 }
 
 function pack(archive: Buffer, compression: Compression): Buffer {

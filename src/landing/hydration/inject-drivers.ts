@@ -2,15 +2,18 @@
 
 import { Fault } from "../../contract/errors.ts";
 import { cpioTypes, type CpioEntry } from "./cpio.ts";
-import { findMissingDrivers, moduleNameOf, parseModuleIndex, type DriverNeeds } from "./drivers.ts";
+import { findMissingDrivers, moduleNameOf, parseModuleIndex, type DriverNeeds, type MissingDrivers } from "./drivers.ts";
 import { isPlainPath, type FileChange, type GuestFile, type VolumeFiles } from "./volume-files.ts";
-import { appendArchive, readInitrd, type InitrdContent } from "./initrd.ts";
+import { digestOf, type DriverPlan, type DriverPlans } from "./driver-plans.ts";
+import { appendArchive, packArchive, readInitrd, type InitrdContent } from "./initrd.ts";
 import type { GuestRoot } from "./survey.ts";
 
 export interface InjectOptions {
   readonly guest: GuestRoot;
   readonly needs: DriverNeeds;
   readonly scratchFolder: string;
+  /** Absent: every initramfs is looked into. */
+  readonly plans?: DriverPlans | undefined;
 }
 
 export interface Injection {
@@ -80,20 +83,36 @@ type KernelPlan =
   | { readonly kind: "impossible"; readonly driver: string }
   | { readonly kind: "longer"; readonly image: Buffer; readonly names: readonly string[] };
 
-async function planKernel({ guest, needs, scratchFolder }: InjectOptions, kernel: Kernel): Promise<KernelPlan> {
+async function planKernel({ guest, needs, scratchFolder, plans }: InjectOptions, kernel: Kernel): Promise<KernelPlan> {
   const { release, initrd } = kernel;
   const folder = `/lib/modules/${release}`;
   const initrdPath = `${guest.bootPrefix}/${initrd.name}`;
   const image = (await guest.bootFiles.read([initrdPath])).get(initrdPath);
   const found = await guest.moduleFiles.read([`${folder}/modules.dep`, `${folder}/modules.builtin`]);
-  const dependencies = found.get(`${folder}/modules.dep`)?.toString("utf8");
+  const dependencies = found.get(`${folder}/modules.dep`);
   if (image === undefined || dependencies === undefined) return { kind: "complete" }; // Left by a kernel that was removed.
-  const index = parseModuleIndex({ dependencies, builtin: found.get(`${folder}/modules.builtin`)?.toString("utf8") ?? "" });
+  const builtin = found.get(`${folder}/modules.builtin`) ?? Buffer.alloc(0);
+  const inputs = [release, JSON.stringify(needs), ...[image, dependencies, builtin].map(digestOf)];
+  const kept = await plans?.find(inputs);
+  if (kept !== undefined && (await holds(kept, guest.moduleFiles))) return toKernelPlan(kept, image);
+  const index = parseModuleIndex({ dependencies: dependencies.toString("utf8"), builtin: builtin.toString("utf8") });
   const content = await readInitrd(image, { name: initrd.name, scratchFolder });
   const missing = findMissingDrivers(index, modulesIn(content, release), needs);
-  if (missing.kind !== "missing") return missing;
-  const entries = await archiveEntries(guest.moduleFiles, release, missing.paths, content);
-  return { kind: "longer", image: appendArchive(image, entries, content.compression), names: missing.names };
+  if (missing.kind === "impossible") return missing;
+  const plan =
+    missing.kind === "complete" ? { names: [], files: [], tail: Buffer.alloc(0) } : await planTail(guest, release, { missing, content });
+  await plans?.keep(inputs, plan);
+  return toKernelPlan(plan, image);
+}
+
+/** Every file that the plan was made of is read again. */
+async function holds({ files }: DriverPlan, moduleFiles: VolumeFiles): Promise<boolean> {
+  const found = await moduleFiles.read(files.map(({ path }) => path));
+  return files.every(({ path, digest }) => digestOrNull(found.get(path)) === digest);
+}
+
+function toKernelPlan({ names, tail }: DriverPlan, image: Buffer): KernelPlan {
+  return names.length === 0 ? { kind: "complete" } : { kind: "longer", image: appendArchive(image, tail), names };
 }
 
 function modulesIn(content: InitrdContent, release: string): ReadonlySet<string> {
@@ -101,26 +120,34 @@ function modulesIn(content: InitrdContent, release: string): ReadonlySet<string>
   return new Set(names.map(moduleNameOf));
 }
 
+interface Lack {
+  readonly missing: Extract<MissingDrivers, { readonly kind: "missing" }>;
+  readonly content: InitrdContent;
+}
+
 /** Modules and index as archive entries, under the real path that the image itself uses. */
-async function archiveEntries(
-  moduleFiles: VolumeFiles,
-  release: string,
-  modulePaths: readonly string[],
-  content: InitrdContent,
-): Promise<readonly CpioEntry[]> {
+async function planTail({ moduleFiles }: GuestRoot, release: string, { missing, content }: Lack): Promise<DriverPlan> {
   const isMerged =
     content.types.get("lib") === cpioTypes.link || [...content.types.keys()].some((name) => name.startsWith(`usr/lib/modules/${release}`));
   const prefix = `${isMerged ? "usr/" : ""}lib/modules/${release}`;
   const textNames = textIndexNames.filter((name) => content.types.has(`${prefix}/${name}`));
-  const wanted = [...modulePaths, ...indexNames, ...textNames].map((path) => `/lib/modules/${release}/${path}`);
-  const found = await moduleFiles.read(wanted.filter(isPlainPath));
-  const lost = modulePaths.find((path) => !found.has(`/lib/modules/${release}/${path}`));
+  const wanted = [...missing.paths, ...indexNames, ...textNames].map((path) => `/lib/modules/${release}/${path}`).filter(isPlainPath);
+  const found = await moduleFiles.read(wanted);
+  const lost = missing.paths.find((path) => !found.has(`/lib/modules/${release}/${path}`));
   if (lost !== undefined) throw new Fault("HydrationUnsupported", `could not read the module ${lost} of kernel ${release} in the clone`);
   const files = [...found].map(([path, bytes]) => {
     const name = `${prefix}${path.slice(`/lib/modules/${release}`.length)}`;
     return { name, mode: cpioTypes.file | 0o644, content: bytes };
   });
-  return [...missingFolders(files, content), ...files];
+  return {
+    names: missing.names,
+    files: wanted.map((path) => ({ path, digest: digestOrNull(found.get(path)) })),
+    tail: packArchive([...missingFolders(files, content), ...files], content.compression),
+  };
+}
+
+function digestOrNull(bytes: Uint8Array | undefined): string | null {
+  return bytes === undefined ? null : digestOf(bytes);
 }
 
 /** The kernel makes no parents by itself; a folder that is there, or is a link there, must not be listed again. */

@@ -8,6 +8,7 @@ import type { Clock } from "../../base/clock.ts";
 import { Fault } from "../../contract/errors.ts";
 import { upgradeDiskId } from "../../contract/os-upgrade.ts";
 import type { HelperImage } from "../helper/helper-image.ts";
+import type { DriverPlans } from "../hydration/driver-plans.ts";
 import { hydrate } from "../hydration/hydrate.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, HydrationReport, LandingDisk, LaunchSpec } from "../target.ts";
@@ -28,6 +29,7 @@ export interface MachineSurroundings {
   readonly accelerator: Accelerator;
   readonly clock: Clock;
   readonly helperImage: () => Promise<HelperImage>;
+  readonly plans?: DriverPlans;
   /** Serves of this process, by socket path. */
   readonly served: Map<string, AsyncDisposable>;
 }
@@ -90,11 +92,11 @@ export class Machine {
     { nics, hasSerialConsole = false, unlockKeys = [] }: HydrationWish,
     signal?: AbortSignal,
   ): Promise<HydrationReport> {
-    const { clock, helperImage } = this.#around;
+    const { clock, helperImage, plans } = this.#around;
     const startedMs = clock.monotonicMs();
     await mkdir(this.paths.scratch, { recursive: true, mode: 0o700 });
     const graphs = this.record.disks.map((_, index) => ({ nodes: blockGraph(this.paths, index, true), topNode: qcow2Node(index) }));
-    const common = { clock, helperImage, ...(signal === undefined ? {} : { signal }) };
+    const common = { clock, helperImage, ...(plans === undefined ? {} : { plans }), ...(signal === undefined ? {} : { signal }) };
     let changes: readonly string[];
     {
       await using view = await openRawView({ graphs, folder: this.paths.scratch, ...common });

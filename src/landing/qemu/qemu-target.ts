@@ -28,6 +28,7 @@ import { withoutRights } from "../../base/without-rights.ts";
 import { checkSpec } from "../check-spec.ts";
 import { admit, type Authority, type FenceLedger } from "../fence-ledger.ts";
 import { runProbeScript } from "../probe-script.ts";
+import { openDriverPlans } from "../hydration/driver-plans.ts";
 import { ensureHelperImage } from "../helper/helper-image.ts";
 import { chooseAccelerator } from "./accelerator.ts";
 import { lookAt, probeSerial } from "./console-view.ts";
@@ -103,7 +104,8 @@ export class QemuTarget implements Target {
     const { stateFolder, networks, exportDisk, clock, cacheFolder } = options;
     const helperImage = async () => await ensureHelperImage(cacheFolder);
     this.#ledger = openFenceFiles(join(stateFolder, "fences"));
-    this.#around = { stateFolder, networks, exportDisk, accelerator, clock, helperImage, served: new Map() };
+    const plans = openDriverPlans(join(cacheFolder, "driver-plans"), clock);
+    this.#around = { stateFolder, networks, exportDisk, accelerator, clock, helperImage, plans, served: new Map() };
   }
 
   under(authority: Authority): TargetCommands {

@@ -9,6 +9,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import { Fault } from "../../contract/errors.ts";
 import { ensureHelperImage } from "../helper/helper-image.ts";
+import { openDriverPlans } from "../hydration/driver-plans.ts";
 import { hydrate, type TargetHardware } from "../hydration/hydrate.ts";
 import { openRawView } from "../hydration/raw-view.ts";
 import type { ExportDisk, LandingDisk, LandingNic } from "../target.ts";
@@ -150,6 +151,7 @@ async function hydrateFiles(
     hardware: wish.hardware ?? virtioHardware,
     scratchFolder,
     helperImage,
+    plans: openDriverPlans(join(cacheFolder, "driver-plans"), clock),
     ...common,
   });
   return changes;
