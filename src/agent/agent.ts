@@ -13,7 +13,8 @@ import {
 } from "../contract/agent-control.ts";
 import { CertificateKeeper } from "./identity/agent-certificate.ts";
 import { checkAgentWays } from "./identity/check-ways.ts";
-import { connectData, postJson } from "./identity/appliance-client.ts";
+import type { PostOptions } from "./identity/appliance-client.ts";
+import { ApplianceWays, connectOver, postOver } from "./identity/appliance-ways.ts";
 import { loadIdentity, requireOriginal } from "./identity/registration.ts";
 import { tellCopy } from "./identity/tell-copy.ts";
 import type { AgentLog } from "./log.ts";
@@ -41,30 +42,34 @@ export interface AgentOptions {
 export async function runAgent(options: AgentOptions, signal: AbortSignal): Promise<"stopped" | "uninstall"> {
   const { source, stateFolder, clock, random, log } = options;
   const { identity, trust, certificate } = await loadIdentity(stateFolder);
-  const host = identity.applianceHost;
-  const control = { endpoint: { host, port: identity.controlPort }, trust, timeoutMs: 60_000 };
   const { machineId } = identity;
+  const ways = new ApplianceWays({ stateFolder, identity, log, isFrozen: () => replicator.isFrozen });
+  const post = async <T>(call: Pick<PostOptions<T>, "path" | "body" | "shape">, abort: AbortSignal): Promise<T> =>
+    await postOver(ways, { ...call, trust, timeoutMs: 60_000, signal: abort });
   const keeper = new CertificateKeeper({
     ...{ certificate, name: machineId, log, isFrozen: () => replicator.isFrozen },
     ask: async (csrPem, abort) => {
       const body = { protocolVersion: agentProtocolVersion, machineId, csrPem };
-      return (await postJson({ ...control, path: agentRoutes.renew, body, shape: renewResponseShape, signal: abort })).certificatePem;
+      return (await post({ path: agentRoutes.renew, body, shape: renewResponseShape }, abort)).certificatePem;
     },
   });
-  const poll = async (body: PollRequest, abort: AbortSignal): Promise<PollResponse> =>
-    await keeper.use(
-      async () => await postJson({ ...control, path: agentRoutes.poll, body, shape: pollResponseShape, signal: abort }),
-      signal,
-    );
+  const poll = async (body: PollRequest, abort: AbortSignal): Promise<PollResponse> => {
+    const { toldDigest } = ways;
+    const told = { ...body, state: { ...body.state, ...(toldDigest === undefined ? {} : { waysDigest: toldDigest }) } };
+    const call = { path: agentRoutes.poll, body: told, shape: pollResponseShape };
+    const answer = await keeper.use(async () => await post(call, abort), signal);
+    await ways.learn(answer.ways);
+    return answer;
+  };
   const replicator = new Replicator({
     ...options,
-    connect: (abort) => connectData({ host, port: identity.dataPort }, trust, abort),
+    connect: async (abort) => await connectOver(ways, trust, abort),
     cpuSeconds: () => {
       const { user, system } = process.cpuUsage();
       return (user + system) / 1e6;
     },
     residentBytes: () => process.memoryUsage.rss(),
-    finishWrites: async () => void (await Promise.all([book.written(), keeper.settled()])),
+    finishWrites: async () => void (await Promise.all([book.written(), keeper.settled(), ways.settled()])),
   });
   const refuseCopy = async (facts: MachineFacts): Promise<void> => {
     try {
@@ -86,7 +91,7 @@ export async function runAgent(options: AgentOptions, signal: AbortSignal): Prom
     book,
     poll,
     refuseCopy,
-    checkWays: async () => await checkAgentWays({ host, controlPort: identity.controlPort, dataPort: identity.dataPort, trust, clock }),
+    checkWays: async () => await checkAgentWays({ ...ways.current, trust, clock }),
     clock,
     random,
     log,

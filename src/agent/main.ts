@@ -1,4 +1,4 @@
-// The agent's program on a source machine: run, register, status, uninstall.
+// The agent's program on a source machine: run, register, way, status, uninstall.
 
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -11,8 +11,9 @@ import { runAgent } from "./agent.ts";
 import { rungs, type Rung } from "./changes/ladder.ts";
 import { readMachineFacts } from "./disks/machine-facts.ts";
 import type { Endpoint } from "./identity/appliance-client.ts";
-import { registerAgent } from "./identity/registration.ts";
-import { identityShape, readState, replicationStateShape, stateFiles } from "./identity/state-folder.ts";
+import { checkAgentWays } from "./identity/check-ways.ts";
+import { loadIdentity, registerAgent } from "./identity/registration.ts";
+import { givenWayShape, identityShape, readState, replicationStateShape, stateFiles, writeState } from "./identity/state-folder.ts";
 import { openSystemCalls } from "./kernel/system-calls.ts";
 import { openLinuxSource } from "./linux-source.ts";
 import { createAgentLog } from "./log.ts";
@@ -24,6 +25,8 @@ import { agentVersion } from "./version.ts";
 const usage = `usage: agent run [--state DIR] [--cores N] [--tracking ebpf|tracefs|checksum]
          (N processors while disks are copied, under one unless told; the best rung of change tracking that may be used)
        agent register --appliance HOST:PORT --ca FILE --passphrase-file FILE [--state DIR]
+       agent way --appliance HOST[:PORT] [--data-port PORT] [--state DIR]
+         (where the appliance is now, for an agent that was off while it moved; a running agent takes it up by itself)
        agent status [--json] [--state DIR]
        agent uninstall [--state DIR]
 `;
@@ -33,6 +36,7 @@ const options = {
   appliance: { type: "string" },
   ca: { type: "string" },
   "passphrase-file": { type: "string" },
+  "data-port": { type: "string" },
   json: { type: "boolean", default: false },
   cores: { type: "string", default: "1" },
   tracking: { type: "string", default: "ebpf" },
@@ -50,6 +54,8 @@ async function main(args: readonly string[]): Promise<void> {
         ca: values.ca,
         passphraseFile: values["passphrase-file"],
       });
+    case "way":
+      return await giveWay(values.state, { appliance: values.appliance, dataPort: values["data-port"] });
     case "status":
       return await printStatus(values.state, values.json ? "json" : "text");
     case "uninstall":
@@ -109,6 +115,27 @@ async function register(given: RegisterArguments): Promise<void> {
     facts: await readMachineFacts(openSystemCalls()),
   });
   process.stdout.write(`${JSON.stringify({ machineId: identity.machineId })}\n`);
+}
+
+/** Kept only when the agent's own appliance answers there: by the authority that it has trusted since it was registered. */
+async function giveWay(
+  stateFolder: string,
+  given: { readonly appliance: string | undefined; readonly dataPort: string | undefined },
+): Promise<void> {
+  if (given.appliance === undefined) throw new Fault("InputInvalid", `an option is missing\n${usage}`);
+  const { identity, trust } = await loadIdentity(stateFolder);
+  const { host, port: controlPort } = parseEndpoint(given.appliance);
+  const way = givenWayShape.safeParse({ host, controlPort, dataPort: Number(given.dataPort ?? identity.dataPort) });
+  if (!way.success) throw new Fault("InputInvalid", "the address or a port is not right", { cause: way.error });
+  const checks = await checkAgentWays({ ...way.data, trust, clock: systemClock });
+  const failed = checks.find(({ verdict }) => verdict === "fail");
+  if (failed !== undefined)
+    throw new Fault("ApplianceUnreachable", `the appliance does not answer at ${host}: ${failed.answer}`, {
+      evidence: { check: failed.id },
+      ...(failed.repair === undefined ? {} : { action: failed.repair }),
+    });
+  await writeState(stateFolder, stateFiles.givenWay, way.data);
+  process.stdout.write(`${JSON.stringify({ machineId: identity.machineId, ...way.data })}\n`);
 }
 
 function parseEndpoint(text: string): Endpoint {

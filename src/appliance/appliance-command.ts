@@ -180,6 +180,15 @@ function addHub(verb: Verb, noun: Command): void {
       );
     },
   );
+  verb(noun, "announce", "tell agents at which address this appliance will be, before it moves there")
+    .option("--address <address...>", "addresses or names; the appliance keeps its ports")
+    .option("--none", "take back what was announced")
+    .action(async (options: Common & { readonly address?: readonly string[]; readonly none?: boolean }) => {
+      if ((options.address === undefined) === (options.none !== true))
+        throw new Fault("InputInvalid", "could not announce: give either --address or --none");
+      const answer = await callAppliance(options.state, "announce", { addresses: [...(options.address ?? [])] });
+      printAnswer({ asJson: options.json }, answer, () => announcedText(answer));
+    });
   verb(noun, "passphrase", "show the passphrase that enrols agents by hand").action(async (options: Common) => {
     const answer = await callAppliance(options.state, "passphrase", {});
     printAnswer({ asJson: options.json }, answer, () => answer.passphrase);
@@ -346,6 +355,17 @@ function statusText(status: AdminResponse<"status">): string {
     status.machines.map((each) => [each.hostname, ...flowRow(each.flow)]),
   );
   return [...lines, ...(status.machines.length === 0 ? [] : ["", flows])].join("\n");
+}
+
+function announcedText({ known, unknown }: AdminResponse<"announce">): string {
+  const rows = [...known.map((each) => [each, "yes"] as const), ...unknown.map((each) => [each, "no"] as const)];
+  const table = formatTable(
+    ["machine", "knows", "last seen"],
+    rows.map(([{ hostname, lastSeenAt }, knows]) => [hostname, knows, lastSeenAt]),
+  );
+  const rest =
+    unknown.length === 0 ? "" : "\n\nwho does not know yet hears of it when it speaks before the move; afterwards: agent way, in the guest";
+  return `${table}${rest}`;
 }
 
 function checksText(checks: AdminResponse<"check">["checks"]): string {

@@ -3,6 +3,7 @@
 import { asFault, type Fault } from "../contract/errors.ts";
 import { Semaphore } from "../base/semaphore.ts";
 import { parseApplianceConfig, saveConfig, type ApplianceConfig } from "./config/config.ts";
+import { addressesOf, type Announcement } from "./control/way-book.ts";
 import { startAppliance, type Appliance, type ApplianceOptions } from "./main.ts";
 import { startSetupServer, type SetupServer } from "./setup/setup-server.ts";
 import type { SetupFiles } from "./setup/setup-files.ts";
@@ -28,6 +29,7 @@ export class ApplianceHost implements AsyncDisposable {
   readonly #turn = new Semaphore(1);
   #current: Appliance;
   #setup: SetupServer | undefined;
+  #announcement: Announcement | undefined;
 
   constructor(options: ApplianceHostOptions, current: Appliance) {
     this.#options = options;
@@ -37,6 +39,11 @@ export class ApplianceHost implements AsyncDisposable {
   /** Asked for anew at each use: a change of settings replaces it. */
   get current(): Appliance {
     return this.#current;
+  }
+
+  /** Of the last change, when it was one of addresses. */
+  get announcement(): Announcement | undefined {
+    return this.#announcement;
   }
 
   get stateFolder(): string {
@@ -55,7 +62,7 @@ export class ApplianceHost implements AsyncDisposable {
   }
 
   /**
-   * Runs `task` while no other change is under way. What agents were sending stops for the moment of the start and goes on by itself.
+   * One change at a time. Other addresses are announced to the agents before. What agents were sending stops for the moment of the start and goes on by itself.
    * Answers why the appliance could not start with the settings; then it runs with those before. Throws InputInvalid and changes nothing.
    */
   async changeConfig(change: (config: ApplianceConfig) => unknown): Promise<Fault | undefined> {
@@ -63,6 +70,8 @@ export class ApplianceHost implements AsyncDisposable {
       const before = this.#current.config;
       const wanted = parseApplianceConfig(change(before));
       if (JSON.stringify(wanted) === JSON.stringify(before)) return undefined;
+      const isMove = addressesOf(wanted).join() !== addressesOf(before).join();
+      this.#announcement = isMove ? await this.#current.ways.announce(addressesOf(wanted)) : undefined;
       await this.#current[Symbol.asyncDispose]();
       try {
         this.#current = await startAppliance({ ...this.#options, config: wanted });
@@ -73,6 +82,7 @@ export class ApplianceHost implements AsyncDisposable {
       } catch (error) {
         await this.#current[Symbol.asyncDispose]();
         this.#current = await startAppliance({ ...this.#options, config: before });
+        if (isMove) await this.#current.ways.announce([]);
         return asFault(error, "start the appliance with the new settings");
       }
     });

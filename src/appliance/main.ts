@@ -16,6 +16,7 @@ import { createStateFolder, loadConfig, type ApplianceConfig } from "./config/co
 import { startAgentListener } from "./control/agent-listener.ts";
 import { createAgentOrders, type AgentOrders } from "./control/agent-orders.ts";
 import { createMachineRegistry, type MachineRegistry } from "./control/machine-registry.ts";
+import { WayBook } from "./control/way-book.ts";
 import { createCredentialStore, type CredentialStore } from "./credentials/credential-store.ts";
 import { discoverAll, type DiscoveryParts } from "./discovery/discover.ts";
 import { fenceMachine } from "./discovery/fence-machine.ts";
@@ -141,6 +142,7 @@ export class Appliance implements AsyncDisposable {
   readonly spool: Spool;
   readonly meter: SystemMeter;
   readonly facts: SealedFacts;
+  readonly ways: WayBook;
   readonly #parts: ApplianceParts;
   readonly #orders: AgentOrders;
   readonly #stack = new AsyncDisposableStack();
@@ -174,6 +176,7 @@ export class Appliance implements AsyncDisposable {
     const address = config.advertiseAddress ?? config.listenAddresses[0] ?? "";
     this.meter = new SystemMeter({ clock, folder: this.spool.folder, address });
     this.#orders = createAgentOrders({ database, clock });
+    this.ways = new WayBook({ ...parts, registry: this.registry, orders: this.#orders, ports: () => this.#ports });
     this.guests = new Guests({
       ...parts,
       registry: this.registry,
@@ -213,6 +216,7 @@ export class Appliance implements AsyncDisposable {
       {
         ...{ authority: this.authority, registry: this.registry, orders: this.#orders, log, onIdentity, clock: this.#parts.clock },
         dataPort: () => this.#ports.dataPort,
+        ways: () => this.ways.ways(),
         onState: (machineId, state) => this.flow.noteState(machineId, state),
       },
       { addresses: config.listenAddresses, port: config.controlPort, identity },

@@ -14,6 +14,25 @@ export const agentRoutes = {
   renew: "/agent/v1/renew",
 } as const;
 
+/** Most addresses of its appliance that an agent keeps. */
+export const applianceWaysMax = 8;
+
+/** Where an agent finds its appliance; who answers there proves itself by the site's authority. */
+export const applianceWayShape = z.object({
+  host: z.string().min(1).max(253),
+  controlPort: z.number().int().min(1).max(65_535),
+  dataPort: z.number().int().min(1).max(65_535),
+});
+export type ApplianceWay = z.infer<typeof applianceWayShape>;
+
+/** What is digested of told ways. */
+export function waysText(ways: readonly ApplianceWay[]): string {
+  return ways.map(({ host, controlPort, dataPort }) => `${host} ${controlPort} ${dataPort}`).join("\n");
+}
+
+/** SHA-256 of waysText, hex. */
+const waysDigestShape = z.string().regex(/^[0-9a-f]{64}$/);
+
 /** A half-open byte range of a disk whose content is not replicated and reads as zeros (swap, for one). */
 export const byteRangeShape = z.object({ offset: countShape, length: countShape });
 
@@ -212,7 +231,9 @@ export const agentStateShape = z.object({
   sentBytes: countShape,
   residentBytes: countShape,
   cpuSeconds: z.number().nonnegative(),
-  /** What the agent understands beyond the first version: "profile", "checkNetwork", "renewCertificate". */
+  /** Of the ways that the appliance told last, once they are kept. */
+  waysDigest: waysDigestShape.optional(),
+  /** What the agent understands beyond the first version: "profile", "checkNetwork", "renewCertificate", "ways". */
   features: z.array(z.string().max(40)).max(16).optional(),
   /** What the lanes of the sender spent their time on since the agent's start. */
   laneMs: z.object({ read: countShape, work: countShape, wait: countShape, pause: countShape }).optional(),
@@ -241,5 +262,7 @@ export const pollResponseShape = z.object({
   unitsInFlightMax: z.number().int().min(1).max(1024).optional(),
   /** By the appliance's clock it is time for the machine's next certificate: the guest's own clock is not asked. */
   isRenewalDue: z.boolean().optional(),
+  /** Where the appliance is and will be, when that is not what the agent's digest says. Kept behind the way in use. */
+  ways: z.array(applianceWayShape).min(1).max(applianceWaysMax).optional(),
 });
 export type PollResponse = z.infer<typeof pollResponseShape>;

@@ -12,7 +12,7 @@ import {
   timestampShape,
 } from "./shapes.ts";
 import { discoveredMachineShape, vcenterSummaryShape } from "./appliance-protocol.ts";
-import { agentStateShape } from "./agent-control.ts";
+import { agentStateShape, applianceWayShape, applianceWaysMax } from "./agent-control.ts";
 import { machineFlowShape } from "./machine-flow.ts";
 import { churnProfileShape, profileSecondsMax, profileSecondsMin } from "./churn-profile.ts";
 import { limitsChangeShape, limitsStateShape } from "./line-limits.ts";
@@ -97,6 +97,9 @@ const applianceStatusShape = z.object({
   machines: z.array(z.object({ machineId: machineIdShape, hostname: z.string(), flow: machineFlowShape })),
 });
 
+/** A machine whose agent knows what was announced, or does not yet. */
+const toldMachineShape = z.object({ machineId: machineIdShape, hostname: z.string(), lastSeenAt: timestampShape });
+
 const keyTextShape = z.object({ registrationKey: z.string().max(64_000) });
 const nothing = z.object({});
 
@@ -109,6 +112,12 @@ export const adminRoutes = {
     path: "/v1/register",
     request: keyTextShape,
     response: z.object({ applianceId: applianceIdShape, vaultResourceId: z.string(), checks: z.array(checkShape) }),
+  },
+  /** Tells agents where this appliance will be, before it moves; an empty list takes that back. */
+  announce: {
+    path: "/v1/announce",
+    request: z.object({ addresses: z.array(z.string().min(1).max(253)).max(applianceWaysMax) }),
+    response: z.object({ ways: z.array(applianceWayShape), known: z.array(toldMachineShape), unknown: z.array(toldMachineShape) }),
   },
   passphrase: { path: "/v1/passphrase", request: nothing, response: z.object({ passphrase: z.string(), authorityPem: z.string() }) },
   addCredential: { path: "/v1/credentials/add", request: addCredentialShape, response: credentialShape },

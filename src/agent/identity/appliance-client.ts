@@ -93,7 +93,17 @@ async function exchange(options: PostOptions<unknown>): Promise<{ readonly statu
         response.once("error", unreachable);
       },
     );
-    outgoing.setTimeout(options.timeoutMs, () => outgoing.destroy(new Error(`no answer for ${options.timeoutMs} ms`)));
+    // Where nothing answers another way may: that is found out sooner than how long an answer may take.
+    const isOpen = { value: false };
+    outgoing.setTimeout(Math.min(connectMsMax, options.timeoutMs), () => {
+      outgoing.destroy(new Error(`no answer for ${isOpen.value ? options.timeoutMs : connectMsMax} ms`));
+    });
+    outgoing.once("socket", (socket) =>
+      socket.once("secureConnect", () => {
+        isOpen.value = true;
+        outgoing.setTimeout(options.timeoutMs);
+      }),
+    );
     outgoing.once("error", unreachable);
     outgoing.end(body);
   });

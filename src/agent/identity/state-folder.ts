@@ -5,7 +5,14 @@ import { join } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
 import { Fault } from "../../contract/errors.ts";
-import { agentOrderShape, byteRangeShape, orderResultShape, replicationPolicyShape } from "../../contract/agent-control.ts";
+import {
+  agentOrderShape,
+  applianceWayShape,
+  applianceWaysMax,
+  byteRangeShape,
+  orderResultShape,
+  replicationPolicyShape,
+} from "../../contract/agent-control.ts";
 import { countShape, diskIdShape, machineIdShape, orderIdShape, pointIdShape } from "../../contract/shapes.ts";
 
 export const identityShape = z.object({
@@ -13,11 +20,16 @@ export const identityShape = z.object({
   applianceHost: z.string().min(1).max(253),
   controlPort: countShape,
   dataPort: countShape,
+  /** Tried in this order when the one above does not answer. */
+  otherWays: z.array(applianceWayShape).max(applianceWaysMax).optional(),
   /** Of the machine that was registered: another value means that this is a copy. */
   smbiosUuid: z.string().max(64),
   osMachineId: z.string().max(64),
 });
 export type Identity = z.infer<typeof identityShape>;
+
+/** A way that a person gave; tried when no other answers, and then removed. */
+export const givenWayShape = applianceWayShape;
 
 const keyedCertificateShape = z.object({ keyPem: z.string().max(8000), certificatePem: z.string().max(16_000) });
 export type KeyedCertificate = z.infer<typeof keyedCertificateShape>;
@@ -99,4 +111,5 @@ export const stateFiles = {
   certificate: "certificate.pem",
   authority: "authority.pem",
   renewal: "renewal.json",
+  givenWay: "given-way.json",
 } as const;

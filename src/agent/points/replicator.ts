@@ -272,7 +272,7 @@ export class Replicator implements AsyncDisposable {
       residentBytes: this.#options.residentBytes(),
       cpuSeconds: this.#options.cpuSeconds(),
       laneMs: this.#times.spentMs,
-      features: ["profile", "checkNetwork", "renewCertificate"],
+      features: ["profile", "checkNetwork", "renewCertificate", "ways"],
       pointCount: this.#pointCount,
       ...(this.#lastPointId === undefined ? {} : { lastPointId: this.#lastPointId }),
       ...(this.#lastFrozenMs === undefined ? {} : { lastFrozenMs: this.#lastFrozenMs }),

@@ -11,6 +11,7 @@ import { asFault, Fault, toReport } from "../../contract/errors.ts";
 import { limitsChangeShape } from "../../contract/line-limits.ts";
 import type { CheckResult } from "../../connectivity/probe.ts";
 import { parseBody } from "../control/json-https.ts";
+import type { Machine } from "../control/machine-registry.ts";
 import { putVcenter } from "../discovery/discover.ts";
 import { normaliseThumbprint, type VcenterTrust } from "../discovery/vcenter-session.ts";
 import { applianceVersion, parseRegistrationKey } from "../identity/hub-registration.ts";
@@ -75,7 +76,9 @@ export function createHandlers(appliance: Appliance): Handlers {
   };
 }
 
-function createHubHandlers(appliance: Appliance): Pick<Handlers, "status" | "check" | "register" | "passphrase" | "setupPassword"> {
+function createHubHandlers(
+  appliance: Appliance,
+): Pick<Handlers, "status" | "check" | "register" | "announce" | "passphrase" | "setupPassword"> {
   return {
     setupPassword: async () => await newSetupPassword(appliance),
     status: async () => await statusOf(appliance),
@@ -86,6 +89,10 @@ function createHubHandlers(appliance: Appliance): Pick<Handlers, "status" | "che
     register: async ({ registrationKey }) => {
       const { registration, checks } = await appliance.register(parseRegistrationKey(registrationKey));
       return { applianceId: registration.applianceId, vaultResourceId: registration.key.vaultResourceId, checks: checks.map(toCheck) };
+    },
+    announce: async ({ addresses }) => {
+      const { ways, known, unknown } = await appliance.ways.announce(addresses);
+      return { ways: [...ways], known: known.map(toToldMachine), unknown: unknown.map(toToldMachine) };
     },
     passphrase: async () => await Promise.resolve({ passphrase: appliance.authority.passphrase, authorityPem: appliance.authority.caPem }),
   };
@@ -180,6 +187,10 @@ async function statusOf(appliance: Appliance): Promise<AdminResponse<"status">> 
     healthErrors: health.reports(),
     machines: appliance.flows().map(({ machineId, hostname, flow }) => ({ machineId, hostname, flow })),
   };
+}
+
+function toToldMachine({ machineId, facts, seenAtMs }: Machine): AdminResponse<"announce">["known"][number] {
+  return { machineId, hostname: facts.hostname, lastSeenAt: toTimestamp(seenAtMs) };
 }
 
 function trustOf(request: { readonly caPem?: string | undefined; readonly thumbprint?: string | undefined }): VcenterTrust {

@@ -64,8 +64,25 @@ export async function settleAll(answers: ConsoleAnswers, parts: ConsoleParts): P
 async function settleNetwork(network: NetworkAnswers, parts: ConsoleParts): Promise<readonly NetworkCheck[]> {
   const keeper = await checkKeeper(network, parts);
   if (keeper.verdict === "fail") return [keeper];
+  const told = await announceMove(network, parts);
   const done = await applyChanges(networkChanges(network), parts.system, parts.clock);
-  return hasFailed(done) ? [keeper, ...done] : [keeper, ...done, ...(await checkNewNetwork(network, parts))];
+  return hasFailed(done) ? [keeper, ...told, ...done] : [keeper, ...told, ...done, ...(await checkNewNetwork(network, parts))];
+}
+
+/** While the appliance still runs at its address of before, its agents are told the new one. */
+async function announceMove({ address }: NetworkAnswers, { stateFolder }: ConsoleParts): Promise<readonly NetworkCheck[]> {
+  const host = address?.split("/")[0];
+  if (host === undefined) return [];
+  try {
+    const { known, unknown } = await callAppliance(stateFolder, "announce", { addresses: [host] });
+    const others = unknown.length === 0 ? "" : `; not ${unknown.map(({ hostname }) => hostname).join(", ")}`;
+    const answer = `${known.length} of ${known.length + unknown.length} agents know it${others}`.slice(0, 4000);
+    const head = { id: "agents/told", role: "appliance", hop: "agents", to: host, tried: "tell the agents the new address", latencyMs: 0 };
+    return known.length + unknown.length === 0 ? [] : [{ ...head, answer, verdict: unknown.length === 0 ? "pass" : "skipped" }];
+  } catch (error) {
+    if (error instanceof Fault && error.code === "ApplianceNotRunning") return []; // At the first boot there is none yet.
+    throw error;
+  }
 }
 
 async function settleTime(timeServers: readonly string[], { system, clock }: ConsoleParts): Promise<readonly NetworkCheck[]> {

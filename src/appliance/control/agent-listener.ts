@@ -11,6 +11,7 @@ import {
   registerRequestShape,
   renewRequestShape,
   type AgentState,
+  type ApplianceWay,
   type MachineFacts,
   type PollResponse,
   type RegisterResponse,
@@ -22,6 +23,7 @@ import type { MachineId } from "../../contract/ids.ts";
 import { certificateDigestOf, type SiteAuthority } from "../identity/site-authority.ts";
 import { isRenewalDue } from "../identity/site-certificates.ts";
 import type { AgentOrders } from "./agent-orders.ts";
+import { digestOfWays } from "./way-book.ts";
 import {
   parseBody,
   requirePeer,
@@ -43,6 +45,8 @@ export interface AgentListenerParts {
   readonly clock: Clock;
   /** Port of the data listener, told to each agent. */
   readonly dataPort: () => number;
+  /** Where agents find this appliance now and soon; nothing is told while it is empty. */
+  readonly ways?: () => readonly ApplianceWay[];
   readonly log: Log;
   /** Told of each state that an agent tells. */
   readonly onState?: (machineId: MachineId, state: AgentState) => void;
@@ -54,17 +58,24 @@ export async function startAgentListener(
   parts: AgentListenerParts,
   listen: Pick<TlsListenOptions, "addresses" | "port" | "identity">,
 ): Promise<JsonServer> {
-  const held = new WeakMap<TLSSocket, string>();
+  const talk: Talk = { held: new WeakMap(), told: new Map() };
   return await startJsonServer({
     ...listen,
     caPem: parts.authority.caPem,
     log: parts.log,
     routes: {
       [agentRoutes.register]: async (request) => await register(parts, request),
-      [agentRoutes.poll]: async (request) => await poll(parts, held, request),
+      [agentRoutes.poll]: async (request) => await poll(parts, talk, request),
       [agentRoutes.renew]: async (request) => await renew(parts, request),
     },
   });
+}
+
+interface Talk {
+  /** Boots that are held alive, by connection. */
+  readonly held: WeakMap<TLSSocket, string>;
+  /** Digests of the ways that each machine was told without waiting. */
+  readonly told: Map<MachineId, string>;
 }
 
 export function checkAgentVersion(protocolVersion: number): void {
@@ -90,7 +101,7 @@ async function register(
   return { machineId, certificatePem, caPem: authority.caPem, dataPort: dataPort() };
 }
 
-async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>, request: JsonRequest): Promise<PollResponse> {
+async function poll(parts: AgentListenerParts, { held, told }: Talk, request: JsonRequest): Promise<PollResponse> {
   const { registry, orders } = parts;
   const peer = requirePeer(request.socket);
   const call = parseBody(pollRequestShape, request.body);
@@ -100,11 +111,28 @@ async function poll(parts: AgentListenerParts, held: WeakMap<TLSSocket, string>,
   parts.onState?.(peer.machineId, call.state);
   holdWhileOpen(parts, held, request.socket, { machineId: peer.machineId, bootId: call.facts.bootId });
   for (const result of call.results) orders.recordResult(peer.machineId, result);
-  const told = { unitsInFlightMax, ...(mayRenew(parts, peer, call.state) ? { isRenewalDue: true } : {}) };
+  const always = { unitsInFlightMax, ...(mayRenew(parts, peer, call.state) ? { isRenewalDue: true } : {}) };
   const ready = orders.take(peer.machineId);
-  if (ready.length > 0) return { orders: [...ready], ...told };
+  const isNews = isFirstTelling(told, peer.machineId, waysFor(parts, call.state).ways);
+  if (ready.length > 0 || isNews) return { orders: [...ready], ...always, ...waysFor(parts, call.state) };
   await orders.waitOrder(peer.machineId, call.waitSeconds * 1000, request.signal);
-  return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)], ...told };
+  return { orders: request.signal.aborted ? [] : [...orders.take(peer.machineId)], ...always, ...waysFor(parts, call.state) };
+}
+
+/** An agent that cannot keep them now, being frozen, is told with each answer, but not at once again and again. */
+function isFirstTelling(told: Talk["told"], machineId: MachineId, ways: PollResponse["ways"]): boolean {
+  if (ways === undefined) return false;
+  const digest = digestOfWays(ways);
+  if (told.get(machineId) === digest) return false;
+  told.set(machineId, digest);
+  return true;
+}
+
+/** Nothing to who has them, or would not understand. */
+function waysFor({ ways }: AgentListenerParts, state: AgentState): Pick<PollResponse, "ways"> {
+  const own = ways?.() ?? [];
+  if (own.length === 0 || state.features?.includes("ways") !== true || state.waysDigest === digestOfWays(own)) return {};
+  return { ways: [...own] };
 }
 
 /** May be asked again and again: the last answer counts, and what it replaces is good until that is used. */

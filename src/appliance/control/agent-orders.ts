@@ -23,6 +23,8 @@ export interface AgentOrders {
   resultOf(orderId: string): OrderResult | undefined;
   /** Resolves with the order's result, whenever it comes. */
   waitResult(orderId: string, signal?: AbortSignal): Promise<OrderResult>;
+  /** Ends every wait for an order, as one that was given would: there is something else to tell. */
+  wakeAll(): void;
   /** Resolves when an order was given to the machine, waitMs have passed or the signal is aborted. */
   waitOrder(machineId: MachineId, waitMs: number, signal: AbortSignal): Promise<void>;
 }
@@ -65,6 +67,7 @@ export function createAgentOrders({ database, clock }: { readonly database: Stat
       givenAtMs.delete(result.orderId);
       bell.ring(`result ${result.orderId}`);
     },
+    wakeAll: () => bell.ringAll("orders "),
     waitResult: async (orderId, signal) => {
       for (;;) {
         const result = resultOf(orderId);
@@ -116,6 +119,10 @@ export class Bell {
     const waiting = this.#waiting.get(name);
     this.#waiting.delete(name);
     for (const wake of waiting ?? []) wake();
+  }
+
+  ringAll(prefix: string): void {
+    for (const name of [...this.#waiting.keys()]) if (name.startsWith(prefix)) this.ring(name);
   }
 
   /** Resolves at the next ring, or at the abort. */

@@ -9,6 +9,7 @@ import { networkChecksMax, type NetworkCheck } from "../../contract/network-chec
 import type { CheckResult } from "../../connectivity/probe.ts";
 import { PathOpener } from "../../connectivity/path-opener.ts";
 import { createHandlers } from "../admin/admin-server.ts";
+import { addressesOf } from "../control/way-book.ts";
 import type { ApplianceHost } from "../appliance-host.ts";
 import { checkPart, parseRegistrationKey, pathOptions, type WayPart } from "../identity/hub-registration.ts";
 import { parseHostsText, toHostsText } from "./hosts-text.ts";
@@ -83,6 +84,7 @@ function createSettingActions(host: ApplianceHost, { clock, state, note }: StepP
       note("network", [
         ...(await checkNetwork({ listenAddresses, farAddresses }, clock)),
         fault === undefined ? await attempt(clock, ports, async () => await Promise.resolve(`port ${controlPort}`)) : failed(ports, fault),
+        ...(fault === undefined ? toldAgents(host) : []),
       ]);
       return await state();
     },
@@ -113,6 +115,19 @@ function createSettingActions(host: ApplianceHost, { clock, state, note }: StepP
       return await state();
     },
   };
+}
+
+/** Who heard of a move before it was made. */
+function toldAgents({ announcement, current }: ApplianceHost): readonly NetworkCheck[] {
+  if (announcement === undefined || announcement.known.length + announcement.unknown.length === 0) return [];
+  const { known, unknown } = announcement;
+  const address = addressesOf(current.config)[0] ?? "";
+  const head = { id: "agents/told", role: "appliance", hop: "agents", to: address, tried: "tell the agents the new address", latencyMs: 0 };
+  const answer = `${known.length} of ${known.length + unknown.length} agents were told before the change`;
+  if (unknown.length === 0) return [{ ...head, answer, verdict: "pass" }];
+  const names = unknown.slice(0, 20).map(({ facts }) => facts.hostname);
+  const repair = `in each of these guests: agent way --appliance ${address}:${current.ports.controlPort}`;
+  return [{ ...head, answer: `${answer}; not ${names.join(", ")}`, verdict: "skipped", repair }];
 }
 
 type SiteAction = "register" | "addVcenter" | "skipVcenter" | "addCredential" | "tryCredential" | "confirmCredentials" | "checkAll";

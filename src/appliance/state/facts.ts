@@ -13,6 +13,7 @@ export type FactName =
   | "hubIdentityDraft"
   | "storageGrant"
   | "vaultKeys"
+  | "announcedAddresses"
   | "setupPassword"
   | "setupIdentity"
   | "setupProgress"
