@@ -67,6 +67,7 @@ function describeReport(report: DemoReport): string {
     ["result", report.ok ? "moved, and nothing was lost" : "NOT proved"],
     ...report.problems.map((problem) => ["problem", problem] as const),
     ["time", `${report.seconds} s in ${report.steps.length} steps`],
+    ["set-up", `the appliance was registered ${report.setupSeconds} s after its first start, every hop checked`],
     ...report.disks.map(
       (disk) =>
         [

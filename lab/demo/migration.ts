@@ -67,6 +67,7 @@ export class Migration {
   readonly #facts: LabFacts;
   readonly #source: LabMachine;
   readonly #runner: StepRunner;
+  #setupSeconds = 0;
   #initialSeconds = 0;
   #agent = { residentBytes: 0, cpuSeconds: 0, tracking: [] as readonly string[] };
   #points: readonly Point[] = [];
@@ -104,6 +105,7 @@ export class Migration {
     await this.#runner.run("register the appliance through the private endpoint", async () => {
       await this.#appliance("register", "--key", keyFile);
     });
+    this.#setupSeconds = this.#runner.steps.slice(-2).reduce((sum, { seconds }) => sum + seconds, 0);
     await this.#runner.run("keep credentials on the appliance and discover machines in vCenter", async () => await this.#discover());
   }
 
@@ -190,6 +192,7 @@ export class Migration {
         });
     const total = (read: (facts: PointFacts) => number): number => this.#points.reduce((sum, point) => sum + read(factsOf(point)), 0);
     return {
+      setupSeconds: Math.round(this.#setupSeconds * 100) / 100,
       disks: this.#compareDisks(),
       recoveryPoints: this.#points.length,
       replication: {

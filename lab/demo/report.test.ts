@@ -8,6 +8,7 @@ const root = "ab".repeat(32);
 const good: DemoMeasurements = {
   seconds: 300,
   steps: [{ name: "x", seconds: 1 }],
+  setupSeconds: 180,
   disks: [
     { id: "serial-1", sizeBytes: 1, sourceRoot: root, targetRoot: root },
     { id: "serial-2", sizeBytes: 1, sourceRoot: root, targetRoot: root },
@@ -30,6 +31,8 @@ describe("the demo's report", () => {
 
   const faults: readonly (readonly [string, Partial<DemoMeasurements>])[] = [
     ["no steps", { steps: [] }],
+    ["an unmeasured set-up", { setupSeconds: 0 }],
+    ["a slow set-up", { setupSeconds: 180.1 }],
     ["one disk only", { disks: good.disks.slice(0, 1) }],
     ["unequal roots", { disks: good.disks.map((disk) => ({ ...disk, targetRoot: "cd".repeat(32) })) }],
     ["empty roots", { disks: good.disks.map((disk) => ({ ...disk, sourceRoot: "", targetRoot: "" })) }],

@@ -19,6 +19,8 @@ export interface DemoDisk {
 export interface DemoMeasurements {
   readonly seconds: number;
   readonly steps: readonly DemoStep[];
+  /** From the appliance's first start, every hop checked, to registered: machine time, for no person is in between. */
+  readonly setupSeconds: number;
   readonly disks: readonly DemoDisk[];
   readonly recoveryPoints: number;
   readonly replication: {
@@ -63,7 +65,11 @@ export interface DemoReport extends DemoMeasurements {
   readonly problems: readonly string[];
 }
 
-/** The one judgement on speed: both times are of the same minutes, but other work of the machine may fall on one of them only. */
+const setupSecondsMax = 180;
+/** A judgement on speed, with so much to spare that other work of the machine does not matter. */
+const slowSetup = `the appliance's set-up from first start to registered took longer than ${setupSecondsMax} s`;
+
+/** The other judgement on speed: both times are of the same minutes, but other work of the machine may fall on one of them only. */
 export const slowTestMigration = "the test migration took longer than 1.3 × a boot from a local file plus 10 s";
 
 /** Every sentence that keeps the measurements from being a proof. */
@@ -80,6 +86,8 @@ export function problemsOf(measured: DemoMeasurements): readonly string[] {
   expect(measured.recoveryPoints >= 2, `only ${measured.recoveryPoints} recovery points were made`);
   const { readBytes, sentBytes, storedBytes } = measured.replication;
   expect(readBytes > 0 && sentBytes > 0 && storedBytes > 0, "replication moved nothing");
+  expect(measured.setupSeconds > 0, "the appliance's set-up was not measured");
+  expect(measured.setupSeconds <= setupSecondsMax, slowSetup);
   const { orderToProbeSeconds, rawBootToProbeSeconds } = measured.testMigration;
   expect(orderToProbeSeconds > 0 && rawBootToProbeSeconds > 0, "the test migration was not measured");
   expect(orderToProbeSeconds <= 1.3 * rawBootToProbeSeconds + 10, slowTestMigration);

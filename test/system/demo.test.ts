@@ -19,6 +19,7 @@ const reportShape = z.object({
   seconds: z.number().positive(),
   problems: z.array(z.string()),
   steps: z.array(z.object({ name: z.string(), seconds: z.number() })).min(10),
+  setupSeconds: z.number().positive(),
   disks: z
     .array(
       z.object({ id: z.string(), sizeBytes: z.number().positive(), sourceRoot: z.string().length(64), targetRoot: z.string().length(64) }),
