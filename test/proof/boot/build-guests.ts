@@ -5,8 +5,11 @@ import { mkdir, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand } from "../../../src/base/run-command.ts";
 import { startGuest } from "../../system/agent-guest.ts";
-import { answerOf, cardsOf, luksKey, type BootGuest } from "./guests.ts";
+import { answerOf, luksKey, type BootGuest } from "./guests.ts";
+import type { TreeKind } from "./guest-tree.ts";
+import { networkScript } from "./network-script.ts";
 import { rootImage, rootImageBytes, type RootKind } from "./root-image.ts";
+import { installSourceRun, runSource } from "./source-run.ts";
 
 const recipeVersion = 1;
 const diskBytes = 2 * 2 ** 30;
@@ -20,9 +23,26 @@ export function guestDisks(cacheFolder: string, guest: BootGuest): readonly stri
 /** Builds those that are absent, all in one machine. */
 export async function buildGuests(cacheFolder: string, wanted: readonly BootGuest[], say: (line: string) => void): Promise<void> {
   const absent = wanted.filter((guest) => guestDisks(cacheFolder, guest).some((path) => !existsSync(path)));
-  if (absent.length === 0) return;
+  const built = absent.length === 0 ? [] : await buildInOne(cacheFolder, absent, say);
+  for (const guest of built) {
+    const paths = guestDisks(cacheFolder, guest);
+    if (guest.source !== undefined)
+      say(
+        await runSource(
+          guest,
+          paths.map((path) => `${path}.part`),
+        ),
+      );
+    for (const path of paths) await rename(`${path}.part`, path);
+  }
+}
+
+/** The builder has ended on return: one machine at a time. */
+async function buildInOne(cacheFolder: string, absent: readonly BootGuest[], say: (line: string) => void): Promise<readonly BootGuest[]> {
+  const built: BootGuest[] = [];
   const roots = new Map<string, string>();
-  for (const guest of absent) roots.set(rootName(guest), await rootImage(cacheFolder, guest.release, rootKind(guest)));
+  for (const guest of absent)
+    roots.set(rootName(guest), await rootImage(cacheFolder, { release: guest.release, tree: treeKind(guest), kind: rootKind(guest) }));
   const treeDisks = [...roots].map(([name, path]) => ({ name, bus: "virtio" as const, sizeBytes: rootImageBytes, path }));
   const nameOf = (guest: BootGuest, index: number): string => `${guest.name}-${index}`;
   const targetDisks = absent.flatMap((guest) =>
@@ -33,19 +53,20 @@ export async function buildGuests(cacheFolder: string, wanted: readonly BootGues
   for (const { name, path } of treeDisks)
     await runCommand("dd", [`if=${path}`, `of=${builder.disks[name] ?? ""}`, "bs=4M", "conv=notrunc", "status=none"]);
   for (const guest of absent) {
-    const built = await builder.run("bash -s", new TextEncoder().encode(buildScript(guest))).then(
+    const outcome = await builder.run("bash -s", new TextEncoder().encode(buildScript(guest))).then(
       (output) => ({ isBuilt: true, words: output.trim().split("\n").at(-1) ?? "" }),
       (error: unknown) => ({ isBuilt: false, words: String(error) }),
     );
-    say(`${guest.name} is ${built.isBuilt ? "" : "not "}built: ${built.words}`);
-    if (!built.isBuilt) continue; // The others are; its row of the proof says that it has no disks.
+    say(`${guest.name} is ${outcome.isBuilt ? "" : "not "}built: ${outcome.words}`);
+    if (!outcome.isBuilt) continue; // The others are; its row of the proof says that it has no disks.
     const paths = guestDisks(cacheFolder, guest);
     for (const [index, path] of paths.entries()) {
       await mkdir(join(path, ".."), { recursive: true });
       await runCommand("cp", ["--sparse=always", builder.disks[nameOf(guest, index)] ?? "", `${path}.part`]);
-      await rename(`${path}.part`, path);
     }
+    built.push(guest);
   }
+  return built;
 }
 
 /** What the root's filesystem is, whatever lies under it. */
@@ -53,7 +74,9 @@ function rootKind({ layout }: BootGuest): RootKind {
   return layout === "btrfs" ? "btrfs" : layout === "xfs" || layout === "lvm" ? "xfs" : "ext4";
 }
 
-const rootName = (guest: BootGuest): string => `root${guest.release}${rootKind(guest)}`;
+const treeKind = ({ network = "plain" }: BootGuest): TreeKind => (network === "plain" ? "plain" : "network");
+
+const rootName = (guest: BootGuest): string => `root${guest.release}${treeKind(guest).slice(0, 1)}${rootKind(guest)}`;
 
 const mounting = `for f in dev proc sys; do mount --bind /$f /t/$f; mount --make-private /t/$f; done`;
 
@@ -76,6 +99,7 @@ ${guest.layout === "luks" ? luksScript : ""}
 ${guest.layout === "raid1" ? "mdadm --detail --scan >> /t/etc/mdadm/mdadm.conf" : ""}
 ${isEfi ? "chroot /t grub-install --target=x86_64-efi --efi-directory=/boot/efi --bootloader-id=debian --no-nvram" : `for d in $one ${guest.layout === "raid1" ? "$two" : ""}; do chroot /t grub-install --target=i386-pc $d; done`}
 chroot /t update-grub
+${guest.source === undefined ? "" : installSourceRun(guest)}
 ${namesScript(guest)}
 for f in dev proc sys; do umount /t/$f; done
 sync; umount -R /t; vgchange -an vg0 || true; cryptsetup close opened || true; mdadm --stop /dev/md0 || true
@@ -125,26 +149,6 @@ const luksScript = `mkdir -m 700 /t/etc/keys; printf %s $key > /t/etc/keys/root.
 uuid=$(blkid -o value -s UUID \${one}3); echo "sda3_crypt UUID=$uuid /etc/keys/root.key luks,initramfs" > /t/etc/crypttab
 dmsetup rename opened sda3_crypt; chroot /t update-initramfs -u -k all; dmsetup rename sda3_crypt opened
 sed -i "s#UUID=$uuid#/dev/sda3#" /t/etc/crypttab`;
-
-function networkScript(guest: BootGuest): string {
-  const cards = cardsOf(guest);
-  const fixed = cards.filter(({ kind }) => kind === "static");
-  const interfaces = ["auto lo", "iface lo inet loopback"];
-  for (const { guestName, address } of fixed)
-    interfaces.push(`auto ${guestName}`, `iface ${guestName} inet static`, `  address ${address}`);
-  const networks = cards
-    .filter(({ kind }) => kind === "dhcp")
-    .map(
-      ({ guestName }) => `printf '[Match]\\nName=${guestName}\\n[Network]\\nDHCP=ipv4\\n' > /t/etc/systemd/network/20-${guestName}.network`,
-    );
-  return [
-    `cat > /t/etc/network/interfaces <<END\n${interfaces.join("\n")}\nEND`,
-    ...networks,
-    networks.length === 0
-      ? ""
-      : "ln -sf /lib/systemd/system/systemd-networkd.service /t/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
-  ].join("\n");
-}
 
 function namesScript({ names, layout }: BootGuest): string {
   if (names === "uuid" || layout === "luks") return "";

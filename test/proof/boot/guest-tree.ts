@@ -50,7 +50,7 @@ WantedBy=multi-user.target
 UNIT
 chroot "$root" systemctl enable answer.service
 chroot "$root" passwd -d root
-for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer man-db.timer dpkg-db-backup.timer mdmonitor.service; do
+for unit in NetworkManager-wait-online.service systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer man-db.timer dpkg-db-backup.timer mdmonitor.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 chroot "$root" depmod "$(ls "$root/lib/modules")"
@@ -58,11 +58,17 @@ chroot "$root" update-initramfs -u -k all
 rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists"
 `;
 
+/** network: with netplan and NetworkManager, too. */
+export type TreeKind = "plain" | "network";
+const networkPackages = ["netplan.io", "network-manager"];
+
+export const treeName = (release: Release, kind: TreeKind): string => `${releases[release]}${kind === "plain" ? "" : "-network"}`;
+
 /** Path of the cached archive; built when absent. */
-export async function guestTree(cacheFolder: string, release: Release): Promise<string> {
+export async function guestTree(cacheFolder: string, release: Release, kind: TreeKind): Promise<string> {
   const folder = join(cacheFolder, `boot-guests-${recipeVersion}`);
   const suite = releases[release];
-  const path = join(folder, `${suite}.tar`);
+  const path = join(folder, `${treeName(release, kind)}.tar`);
   if (existsSync(path)) return path;
   await mkdir(folder, { recursive: true });
   const work = await mkdtemp(join(folder, ".tree-"));
@@ -78,7 +84,11 @@ export async function guestTree(cacheFolder: string, release: Release): Promise<
     ];
     const made = join(work, "tree.tar");
     const args = [
-      ...["--variant=minbase", `--include=${packages.join(",")}`, "--aptopt=APT::Install-Recommends false"],
+      ...[
+        "--variant=minbase",
+        `--include=${[...packages, ...(kind === "network" ? networkPackages : [])].join(",")}`,
+        "--aptopt=APT::Install-Recommends false",
+      ],
       ...left.map((path) => `--dpkgopt=path-exclude=${path}`),
       // The initramfs is made once, when all is there.
       '--essential-hook=mkdir -p "$1/etc/initramfs-tools/conf.d"; echo MODULES=list > "$1/etc/initramfs-tools/conf.d/watari"',

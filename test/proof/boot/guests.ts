@@ -8,8 +8,12 @@ export interface BootGuest {
   readonly firmware: "bios" | "efi";
   readonly layout: "ext4" | "xfs" | "btrfs" | "lvm" | "luks" | "raid1";
   readonly diskCount: 1 | 2;
-  /** static: ifupdown. dhcp: systemd-networkd. The first card answers. */
+  /** The first card answers, and has a fixed address unless it is dhcp's. */
   readonly cards: readonly ("static" | "dhcp")[];
+  /** Who gives addresses; plain: ifupdown the fixed ones, systemd-networkd the others. */
+  readonly network?: "plain" | "netplan" | "manager";
+  /** It is started once on this hardware, and makes its initramfs there for no other; absent: its initramfs is made by the builder. */
+  readonly source?: "pvscsi-vmxnet3" | "lsi-e1000e";
   /** What fstab and GRUB call the disks: hardware names are what a rescue or an old installer wrote. */
   readonly names: "uuid" | "sdx" | "by-path";
 }
@@ -23,7 +27,21 @@ export const bootGuests: readonly BootGuest[] = [
   { name: "d12-luks", release: 12, firmware: "bios", layout: "luks", diskCount: 1, cards: ["static"], names: "sdx" },
   { name: "d13-ext4-efi", release: 13, firmware: "efi", layout: "ext4", diskCount: 1, cards: ["static", "dhcp"], names: "uuid" },
   { name: "d11-ext4", release: 11, firmware: "bios", layout: "ext4", diskCount: 1, cards: ["static"], names: "sdx" },
+  {
+    ...{ name: "d12-pvscsi-manager", release: 12, firmware: "bios", layout: "ext4", diskCount: 1, cards: ["static", "static"] },
+    ...{ names: "sdx", network: "manager", source: "pvscsi-vmxnet3" },
+  },
+  {
+    ...{ name: "d12-lsi-netplan", release: 12, firmware: "bios", layout: "xfs", diskCount: 1, cards: ["static", "dhcp"] },
+    ...{ names: "by-path", network: "netplan", source: "lsi-e1000e" },
+  },
 ];
+
+/** Kernel drivers of a source's hardware. */
+export const sourceDrivers = {
+  "pvscsi-vmxnet3": { disk: "vmw_pvscsi", card: "vmxnet3" },
+  "lsi-e1000e": { disk: "mptsas", card: "e1000e" },
+} as const;
 
 /** Opens the encrypted guest's disk; not a secret of anyone. */
 export const luksKey = "proof-of-boot-0123456789abcdef";

@@ -4,16 +4,22 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readlink, rename, rm, lstat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { runCommand } from "../../../src/base/run-command.ts";
-import { guestTree, releases, type Release } from "./guest-tree.ts";
+import { guestTree, treeName, type Release, type TreeKind } from "./guest-tree.ts";
 
 export type RootKind = "ext4" | "xfs" | "btrfs";
 
 export const rootImageBytes = 1000 * 2 ** 20;
 const makeMsMax = 600_000;
 
-export async function rootImage(cacheFolder: string, release: Release, kind: RootKind): Promise<string> {
-  const tar = await guestTree(cacheFolder, release);
-  const path = join(tar, "..", `${releases[release]}.${kind}`);
+export interface RootWish {
+  readonly release: Release;
+  readonly tree: TreeKind;
+  readonly kind: RootKind;
+}
+
+export async function rootImage(cacheFolder: string, { release, tree: treeKind, kind }: RootWish): Promise<string> {
+  const tar = await guestTree(cacheFolder, release, treeKind);
+  const path = join(tar, "..", `${treeName(release, treeKind)}.${kind}`);
   if (existsSync(path)) return path;
   const work = await mkdtemp(join(tar, "..", ".root-"));
   try {
