@@ -237,6 +237,12 @@ sub assemble {
   }
 }
 
+# Pools, snapshots and mirrors have a state of their own to bring to the disks; plain volumes and encryption have none.
+sub is_stacked {
+  my ($sys) = @_;
+  return slurp("$sys/dm/uuid") =~ /^LVM-/ && grep { slurp("$_/dm/uuid") =~ /^LVM-/ } glob("$sys/slaves/dm-*");
+}
+
 my %answer_to = (
   hello => sub {
     my ($body, $now) = @_;
@@ -374,10 +380,11 @@ my %answer_to = (
     for my $id (@order) { syscall($UMOUNT, "/m/$id", 0) == 0 or die "unmount: $!\n" }
     @order = ();
     %mounted = ();
-    my $off = sub { quiet('/usr/sbin/lvm', 'vgchange', '-q', '-an', '--config', $lvm_words) if grep { slurp("$_/dm/uuid") =~ /^LVM-/ } glob('/sys/class/block/dm-*') };
-    $off->();
-    for (1 .. 4) { for my $sys (glob('/sys/class/block/dm-*')) { my $name = slurp("$sys/dm/name"); quiet('/usr/sbin/cryptsetup', 'close', $name) if $name =~ /^open-/ } }
-    $off->();
+    if (grep { is_stacked($_) } glob('/sys/class/block/dm-*')) {
+      quiet('/usr/sbin/lvm', 'vgchange', '-q', '-an', '--config', $lvm_words);
+      for (1 .. 4) { for my $sys (glob('/sys/class/block/dm-*')) { my $name = slurp("$sys/dm/name"); quiet('/usr/sbin/cryptsetup', 'close', $name) if $name =~ /^open-/ } }
+      quiet('/usr/sbin/lvm', 'vgchange', '-q', '-an', '--config', $lvm_words);
+    }
     my @arrays = glob('/sys/class/block/md*/md');
     quiet('/usr/sbin/mdadm', '--stop', '--scan') if @arrays;
     syscall($SYNC);

@@ -33,11 +33,12 @@ export async function planAddressing(rootFiles: VolumeFiles, cards: readonly Add
       changes.push(...cards.map((card) => `/etc/network/interfaces: the card ${card.guestName} gets ${wordsFor(card)}`));
     }
   }
+  if (systems.has("wicked")) changes.push(...(await remarkOnSuse(rootFiles, cards)));
   if (changes.length > 0 || rootChanges.length > 0) return { rootChanges, changes };
   return systems.size === 0 && interfaces === undefined ? { changes: ["! no known network configuration: the addresses stay"] } : nothing;
 }
 
-type System = "networkd" | "networkManager" | "ifcfg";
+type System = "networkd" | "networkManager" | "ifcfg" | "wicked";
 
 async function findSystems(rootFiles: VolumeFiles): Promise<ReadonlySet<System>> {
   const has = async (folder: string, ending: string) => ((await rootFiles.list(folder)) ?? []).some(({ name }) => name.endsWith(ending));
@@ -45,7 +46,10 @@ async function findSystems(rootFiles: VolumeFiles): Promise<ReadonlySet<System>>
   // netplan's files come to networkd as /run/systemd/network/10-netplan-*: a file in /etc that sorts before them counts.
   if ((await has("/etc/systemd/network", ".network")) || (await has("/etc/netplan", ".yaml"))) found.add("networkd");
   if ((await rootFiles.list("/etc/NetworkManager/system-connections")) !== undefined) found.add("networkManager");
-  if (((await rootFiles.list("/etc/sysconfig/network-scripts")) ?? []).some(({ name }) => name.startsWith("ifcfg-"))) found.add("ifcfg");
+  const hasCards = async (folder: string) =>
+    ((await rootFiles.list(folder)) ?? []).some(({ name }) => name.startsWith("ifcfg-") && !/-(?:lo|template)$/.test(name));
+  if (await hasCards("/etc/sysconfig/network-scripts")) found.add("ifcfg");
+  if (await hasCards("/etc/sysconfig/network")) found.add("wicked");
   return found;
 }
 
@@ -84,7 +88,28 @@ function filesFor({ guestName, addressing }: AddressedCard, systems: ReadonlySet
     ...(systems.has("networkManager")
       ? [{ folder: "/etc/NetworkManager/system-connections", name: `watari-${guestName}.nmconnection`, mode: 0o600, text: managed }]
       : []),
+    ...(systems.has("wicked") ? wickedFiles(guestName, fixed) : []),
     ...(systems.has("ifcfg") ? [{ folder: "/etc/sysconfig/network-scripts", name: `ifcfg-${guestName}`, mode: 0o644, text: ifcfg }] : []),
+  ];
+}
+
+/** SUSE (wicked, ifcfg(5) and routes(5)): the gateway stands in a file of its own, name servers in one for all cards, which stays. */
+function wickedFiles(guestName: string, fixed: Extract<NicAddressing, { readonly kind: "fixed" }> | undefined): readonly WantedFile[] {
+  const folder = "/etc/sysconfig/network";
+  const words = fixed === undefined ? "BOOTPROTO='dhcp'" : `BOOTPROTO='static'\nIPADDR='${fixed.address}'`;
+  const card = { folder, name: `ifcfg-${guestName}`, mode: 0o644, text: `STARTMODE='auto'\n${words}\n` };
+  const route = fixed?.gateway === undefined ? "" : `default ${fixed.gateway} - ${guestName}\n`;
+  return [card, { folder, name: `ifroute-${guestName}`, mode: 0o644, text: route }];
+}
+
+/** What stands for all cards together is not one card's to change. */
+async function remarkOnSuse(rootFiles: VolumeFiles, cards: readonly AddressedCard[]): Promise<readonly string[]> {
+  const path = "/etc/sysconfig/network/routes";
+  const routes = (await rootFiles.read([path])).get(path)?.toString("latin1") ?? "";
+  const hasServers = cards.some(({ addressing }) => addressing.kind === "fixed" && (addressing.nameServers ?? []).length > 0);
+  return [
+    ...(/^\s*default\s/m.test(routes) ? [`! ${path}: its default route stays`] : []),
+    ...(hasServers ? ["! /etc/sysconfig/network/config: its name servers stay"] : []),
   ];
 }
 

@@ -86,6 +86,14 @@ const goldens: readonly Golden[] = [
     after: 'GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX="root=UUID=root-uuid quiet console=tty0 console=ttyS0,115200"\n#GRUB_CMDLINE_LINUX="x"\n',
   },
   {
+    family: "SUSE's default words, which name the disk to resume from",
+    path: "/etc/default/grub",
+    hasSerialConsole: true,
+    before: 'GRUB_CMDLINE_LINUX_DEFAULT="splash=silent resume=/dev/sda1 quiet"\nGRUB_CMDLINE_LINUX=""\n',
+    after:
+      'GRUB_CMDLINE_LINUX_DEFAULT="splash=silent resume=UUID=boot-uuid quiet"\nGRUB_CMDLINE_LINUX=" console=tty0 console=ttyS0,115200"\n',
+  },
+  {
     family: "Red Hat's entries",
     path: "/loader/entries/abc-5.14.conf",
     before: "title Red Hat\nlinux /vmlinuz\noptions root=/dev/sda2 ro crashkernel=auto resume=/dev/sda1\n",

@@ -42,9 +42,10 @@ const crypttab: Rule = (text, path, { findUuid }) =>
     return `${before}UUID=${uuid}${after}`;
   });
 
-function kernelLines(isTheirs: (line: string) => boolean): Rule {
+/** `isNamed`: lines that name disks, too, and are not told of the console. */
+function kernelLines(isTheirs: (line: string) => boolean, isNamed: (line: string) => boolean = () => false): Rule {
   return (text, path, around) => {
-    const named = rewriteKernelWords(text, { path, isTheirs }, around.findUuid);
+    const named = rewriteKernelWords(text, { path, isTheirs: (line) => isTheirs(line) || isNamed(line) }, around.findUuid);
     if (!around.hasSerialConsole) return named;
     const loud = eachLine(named.text, (line, tell) => {
       if (!isTheirs(line) || line.includes("console=ttyS")) return line;
@@ -57,7 +58,11 @@ function kernelLines(isTheirs: (line: string) => boolean): Rule {
 
 const menuLines = kernelLines((line) => /^\s*linux(16|efi)?\s/.test(line));
 const entryLines = kernelLines((line) => /^options\s/.test(line));
-const defaultLines = kernelLines((line) => /^\s*GRUB_CMDLINE_LINUX=/.test(line));
+/** GRUB adds the second to the first: SUSE names the disk to resume from in it. */
+const defaultLines = kernelLines(
+  (line) => /^\s*GRUB_CMDLINE_LINUX=/.test(line),
+  (line) => /^\s*GRUB_CMDLINE_LINUX_DEFAULT=/.test(line),
+);
 const wholeFile = kernelLines((line) => line.trim() !== "" && !line.startsWith("#"));
 
 /** GRUB's environment is a block of exactly 1024 bytes, filled up with "#". */

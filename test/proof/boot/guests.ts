@@ -28,11 +28,11 @@ export const bootGuests: readonly BootGuest[] = [
   { name: "d13-ext4-efi", release: 13, firmware: "efi", layout: "ext4", diskCount: 1, cards: ["static", "dhcp"], names: "uuid" },
   { name: "d11-ext4", release: 11, firmware: "bios", layout: "ext4", diskCount: 1, cards: ["static"], names: "sdx" },
   {
-    ...{ name: "d12-pvscsi-manager", release: 12, firmware: "bios", layout: "ext4", diskCount: 1, cards: ["static", "static"] },
+    ...{ name: "d12-pvscsi", release: 12, firmware: "bios", layout: "ext4", diskCount: 1, cards: ["static", "static"] },
     ...{ names: "sdx", network: "manager", source: "pvscsi-vmxnet3" },
   },
   {
-    ...{ name: "d12-lsi-netplan", release: 12, firmware: "bios", layout: "xfs", diskCount: 1, cards: ["static", "dhcp"] },
+    ...{ name: "d12-lsi", release: 12, firmware: "bios", layout: "xfs", diskCount: 1, cards: ["static", "dhcp"] },
     ...{ names: "by-path", network: "netplan", source: "lsi-e1000e" },
   },
 ];
