@@ -124,6 +124,11 @@ const nouns: readonly Noun[] = [
     load: async () => (await import("./cli/landed.ts")).registerLandedCommand,
   },
   {
+    name: "reverse",
+    summary: "going back after a commit: write a reverse delta into the source's disks",
+    load: async () => (await import("./hub/reverse-command.ts")).registerReverseCommand,
+  },
+  {
     name: "report",
     summary: "signed reports of migrations: check one without a hub",
     load: async () => (await import("./hub/report-command.ts")).registerReportCommand,

@@ -1,5 +1,6 @@
-// `watari machine reverse…`: the way back after the commit: points of the landed machine, down to the final one.
+// `watari machine reverse…`: the way back after the commit: points of the landed machine, down to the final one; its delta; its end.
 
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { z } from "zod";
 import { Fault } from "../contract/errors.ts";
@@ -48,7 +49,54 @@ export function registerMachineReverse(verb: (usage: string, description: string
       requireYes(name, { final, yes });
       await act(name, options, { action: "reversePoint", properties: { isFinal: final } });
     });
+  registerEnd(verb);
 }
+
+function registerEnd(verb: (usage: string, description: string) => Command): void {
+  verb(
+    "reverse-delta <name>",
+    "write what the source's disks lack into the hub's export folder, as one signed file for `reverse apply`",
+  ).action(
+    async (name: string, options: VaultOptions) =>
+      await act(name, options, {
+        action: "reverseDelta",
+        moreText: (job) =>
+          jobShape
+            .parse(job)
+            .properties.watari.evidence.files.map(({ path }) => path)
+            .join("\n"),
+      }),
+  );
+  const end = verb("reverse-end <name>", "end the way back: switch the source on, or start the landed machine again");
+  end
+    .addOption(end.createOption("--side <side>", "who has the machine then").choices(["source", "landed"]).makeOptionMandatory())
+    .option("--applied <file>", "for the source: what `reverse apply --json` answered after it had written")
+    .action(async (name: string, { side, applied, ...options }: EndOptions) => {
+      if (side === "landed") return await act(name, options, { action: "reverseEnd", properties: { side } });
+      if (applied === undefined)
+        throw new Fault("InputInvalid", `could not switch the source ${name} on: it was not told what was written to its disks`, {
+          action: "give --applied with the answer of `watari reverse apply --json`",
+        });
+      const { disks } = appliedShape.parse(JSON.parse(await readFile(applied, "utf8")));
+      const told = disks.map(({ diskId, root }) => ({ diskId, root }));
+      await act(name, options, { action: "reverseEnd", properties: { side, disks: told } });
+    });
+}
+
+interface EndOptions extends VaultOptions {
+  readonly side: "source" | "landed";
+  readonly applied?: string;
+}
+
+const appliedShape = z.looseObject({
+  isDryRun: z.literal(false),
+  disks: z.array(z.looseObject({ diskId: z.string(), root: z.string() })),
+});
+const jobShape = z.looseObject({
+  properties: z.looseObject({
+    watari: z.looseObject({ evidence: z.looseObject({ files: z.array(z.looseObject({ path: z.string() })).default([]) }) }),
+  }),
+});
 
 function requireYes(name: string, { final, yes }: { readonly final: boolean; readonly yes: boolean }): void {
   if (!final || yes) return;

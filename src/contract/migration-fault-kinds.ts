@@ -14,6 +14,17 @@ export const migrationFaultKinds = {
     ],
     "fetch the document from its hub again, and check it with that hub's authority certificate",
   ),
+  SourceWritten: row(
+    409,
+    5,
+    "never",
+    [
+      "the source ran since it was fenced",
+      "somebody mounted its disks: a journal that is replayed is a write",
+      "these are the disks of another machine, or in another order",
+    ],
+    "nothing more was written; find out who wrote, and take what is worth it from there, then write the final point's disks whole (watari machine export)",
+  ),
   UpgradeFailed: row(
     502,
     5,

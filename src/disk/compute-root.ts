@@ -4,7 +4,7 @@ import type { Disk } from "./disk.ts";
 import { blockIdOf } from "./block-id.ts";
 import { toHex, zeroId } from "./digest.ts";
 import { blockBytes, blockCountOf, digestBytes, idsPerPage } from "./geometry.ts";
-import { parentIdsOf, rootOfBlockIds } from "./page-tree.ts";
+import { idAt, parentIdsOf, rootOfBlockIds } from "./page-tree.ts";
 
 /** Blocks read in one call. */
 const readBlockCount = 64;
@@ -12,6 +12,8 @@ const readBlockCount = 64;
 export interface ComputeRootOptions {
   readonly signal?: AbortSignal;
   readonly onProgress?: (doneBytes: number) => void;
+  /** Sees the id of each block in order, and says which one counts for the root. */
+  readonly mapId?: (block: number, id: Uint8Array) => Uint8Array;
 }
 
 /** Root as in RecoveryPoint: 64 hex digits. Holds 32 bytes per page of the disk. */
@@ -26,9 +28,14 @@ export async function computeRoot(disk: Disk, options: ComputeRootOptions = {}):
     const data = extents.filter(({ kind }) => kind === "data");
     for (let offset = pageOffset; offset < pageEnd; offset += buffer.length) {
       const length = Math.min(buffer.length, pageEnd - offset);
-      if (!data.some((extent) => extent.offset < offset + length && extent.offset + extent.length > offset)) continue;
-      await disk.read(offset, buffer.subarray(0, length), options.signal);
-      digestInto(page, (offset - pageOffset) / blockBytes, buffer, length);
+      const firstSlot = (offset - pageOffset) / blockBytes;
+      if (data.some((extent) => extent.offset < offset + length && extent.offset + extent.length > offset)) {
+        await disk.read(offset, buffer.subarray(0, length), options.signal);
+        digestInto(page, firstSlot, buffer, length);
+      }
+      if (options.mapId === undefined) continue;
+      for (let slot = firstSlot; slot < firstSlot + blockCountOf(length); slot++)
+        page.set(options.mapId(pageOffset / blockBytes + slot, Buffer.from(idAt(page, slot))), slot * digestBytes);
     }
     pageIds.push(parentIdsOf(page));
     options.onProgress?.(pageEnd);

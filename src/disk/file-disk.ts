@@ -1,6 +1,6 @@
 // A disk in a raw image file or a block device. Holes of the file are known to be zero and are never read.
 
-import { open, type FileHandle } from "node:fs/promises";
+import { constants, open, type FileHandle } from "node:fs/promises";
 import { assert } from "../base/assert.ts";
 import { Fault } from "../contract/errors.ts";
 import type { Extent, WritableDisk } from "./disk.ts";
@@ -10,6 +10,8 @@ import { assertInside } from "./range.ts";
 
 export interface FileDiskOptions {
   readonly access: "read" | "write";
+  /** A block device that is mounted or otherwise in use is refused, and nobody mounts it meanwhile. */
+  readonly isExclusive?: boolean;
   /** Makes the file with this size, all zeros; it must not exist. Needs access "write". */
   readonly createSizeBytes?: number;
 }
@@ -18,7 +20,7 @@ export interface FileDiskOptions {
 export async function openFileDisk(path: string, options: FileDiskOptions): Promise<WritableDisk> {
   const isNew = options.createSizeBytes !== undefined;
   assert(!isNew || options.access === "write", "a disk that is made can be written");
-  const file = await openFile(path, isNew ? "wx+" : options.access === "write" ? "r+" : "r");
+  const file = await openFile(path, flagsOf(options));
   try {
     if (options.createSizeBytes !== undefined) await file.truncate(options.createSizeBytes);
     return new FileDisk(file, await sizeOf(file), options.access, await loadHoleSeeker());
@@ -90,12 +92,21 @@ class FileDisk implements WritableDisk {
   }
 }
 
-async function openFile(path: string, flags: string): Promise<FileHandle> {
+function flagsOf({ access, createSizeBytes, isExclusive = false }: FileDiskOptions): string | number {
+  if (createSizeBytes !== undefined) return "wx+";
+  if (!isExclusive) return access === "write" ? "r+" : "r";
+  // open(2): without O_CREAT this is a claim on a block device, and nothing for a file.
+  return (access === "write" ? constants.O_RDWR : constants.O_RDONLY) | constants.O_EXCL;
+}
+
+async function openFile(path: string, flags: string | number): Promise<FileHandle> {
   try {
     return await open(path, flags, 0o600);
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     if (code === "ENOENT") throw new Fault("NotFound", "could not open a disk image: no such file", { evidence: { path }, cause: error });
+    if (code === "EBUSY")
+      throw new Fault("StateConflict", "could not open a disk: it is mounted or in use", { evidence: { path }, cause: error });
     if (code === "EEXIST")
       throw new Fault("StateConflict", "could not make a disk image: the file exists", { evidence: { path }, cause: error });
     throw error;

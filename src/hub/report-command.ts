@@ -175,7 +175,8 @@ async function readBounded(path: string): Promise<string> {
   return await readFile(path, "utf8");
 }
 
-async function readAuthorityFile(path: string): Promise<string> {
+/** A PEM file, or a JSON file that has one. */
+export async function readAuthorityFile(path: string): Promise<string> {
   const text = await readBounded(path);
   if (!text.trimStart().startsWith("{")) return text;
   const found = z.looseObject({ caPem: z.string() }).safeParse(JSON.parse(text));

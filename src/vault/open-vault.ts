@@ -9,6 +9,7 @@ import type { Disk } from "../disk/disk.ts";
 import { blockCountOf, diskBytesMax, idsPerPage } from "../disk/geometry.ts";
 import { idFromHex, toHex, zeroId } from "../disk/digest.ts";
 import { findPagePath } from "../disk/page-tree.ts";
+import { differingBlocks, type DifferingBlock } from "../disk/tree-difference.ts";
 import type { Store } from "../store/store.ts";
 import { ContentCache } from "./content-cache.ts";
 import { EntryWriter } from "./entry-writer.ts";
@@ -181,6 +182,19 @@ class OpenReader implements VaultReader {
     const loadPage = async (id: Uint8Array): Promise<Uint8Array> => await reader.load("page", id);
     const tree = { root: idFromHex(disk.root), blockCount: blockCountOf(disk.sizeBytes), loadPage };
     return await findPagePath(tree, Math.floor(block / idsPerPage));
+  }
+
+  async *differingBlocks(
+    { from, to }: { readonly from: PointId; readonly to: PointId },
+    diskId: DiskId,
+  ): AsyncGenerator<DifferingBlock, void, undefined> {
+    const [one, other] = [await this.#findDisk(from, diskId), await this.#findDisk(to, diskId)];
+    if (one.disk.sizeBytes !== other.disk.sizeBytes)
+      throw new Fault("InputInvalid", "could not compare a disk of two points: it has different sizes", { evidence: { from, to, diskId } });
+    const reader = this.readerOf([...new Set([...one.stored.areaIds, ...other.stored.areaIds])]);
+    const [before, after] = [idFromHex(one.disk.root), idFromHex(other.disk.root)];
+    const loadPage = async (id: Uint8Array): Promise<Uint8Array> => await reader.load("page", id);
+    yield* differingBlocks({ before, after, blockCount: blockCountOf(one.disk.sizeBytes), loadPage });
   }
 
   async #findDisk(pointId: PointId, diskId: DiskId): Promise<{ readonly stored: StoredPoint; readonly disk: PointDisk }> {

@@ -1,6 +1,7 @@
 // What a vault promises: recovery points over a store. Formats and write order: docs/design/vault-format.md.
 
 import type { Disk } from "../disk/disk.ts";
+import type { DifferingBlock } from "../disk/tree-difference.ts";
 import type { CountOptions, SealCensus } from "./seal-census.ts";
 import type { VaultKeys } from "./sealing.ts";
 import type { DiskId, MachineId, PointId } from "../contract/ids.ts";
@@ -50,6 +51,8 @@ export interface VaultReader extends AsyncDisposable {
   countSeals(options?: CountOptions): Promise<SealCensus>;
   /** The disk as it was at the point; every byte is checked against its digest before it is given. */
   openDisk(pointId: PointId, diskId: DiskId): Promise<Disk>;
+  /** Blocks that a disk of two points differs in, in order; its size is the same in both, or it is InputInvalid. */
+  differingBlocks(points: { readonly from: PointId; readonly to: PointId }, diskId: DiskId): AsyncIterable<DifferingBlock>;
   /** Pages of the disk's tree, from the root's down to the one that names this block, each checked; shorter where zeros end it. */
   pagesTo(pointId: PointId, diskId: DiskId, block: number): Promise<readonly Uint8Array[]>;
 }

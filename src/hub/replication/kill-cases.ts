@@ -29,6 +29,11 @@ const committed = async (trial: TrialSite): Promise<void> => {
 const goBack = async (trial: TrialSite, isFinal: boolean): Promise<string> =>
   await trial.begin("POST", `${trial.item}/reversePoint`, { properties: { isFinal } });
 
+const wentBack = async (trial: TrialSite): Promise<void> => {
+  await committed(trial);
+  await trial.run("POST", `${trial.item}/reversePoint`, { properties: { isFinal: true } });
+};
+
 /** The oldest point cannot boot, the one that the machine migrated from can. */
 const migratedWithBadPoint = async (trial: TrialSite): Promise<void> => {
   const bytes = trial.site.sources[0]?.disks[0]?.content.bytes;
@@ -156,6 +161,21 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) => await goBack(trial, false),
   },
   { ...{ kind: "ReversePoint", name: "ends", ends: "succeeded" }, prepare: committed, begin: async (trial) => await goBack(trial, true) },
+  {
+    ...{ kind: "ReverseDelta", name: "writes", ends: "succeeded" },
+    prepare: wentBack,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/reverseDelta`),
+  },
+  {
+    ...{ kind: "ReverseEnd", name: "starts the landed machine", ends: "succeeded" },
+    prepare: wentBack,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/reverseEnd`, { properties: { side: "landed" } }),
+  },
+  {
+    ...{ kind: "ReverseEnd", name: "is not told what was written", ends: "failed" },
+    prepare: wentBack,
+    begin: async (trial) => await trial.begin("POST", `${trial.item}/reverseEnd`, { properties: { side: "source", disks: [] } }),
+  },
   {
     ...{ kind: "RepairReplication", name: "compares", ends: "succeeded" },
     prepare: enable,

@@ -39,6 +39,8 @@ import { pointResource } from "./point-type.ts";
 import { defineRefreshProvider } from "./refresh-provider.ts";
 import { defineRehearsal } from "./rehearsal.ts";
 import { defineRenewCertificate } from "./renew-certificate.ts";
+import { defineReverseDelta } from "./reverse-delta.ts";
+import { defineReverseEnd } from "./reverse-end.ts";
 import { defineReversePoint } from "./reverse-point.ts";
 import { siteTypes } from "./site-types.ts";
 import { defineSwitchProcessServer } from "./switch-process-server.ts";
@@ -151,6 +153,8 @@ function replicationJobs(world: Replication): readonly JobKind[] {
     defineRemoveDisks(world),
     defineApplyPoint(world),
     defineReversePoint(world),
+    defineReverseDelta(world),
+    defineReverseEnd(world),
     defineMachinePower(world),
     defineMachineRemoval(world),
     defineMachineCreation(world),

@@ -268,7 +268,7 @@ export const itemAnswers: AnswerTable = {
     resource: item,
     actions: {
       ...started(["testFailover", "testFailoverCleanup", "unplannedFailover", "applyRecoveryPoint", "failoverCommit"], item),
-      ...started(["rehearse", "promote", "reversePoint"], item),
+      ...started(["rehearse", "promote", "reversePoint", "reverseDelta", "reverseEnd"], item),
       predictDowntime: prediction,
       ...started(["failoverCancel", "repairReplication", "updateMobilityService", "addDisks", "removeDisks"], item),
       ...started(["updateAppliance", "resolveHealthErrors", "export"], item),
