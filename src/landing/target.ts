@@ -98,6 +98,22 @@ export interface ConsoleView {
   readonly screenshot?: Uint8Array;
 }
 
+export type ConsoleKind = "serial" | "screen";
+
+export interface ConsoleWish {
+  readonly kind: ConsoleKind;
+  /** One at a time writes to a serial console. A screen (RFB, RFC 6143) takes its viewer's input always. */
+  readonly access: "read" | "write";
+}
+
+/** A line to a running machine's console. Closing it ends it for this caller alone; closing twice is fine. */
+export interface ConsoleLine extends AsyncDisposable {
+  /** Read once, in pieces of at most 64 KiB; of a serial console from 64 KiB back. Who reads slowly holds up neither guest nor others. Ends when the machine stops. */
+  readonly output: AsyncIterable<Uint8Array>;
+  /** Returns when there is room for more. */
+  write(bytes: Uint8Array): Promise<void>;
+}
+
 export type StopMode = "orderly" | "cut";
 
 /** A disk of a landed machine as it was at one moment. */
@@ -146,6 +162,8 @@ export interface Target extends AsyncDisposable {
   probe(name: string, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
   /** What its console shows; looking does not disturb the guest. */
   look(name: string): Promise<ConsoleView>;
+  /** Absent: this target's machines have no consoles to type at. Fault StateConflict where the machine does not run or another one writes. */
+  openConsole?(name: string, wish: ConsoleWish): Promise<ConsoleLine>;
   /**
    * After a restart of this program: serves the contents again that a machine still depends on. A running guest goes on where its
    * reads wait. The disks are those of launch, in the same order.

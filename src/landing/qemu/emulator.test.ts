@@ -51,7 +51,7 @@ describe("emulatorArguments", () => {
   });
 
   it("escapes commas of paths and keeps the card's address", () => {
-    assert.ok(args.some((word) => word.includes("path=/var/lib/a,,b/machines/web/serial.log")));
+    assert.ok(args.some((word) => word.includes("logfile=/var/lib/a,,b/machines/web/serial.log")));
     assert.ok(args.some((word) => word.includes("mac=52:54:00:00:00:01")));
   });
 

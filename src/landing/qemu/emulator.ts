@@ -40,6 +40,13 @@ export function exportNameOf(index: number): string {
   return `disk${index}`;
 }
 
+const screenViewersMax = 8;
+
+/** What the guest says goes into the file whether or not somebody is at the socket, who may only be one. */
+function serialLine({ serial, serialSocket }: Pick<MachinePaths, "serial" | "serialSocket">): string {
+  return `socket,id=serial,path=${escaped(serialSocket)},server=on,wait=off,logfile=${escaped(serial)},logappend=on`;
+}
+
 export function emulatorArguments(record: MachineRecord, around: EmulatorSurroundings): readonly string[] {
   const { paths, accelerator } = around;
   return [
@@ -48,7 +55,8 @@ export function emulatorArguments(record: MachineRecord, around: EmulatorSurroun
     ["-cpu", accelerator === "kvm" ? "host" : "max", "-smp", String(record.cpuCount)],
     ["-m", `${Math.ceil(record.memoryBytes / 2 ** 20)}M`, "-rtc", "base=utc"],
     ["-display", "none", "-vga", "std", "-device", "virtio-rng-pci"],
-    ["-chardev", `file,id=serial,path=${escaped(paths.serial)},append=on`, "-serial", "chardev:serial"],
+    ["-vnc", `unix:${escaped(paths.screenSocket)},share=force-shared,connections=${screenViewersMax}`],
+    ["-chardev", serialLine(paths), "-serial", "chardev:serial"],
     ["-qmp", `unix:${escaped(paths.qmpSocket)},server=on,wait=off`],
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     firmwareArguments(around),

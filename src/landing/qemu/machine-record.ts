@@ -46,6 +46,8 @@ export interface MachinePaths {
   /** What is there only while its disks are read: copies of overwritten blocks, a daemon's pid file, views. */
   readonly viewFolder: string;
   readonly viewSocket: string;
+  readonly serialSocket: string;
+  readonly screenSocket: string;
   overlay(index: number): string;
   nbdSocket(index: number): string;
   /** Name of the tap of a card; at most 15 letters. */
@@ -67,6 +69,8 @@ export function machinePaths(stateFolder: string, name: string): MachinePaths {
     qmpSocket: join(sockets, `${short}.qmp`),
     viewFolder: join(folder, "view"),
     viewSocket: join(sockets, `${short}.v`),
+    serialSocket: join(sockets, `${short}.tty`),
+    screenSocket: join(sockets, `${short}.vnc`),
     overlay: (index) => join(folder, `disk-${index}.qcow2`),
     nbdSocket: (index) => join(sockets, `${short}.${index}`),
     tap: (index) => `wl${short}${index}`,

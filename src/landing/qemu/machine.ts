@@ -211,7 +211,7 @@ export class Machine {
     await rm(this.paths.viewSocket, { force: true });
     await closeNetwork(this.#networkOptions());
     await this.closeExports();
-    await rm(this.paths.qmpSocket, { force: true });
+    for (const socket of [this.paths.qmpSocket, this.paths.serialSocket, this.paths.screenSocket]) await rm(socket, { force: true });
     await rm(this.paths.folder, { recursive: true, force: true });
   }
 

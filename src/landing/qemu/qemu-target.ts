@@ -11,7 +11,9 @@ import { Semaphore } from "../../base/semaphore.ts";
 import { siblingProgram } from "../../base/sibling-program.ts";
 import { Fault } from "../../contract/errors.ts";
 import type {
+  ConsoleLine,
   ConsoleView,
+  ConsoleWish,
   ExportDisk,
   HydrationReport,
   LandedDisks,
@@ -31,6 +33,7 @@ import { runProbeScript } from "../probe-script.ts";
 import { openDriverPlans } from "../hydration/driver-plans.ts";
 import { ensureHelperImage } from "../helper/helper-image.ts";
 import { chooseAccelerator } from "./accelerator.ts";
+import { openConsoleLine } from "./console-line.ts";
 import { lookAt, probeSerial } from "./console-view.ts";
 import type { Accelerator } from "./emulator.ts";
 import { openFenceFiles } from "./fence-files.ts";
@@ -232,6 +235,10 @@ export class QemuTarget implements Target {
 
   async look(name: string): Promise<ConsoleView> {
     return await lookAt(await this.#existing(name, "look at"));
+  }
+
+  async openConsole(name: string, wish: ConsoleWish): Promise<ConsoleLine> {
+    return await openConsoleLine(await this.#existing(name, "open the console of"), wish, this.#options.clock);
   }
 
   #probeOrder(machine: Machine, probe: Extract<Probe, { readonly port: number }>, timeoutSeconds: number): ProbeOrder {
