@@ -1,7 +1,7 @@
 // Bundles the program for a package: one folder of JavaScript with everything it imports, the same bytes for the same sources.
 
 import { mkdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { build, type Metafile } from "esbuild";
 import { writeFileAtomic } from "../src/base/atomic-file.ts";
 import { buildSetupFiles } from "../src/setup-ui/setup-bundle.ts";
@@ -56,7 +56,12 @@ export async function bundleProgram(folder: string): Promise<readonly string[]> 
   const page = await buildSetupFiles();
   await mkdir(join(folder, "setup-ui"));
   for (const [name, content] of page.scripts) await writeFileAtomic(join(folder, "setup-ui", name), content, { mode: 0o644 });
-  return [...new Set([...packagesOf(metafile), ...packagesOf(page.metafile)])].toSorted();
+  await mkdir(join(folder, "console-ui"));
+  for (const path of ["lib/xterm.js", "css/xterm.css"]) {
+    const content = await readFile(new URL(`../${path}`, import.meta.resolve("@xterm/xterm"))); // lib/xterm.js
+    await writeFileAtomic(join(folder, "console-ui", basename(path)), content, { mode: 0o644 });
+  }
+  return [...new Set(["@xterm/xterm", ...packagesOf(metafile), ...packagesOf(page.metafile)])].toSorted();
 }
 
 function packagesOf(metafile: Metafile): readonly string[] {

@@ -120,6 +120,11 @@ export class ArmClient implements AsyncDisposable {
     if (response.status >= 400) throw faultOf(errorOf(response, `GET ${new URL(url).pathname.slice(0, 40)}`));
   }
 
+  /** Begins a WebSocket at an address that a call answered. */
+  dial(url: string, protocol: string): ReturnType<HubConnection["dial"]> {
+    return this.#connection.dial(new URL(url), protocol);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#connection[Symbol.asyncDispose]();
   }

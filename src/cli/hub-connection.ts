@@ -1,7 +1,7 @@
 // The way to a hub's public names: TLS to its own authority, through a proxy or to a named address where there is no resolver.
 
 import { isIP, type LookupFunction } from "node:net";
-import { Agent, ProxyAgent, request, type Dispatcher } from "undici";
+import { Agent, ProxyAgent, request, WebSocket, type Dispatcher } from "undici";
 import { Fault } from "../contract/errors.ts";
 
 export interface HubAddress {
@@ -22,6 +22,8 @@ export interface HubConnection extends AsyncDisposable {
   send(url: URL, options: Omit<Dispatcher.RequestOptions, "path" | "origin">): Promise<ArmResponse>;
   /** Gives the content of an address piece by piece; of a refusal, its body is answered instead. */
   receive(url: URL, take: (piece: Uint8Array) => Promise<void>): Promise<ArmResponse>;
+  /** Begins a WebSocket; it tells of its opening or its end by events. */
+  dial(url: URL, protocol: string): WebSocket;
   /** Sends a form as OAuth wants it. */
   post(url: URL, form: Readonly<Record<string, string>>): Promise<ArmResponse>;
 }
@@ -70,6 +72,11 @@ export function openHubConnection({ caPem, proxy, address }: HubAddress): HubCon
     post: async (url, form) => {
       const headers = { "content-type": "application/x-www-form-urlencoded" };
       return await send(url, { method: "POST", headers, body: new URLSearchParams(form).toString() });
+    },
+    dial: (url, protocol) => {
+      const socket = new WebSocket(url, { protocols: [protocol], dispatcher });
+      socket.binaryType = "arraybuffer";
+      return socket;
     },
     [Symbol.asyncDispose]: async () => await dispatcher.close(),
   };

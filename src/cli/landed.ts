@@ -1,8 +1,10 @@
-// `watari landed`: machines on the landing side: list, show, start, stop, remove.
+// `watari landed`: machines on the landing side: list, show, start, stop, console, screen, remove.
 
 import type { Command } from "commander";
 import { z } from "zod";
 import { Fault } from "../contract/errors.ts";
+import { registerConsole } from "./landed-console.ts";
+import { registerScreen } from "./landed-screen.ts";
 import { formatTable, printAnswer } from "./output.ts";
 import { openSession, withHubOptions } from "./session.ts";
 
@@ -57,6 +59,8 @@ export function registerLandedCommand(program: Command): void {
         await session.arm.change("POST", `${machinePath(session.arm.groupPath, name)}/${action}`, {});
         printAnswer(session.style, { name, done: verb }, () => `${verb} ${name}: done`);
       });
+  registerConsole(noun, machinePath);
+  registerScreen(noun, machinePath);
   withHubOptions(noun.command("remove").argument("<name>"))
     .description("end a landed machine and delete its disks")
     .option("--yes", "do it without asking: the disks are gone after this")

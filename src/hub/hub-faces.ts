@@ -1,6 +1,8 @@
 // The hub's own public names: management (the ARM API), login (tokens), download (what newcomers need before they trust the hub).
 
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
+import type { FastifyInstance } from "fastify";
 import type { Clock } from "../base/clock.ts";
 import { Fault } from "../contract/errors.ts";
 import { createDiskDoor, diskPathPrefix } from "./compute/disk-door.ts";
@@ -18,6 +20,7 @@ import { createSignInAudit } from "./auth/sign-in-audit.ts";
 import { openTokens, type Tokens } from "./auth/tokens.ts";
 import { readCallView } from "./db/call-view.ts";
 import { presentResource, type JsonObject, type Resource } from "./db/resources.ts";
+import { registerConsolePage } from "./consoles/console-page.ts";
 import type { HubConfig } from "./hub-config.ts";
 import type { Platform } from "./hub-platform.ts";
 import type { HubStores } from "./hub-stores.ts";
@@ -88,12 +91,12 @@ export async function openFaces(wanted: {
     ...tenantReads(platform.types, tenantId),
     ...{ health: async () => await healthOf(wanted), document: documented(platform), onSent: wanted.onSent },
   });
+  const managing = withConsoles(services, management);
   const download = createHttpFace(counted("download"));
   download.get("/ca.pem", async (_request, reply) => await reply.type("application/x-pem-file").send(authority.trustPem));
   download.get("/hub.json", async (_request, reply) => await reply.send(publicFacts(stores, parts, toUrl(localName ?? names.management))));
   const all = [management, login, download];
   for (const face of all) await face.ready();
-  const managing = besideDisks(services, (request, response) => management.routing(request, response));
   const local = createLocalHandler(tenantId, { management: managing, login: login.routing, download: download.routing });
   return {
     own: new Map<string, HttpHandler>([
@@ -120,6 +123,15 @@ export async function openFaces(wanted: {
 function besideDisks(services: HubServices, otherwise: HttpHandler): HttpHandler {
   const disks = createDiskDoor({ ...services, disks: services.managedDisks });
   return (request, response) => (request.url?.startsWith(diskPathPrefix) === true ? disks : otherwise)(request, response);
+}
+
+/** Consoles are the management name's alone: a project's private endpoint does not lead to them. */
+function withConsoles(services: HubServices, management: FastifyInstance): HttpHandler {
+  const { consoles } = services;
+  registerConsolePage(management);
+  const handler = besideDisks(services, (request, response) => management.routing(request, response));
+  const handle = (request: IncomingMessage, response: ServerResponse): void => handler(request, response);
+  return Object.assign(handle, { upgrade: consoles.upgrade.bind(consoles) });
 }
 
 async function openPeopleParts(
@@ -183,11 +195,12 @@ function createLocalHandler(
   tenantId: string,
   { management, login, download }: Readonly<Record<"management" | "login" | "download", HttpHandler>>,
 ): HttpHandler {
-  return (request, response) => {
+  const handler = (request: IncomingMessage, response: ServerResponse): void => {
     const [, first = ""] = (request.url ?? "").split("?", 1)[0]?.toLowerCase().split("/") ?? [];
     const face = first === tenantId || first === "device" ? login : first === "ca.pem" || first === "hub.json" ? download : management;
     face(request, response);
   };
+  return management.upgrade === undefined ? handler : Object.assign(handler, { upgrade: management.upgrade });
 }
 
 function isOf(project: Resource, url: string): boolean {

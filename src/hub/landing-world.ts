@@ -42,6 +42,11 @@ const landingShape = z
     exportFolder: z.string().startsWith("/").max(4096).optional(),
     /** Programs of this host that rehearsals and migrations may run to ask a landed machine: paths by name. They run as the hub does. */
     probePrograms: z.record(z.string().regex(/^[a-z0-9-]{1,80}$/), z.string().startsWith("/").max(4096)).default({}),
+    /** Pages besides the hub's own that may open consoles with a ticket: "https://novnc.example.com". */
+    consoleOrigins: z
+      .array(z.string().regex(/^https:\/\/[^/\s]+$/))
+      .max(16)
+      .default([]),
     /** Holds what is made once from Debian packages: the helper machine of hydration. */
     cacheFolder: z.string().startsWith("/").max(4096).default("/var/cache/watari"),
     /** Disks that upgrade operating systems (`watari upgrade-disk build`); the folder "upgrades" of the hub's state unless told. */
@@ -51,7 +56,7 @@ const landingShape = z
 
 /** Opens the world of the replication; closing it closes the readers, the exports and the target, and leaves landed machines running. */
 export async function openLandingWorld(services: HubServices, landing: unknown): Promise<ReplicationWorld & AsyncDisposable> {
-  const { networks, exportFolder, upgradeFolder, cacheFolder, probePrograms, azure } = parseInput(
+  const { networks, exportFolder, upgradeFolder, cacheFolder, probePrograms, consoleOrigins, azure } = parseInput(
     landingShape,
     landing,
     "the configuration's landing section",
@@ -81,6 +86,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
     ...(images === undefined ? {} : { images }),
     target,
     probePrograms: new Map(Object.entries(probePrograms)),
+    consoleOrigins,
     upgradeFolder: upgradeFolder ?? join(services.stateDir, "upgrades"),
     place,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),

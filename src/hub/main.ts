@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Log } from "../base/log.ts";
 import type { AnswerWatch } from "./api/arm-call.ts";
 import { parseResourceId } from "./api/resource-id.ts";
+import { Consoles } from "./consoles/consoles.ts";
 import { createSignedReads } from "./api/signed-reads.ts";
 import { BlobFiles } from "./blob/blob-files.ts";
 import { ManagedDisks } from "./compute/managed-disks.ts";
@@ -106,7 +107,7 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
     ...{ config, services, stores, platform, authority, names, privateLink: privateLinkNow, onAnswered: metrics?.answered, routeOf },
     onSent: environment.answerWatch?.onSent,
   });
-  opening.defer(async () => await faces.close());
+  opening.defer(async () => void (await Promise.all([services.consoles[Symbol.asyncDispose](), faces.close()])));
   await saveSubscription(stores);
   await privateLink.reconcile();
   opening.use(followChanges(privateLink, stores.database.notifications, log));
@@ -136,10 +137,11 @@ export async function startHub(config: HubConfig, environment: HubEnvironment): 
 function openOwn(
   { stateDir }: HubConfig,
   on: { readonly stores: HubStores; readonly authority: Authority; readonly environment: HubEnvironment },
-): Pick<HubServices, "signedReads" | "signer" | "managedDisks"> {
-  const { clock, random } = on.environment;
+): Pick<HubServices, "signedReads" | "consoles" | "signer" | "managedDisks"> {
+  const { clock, random, log } = on.environment;
   return {
     signedReads: createSignedReads({ ...on.stores, clock, random }),
+    consoles: new Consoles({ ...on.stores, clock, random, log }),
     signer: createDocumentSigner({ authority: on.authority, clock }),
     managedDisks: new ManagedDisks(join(stateDir, "managed-disks")),
   };

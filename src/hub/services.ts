@@ -7,6 +7,7 @@ import type { AlertsConfig } from "./alerts/alerts-config.ts";
 import type { ResourceType } from "./api/resource-type.ts";
 import type { SignedReads } from "./api/signed-reads.ts";
 import type { ApplianceCatalogue } from "./db/appliances.ts";
+import type { Consoles } from "./consoles/consoles.ts";
 import type { AuditTrail } from "./db/audit.ts";
 import type { Database } from "./db/database.ts";
 import type { EventStore } from "./db/events.ts";
@@ -47,6 +48,8 @@ export interface HubServices {
   readonly traces: Traces;
   /** Addresses of texts that are read without a token. */
   readonly signedReads: SignedReads;
+  /** Lines to landed machines' consoles. */
+  readonly consoles: Consoles;
   /** Signs documents that are checked without this hub. */
   readonly signer: DocumentSigner;
   /** Contents of disks that clients upload. */

@@ -3,13 +3,18 @@
 import { createServer, type Server } from "node:https";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { createSecureContext, TLSSocket, type SecureContext } from "node:tls";
 import type { Log } from "../../base/log.ts";
 import { Fault, toReport } from "../../contract/errors.ts";
 import { toErrorBody } from "../api/arm-errors.ts";
 import type { Authority } from "../pki/authority.ts";
 
-export type HttpHandler = (request: IncomingMessage, response: ServerResponse) => void;
+export interface HttpHandler {
+  (request: IncomingMessage, response: ServerResponse): void;
+  /** Takes over a connection that asks to become a WebSocket; absent: such a request is one like any other. */
+  readonly upgrade?: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+}
 
 export interface DoorOptions {
   readonly address: string;
@@ -55,6 +60,8 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
       headersTimeout: headersMsMax,
       requestTimeout: requestMsMax,
       keepAliveTimeout: 65_000,
+      // Others' requests to upgrade (as to HTTP/2) are answered as if they asked for nothing.
+      shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === "websocket",
     },
     (request, response) => {
       void dispatch(options, request, response);
@@ -64,9 +71,16 @@ export async function openDoor(options: DoorOptions): Promise<Door> {
   server.on("tlsClientError", (error) => options.log.debug("handshake refused", { address: options.address, reason: error.message }));
   // A peer that resets its connection is no event of ours; the request's own handler has told what mattered.
   server.on("clientError", (_error, socket) => socket.destroy());
+  const upgraded = new Set<Duplex>();
+  server.on("upgrade", (request, socket: Duplex, head: Buffer) => {
+    upgraded.add(socket);
+    socket.once("close", () => upgraded.delete(socket));
+    socket.on("error", () => socket.destroy()); // As of a request: its handler has told what mattered.
+    void dispatchUpgrade(options, { request, socket, head });
+  });
   await listen(server, options);
   const bound = server.address() as AddressInfo; // A listening TCP server's address has this form.
-  return { address: options.address, port: bound.port, [Symbol.asyncDispose]: () => close(server) };
+  return { address: options.address, port: bound.port, [Symbol.asyncDispose]: () => close(server, upgraded) };
 }
 
 /** Answers a Fault where no face is in charge: readable as ARM's envelope and as the appliance protocol's report. */
@@ -102,19 +116,37 @@ async function contextOf(
 
 async function dispatch(options: DoorOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   try {
-    const tlsName = serverNameOf(request.socket);
-    const askedNames = toOriginForm(request);
-    const handler = tlsName === undefined ? undefined : await options.handlerOf(tlsName);
-    if (handler !== undefined && askedNames.length > 0 && askedNames.every((name) => name === tlsName)) {
-      handler(request, response);
-      return;
-    }
-    const evidence = { tlsName: tlsName ?? "none", host: askedNames.join(" "), address: options.address };
-    answerFault(response, new Fault("NameNotServed", "could not serve the name: it does not belong to this address", { evidence }));
+    const handler = await handlerFor(options, request);
+    handler(request, response);
   } catch (error) {
-    options.log.error("request failed", { address: options.address, reason: error instanceof Error ? error.message : String(error) });
+    if (!(error instanceof Fault && error.code === "NameNotServed"))
+      options.log.error("request failed", { address: options.address, reason: error instanceof Error ? error.message : String(error) });
     answerFault(response, error instanceof Fault ? error : new Fault("Internal", "could not answer the request", { cause: error }));
   }
+}
+
+/** Fault NameNotServed unless the TLS name and every name that the request asks for are one, which is served here. */
+async function handlerFor(options: DoorOptions, request: IncomingMessage): Promise<HttpHandler> {
+  const tlsName = serverNameOf(request.socket);
+  const askedNames = toOriginForm(request);
+  const handler = tlsName === undefined ? undefined : await options.handlerOf(tlsName);
+  if (handler !== undefined && askedNames.length > 0 && askedNames.every((name) => name === tlsName)) return handler;
+  const evidence = { tlsName: tlsName ?? "none", host: askedNames.join(" "), address: options.address };
+  throw new Fault("NameNotServed", "could not serve the name: it does not belong to this address", { evidence });
+}
+
+/** What is not taken over is cut: the parser has let go of it, and no WebSocket was promised there. */
+async function dispatchUpgrade(
+  options: DoorOptions,
+  { request, socket, head }: { readonly request: IncomingMessage; readonly socket: Duplex; readonly head: Buffer },
+): Promise<void> {
+  try {
+    const { upgrade } = await handlerFor(options, request);
+    if (upgrade !== undefined) return upgrade(request, socket, head);
+  } catch (error) {
+    options.log.debug("upgrade refused", { address: options.address, reason: error instanceof Error ? error.message : String(error) });
+  }
+  socket.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
 /**
@@ -147,8 +179,9 @@ async function listen(server: Server, options: DoorOptions): Promise<void> {
   });
 }
 
-async function close(server: Server): Promise<void> {
+async function close(server: Server, upgraded: ReadonlySet<Duplex>): Promise<void> {
   if (!server.listening) return;
+  for (const socket of upgraded) socket.destroy(); // The server does not count them among its connections.
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
   const timeout = AbortSignal.timeout(drainMs);

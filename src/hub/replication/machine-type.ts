@@ -11,6 +11,7 @@ import type { Resource } from "../db/resources.ts";
 import { landedMachineShape, requireHere, type LandedMachine } from "./landed.ts";
 import { machineInput, putMachine } from "../compute/made-machine.ts";
 import { refuseHeld, type PowerWish } from "./machine-jobs.ts";
+import { consoleAction } from "./machine-console.ts";
 import { presentMachine, seeMachine, showInstance, showMachine } from "./machine-view.ts";
 import { machineType } from "./names.ts";
 import type { ReplicationFront } from "./world.ts";
@@ -108,6 +109,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
       powerOff: power((call) => (isAsked(call, "skipShutdown") ? "cut" : "powerOff")),
       deallocate: power((call) => deallocation(call)),
       retrieveBootDiagnosticsData: bootLogAction(front),
+      openConsole: consoleAction(front),
       ...Object.fromEntries(Object.entries(refusedActions).map(([name, reason]) => [name, refusal(name, reason)])),
     },
   });

@@ -30,6 +30,7 @@ import { defineChangeLimits, defineCheckNetwork, defineProfileMachine } from "./
 import { startKeyKeeper } from "./key-keeper.ts";
 import { Landings, landedMachineShape, landedUnfilled } from "./landed.ts";
 import { defineMachinePower, defineMachineRemoval } from "./machine-jobs.ts";
+import { offerConsoles } from "./machine-console.ts";
 import { machineParts } from "./machine-parts.ts";
 import { machineResource, offerBootLogs } from "./machine-type.ts";
 import { planJobs } from "./plan-run.ts";
@@ -97,6 +98,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
       submit: async (order, db) => await running().submit(order, db),
       start: async () => {
         offerBootLogs(front);
+        offerConsoles(front);
         offerPointFiles(front);
         offerJobFiles(front);
         await reattachLanded(replication);

@@ -31,6 +31,8 @@ export interface ReplicationWorld {
   readonly probePrograms?: ReadonlyMap<string, string>;
   /** Opens volumes of a guest that this host does not read by itself; absent: they are named, and not read. */
   readonly openHelped?: (disks: readonly Disk[], volumes: readonly GuestVolume[], signal: AbortSignal) => Promise<HelpedFiles>;
+  /** Origins of pages besides the hub's own that may open consoles. */
+  readonly consoleOrigins?: readonly string[];
   /** Absent where the configuration allows no export. */
   readonly images?: ImageFolder;
   /** Where disks lie that upgrade operating systems. */

@@ -86,6 +86,7 @@ export const computeAnswers: AnswerTable = {
       powerOff: "nothing",
       deallocate: "nothing",
       retrieveBootDiagnosticsData: z.strictObject({ serialConsoleLogBlobUri: text, consoleScreenshotBlobUri: text, watariExpiresAt: time }),
+      openConsole: z.strictObject({ url: text, pageUrl: text.optional(), subprotocols: texts, expiresAt: time }),
     },
   },
   [`${compute}/disks`]: {

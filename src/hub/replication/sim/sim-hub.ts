@@ -15,6 +15,7 @@ import type { Vault, VaultReader } from "../../../vault/vault.ts";
 import type { ArmAnswer } from "../../api/arm-call.ts";
 import { createArmRouter } from "../../api/arm-router.ts";
 import { parseResourceId } from "../../api/resource-id.ts";
+import { Consoles } from "../../consoles/consoles.ts";
 import { createSignedReads } from "../../api/signed-reads.ts";
 import { createTypeTable, defineResource } from "../../api/resource-type.ts";
 import { openApplianceCatalogue } from "../../db/appliances.ts";
@@ -244,6 +245,7 @@ function createServices(options: SimHubOptions, audit: AuditTrail, remover: Reso
     managedDisks: new ManagedDisks(join(folder, "managed-disks")),
     remover,
     signedReads: createSignedReads({ secrets, clock, random }),
+    consoles: new Consoles({ audit, clock, random, log: options.log ?? silentLog }),
     orders: {
       ...orders,
       enqueue: async (applianceId, order, from) => {
