@@ -1,24 +1,38 @@
 // What a guest writes is tracked through fill, restart and stop, is read as of one moment, and is never trusted after a power cut.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { spawn, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { systemClock } from "../base/clock.ts";
 import { silentLog } from "../base/log.ts";
+import { systemRandom } from "../base/random.ts";
 import { Fault } from "../contract/errors.ts";
-import { parseDiskId } from "../contract/ids.ts";
+import { parseAreaId, parseDiskId } from "../contract/ids.ts";
+import { computeRoot } from "../disk/compute-root.ts";
+import { blockBytes } from "../disk/geometry.ts";
 import { MemoryDisk } from "../disk/memory-disk.ts";
 import { openNbdServer } from "../nbd/server.ts";
 import type { Disk } from "../disk/disk.ts";
-import type { ExportDisk, LandedDisk, LandingDisk } from "../landing/target.ts";
+import type { ExportDisk, LandedDisk, LandedDisks, LandingDisk } from "../landing/target.ts";
 import { fillMachine } from "../landing/qemu/fill.ts";
 import { openLandedDisks } from "../landing/qemu/landed-disks.ts";
 import { writeRecord, type MachineRecord } from "../landing/qemu/machine-record.ts";
 import { Machine } from "../landing/qemu/machine.ts";
 import { writingGuestDone, writingGuestSector, writtenBlocks } from "../landing/qemu/writing-guest.ts";
+
+import { MemoryStore } from "../store/memory-store.ts";
+import { newMachine, newPoint, openTestVault, sealFacts, sendAll } from "../vault/test-vault.ts";
+import type { RecoveryPoint, Vault, VaultReader } from "../vault/vault.ts";
+import { openAuthority } from "./pki/authority.ts";
+import { createDocumentSigner } from "./pki/document-signer.ts";
+import { copyLanded } from "./replication/copy-landed.ts";
+import { applyDelta } from "./reverse/apply-delta.ts";
+import { writeDelta } from "./reverse/write-delta.ts";
 
 const clock = systemClock;
 const sizeBytes = 16 << 20;
@@ -164,6 +178,100 @@ describe("openLandedDisks", { skip }, () => {
     }
   });
 });
+
+describe("the way back on QEMU", { skip }, () => {
+  it("gives the old source, on its own hardware, what the landed machine wrote, and reads no more than that", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "watari-back-"));
+    const { machine, content, disks, openGate } = await landWriter(folder);
+    try {
+      await using store = new MemoryStore();
+      await using site = await openTestVault(store);
+      await using host = await openTestVault(store, { areaId: parseAreaId(randomUUID()) });
+      const basis = await sealSource(site, content);
+      openGate();
+      await machine.exportContents(disks);
+      await machine.createOverlays();
+      await machine.startEmulator();
+      await untilWritten(machine, 1);
+      await fillMachine(machine, { clock, onProgress: () => undefined });
+      await tellQuit(machine);
+      await using landed = await openLandedDisks(machine, { clock });
+      const { point, readBytes } = await sealLanded(host, landed, basis);
+      assert.equal(readBytes, guest.writeCount * blockBytes);
+      const source = join(folder, "source.raw");
+      await writeFile(source, content);
+      await applyPoint(host, { folder, basis, point, source });
+      const read = Buffer.alloc(sizeBytes);
+      await landed.disks[0]?.content.read(0, read);
+      assert.equal(Buffer.compare(await readFile(source), read), 0);
+      await bootsOnVmware(folder, source);
+    } finally {
+      openGate();
+      await machine.erase();
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+const writerDisk = { diskId: parseDiskId("boot"), sizeBytes, isBoot: true, excluded: [] };
+
+async function sealSource(vault: Vault, content: Uint8Array): Promise<RecoveryPoint> {
+  await using writer = await vault.beginPoint({ pointId: newPoint(), machineId: newMachine(), disks: [writerDisk] });
+  await sendAll(writer, Buffer.from(content), writerDisk.diskId);
+  return (await writer.seal(sealFacts)).point;
+}
+
+async function sealLanded(
+  vault: Vault,
+  { disks }: LandedDisks,
+  { machineId, pointId: parentPointId }: RecoveryPoint,
+): Promise<{ readonly point: RecoveryPoint; readonly readBytes: number }> {
+  const [disk] = disks;
+  assert.ok(disk !== undefined);
+  await using writer = await vault.beginPoint({ pointId: newPoint(), machineId, parentPointId, disks: [writerDisk] });
+  const { readBytes } = await copyLanded(writer, disk, { onRead: () => undefined, signal: new AbortController().signal });
+  const root = await computeRoot(disk.content);
+  const { point } = await writer.seal({ ...sealFacts, expectedRoots: [{ diskId: disk.diskId, root }] });
+  return { point, readBytes };
+}
+
+async function applyPoint(
+  reader: VaultReader,
+  {
+    folder,
+    basis,
+    point,
+    source,
+  }: { readonly folder: string; readonly basis: RecoveryPoint; readonly point: RecoveryPoint; readonly source: string },
+): Promise<void> {
+  const authority = await openAuthority({ folder: join(folder, "pki"), clock, random: systemRandom });
+  const signer = createDocumentSigner({ authority, clock });
+  const { signal } = new AbortController();
+  const wish = { basis, point, vaultId: "v", itemId: "i", machineName: "writer", path: join(folder, "delta") };
+  const sign = async (type: string, document: object): Promise<string> => await signer.sign(type, document);
+  await writeDelta(wish, { reader, sign, onProgress: () => undefined, signal });
+  const diskPaths = new Map([["boot", source]]);
+  await applyDelta({ deltaPath: wish.path, caPem: authority.caPem, diskPaths, undoPath: join(folder, "undo"), signal });
+}
+
+/** A pvscsi controller, as the source had it. */
+async function bootsOnVmware(folder: string, source: string): Promise<void> {
+  const serial = join(folder, "source.log");
+  const machine = ["-nodefaults", "-machine", "pc", "-accel", "tcg", "-m", "64M", "-display", "none"];
+  const disk = ["-device", "pvscsi", "-drive", `if=none,id=d,format=raw,file=${source}`, "-device", "scsi-hd,drive=d"];
+  const emulator = spawn("qemu-system-x86_64", [...machine, ...disk, "-serial", `file:${serial}`], { stdio: "ignore" });
+  const exited = once(emulator, "exit");
+  try {
+    const endsAtMs = clock.monotonicMs() + waitMsMax;
+    while (!(await readFile(serial, "utf8").catch(() => "")).includes(writingGuestDone)) {
+      assert.ok(clock.monotonicMs() < endsAtMs && emulator.exitCode === null, "the source boots");
+      await clock.sleep(20);
+    }
+  } finally {
+    emulator.kill("SIGKILL");
+    await exited;
+  }
+}
 
 async function tellQuit(machine: Machine): Promise<void> {
   {

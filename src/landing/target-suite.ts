@@ -173,6 +173,10 @@ export function runTargetSuite(suite: TargetSuite): void {
         assert.equal((await target.probe("web", suite.probe, quickSeconds)).kind, "silent");
         await commanded(target).start("web");
         assert.equal((await target.status("web")).power, "running", "a filled machine starts by itself");
+        await assertReadable(target, { name: "web", disks, isAtRest: false });
+        await commanded(target).stop("web");
+        await assertReadable(target, { name: "web", disks, isAtRest: true });
+        target = await assertBars(harness, target, "web");
         await commanded(target).remove("web");
         await commanded(target).remove("web");
         assert.equal((await target.status("web")).power, "gone");
@@ -309,4 +313,32 @@ function withFirstRead(content: Disk, onFirst: () => void): Disk {
     extents: async (offset, length, signal) => await content.extents(offset, length, signal),
     [Symbol.asyncDispose]: async () => undefined,
   };
+}
+
+/** A filled machine's disks, beside the guest and at rest. */
+async function assertReadable(
+  target: Target,
+  { name, disks, isAtRest }: { readonly name: string; readonly disks: readonly LandingDisk[]; readonly isAtRest: boolean },
+): Promise<void> {
+  if (target.openLanded === undefined) return;
+  await using landed = await target.openLanded(name);
+  assert.equal(landed.isAtRest, isAtRest);
+  assert.deepEqual(
+    landed.disks.map(({ diskId, content }) => `${diskId} ${content.sizeBytes}`),
+    disks.map(({ diskId, content }) => `${diskId} ${content.sizeBytes}`),
+  );
+  for (const { content } of landed.disks) await content.read(content.sizeBytes - 512, Buffer.alloc(512));
+}
+
+/** Who is barred is started by nobody, over a restart, until it is allowed. Answers the target after the restart. */
+async function assertBars(harness: TargetHarness, target: Target, name: string): Promise<Target> {
+  if (commanded(target).bar === undefined) return target;
+  await commanded(target).bar?.(name);
+  await rejectsWith(commanded(target).start(name), "StateConflict");
+  const later = await harness.restart();
+  await rejectsWith(commanded(later).start(name), "StateConflict");
+  await commanded(later).allow?.(name);
+  await commanded(later).start(name);
+  assert.equal((await later.status(name)).power, "running");
+  return later;
 }
