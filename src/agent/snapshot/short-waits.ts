@@ -13,8 +13,12 @@ export const expediteSwitch = "/sys/kernel/rcu_expedited";
 const normalSwitch = "/sys/kernel/rcu_normal";
 /** In memory (tmpfs): there while the kernel's switch may be on; what starts after a crash looks for it. */
 const marker = "/run/watari-agent-short-waits";
-/** The agent's unit lets it have one processor and the least weight; what several calls use while they freeze counts as its own. */
-const groupLimits = { "cpu.max": "max 100000", "cpu.weight": "1000" } as const;
+/**
+ * The agent's unit lets it have one processor and the least weight; what several calls use while they freeze counts as its own.
+ * NOTE: a large limit, never "max". When the last limit of a machine goes, and when the first comes, the kernel rewrites its own code
+ * (the static key of cfs_bandwidth_used), stopping every processor for it; under QEMU's emulation a guest was seen to hang in that for good.
+ */
+const groupLimits = { "cpu.max": "6400000 100000", "cpu.weight": "1000" } as const;
 
 export interface ShortWaits {
   /** Whether the kernel's switch is turned: somebody has to turn it back if the agent dies. The agent's own limits die with it. */
@@ -66,10 +70,11 @@ async function readSwitch(path: string): Promise<string | undefined> {
   return text?.trim();
 }
 
-/** undefined where there is none, where it may not be turned, and where whoever runs the machine has turned it already. */
+/** undefined where there is none, where it may not be turned, where it limits nothing, and where whoever runs the machine has turned it already. */
 async function openSwitch(path: string, to: { readonly during: string; readonly onlyFrom?: string }): Promise<Switch | undefined> {
   const before = await readSwitch(path);
   if (before === undefined || before === to.during || (to.onlyFrom !== undefined && before !== to.onlyFrom)) return undefined;
+  if (before.startsWith("max ")) return undefined;
   const file = await open(path, "r+").catch((): undefined => undefined);
   return file === undefined ? undefined : { file, during: to.during, before };
 }
