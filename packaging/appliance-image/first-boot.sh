@@ -32,13 +32,14 @@ if [ "$found" = nothing ]; then
 fi
 
 device=$(ls /sys/class/net | grep -v -x lo | head -n 1)
-set -- --device "${device:-eth0}" --state /var/lib/watari-appliance
-[ "$found" = nothing ] || set -- --ovf-environment $environment "$@"
-watari appliance answers "$@"
+# One way for every machine: the set-up that a person runs at the console, without the person. What fails is left for the set-up page.
+if [ "$found" = nothing ]; then
+  printf '<Environment xmlns="http://schemas.dmtf.org/ovf/environment/1"><PropertySection/></Environment>\n' > $environment
+fi
+watari appliance setup --ovf-environment $environment --device "${device:-eth0}" --state /var/lib/watari-appliance --keep-going --no-start ||
+  echo "the set-up did not end: sudo watari appliance setup goes on"
 mkdir -p /var/lib/watari-appliance
 chown -R watari-appliance: /var/lib/watari-appliance
-[ ! -s /etc/hostname ] || hostname -F /etc/hostname
-networkctl reload
 mkdir -p /var/lib/watari-image
 touch /var/lib/watari-image/first-boot-done
 echo "first boot done, told by $found"

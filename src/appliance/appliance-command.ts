@@ -10,7 +10,6 @@ import { flowHead, flowRow, formatTable, printAnswer, say } from "../cli/output.
 import type { AdminResponse } from "../contract/appliance-admin.ts";
 import { Fault } from "../contract/errors.ts";
 import { callAppliance } from "./admin/admin-client.ts";
-import { addAnswers } from "./config/answers-command.ts";
 import { createStateFolder, defaultStateFolder, loadConfig, parseApplianceConfig, saveConfig } from "./config/config.ts";
 import { setupUrl } from "./setup/setup-identity.ts";
 import { addSetup } from "./console/setup-command.ts";
@@ -44,7 +43,6 @@ export function registerApplianceCommand(program: Command, parts: ApplianceComma
       .option("--json", "print JSON", false);
   addInit(verb(noun, "init", "write the appliance's settings into its state folder"));
   addSetup(verb(noun, "setup", "first boot at the console: name, network, time and proxy of this machine, each tried at once"));
-  addAnswers(verb(noun, "answers", "write what a machine of the appliance's image was told into its settings; for its first boot"));
   addRun(verb(noun, "run", "run the appliance until SIGTERM or SIGINT"), parts);
   addHub(verb, noun);
   addCredentials(verb, noun.command("credential").description("accounts of vCenters and guests, kept encrypted on this machine only"));

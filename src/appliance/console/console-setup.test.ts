@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -72,8 +72,9 @@ describe("the console set-up", () => {
       (await readFile(join(machine.system.root, path), "utf8")).replace(/^#.*\n/, "");
     assert.equal(
       await written("etc/systemd/network/05-watari.network"),
-      `[Match]\nName=${own.device}\n\n[Network]\nAddress=${own.address}/24\nGateway=192.0.2.1\nDNS=192.0.2.53\n`,
+      `[Match]\nName=${own.device}\n\n[Network]\nAddress=${own.address}/24\nGateway=192.0.2.1\nDNS=192.0.2.53\nLLMNR=no\nMulticastDNS=no\n`,
     );
+    assert.equal(await written("etc/resolv.conf"), "nameserver 192.0.2.53\n");
     assert.equal(await written("etc/systemd/timesyncd.conf.d/watari.conf"), "[Time]\nNTP=ntp.site.example\nFallbackNTP=\n");
     assert.deepEqual(machine.calls.slice(0, 3), [
       ...["hostnamectl set-hostname site-osaka", "timedatectl set-ntp true", "systemctl restart systemd-timesyncd.service"],
@@ -91,6 +92,17 @@ describe("the console set-up", () => {
     assert.deepEqual([failed?.verdict, failed?.tried], ["fail", "timedatectl set-ntp true"]);
     assert.match(failed?.repair ?? "", /as root run: timedatectl set-ntp true/);
     assert.equal(existsSync(join(machine.system.root, "etc/systemd/network")), false);
+    const told = await settleAll(answers(), machine, "go on");
+    assert.equal(told.filter(({ verdict }) => verdict === "fail").length, 1);
+    assert.ok(existsSync(join(machine.system.root, "etc/systemd/network")), "a first boot goes on: what failed is for the set-up page");
+  });
+
+  test("leaves the resolvers to systemd-resolved where it keeps them", async () => {
+    const machine = await createMachine();
+    await mkdir(join(machine.system.root, "etc"), { recursive: true });
+    await symlink("../run/systemd/resolve/stub-resolv.conf", join(machine.system.root, "etc/resolv.conf"));
+    await settleAll(answers(), machine);
+    assert.equal((await lstat(join(machine.system.root, "etc/resolv.conf"))).isSymbolicLink(), true);
   });
 
   test("does not fight over an interface with ifupdown", async () => {

@@ -50,13 +50,17 @@ export function sectionsOf(answers: ConsoleAnswers, parts: ConsoleParts): readon
 
 export const hasFailed = (checks: readonly NetworkCheck[]): boolean => checks.some(({ verdict }) => verdict === "fail");
 
-/** Until the first section that fails; what is told says what to do, and the same call works after it. */
-export async function settleAll(answers: ConsoleAnswers, parts: ConsoleParts): Promise<readonly NetworkCheck[]> {
+/** Until the first section that fails, unless it is to go on; what is told says what to do, and the same call works after it. */
+export async function settleAll(
+  answers: ConsoleAnswers,
+  parts: ConsoleParts,
+  onFailure: "stop" | "go on" = "stop",
+): Promise<readonly NetworkCheck[]> {
   const all: NetworkCheck[] = [];
   for (const { run } of sectionsOf(answers, parts)) {
     const checks = await run();
     all.push(...checks);
-    if (hasFailed(checks)) break;
+    if (hasFailed(checks) && onFailure === "stop") break;
   }
   return all;
 }

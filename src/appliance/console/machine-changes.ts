@@ -1,6 +1,6 @@
 // How this machine gets its name, address, resolvers and time: files of systemd and its own tools, decided first and done after.
 
-import { mkdir } from "node:fs/promises";
+import { lstat, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeFileAtomic } from "../../base/atomic-file.ts";
 import type { Clock } from "../../base/clock.ts";
@@ -11,7 +11,8 @@ import { attempt } from "../setup/setup-checks.ts";
 import type { ConsoleAnswers, NetworkAnswers } from "./console-answers.ts";
 
 export type MachineChange =
-  | { readonly kind: "file"; readonly path: string; readonly text: string; readonly why: string }
+  /** isOthersWhenLinked: a link there is another program's way of keeping the file, and stays. */
+  | { readonly kind: "file"; readonly path: string; readonly text: string; readonly why: string; readonly isOthersWhenLinked?: true }
   | { readonly kind: "run"; readonly program: string; readonly args: readonly string[]; readonly why: string };
 
 /** The machine as far as it is changed; tests give another root and see the calls. */
@@ -54,10 +55,17 @@ export function timeChanges(timeServers: readonly string[]): readonly MachineCha
 export function networkChanges(network: NetworkAnswers): readonly MachineChange[] {
   return [
     { kind: "file", path: networkFile, text: networkText(network), why: `address of ${network.device}` },
+    ...(network.dnsServers.length === 0 ? [] : [resolverChange(network.dnsServers)]),
     { kind: "run", program: "systemctl", args: ["enable", "--now", "systemd-networkd.service"], why: "systemd keeps the network" },
     { kind: "run", program: "networkctl", args: ["reload"], why: "the file is read" },
     { kind: "run", program: "networkctl", args: ["reconfigure", network.device], why: "the address is set" },
   ];
+}
+
+/** Without systemd-resolved nothing else tells the system's own programs which resolvers there are. */
+function resolverChange(dnsServers: readonly string[]): MachineChange {
+  const text = `${mark}${dnsServers.map((server) => `nameserver ${server}\n`).join("")}`;
+  return { kind: "file", path: "/etc/resolv.conf", text, why: "resolvers of this machine's programs", isOthersWhenLinked: true };
 }
 
 /** See systemd.network(5). */
@@ -67,6 +75,8 @@ function networkText({ device, address, gateway, dnsServers }: NetworkAnswers): 
     ...(address === undefined ? ["DHCP=yes"] : [`Address=${address}`]),
     ...(gateway === undefined ? [] : [`Gateway=${gateway}`]),
     ...dnsServers.map((server) => `DNS=${server}`),
+    // Nothing of a closed network is found by asking everybody.
+    ...["LLMNR=no", "MulticastDNS=no"],
     // Resolvers that are given stand alone: one that comes by DHCP beside them might answer a private name publicly.
     ...(address === undefined && dnsServers.length > 0 ? ["", "[DHCP]", "UseDNS=no"] : []),
   ];
@@ -90,9 +100,10 @@ export async function applyChanges(
 
 async function apply(change: MachineChange, system: MachineSystem, clock: Clock): Promise<NetworkCheck> {
   if (change.kind === "file") {
-    const { path, text } = change;
+    const { path, text, isOthersWhenLinked } = change;
     return await attempt(clock, { id: `${path}/write`, hop: "write", to: path, tried: `write ${path}` }, async () => {
       const target = join(system.root, path);
+      if (isOthersWhenLinked === true && (await isLink(target))) return "systemd-resolved keeps it, and has them from the network's file";
       await mkdir(dirname(target), { recursive: true });
       await writeFileAtomic(target, text, { mode: 0o644 });
       return change.why;
@@ -106,6 +117,13 @@ async function apply(change: MachineChange, system: MachineSystem, clock: Clock)
     if (exitCode !== 0) throw refused(command, stderr.trim().slice(-500) || `it ended with ${exitCode}`);
     return change.why;
   });
+}
+
+async function isLink(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    (found) => found.isSymbolicLink(),
+    () => false, // Nothing is there.
+  );
 }
 
 function refused(command: string, told: string, cause?: unknown): Fault {

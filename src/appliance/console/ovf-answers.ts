@@ -1,11 +1,11 @@
-// What a machine that was made from the appliance's image is told at its first boot: read from an OVF environment, written as settings.
+// What a machine that was made from the appliance's image is told at its first boot: an OVF environment, read as answers of the set-up.
 
 import { isIP } from "node:net";
 import { XMLParser } from "fast-xml-parser";
 import { z } from "zod";
 import { Fault } from "../../contract/errors.ts";
-import { parseConsoleAnswers, type ConsoleAnswers } from "../console/console-answers.ts";
-import { applianceConfigShape, parseApplianceConfig, type ApplianceConfig } from "./config.ts";
+import { parseConsoleAnswers, type ConsoleAnswers } from "./console-answers.ts";
+import { applianceConfigShape } from "../config/config.ts";
 
 const addressShape = z.string().refine((text) => isIP(text) !== 0, "not an IP address");
 
@@ -77,46 +77,13 @@ function parseAnswers(value: unknown): Answers {
 /** Nothing was told: DHCP, and set-up asks for the rest. */
 export const noAnswers: Answers = { dnsServers: [], timeServers: [] };
 
-/** As `watari appliance setup --file` reads it, so that what was told can be changed and given again. */
+/** As the set-up at the console takes them. */
 export function toConsoleAnswers({ name, address, gateway, dnsServers, timeServers, proxyUrl }: Answers, device: string): ConsoleAnswers {
   const network = { device, ...(address === undefined ? {} : { address }), ...(gateway === undefined ? {} : { gateway }), dnsServers };
   return parseConsoleAnswers({
     ...{ name: name ?? "appliance", network },
     ...(timeServers.length === 0 ? {} : { timeServers }),
     ...(proxyUrl === undefined ? {} : { proxy: { url: proxyUrl } }),
-  });
-}
-
-/** Files of the machine that follow from the answers, by their paths. Pure. */
-export function machineFiles(answers: Answers): Readonly<Record<string, string>> {
-  const { name, address, gateway, dnsServers, timeServers } = answers;
-  const lines = [
-    "[Match]",
-    "Type=ether",
-    "[Network]",
-    address === undefined ? "DHCP=yes" : `Address=${address}`,
-    ...(gateway === undefined ? [] : [`Gateway=${gateway}`]),
-    ...dnsServers.map((server) => `DNS=${server}`),
-    ...timeServers.map((server) => `NTP=${server}`),
-    // Nothing of a closed network is found by asking everybody.
-    ...["LLMNR=no", "MulticastDNS=no"],
-  ];
-  return {
-    "/etc/systemd/network/10-watari.network": `${lines.join("\n")}\n`,
-    ...(name === undefined ? {} : { "/etc/hostname": `${name}\n` }),
-    ...(dnsServers.length === 0 ? {} : { "/etc/resolv.conf": `${dnsServers.map((server) => `nameserver ${server}`).join("\n")}\n` }),
-  };
-}
-
-/** The appliance's own settings; undefined while nobody gave an address, for then set-up asks for it. */
-export function configOf(answers: Answers): ApplianceConfig | undefined {
-  const { name, address, dnsServers, proxyUrl } = answers;
-  const [listenAddress] = address?.split("/") ?? [];
-  if (listenAddress === undefined) return undefined;
-  return parseApplianceConfig({
-    ...(name === undefined ? {} : { name }),
-    ...{ listenAddresses: [listenAddress], dnsServers },
-    ...(proxyUrl === undefined ? {} : { proxyUrl }),
   });
 }
 

@@ -1,8 +1,9 @@
-// Promises of the first boot's answers: an OVF environment is read as hypervisors write it, and nothing wrong becomes a setting.
+// Promises of an image's first boot: an OVF environment is read as hypervisors write it, and nothing wrong becomes a setting.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { configOf, machineFiles, noAnswers, parseOvfEnvironment, toConsoleAnswers } from "./answers.ts";
+import { changesFor } from "./machine-changes.ts";
+import { noAnswers, parseOvfEnvironment, toConsoleAnswers } from "./ovf-answers.ts";
 
 const environment = (entries: Readonly<Record<string, string>>): string => `<?xml version="1.0" encoding="UTF-8"?>
 <Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
@@ -15,21 +16,13 @@ ${Object.entries(entries)
   </PropertySection>
 </Environment>`;
 
-test("properties become the machine's network and the appliance's settings", () => {
+test("properties become answers of the set-up", () => {
   const answers = parseOvfEnvironment(
     environment({
       ...{ name: "site-a", address: "10.10.0.10/24", gateway: "10.10.0.1", dns: "10.10.0.53, 10.10.0.54" },
       ...{ proxy: "http://10.10.0.1:3128", ntp: "ntp.corp.example", "somebody.else": "x" },
     }),
   );
-  const config = configOf(answers);
-  assert.deepEqual(
-    [config?.name, config?.listenAddresses, config?.dnsServers, config?.proxyUrl],
-    ["site-a", ["10.10.0.10"], ["10.10.0.53", "10.10.0.54"], "http://10.10.0.1:3128"],
-  );
-  const files = machineFiles(answers);
-  assert.match(files["/etc/systemd/network/10-watari.network"] ?? "", /Address=10\.10\.0\.10\/24\nGateway=10\.10\.0\.1\nDNS=10\.10\.0\.53/);
-  assert.equal(files["/etc/hostname"], "site-a\n");
   assert.deepEqual(toConsoleAnswers(answers, "ens192"), {
     ...{ name: "site-a", timeServers: ["ntp.corp.example"], proxy: { url: "http://10.10.0.1:3128" }, setupPort: 44_315 },
     network: { device: "ens192", address: "10.10.0.10/24", gateway: "10.10.0.1", dnsServers: ["10.10.0.53", "10.10.0.54"] },
@@ -39,8 +32,8 @@ test("properties become the machine's network and the appliance's settings", () 
 test("what was left empty was not given: DHCP, and set-up asks for the rest", () => {
   const answers = parseOvfEnvironment(environment({ name: "", address: "", gateway: "", dns: "", proxy: "" }));
   assert.deepEqual(answers, noAnswers);
-  assert.equal(configOf(answers), undefined);
-  assert.match(machineFiles(answers)["/etc/systemd/network/10-watari.network"] ?? "", /DHCP=yes/);
+  const [, network] = changesFor(toConsoleAnswers(answers, "eth0"));
+  assert.ok(network?.kind === "file" && /Name=eth0\n\n\[Network\]\nDHCP=yes/.test(network.text), JSON.stringify(network));
   assert.deepEqual(parseOvfEnvironment(environment({})), answers);
 });
 
