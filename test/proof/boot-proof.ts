@@ -1,5 +1,5 @@
 // Lands real guests of every kind of disk layout on QEMU: from a vault's point, hydrated, booted and probed; prints the matrix.
-// Run: npm run proof -- boot [--guest NAME] [--json]. Needs root; builds each guest once, into the cache.
+// Run: npm run proof -- boot [--guest NAME] [--hydration] [--json]. --hydration boots nothing and measures only that. Needs root; builds each guest once, into the cache.
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -23,11 +23,17 @@ import type { PointWriter } from "../../src/vault/vault.ts";
 import { buildGuests, guestDisks } from "./boot/build-guests.ts";
 import { guestPort } from "./boot/guest-tree.ts";
 import { answerOf, bootGuests, cardsOf, luksKey, type BootGuest } from "./boot/guests.ts";
+import { measureHydration } from "./boot/measure-hydration.ts";
 
 const bootSecondsMax = 600;
 const pieceBytes = 4 << 20;
 const { values } = parseArgs({
-  options: { guest: { type: "string", multiple: true }, json: { type: "boolean" }, quick: { type: "boolean" } },
+  options: {
+    guest: { type: "string", multiple: true },
+    json: { type: "boolean" },
+    quick: { type: "boolean" },
+    hydration: { type: "boolean" },
+  },
 });
 const cacheFolder = process.env["WATARI_CACHE"] ?? "/var/cache/watari";
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -141,6 +147,10 @@ if (process.getuid?.() !== 0 || chosen.length === 0) {
   process.exit(2);
 }
 await buildGuests(cacheFolder, chosen, say);
+if (values.hydration === true) {
+  for (const guest of chosen) for (const line of await measureHydration(cacheFolder, guest)) say(line);
+  process.exit(0);
+}
 const rows: Row[] = [];
 for (const guest of chosen) {
   const row = await prove(guest).catch((error: unknown) => failed(guest, error));

@@ -80,6 +80,9 @@ const rootName = (guest: BootGuest): string => `root${guest.release}${treeKind(g
 
 const mounting = `for f in dev proc sys; do mount --bind /$f /t/$f; mount --make-private /t/$f; done`;
 
+/** An emulated guest on a busy host may need longer than systemd's 90 seconds to see its disks. */
+const patience = "systemd.default_device_timeout_sec=900";
+
 /** Disks, tree, boot loader and configuration of one guest; the last line of its output says how long it took. */
 function buildScript(guest: BootGuest): string {
   const disk = (index: number): string => `/dev/disk/by-id/virtio-TEST-${guest.name}-${index}`;
@@ -94,7 +97,7 @@ cp /run/fstab /t/etc/fstab
 echo ${guest.name} > /t/etc/hostname
 echo '${answerOf(guest)}' > /t/srv/www/index.html
 ${networkScript(guest)}
-printf 'GRUB_DEFAULT=0\\nGRUB_TIMEOUT=0\\nGRUB_DISTRIBUTOR=Debian\\nGRUB_CMDLINE_LINUX_DEFAULT=""\\nGRUB_CMDLINE_LINUX=""\\nGRUB_DISABLE_OS_PROBER=true\\n' > /t/etc/default/grub
+printf 'GRUB_DEFAULT=0\\nGRUB_TIMEOUT=0\\nGRUB_DISTRIBUTOR=Debian\\nGRUB_CMDLINE_LINUX_DEFAULT=""\\nGRUB_CMDLINE_LINUX="${patience}"\\nGRUB_DISABLE_OS_PROBER=true\\n' > /t/etc/default/grub
 ${guest.layout === "luks" ? luksScript : ""}
 ${guest.layout === "raid1" ? "mdadm --detail --scan >> /t/etc/mdadm/mdadm.conf" : ""}
 ${isEfi ? "chroot /t grub-install --target=x86_64-efi --efi-directory=/boot/efi --bootloader-id=debian --no-nvram" : `for d in $one ${guest.layout === "raid1" ? "$two" : ""}; do chroot /t grub-install --target=i386-pc $d; done`}
