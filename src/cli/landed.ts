@@ -59,6 +59,7 @@ export function registerLandedCommand(program: Command): void {
         await session.arm.change("POST", `${machinePath(session.arm.groupPath, name)}/${action}`, {});
         printAnswer(session.style, { name, done: verb }, () => `${verb} ${name}: done`);
       });
+  registerAutostart(noun);
   registerConsole(noun, machinePath);
   registerScreen(noun, machinePath);
   withHubOptions(noun.command("remove").argument("<name>"))
@@ -73,6 +74,29 @@ export function registerLandedCommand(program: Command): void {
       await session.arm.change("DELETE", machinePath(session.arm.groupPath, name));
       printAnswer(session.style, { removed: name }, () => `${name} is removed`);
     });
+}
+
+function registerAutostart(noun: Command): void {
+  withHubOptions(noun.command("autostart").argument("<name>"))
+    .description("whether a landed machine starts when its host was started again (after a commit it does, unless told)")
+    .requiredOption("--set <on|off>", "on or off", parseSwitch)
+    .option("--order <number>", "1 to 1000; machines of a lower one run first", Number, 100)
+    .option("--delay-seconds <seconds>", "0 to 600, once they run", Number, 0)
+    .action(async (name: string, options: Options & { readonly set: boolean; readonly order: number; readonly delaySeconds: number }) => {
+      await using session = await openSession(options);
+      const { set: isOn, order, delaySeconds } = options;
+      const set = await session.arm.change("POST", `${machinePath(session.arm.groupPath, name)}/setAutostart`, {
+        isOn,
+        order,
+        delaySeconds,
+      });
+      printAnswer(session.style, set, () => `autostart of ${name}: ${isOn ? `on, order ${order}, delay ${delaySeconds} s` : "off"}`);
+    });
+}
+
+function parseSwitch(text: string): boolean {
+  if (text === "on" || text === "off") return text === "on";
+  throw new Fault("InputInvalid", `could not read ${text}`, { action: "write on or off" });
 }
 
 function machinePath(groupPath: string, name?: string): string {

@@ -4,6 +4,7 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../base/atomic-file.ts";
+import { readBootTime } from "../base/boot-time.ts";
 import type { Random } from "../base/random.ts";
 import { Fault } from "../contract/errors.ts";
 import { detachUnder } from "../landing/hydration/raw-view.ts";
@@ -15,7 +16,7 @@ import type { ExportDisk } from "../landing/target.ts";
 import { openNbdServer } from "../nbd/server.ts";
 import { azureLandingShape, openAzureLanding } from "./azure-landing.ts";
 import { parseInput } from "./api/arm-errors.ts";
-import type { ImageFolder, ReplicationWorld } from "./replication/world.ts";
+import type { HostStart, ImageFolder, ReplicationWorld } from "./replication/world.ts";
 import type { HubServices } from "./services.ts";
 import { VaultReaders } from "./vault-readers.ts";
 import { VaultWriters } from "./vault-writers.ts";
@@ -87,6 +88,7 @@ export async function openLandingWorld(services: HubServices, landing: unknown):
     target,
     probePrograms: new Map(Object.entries(probePrograms)),
     consoleOrigins,
+    ...(azure === undefined ? { host: await readHostStart(join(stateFolder, "host-start")) } : {}),
     upgradeFolder: upgradeFolder ?? join(services.stateDir, "upgrades"),
     place,
     openReader: async (vaultResourceId) => await readers.open(vaultResourceId),
@@ -118,6 +120,16 @@ function helpedOpener(
     const files = opening.use(await openHelpedFiles({ disks, volumes, exportDisk, clock, signal, scratchFolder, helperImage }));
     const closing = opening.move();
     return { ...files, [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
+  };
+}
+
+/** The kernel gives each start an id. A hub that never ran here has nothing to start again. */
+async function readHostStart(path: string): Promise<HostStart> {
+  const { bootId } = await readBootTime();
+  const known = await readFile(path, "utf8").catch(() => undefined); // None yet.
+  return {
+    isStartedAnew: known !== undefined && known.trim() !== bootId,
+    remember: async () => await writeFileAtomic(path, `${bootId}\n`),
   };
 }
 

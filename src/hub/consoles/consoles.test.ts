@@ -15,26 +15,12 @@ import { systemClock } from "../../base/clock.ts";
 import { silentLog } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
 import { runCommand } from "../../base/run-command.ts";
-import { parseDiskId, parsePointId } from "../../contract/ids.ts";
-import { echoGreeting, echoMachineMissing, makeEchoMachine } from "../../landing/qemu/echo-machine.ts";
+import { echoGreeting, echoMachineMissing } from "../../landing/qemu/echo-machine.ts";
 import type { ConsoleLine } from "../../landing/target.ts";
 import { allAudit } from "../db/audit-entries.ts";
 import { openPrincipals } from "../db/principals.ts";
-import { parseResourceId } from "../api/resource-id.ts";
-import { openLandingWorld } from "../landing-world.ts";
-import { saveLanded, type Landed } from "../replication/landed.ts";
-import { registerReplication } from "../replication/register.ts";
-import {
-  callTarget,
-  codeOf,
-  findFreePort,
-  loopbackNetwork,
-  openTestHub,
-  signIn,
-  testDomain,
-  type Answer,
-  type TestHub,
-} from "../test-client.ts";
+import { callTarget, codeOf, signIn, testDomain, type Answer } from "../test-client.ts";
+import { openEchoHub, type EchoHub } from "../test-echo-hub.ts";
 import { Consoles, consolesLimits } from "./consoles.ts";
 
 const roles = "/providers/Microsoft.Authorization/roleDefinitions";
@@ -43,7 +29,7 @@ const contributor = `${roles}/b24988ac-6180-42a0-ab88-20f7382dd24c`;
 const otherOrigin = "https://novnc.example.com";
 const mainFile = join(import.meta.dirname, "../../main.ts");
 let stateDir = "";
-let hub: TestHub;
+let hub: EchoHub;
 let machine = "";
 
 const openedShape = z.object({ url: z.string(), pageUrl: z.string().optional(), subprotocols: z.array(z.string()), expiresAt: z.string() });
@@ -51,22 +37,13 @@ const openedShape = z.object({ url: z.string(), pageUrl: z.string().optional(), 
 describe("a console through the hub", { skip: echoMachineMissing() ?? false }, () => {
   before(async () => {
     stateDir = await mkdtemp(join(tmpdir(), "wch-"));
-    await makeEchoMachine(join(stateDir, "landing"), "echo");
-    const landing = { networks: { none: { kind: "user", isSealed: true } }, consoleOrigins: [otherOrigin] };
-    const extension = registerReplication({ openWorld: async (services) => await openLandingWorld(services, landing) });
-    hub = await openTestHub({
-      stateDir,
-      cidr: loopbackNetwork(),
-      endpointPort: await findFreePort(),
-      environment: { extensions: [extension] },
-    });
-    machine = `${hub.groupPath}/providers/Microsoft.Compute/virtualMachines/echo`;
-    for (const group of [hub.groupPath, `${hub.groupPath}2`]) assert.equal((await hub.arm("PUT", group, { location: "lab1" })).status, 201);
-    await saveLanded(hub.hub.services.database.db, parseResourceId(machine), landedEcho(hub.groupPath), "Succeeded");
-    await power("start");
+    hub = await openEchoHub(stateDir, { consoleOrigins: [otherOrigin] });
+    machine = hub.machine;
+    assert.equal((await hub.arm("PUT", `${hub.groupPath}2`, { location: "lab1" })).status, 201);
+    await hub.power("start");
   });
   after(async () => {
-    await power("powerOff?skipShutdown=true");
+    await hub.power("powerOff?skipShutdown=true");
     await hub.hub[Symbol.asyncDispose]();
     await rm(stateDir, { recursive: true, force: true });
   });
@@ -189,10 +166,10 @@ describe("a console through the hub", { skip: echoMachineMissing() ?? false }, (
 
   it("is in the audit trail with its end, and ends when the machine stops", async () => {
     const line = await connect(await urlOf({ kind: "serial", access: "read" }), {});
-    await power("powerOff?skipShutdown=true");
+    await hub.power("powerOff?skipShutdown=true");
     assert.equal(await line.closed, 4010);
     assert.equal(await refusalOf(await urlOf({ kind: "serial" }), {}), 409);
-    await power("start");
+    await hub.power("start");
     const sessions: string[] = [];
     for await (const { entry } of allAudit(hub.hub.services.database.db)) if (/openConsole\/session/.test(entry)) sessions.push(entry);
     assert.ok(sessions.length > 8, "each session has its row");
@@ -279,21 +256,6 @@ async function serve(consoles: Consoles): Promise<{ readonly url: string } & Asy
   };
 }
 
-function landedEcho(groupPath: string): Landed {
-  return {
-    purpose: "migrated",
-    itemId: `${groupPath}/providers/Microsoft.RecoveryServices/vaults/v/replicationFabrics/f/replicationProtectionContainers/c/replicationProtectedItems/i`,
-    vaultId: `${groupPath}/providers/Microsoft.RecoveryServices/vaults/v`,
-    vmId: systemRandom.uuid(),
-    pointId: parsePointId("00000000-0000-7000-8000-000000000001"),
-    launch: {
-      ...{ name: "echo", cpuCount: 1, memoryBytes: 64 * 2 ** 20, firmware: "bios", nics: [] },
-      disks: [{ diskId: parseDiskId("boot"), isBoot: true, sizeBytes: 2 ** 20 }],
-      network: { kind: "named", name: "none" },
-    },
-  };
-}
-
 async function openConsole(wish: object): Promise<Answer> {
   return await hub.arm("POST", `${machine}/openConsole`, wish);
 }
@@ -302,18 +264,6 @@ async function urlOf(wish: object): Promise<string> {
   const answer = await openConsole(wish);
   assert.equal(answer.status, 200, JSON.stringify(answer.body));
   return openedShape.parse(answer.body).url;
-}
-
-/** Waits until the job has ended. */
-async function power(action: string): Promise<void> {
-  const begun = await hub.arm("POST", `${machine}/${action}`);
-  const operation = new URL(String(begun.headers["azure-asyncoperation"]));
-  for (;;) {
-    const { status } = z.object({ status: z.string() }).parse((await hub.arm("GET", operation.pathname)).body);
-    if (status === "Succeeded") return;
-    assert.notEqual(status, "Failed");
-    await systemClock.sleep(50);
-  }
 }
 
 interface Person {

@@ -5,6 +5,7 @@ import { Fault } from "../../contract/errors.ts";
 import { parseMachineId } from "../../contract/ids.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, type JobKind } from "../jobs/job.ts";
+import { turnOnAutostart } from "./autostart.ts";
 import { giveOrder } from "./give-order.ts";
 import { faultsOf, patchItem } from "./item.ts";
 import { authorityOf, removeLandedRow } from "./landed.ts";
@@ -40,7 +41,8 @@ export function defineCommitFailover(world: Replication): JobKind {
         undo: "the check only reads",
       },
     ],
-    settle: async (db, { parameters: { itemId }, outcome }) => {
+    settle: async (db, { parameters: { itemId, landedName }, outcome }) => {
+      if (outcome.kind === "succeeded") await turnOnAutostart(db, landedId(vaultOf(parseResourceId(itemId)), landedName).text);
       const protectionState = outcome.kind === "succeeded" ? "CommitFailoverCompleted" : "CommitFailoverFailedOnRecovery";
       await patchItem(db, itemId, { protectionState, faults: faultsOf(outcome) });
       return await presentAfter(world, db, itemId);

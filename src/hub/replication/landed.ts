@@ -44,6 +44,14 @@ const launchShape = z.object({
   unlockKeyCount: z.number().optional(),
 });
 
+/** Whether it starts when its host was started again; those of a lower order come first. */
+export const autostartShape = z.strictObject({
+  isOn: z.boolean(),
+  order: z.number().int().min(1).max(1000).default(100),
+  /** Once those of lower orders run. */
+  delaySeconds: z.number().int().min(0).max(600).default(0),
+});
+
 /** All that is needed to launch the machine again, apart from the bytes of its disks. */
 export const landedShape = z.object({
   purpose: z.enum(["test", "migrated"]),
@@ -60,6 +68,9 @@ export const landedShape = z.object({
   upgradeFile: z.string().optional(),
   /** Switched off for good until it is started: ARM tells this from a machine that is merely off. */
   isDeallocated: z.boolean().optional(),
+  /** By an order, not by its host or guest. */
+  isSwitchedOff: z.boolean().optional(),
+  autostart: autostartShape.optional(),
   launch: launchShape,
 });
 export type Landed = z.infer<typeof landedShape>;
@@ -70,6 +81,8 @@ export const madeShape = z.object({
   place: z.string().optional(),
   vmId: z.string(),
   isDeallocated: z.boolean().optional(),
+  isSwitchedOff: z.boolean().optional(),
+  autostart: autostartShape.optional(),
   vmSize: z.string(),
   licenseType: z.string().optional(),
   /** Keys of the managed disks, in the order of `launch`; and of the interfaces. */
@@ -116,7 +129,11 @@ export async function findLanded(db: Queryable, machineId: string): Promise<Land
 }
 
 /** Nothing when the machine is gone. */
-export async function patchLanded(db: Queryable, machineId: string, change: Pick<Landed, "isDeallocated">): Promise<void> {
+export async function patchLanded(
+  db: Queryable,
+  machineId: string,
+  change: Pick<Landed, "isDeallocated" | "isSwitchedOff">,
+): Promise<void> {
   await sql`update resources set properties = properties || ${JSON.stringify(change)}::jsonb, etag = '"' || gen_random_uuid() || '"',
     updated_at = clock_timestamp() where key = ${machineId.toLowerCase()} and type = ${machineType.toLowerCase()}`.execute(db);
 }

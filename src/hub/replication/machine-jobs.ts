@@ -55,7 +55,10 @@ export function defineMachinePower(world: Replication): JobKind {
     steps: [stop, start],
     settle: async (db, { parameters: { machineId, wish }, outcome }) => {
       if (outcome.kind === "succeeded")
-        await patchLanded(db, machineId, { isDeallocated: wish === "deallocate" || wish === "cutAndDeallocate" });
+        await patchLanded(db, machineId, {
+          isDeallocated: wish === "deallocate" || wish === "cutAndDeallocate",
+          isSwitchedOff: wish !== "start" && wish !== "restart",
+        });
       return undefined;
     },
   });

@@ -11,6 +11,7 @@ import type { Resource } from "../db/resources.ts";
 import { landedMachineShape, requireHere, type LandedMachine } from "./landed.ts";
 import { machineInput, putMachine } from "../compute/made-machine.ts";
 import { refuseHeld, type PowerWish } from "./machine-jobs.ts";
+import { autostartAction } from "./autostart.ts";
 import { consoleAction } from "./machine-console.ts";
 import { presentMachine, seeMachine, showInstance, showMachine } from "./machine-view.ts";
 import { machineType } from "./names.ts";
@@ -110,6 +111,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
       deallocate: power((call) => deallocation(call)),
       retrieveBootDiagnosticsData: bootLogAction(front),
       openConsole: consoleAction(front),
+      setAutostart: autostartAction(front),
       ...Object.fromEntries(Object.entries(refusedActions).map(([name, reason]) => [name, refusal(name, reason)])),
     },
   });

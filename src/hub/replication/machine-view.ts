@@ -85,6 +85,7 @@ export function showMachine(seen: SeenMachine): JsonObject {
       memoryBytes: launch.memoryBytes,
       addresses: status.addresses,
       bytesToFill: status.bytesToFill,
+      autostart: landed.autostart ?? { isOn: false, order: 100, delaySeconds: 0 },
       serialTail: status.serialTail,
     },
   };

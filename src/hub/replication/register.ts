@@ -1,6 +1,7 @@
 // Adds replication and migration to a hub: its resource types, its jobs, and what a killed hub left of them.
 
 import type { OpenExtension, HubExtension, HubServices } from "../services.ts";
+import { startAutostart } from "./autostart.ts";
 import { Collector } from "../collector/collector.ts";
 import { defineMachineCreation } from "../compute/made-machine.ts";
 import { defineGroupRemoval } from "../resources/group-removal.ts";
@@ -115,6 +116,7 @@ export function registerReplication(dependencies: ReplicationDependencies): Open
         loops.use(startRetention(services));
         loops.use(startKeyKeeper(replication, engine));
         loops.use(startDueLoop(front));
+        loops.use(startAutostart(front));
         const seen = { database, log, target, ...(images === undefined ? {} : { images }) };
         loops.use(startCollecting({ collector: new Collector(seen), database, clock, log }));
         loops.use(startHealth({ services, landedNames: async () => await target.list(), place, limits: dependencies.health ?? {} }));

@@ -7,6 +7,7 @@ import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import { parseResourceId } from "../api/resource-id.ts";
 import { defineJob, stored, type JobKind } from "../jobs/job.ts";
 import { buildEqualityReport, type ReportFacts } from "./equality-report.ts";
+import { turnOnAutostart } from "./autostart.ts";
 import { giveOrder, isWithdrawn, leaveOrder, settleOrder, type OrderDraft, type OrderWish } from "./give-order.ts";
 import { openPointOf } from "./choose-point.ts";
 import { beginHold, heldSeconds } from "./hold-time.ts";
@@ -21,7 +22,7 @@ import {
 import { landingSteps } from "./failover-landing.ts";
 import { forgetUnlockKeys, jobKeysOwner } from "./launch-settings.ts";
 import { openPoint } from "./launch-steps.ts";
-import { toLandedName, vaultOf } from "./names.ts";
+import { landedId, toLandedName, vaultOf } from "./names.ts";
 import { chooseUpgradeDisk } from "./os-upgrade.ts";
 import { predictFor } from "./predict-downtime.ts";
 import { requireSilentSource } from "./silent-source.ts";
@@ -53,6 +54,7 @@ export function defineUnplannedFailover(world: Replication): JobKind {
       const endedMs = world.services.clock.nowMs();
       const { commit } = parameters;
       const isCommitted = commit.mode !== "byHand";
+      if (isDone && isCommitted) await turnOnAutostart(db, landedId(vaultOf(parseResourceId(itemId)), parameters.landedName).text);
       // With an undo that failed nobody knows which side runs; a person looks, and cancels the failover once more.
       const isRolledBack = !isDone && outcome.undoFaults.length === 0;
       await patchItem(db, itemId, {

@@ -10,6 +10,13 @@ import type { JobEngine } from "../jobs/job-engine.ts";
 import type { HubServices } from "../services.ts";
 import type { Landings } from "./landed.ts";
 
+export interface HostStart {
+  /** Since this was asked to be remembered. */
+  readonly isStartedAnew: boolean;
+  /** This start is no news any more. */
+  remember(): Promise<void>;
+}
+
 /** Where image files of recovery points may be written. */
 export interface ImageFolder {
   readonly folder: string;
@@ -31,6 +38,8 @@ export interface ReplicationWorld {
   readonly probePrograms?: ReadonlyMap<string, string>;
   /** Opens volumes of a guest that this host does not read by itself; absent: they are named, and not read. */
   readonly openHelped?: (disks: readonly Disk[], volumes: readonly GuestVolume[], signal: AbortSignal) => Promise<HelpedFiles>;
+  /** The start of the host that landed machines run on; absent where they run elsewhere. */
+  readonly host?: HostStart;
   /** Origins of pages besides the hub's own that may open consoles. */
   readonly consoleOrigins?: readonly string[];
   /** Absent where the configuration allows no export. */

@@ -1,6 +1,7 @@
 // What landed machines and their disks answer.
 
 import { z } from "zod";
+import { addressingShape } from "../../replication/launch-settings.ts";
 import {
   absent,
   anything,
@@ -18,6 +19,7 @@ import {
   type AnswerTable,
 } from "./answer-parts.ts";
 
+const autostartAnswer = z.strictObject({ isOn: yesOrNo, order: whole, delaySeconds: whole });
 const compute = "Microsoft.Compute";
 
 const attachedDisk = {
@@ -50,11 +52,14 @@ const extension = z.strictObject({
   protectedItemId: text.optional(),
   recoveryPointId: text.optional(),
   network: z.strictObject({ kind: z.enum(["isolated", "named"]), name: text.optional() }),
-  nics: z.array(z.strictObject({ mac: text, guestName: text, address: text.optional(), name: text.optional() })),
+  nics: z.array(
+    z.strictObject({ mac: text, guestName: text, address: text.optional(), name: text.optional(), addressing: addressingShape.optional() }),
+  ),
   memoryBytes: number,
   addresses: texts,
   bytesToFill: number,
   serialTail: text,
+  autostart: autostartAnswer,
 });
 const machine = row(
   z.strictObject({
@@ -86,6 +91,7 @@ export const computeAnswers: AnswerTable = {
       powerOff: "nothing",
       deallocate: "nothing",
       retrieveBootDiagnosticsData: z.strictObject({ serialConsoleLogBlobUri: text, consoleScreenshotBlobUri: text, watariExpiresAt: time }),
+      setAutostart: autostartAnswer,
       openConsole: z.strictObject({ url: text, pageUrl: text.optional(), subprotocols: texts, expiresAt: time }),
     },
   },

@@ -39,7 +39,7 @@ import type { JobOrder } from "../../jobs/job-engine.ts";
 import { createRemover } from "../../resources/resource-remover.ts";
 import type { HubServices } from "../../services.ts";
 import { registerReplication } from "../register.ts";
-import type { ImageFolder, ReplicationLimits } from "../world.ts";
+import type { HostStart, ImageFolder, ReplicationLimits } from "../world.ts";
 import { DurableSimTarget } from "./durable-sim-target.ts";
 import { Journal } from "./journal.ts";
 
@@ -79,6 +79,8 @@ export interface SimHubOptions {
   /** Called before and after everything that this hub asks of the world outside its database. */
   readonly onCall?: (call: string) => void;
   readonly hasStorageRole?: () => boolean;
+  /** As if the machines' host had just been started; absent: nobody asks. */
+  readonly host?: HostStart;
   /** Absent: no recovery point can be exported. */
   readonly images?: ImageFolder;
   readonly log?: Log;
@@ -97,7 +99,7 @@ function openAudit(options: SimHubOptions): ReturnType<typeof openAuditTrail> {
 }
 
 export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
-  const { database, folder, onCall, images } = options;
+  const { database, folder, onCall } = options;
   await mkdir(folder, { recursive: true });
   const journal = new Journal(folder);
   const log = options.log ?? silentLog;
@@ -110,7 +112,7 @@ export async function openSimHub(options: SimHubOptions): Promise<SimHub> {
   const target = new DurableSimTarget({ folder, clock: systemClock, journal, ...(onCall === undefined ? {} : { onCall }) });
   const { openReader, closeReader } = createReader(options, services);
   const { openWriter, closeWriter } = createWriter(options, services);
-  const opened = { target, openReader, openWriter, upgradeFolder, ...(images === undefined ? {} : { images }) };
+  const opened = { target, openReader, openWriter, upgradeFolder, ...partsOf(options) };
   const close = async (): Promise<void> => {
     await target[Symbol.asyncDispose]();
     await closeReader();
@@ -218,6 +220,11 @@ function createWriter(
       await opened?.store[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Of the world, where the options have them. */
+function partsOf({ images, host }: SimHubOptions): Pick<SimHubOptions, "images" | "host"> {
+  return { ...(images === undefined ? {} : { images }), ...(host === undefined ? {} : { host }) };
 }
 
 export function vaultFolder(folder: string): string {

@@ -1,7 +1,7 @@
 // For tests of protected items: a hub, a simulated site and the calls on its first machine's item, each waited for.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
@@ -34,10 +34,17 @@ export interface SimStage extends AsyncDisposable {
   change(method: string, path: string, body?: unknown): Promise<{ readonly jobId: string; readonly state: string; readonly fault: string }>;
   /** As change on the item; asserts that the job succeeded. */
   done(method: string, action: string, body?: unknown): Promise<string>;
+  /** All landed machines stop at once, as with their host. */
+  cutPower(): Promise<void>;
+  /** Another hub over the same database and machines; close the stage's own first. */
+  reopen(options: Partial<SimHubOptions>): Promise<SimHub>;
   protect(details?: object): Promise<void>;
   get(path?: string): Promise<Shown["properties"]>;
   list(path: string): Promise<readonly Shown[]>;
 }
+
+/** The file of the durable target. */
+const powerShape = z.object({ machines: z.array(z.tuple([z.string(), z.looseObject({})])), fences: z.array(z.unknown()) });
 
 export const simProvider = { instanceType: "InMageAzureV2" } as const;
 
@@ -47,7 +54,8 @@ export async function openSimStage(
 ): Promise<SimStage> {
   const database = await cluster.openFreshDatabase();
   const folder = await mkdtemp(join(tmpdir(), "ws-"));
-  const hub = await openSimHub({ database, folder, limits: { probeSeconds: 1 }, jobs: { leaseMs: 2000, pollMs: 20 }, ...options });
+  const settings = { database, folder, limits: { probeSeconds: 1 }, jobs: { leaseMs: 2000, pollMs: 20 }, ...options };
+  const hub = await openSimHub(settings);
   const site = await openSimSite(hub, folder, names);
   const ids = site.sources.map(({ discovered }) => discovered.infrastructureId);
   const items = ids.map((id) => `${site.container}/replicationProtectedItems/${id}`);
@@ -83,6 +91,12 @@ export async function openSimStage(
     enableBody,
     change,
     done,
+    cutPower: async () => {
+      const { machines, fences } = powerShape.parse(JSON.parse(await readFile(join(folder, "target.json"), "utf8")));
+      const stopped = machines.map(([name, machine]) => [name, { ...machine, power: "stopped" }] as const);
+      await writeFile(join(folder, "target.json"), JSON.stringify({ machines: stopped, fences }));
+    },
+    reopen: async (more) => await openSimHub({ ...settings, ...more }),
     protect: async (details) => void (await done("PUT", "", enableBody(details))),
     get: async (path = item) => resourceShape.parse((await hub.call("GET", path)).body).properties,
     list: async (path) => z.object({ value: z.array(resourceShape) }).parse((await hub.call("GET", path)).body).value,
