@@ -135,6 +135,17 @@ export interface LandedDisks extends AsyncDisposable {
   readonly timeMs: number;
   /** The machine was off and cannot write while this is open. */
   readonly isAtRest: boolean;
+  /** What was undone of hydration, a line each; with `!` what was left as the guest has it. */
+  readonly undone: readonly string[];
+}
+
+export interface LandedReading {
+  /**
+   * asLanded unless told. forSource: of a machine that is off, a clone of its disks from which hydration's edits were taken, as its old
+   * hardware wants them; HydrationUnsupported when the guest cannot be opened.
+   */
+  readonly shape?: "asLanded" | "forSource";
+  readonly signal?: AbortSignal;
 }
 
 /** What changes a machine, on behalf of one authority. All calls may be repeated; one for what is already so is no fault. */
@@ -173,7 +184,7 @@ export interface Target extends AsyncDisposable {
    * The disks of a machine that stands by itself, for reading while it runs on; of one that is off, as they are. A second call ends
    * what a killed process left of the one before. Absent: this target's disks cannot be read.
    */
-  openLanded?(name: string, signal?: AbortSignal): Promise<LandedDisks>;
+  openLanded?(name: string, options?: LandedReading): Promise<LandedDisks>;
   /** Names of all machines here. */
   list(): Promise<readonly string[]>;
   /** One readable line for everything here that belongs to no machine; absent: this target cannot leave any. */

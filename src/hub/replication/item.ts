@@ -69,6 +69,8 @@ const reverseShape = z.object({
   points: z.array(reversePointShape),
   /** The landed machine is off and barred since this point was made, and what the source gets is this. */
   finalPointId: pointIdShape.optional(),
+  /** What the source gets: the same without hydration's edits; absent: there are none. */
+  returnPointId: pointIdShape.optional(),
   /** The source has the machine again. */
   returnedAt: z.string().optional(),
 });

@@ -37,7 +37,7 @@ export function requireFinal({ reverse, busyWith, machineName, protectionState }
   const isFree = protectionState === "CommitFailoverCompleted" && busyWith === undefined && reverse?.returnedAt === undefined;
   const final = isFree ? reverse?.points.find(({ pointId }) => pointId === reverse.finalPointId) : undefined;
   if (final !== undefined && reverse !== undefined)
-    return { machineName, basisPointId: reverse.basisPointId, pointId: final.pointId, pointTime: final.time };
+    return { machineName, basisPointId: reverse.basisPointId, pointId: reverse.returnPointId ?? final.pointId, pointTime: final.time };
   throw new Fault("StateConflict", `could not go back with ${machineName}: no final point of the landed machine waits for it`, {
     evidence: { protectionState, ...(busyWith === undefined ? {} : { busyWith }) },
     action: `watari machine reverse-point ${machineName} --final`,

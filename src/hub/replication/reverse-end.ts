@@ -59,7 +59,7 @@ export function defineReverseEnd(world: Replication): JobKind {
 }
 
 /** The landed machine writes again: the point is one like the others. */
-function withoutFinal({ finalPointId: _final, ...reverse }: Reverse): Reverse {
+function withoutFinal({ finalPointId: _final, returnPointId: _return, ...reverse }: Reverse): Reverse {
   return reverse;
 }
 

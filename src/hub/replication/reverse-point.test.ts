@@ -12,6 +12,7 @@ import { checkDocument } from "../pki/document-signer.ts";
 import { readSteps } from "../jobs/job-store.ts";
 import { applyDelta } from "../reverse/apply-delta.ts";
 import { startTestCluster, type TestCluster } from "../test-hub.ts";
+import { simUndoneByte } from "./sim/durable-sim-target.ts";
 import { simImages } from "./sim/sim-images.ts";
 import { openSimStage, simProvider, type SimStage } from "./sim/sim-stage.ts";
 
@@ -96,6 +97,7 @@ describe("the way back", { concurrency: 2 }, () => {
     await stage.done("POST", "reverseEnd", end(disks.map(({ diskId, root }) => ({ diskId, root }))));
     assert.equal(stage.site.sources[0]?.isOn, true);
     const bytes = stage.site.sources[0]?.disks[0]?.content.bytes ?? new Uint8Array();
+    assert.equal(bytes.at(-1), simUndoneByte, "what was edited for the target is undone");
     assert.match(Buffer.from(bytes).toString("latin1", 70_000, 70_100), /^written on the landed machine/);
     assert.equal((await stage.hub.target.status("web")).power, "stopped");
     assert.equal(stage.hub.journal.read("web").ranBoth, false);

@@ -52,6 +52,10 @@ interface State {
   /** Of the landed disks, read from end to end; of a final point. */
   readonly landedRoots?: z.infer<typeof rootsShape>;
   readonly equalityReport?: string;
+  /** Chosen before it is made; it is only made where hydration edited anything. */
+  readonly returnPointId?: string;
+  readonly hasReturnPoint?: boolean;
+  readonly undone?: readonly string[];
 }
 type Context = StepContext<Parameters, State>;
 type Step = JobStep<Parameters, State>;
@@ -84,7 +88,7 @@ export function defineReversePoint(world: Replication): JobKind {
       prepareStep(world),
       ...(isFinal ? [barStep(world)] : []),
       copyStep(world),
-      ...(isFinal ? [compareStep(world)] : []),
+      ...(isFinal ? [compareStep(world), returnStep(world)] : []),
     ],
     settle: async (db, { parameters, state, outcome }) => {
       const { itemId, basisPointId, isFinal } = parameters;
@@ -108,7 +112,9 @@ function withPoint(
   const { readBytes = 0, storedBytes = 0, wholeDisks = 0 } = state;
   const point = { pointId, time: stored(state, "pointTime"), isFinal, readBytes, storedBytes, wholeDisks };
   const points = [...(reverse?.points ?? []), point].slice(-pointsKeptMax);
-  return { basisPointId, points, ...(isFinal ? { finalPointId: pointId } : {}) };
+  if (!isFinal) return { basisPointId, points };
+  const forSource = state.hasReturnPoint === true ? { returnPointId: parsePointId(stored(state, "returnPointId")) } : {};
+  return { basisPointId, points, finalPointId: pointId, ...forSource };
 }
 
 function prepareStep(world: Replication): Step {
@@ -203,13 +209,13 @@ async function copy(world: Replication, context: Context): Promise<Partial<State
   if (vault === undefined || world.target.openLanded === undefined) throw new Error("assertion failed: prepare looked for both");
   const parent = await openPoint(world, vaultId, parsePointId(stored(context.state, "parentPointId")));
   await context.confirm();
-  await using landed = await world.target.openLanded(landedName, context.signal);
+  await using landed = await world.target.openLanded(landedName, { signal: context.signal });
   if (isFinal && !landed.isAtRest)
     throw new Fault("FenceUnconfirmed", `could not make the final point of ${landedName}: it runs`, { evidence: { landedName } });
   const disks = parent.disks.map((disk) => ({ disk, landed: landedOf(landed, disk, landedName) }));
   const landedRoots = isFinal ? await rootsOf(disks, context) : undefined;
   const present = await vault.point(pointId);
-  const wish = { parent, disks, timeMs: landed.timeMs, landedRoots };
+  const wish = { pointId, parent, disks, timeMs: landed.timeMs, landedRoots };
   const made = present === undefined ? await makeProvedPoint(vault, context, wish) : {};
   const reader = await world.openReader(vaultId);
   if (!(await reader.holdPoint(pointId, stored(context.state, "holdId"))))
@@ -241,6 +247,7 @@ async function rootsOf(disks: readonly CopiedDisk[], { signal }: Context): Promi
 }
 
 interface PointWish {
+  readonly pointId: PointId;
   readonly parent: RecoveryPoint;
   readonly disks: readonly CopiedDisk[];
   readonly timeMs: number;
@@ -260,8 +267,7 @@ async function makeProvedPoint(vault: Vault, context: Context, wish: PointWish):
 }
 
 async function makePoint(vault: Vault, context: Context, given: PointWish): Promise<Partial<State>> {
-  const { parent, disks, timeMs, landedRoots } = given;
-  const pointId = parsePointId(stored(context.state, "pointId"));
+  const { pointId, parent, disks, timeMs, landedRoots } = given;
   const { machineId } = parent;
   const shapes = disks.map(({ disk: { diskId, sizeBytes, isBoot, excluded } }) => ({ diskId, sizeBytes, isBoot, excluded }));
   await using writer = await vault.beginPoint({ pointId, machineId, parentPointId: parent.pointId, disks: shapes });
@@ -321,4 +327,49 @@ function compareStep(world: Replication): Step {
     },
     undo: "comparing only reads",
   };
+}
+
+const undoneMax = 500;
+
+/** R is the landed disks, byte for byte; what the source gets has its own drivers and names again. */
+function returnStep(world: Replication): Step {
+  return {
+    name: "return",
+    title: "take back what was edited for the target's hardware",
+    weight: 2,
+    run: async (context) => {
+      try {
+        return await makeReturnPoint(world, context);
+      } catch (error) {
+        if (!(error instanceof Fault && error.code === "HydrationUnsupported")) throw error;
+        // The source boots on what it had besides: hydration adds drivers and names, and takes none away.
+        await context.log(`the edits for the target's hardware stay: ${error.message}`);
+        return { hasReturnPoint: false, undone: [`! they stay: ${error.message}`] };
+      }
+    },
+    undo: "a point that was made goes with the vault's other points",
+  };
+}
+
+async function makeReturnPoint(world: Replication, context: Context): Promise<Partial<State>> {
+  const { itemId, landedName } = context.parameters;
+  const vaultId = vaultOf(parseResourceId(itemId)).text;
+  if (context.state.returnPointId === undefined) await context.save({ returnPointId: world.services.random.uuid() });
+  const pointId = parsePointId(stored(context.state, "returnPointId"));
+  const vault = await world.openWriter?.(vaultId);
+  if (vault === undefined || world.target.openLanded === undefined) throw new Error("assertion failed: prepare looked for both");
+  const parent = await openPoint(world, vaultId, parsePointId(stored(context.state, "pointId")));
+  await context.confirm();
+  await using landed = await world.target.openLanded(landedName, { shape: "forSource", signal: context.signal });
+  const undone = landed.undone.slice(0, undoneMax);
+  if (undone.every((line) => line.startsWith("!"))) return { hasReturnPoint: false, undone };
+  const disks = parent.disks.map((disk) => ({ disk, landed: landedOf(landed, disk, landedName) }));
+  if ((await vault.point(pointId)) === undefined) {
+    const landedRoots = await rootsOf(disks, context);
+    await makePoint(vault, context, { pointId, parent, disks, timeMs: landed.timeMs, landedRoots });
+  }
+  const reader = await world.openReader(vaultId);
+  if (!(await reader.holdPoint(pointId, stored(context.state, "holdId"))))
+    throw new Fault("NotFound", "could not keep the new point: it is gone", { evidence: { pointId } });
+  return { hasReturnPoint: true, undone };
 }

@@ -14,6 +14,7 @@ import { cpioTypes, writeCpio } from "./cpio.ts";
 import { ExtFiles } from "./ext-files.ts";
 import { hydrate } from "./hydrate.ts";
 import { readInitrd } from "./initrd.ts";
+import { undoHydration } from "./undo-hydration.ts";
 
 const skip = spawnSync("sh", ["-c", "command -v mke2fs debugfs"]).status === 0 ? false : "e2fsprogs is not installed";
 const base = mkdtempSync(join(tmpdir(), "hydrate-"));
@@ -67,12 +68,15 @@ async function makeGuest(
   return { image, scratchFolder };
 }
 
+const testNics = [{ mac: "52:54:00:AA:00:01", guestName: "ens192" }];
+const testHardware = { drivers: { required: ["virtio_pci", "virtio_blk"], wished: ["virtio_scsi"] }, cardDriver: "virtio_net" };
+
 const run = async ({ image, scratchFolder }: { image: string; scratchFolder: string }) =>
   await hydrate({
     imagePaths: [image],
     bootDiskIndex: 0,
-    nics: [{ mac: "52:54:00:AA:00:01", guestName: "ens192" }],
-    hardware: { drivers: { required: ["virtio_pci", "virtio_blk"], wished: ["virtio_scsi"] }, cardDriver: "virtio_net" },
+    nics: testNics,
+    hardware: testHardware,
     scratchFolder,
     clock,
   });
@@ -119,6 +123,42 @@ describe("hydrate", { skip }, () => {
       assert.equal(types.get(`usr/${modules}/${name}`), cpioTypes.file);
     const masked = (await files.list("/etc/systemd/system"))?.find(({ name }) => name === "open-vm-tools.service");
     assert.equal(masked?.kind, "link");
+  });
+
+  it("is undone to the byte of every file, but for what the guest changed since", async () => {
+    const guest = await makeGuest();
+    const contents = async (): Promise<Record<string, string | undefined>> => {
+      const files = new ExtFiles({ imagePath: guest.image, offset: 0, scratchFolder: guest.scratchFolder });
+      const found: Record<string, string | undefined> = {};
+      for (const folder of ["/etc", "/etc/systemd/system", "/etc/systemd/network", "/boot", "/boot/grub"])
+        for (const { name, kind } of (await files.list(folder)) ?? []) {
+          if (kind === "folder") continue;
+          const path = `${folder}/${name}`;
+          found[path] = (await files.read([path])).get(path)?.toString("hex");
+        }
+      return found;
+    };
+    const before = await contents();
+    const { changes: told } = await run(guest);
+    assert.notDeepEqual(await contents(), before);
+    const options = { imagePaths: [guest.image], bootDiskIndex: 0, nics: testNics, hardware: testHardware, clock, told };
+    const changes = await undoHydration({ ...options, scratchFolder: guest.scratchFolder });
+    assert.equal(changes.filter((line) => line.startsWith("!")).length, 0, changes.join("\n"));
+    assert.deepEqual(await contents(), before);
+    assert.deepEqual(await undoHydration({ ...options, scratchFolder: guest.scratchFolder }), []);
+    await runCommand("e2fsck", ["-fn", guest.image]);
+    const changed = await makeGuest();
+    const again = await run(changed);
+    const files = new ExtFiles({ imagePath: changed.image, offset: 0, scratchFolder: changed.scratchFolder });
+    const own = Buffer.from("# written on the target\n");
+    await files.change([
+      { kind: "remove", path: "/etc/fstab" },
+      { kind: "write", path: "/etc/fstab", content: own, mode: 0o644 },
+    ]);
+    const left = { ...options, imagePaths: [changed.image], scratchFolder: changed.scratchFolder, told: again.changes };
+    assert.match((await undoHydration(left)).join("\n"), /^! \/etc\/fstab: changed on the target/m);
+    const later = new ExtFiles({ imagePath: changed.image, offset: 0, scratchFolder: changed.scratchFolder });
+    assert.ok((await later.read(["/etc/fstab"])).get("/etc/fstab")?.equals(own));
   });
 
   it("changes nothing more when it is repeated", async () => {

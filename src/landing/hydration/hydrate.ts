@@ -84,7 +84,7 @@ export async function hydrate(options: HydrateOptions): Promise<HydrationReport>
   return { seconds: (options.clock.monotonicMs() - startedMs) / 1000, changes };
 }
 
-function surroundingsOf({ hardware, nics, hasSerialConsole = false }: HydrateOptions, volumes: readonly Volume[]): RuleSurroundings {
+export function surroundingsOf({ hardware, nics, hasSerialConsole = false }: HydrateOptions, volumes: readonly Volume[]): RuleSurroundings {
   return {
     findUuid: (source, type) => {
       const volume = findVolume(volumes, { source, type });
@@ -135,7 +135,7 @@ interface OpenedGuest extends AsyncDisposable {
 }
 
 /** By this host's own tools where they suffice; else in the helper machine. */
-async function openGuest(options: HydrateOptions): Promise<OpenedGuest> {
+export async function openGuest(options: HydrateOptions): Promise<OpenedGuest> {
   const partitions = await surveyPartitions(options.imagePaths);
   const plain = plainVolumes(partitions, options);
   const near = await findGuestRoot(plain, options.bootDiskIndex);

@@ -45,23 +45,26 @@ export async function planCardNames(
   return changes.length === 0 ? nothing : { rootChanges, changes };
 }
 
-const toolsUnits = ["open-vm-tools.service", "vmware-tools.service", "vmtoolsd.service"];
+export const unitsFolder = "/etc/systemd/system";
+export const toolsUnits = ["open-vm-tools.service", "vmware-tools.service", "vmtoolsd.service"];
+
+/** Told of each unit that was masked, and known by it when that is undone. */
+export const maskedLine = (unit: string): string => `${unitsFolder}/${unit}: masked; it serves the old hypervisor`;
 
 /** A unit is masked as systemctl would: by a link to nothing. A unit file of the operator's own is left. */
 export async function planGuestTools(rootFiles: VolumeFiles): Promise<Edit> {
-  const folder = "/etc/systemd/system";
   const shipped = [...((await rootFiles.list("/usr/lib/systemd/system")) ?? []), ...((await rootFiles.list("/lib/systemd/system")) ?? [])];
-  const own = await rootFiles.list(folder);
+  const own = await rootFiles.list(unitsFolder);
   if (own === undefined) return nothing;
   const units = toolsUnits.filter((unit) => isNamed(shipped, unit) && !isNamed(own, unit));
   return {
-    rootChanges: units.map((unit) => ({ kind: "link", path: `${folder}/${unit}`, to: "/dev/null" })),
-    changes: units.map((unit) => `${folder}/${unit}: masked; it serves the old hypervisor`),
+    rootChanges: units.map((unit) => ({ kind: "link", path: `${unitsFolder}/${unit}`, to: "/dev/null" })),
+    changes: units.map(maskedLine),
   };
 }
 
-const devicesFolder = "/etc/lvm/devices";
-const devicesName = "system.devices";
+export const devicesFolder = "/etc/lvm/devices";
+export const devicesName = "system.devices";
 
 /** Red Hat 9 lists its physical volumes by the serial numbers of VMware's disks; without the list LVM looks at every disk, as before 9. */
 export async function planLvmDevices(rootFiles: VolumeFiles): Promise<Edit> {

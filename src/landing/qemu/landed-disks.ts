@@ -9,16 +9,19 @@ import { Fault } from "../../contract/errors.ts";
 import type { ByteRange } from "../../disk/excluded-disk.ts";
 import { openFileDisk } from "../../disk/file-disk.ts";
 import { detachUnder, openRawView } from "../hydration/raw-view.ts";
-import type { LandedDisk, LandedDisks } from "../target.ts";
+import type { HelperImage } from "../helper/helper-image.ts";
+import type { LandedDisk, LandedDisks, LandedReading } from "../target.ts";
+import { makeSourceClones, restingGraph, type SourceClones } from "./source-clones.ts";
 import { exportNameOf, qcow2Node } from "./emulator.ts";
 import type { Machine } from "./machine.ts";
 import { hasSoundBitmap, writesBitmap } from "./overlay.ts";
 import { killProcess } from "./process-identity.ts";
 import type { Qmp } from "./qmp.ts";
 
-export interface LandedDisksOptions {
+export interface LandedDisksOptions extends LandedReading {
   readonly clock: Clock;
-  readonly signal?: AbortSignal;
+  /** Asked for when a guest's volumes need the helper machine; absent: such guests cannot be made ready for their source. */
+  readonly helperImage?: () => Promise<HelperImage>;
 }
 
 /** Lives as long as the view; it says what was written up to the moment. */
@@ -44,8 +47,11 @@ export async function openLandedDisks(machine: Machine, options: LandedDisksOpti
   opening.defer(async () => await clearView(machine, options));
   const timeMs = options.clock.nowMs();
   const isRunning = (await machine.findEmulator()) !== undefined;
+  if (isRunning && options.shape === "forSource")
+    throw new Fault("StateConflict", `could not make the disks of machine ${machine.record.name} ready for its source: it runs`);
   const sound = isRunning ? await beginMoment(machine) : await soundBitmaps(machine);
-  const view = opening.use(await openView(machine, { ...options, sound, isRunning }));
+  const clones = options.shape === "forSource" ? await makeSourceClones(machine, options) : undefined;
+  const view = opening.use(await openView(machine, { ...options, sound, isRunning, clones }));
   const disks: LandedDisk[] = [];
   for (const [index, { diskId, isBoot, sizeBytes }] of machine.record.disks.entries()) {
     const content = opening.use(await openFileDisk(view.paths[index] ?? "", { access: "read" }));
@@ -53,11 +59,19 @@ export async function openLandedDisks(machine: Machine, options: LandedDisksOpti
       throw new Fault("DataDamaged", `could not read the disks of machine ${machine.record.name}: a disk has another size`, {
         evidence: { diskId, sizeBytes: content.sizeBytes, expectedBytes: sizeBytes },
       });
+    // The bitmap is the landed disk's: of a clone nothing is known.
+    const isKnown = sound[index] === true && clones === undefined;
     const bitmap = isRunning ? momentBitmap : writesBitmap;
-    disks.push({ diskId, isBoot, content, written: sound[index] === true ? await readBitmap(machine, index, bitmap) : "unknown" });
+    disks.push({ diskId, isBoot, content, written: isKnown ? await readBitmap(machine, index, bitmap) : "unknown" });
   }
   const closing = opening.move();
-  return { disks, timeMs, isAtRest: !isRunning, [Symbol.asyncDispose]: async () => await closing.disposeAsync() };
+  return {
+    disks,
+    timeMs,
+    isAtRest: !isRunning,
+    undone: clones?.undone ?? [],
+    [Symbol.asyncDispose]: async () => await closing.disposeAsync(),
+  };
 }
 
 async function soundBitmaps(machine: Machine): Promise<readonly boolean[]> {
@@ -67,27 +81,27 @@ async function soundBitmaps(machine: Machine): Promise<readonly boolean[]> {
 /** The daemon has the overlays open while they are read, so that no emulator can start on them. */
 async function openView(
   { record, paths }: Machine,
-  { sound, isRunning, clock, signal }: LandedDisksOptions & { readonly sound: readonly boolean[]; readonly isRunning: boolean },
+  given: LandedDisksOptions & {
+    readonly sound: readonly boolean[];
+    readonly isRunning: boolean;
+    readonly clones: SourceClones | undefined;
+  },
 ) {
+  const { sound, isRunning, clones, clock, signal } = given;
   const server = { type: "unix", path: paths.viewSocket };
   const live = (index: number) => ({
     nodes: [{ driver: "nbd", server, export: exportNameOf(index), "read-only": true, "node-name": viewNode(index) }],
     topNode: viewNode(index),
   });
-  const resting = (index: number) => ({
-    nodes: [
-      { driver: "file", filename: paths.overlay(index), "read-only": true, "node-name": `file${index}` },
-      { driver: "qcow2", file: `file${index}`, "read-only": true, backing: null, "node-name": viewNode(index) },
-    ],
-    topNode: viewNode(index),
-  });
+  const resting = (index: number) => restingGraph(paths, { index, topNode: viewNode(index), clone: clones?.paths[index] });
   const graphs = record.disks.map((_, index) => (isRunning ? live(index) : resting(index)));
-  const bitmapServer = isRunning
-    ? []
-    : [
-        ...["--nbd-server", JSON.stringify({ addr: server })],
-        ...record.disks.flatMap((_, index) => ["--export", JSON.stringify(exportOf(index, sound[index] === true ? [writesBitmap] : []))]),
-      ];
+  const bitmapServer =
+    isRunning || clones !== undefined
+      ? []
+      : [
+          ...["--nbd-server", JSON.stringify({ addr: server })],
+          ...record.disks.flatMap((_, index) => ["--export", JSON.stringify(exportOf(index, sound[index] === true ? [writesBitmap] : []))]),
+        ];
   return await openRawView({
     graphs,
     access: "read",

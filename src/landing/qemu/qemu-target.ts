@@ -17,6 +17,7 @@ import type {
   ExportDisk,
   HydrationReport,
   LandedDisks,
+  LandedReading,
   LandedStatus,
   LandingDisk,
   LaunchSpec,
@@ -332,11 +333,11 @@ export class QemuTarget implements Target {
     });
   }
 
-  async openLanded(name: string, signal?: AbortSignal): Promise<LandedDisks> {
+  async openLanded(name: string, reading: LandedReading = {}): Promise<LandedDisks> {
     const { clock } = this.#options;
     return await this.#inTurn(name, async () => {
       const machine = await this.#existing(name, "read the disks of");
-      return await openLandedDisks(machine, { clock, ...(signal === undefined ? {} : { signal }) });
+      return await openLandedDisks(machine, { clock, helperImage: this.#around.helperImage, ...reading });
     });
   }
 

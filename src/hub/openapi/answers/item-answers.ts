@@ -167,6 +167,7 @@ const itemDetails = z.strictObject({
           z.strictObject({ pointId: text, time, isFinal: yesOrNo, readBytes: number, storedBytes: number, wholeDisks: number }),
         ),
         finalPointId: text.optional(),
+        returnPointId: text.optional(),
         returnedAt: time.optional(),
       })
       .optional(),

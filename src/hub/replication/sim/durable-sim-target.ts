@@ -7,13 +7,14 @@ import { writeFileAtomic } from "../../../base/atomic-file.ts";
 import type { Clock } from "../../../base/clock.ts";
 import { Semaphore } from "../../../base/semaphore.ts";
 import { diskIdShape } from "../../../contract/shapes.ts";
-import { openFileDisk } from "../../../disk/file-disk.ts";
+import { MemoryDisk } from "../../../disk/memory-disk.ts";
 import { SimTarget, SimWorld } from "../../../landing/sim/sim-target.ts";
 import type { Authority } from "../../../landing/fence-ledger.ts";
 import type {
   ConsoleView,
   LandedDisk,
   LandedDisks,
+  LandedReading,
   LandedStatus,
   LandingDisk,
   LaunchSpec,
@@ -31,6 +32,8 @@ export interface DurableSimTargetOptions {
   /** Called just before and just after each call; a test kills the process or fails here. */
   readonly onCall?: (call: string) => void;
 }
+
+export const simUndoneByte = 0x55;
 
 export class DurableSimTarget implements Target {
   readonly kind = "durable-sim";
@@ -101,17 +104,22 @@ export class DurableSimTarget implements Target {
     return join(this.#diskFolder(name), `disk-${index}.raw`);
   }
 
-  async openLanded(name: string): Promise<LandedDisks> {
+  /** For the source, the last byte of each disk is another: the one thing that hydration is taken to have edited. */
+  async openLanded(name: string, { shape = "asLanded" }: LandedReading = {}): Promise<LandedDisks> {
     const machine = await this.#call("openLanded", async () => this.#world.machines.get(name));
     const shapes = z.array(z.object({ diskId: diskIdShape, isBoot: z.boolean() }));
     const disks = shapes.parse(JSON.parse(await readFile(join(this.#diskFolder(name), "disks.json"), "utf8")));
     const opened: LandedDisk[] = [];
-    for (const [index, disk] of disks.entries())
-      opened.push({ ...disk, content: await openFileDisk(this.diskPath(name, index), { access: "read" }), written: "unknown" });
+    for (const [index, disk] of disks.entries()) {
+      const bytes = await readFile(this.diskPath(name, index));
+      if (shape === "forSource") bytes[bytes.length - 1] = simUndoneByte;
+      opened.push({ ...disk, content: new MemoryDisk(Uint8Array.from(bytes)), written: "unknown" });
+    }
     return {
       disks: opened,
       timeMs: this.#options.clock.nowMs(),
       isAtRest: machine?.power === "stopped",
+      undone: shape === "forSource" ? ["the last byte of each disk: the original again"] : [],
       [Symbol.asyncDispose]: async () => {
         for (const { content } of opened) await content[Symbol.asyncDispose]();
       },
