@@ -60,6 +60,7 @@ export function registerLandedCommand(program: Command): void {
         printAnswer(session.style, { name, done: verb }, () => `${verb} ${name}: done`);
       });
   registerAutostart(noun);
+  registerExport(noun);
   registerConsole(noun, machinePath);
   registerScreen(noun, machinePath);
   withHubOptions(noun.command("remove").argument("<name>"))
@@ -91,6 +92,21 @@ function registerAutostart(noun: Command): void {
         delaySeconds,
       });
       printAnswer(session.style, set, () => `autostart of ${name}: ${isOn ? `on, order ${order}, delay ${delaySeconds} s` : "off"}`);
+    });
+}
+
+const definitionShape = z.object({ fileName: z.string(), definition: z.string() });
+
+function registerExport(noun: Command): void {
+  const command = noun.command("export").argument("<name>");
+  withHubOptions(command)
+    .description("the definition by which another program of its host runs a landed machine, on the disks that it has")
+    .addOption(command.createOption("--format <format>", "of the definition").choices(["libvirt"]).default("libvirt"))
+    .action(async (name: string, options: Options & { readonly format: string }) => {
+      await using session = await openSession(options);
+      const path = `${machinePath(session.arm.groupPath, name)}/exportDefinition`;
+      const answer = definitionShape.parse(await session.arm.change("POST", path, { format: options.format }));
+      printAnswer(session.style, answer, () => answer.definition.trimEnd());
     });
 }
 

@@ -1,4 +1,4 @@
-// A real emulator after its host was started again: the hub starts what shall run, once, and nothing when it only started itself again.
+// A real emulator after its host was started again: the hub starts what shall run, once, and nothing when it only started itself again. And the definition of its machine.
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -31,6 +31,14 @@ it(
     try {
       await hub.power("start");
       assert.equal((await hub.arm("POST", `${hub.machine}/setAutostart`, { isOn: true })).status, 200);
+      const defined = await hub.arm("POST", `${hub.machine}/exportDefinition`, { format: "libvirt" });
+      const { definition } = z.object({ fileName: z.literal("domain.xml"), definition: z.string() }).parse(defined.body);
+      const disk = /<source file="([^"]+)"\/>/.exec(definition)?.[1] ?? "";
+      assert.equal(
+        (await readFile(disk)).subarray(0, 4).toString("latin1"),
+        "QFI\xfb",
+        "the definition names the qcow2 file that it runs on",
+      );
       const pid = Number(await readFile(join(stateDir, "landing", "machines", "echo", "qemu.pid"), "utf8"));
       process.kill(pid, "SIGKILL"); // As power that is lost.
       while (await isRunning(hub)) await systemClock.sleep(20);

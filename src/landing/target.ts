@@ -3,6 +3,7 @@
 import type { Disk } from "../disk/disk.ts";
 import type { ByteRange } from "../disk/excluded-disk.ts";
 import type { DiskId } from "../contract/ids.ts";
+import type { LandedDefinition } from "./definitions/defined-machine.ts";
 import type { Authority } from "./fence-ledger.ts";
 
 /** A network that a machine is attached to. Isolated networks reach nothing, and nothing reaches them but the target's probe. */
@@ -173,6 +174,8 @@ export interface Target extends AsyncDisposable {
   probe(name: string, probe: Probe, timeoutSeconds: number, signal?: AbortSignal): Promise<ProbeOutcome>;
   /** What its console shows; looking does not disturb the guest. */
   look(name: string): Promise<ConsoleView>;
+  /** Absent: this target's machines are not of this host. Fault StateConflict for one that still depends on its recovery point. */
+  define?(name: string): Promise<LandedDefinition>;
   /** Absent: this target's machines have no consoles to type at. Fault StateConflict where the machine does not run or another one writes. */
   openConsole?(name: string, wish: ConsoleWish): Promise<ConsoleLine>;
   /**

@@ -12,6 +12,7 @@ import { landedMachineShape, requireHere, type LandedMachine } from "./landed.ts
 import { machineInput, putMachine } from "../compute/made-machine.ts";
 import { refuseHeld, type PowerWish } from "./machine-jobs.ts";
 import { autostartAction } from "./autostart.ts";
+import { definitionAction } from "./machine-definition.ts";
 import { consoleAction } from "./machine-console.ts";
 import { presentMachine, seeMachine, showInstance, showMachine } from "./machine-view.ts";
 import { machineType } from "./names.ts";
@@ -112,6 +113,7 @@ export function machineResource(front: ReplicationFront): ResourceType {
       retrieveBootDiagnosticsData: bootLogAction(front),
       openConsole: consoleAction(front),
       setAutostart: autostartAction(front),
+      exportDefinition: definitionAction(front),
       ...Object.fromEntries(Object.entries(refusedActions).map(([name, reason]) => [name, refusal(name, reason)])),
     },
   });

@@ -10,7 +10,8 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { tryCommand } from "../../base/run-command.ts";
 import { definitionFileOf, formatFor, platforms, renderDefinition, type Platform } from "./definition.ts";
-import type { DefinedMachine } from "./defined-machine.ts";
+import type { DefinedMachine, LandedDefinition } from "./defined-machine.ts";
+import { renderLandedLibvirt } from "./libvirt.ts";
 
 const gibibyte = 2 ** 30;
 const plain: Omit<DefinedMachine, "format"> = {
@@ -29,6 +30,23 @@ const rich: Omit<DefinedMachine, "format"> = {
     { mac: "00:50:56:0A:0B:0D", guestName: "ens224" },
   ],
 };
+const landedDisk = { path: '/srv/a & "b"/<c>/disk-0.qcow2', isBoot: false, serial: "6000c29" };
+const landed: readonly LandedDefinition[] = [
+  {
+    ...{ name: "web", cpuCount: 2, memoryBytes: 2 * gibibyte },
+    disks: [landedDisk, { path: "/srv/disk-1.qcow2", isBoot: true, serial: "6000c30" }],
+    nics: [
+      { mac: "00:50:56:0A:0b:0c", guestName: "ens192", wire: { kind: "bridge", bridge: "br0" } },
+      { mac: "00:50:56:0a:0b:0d", guestName: "a--b", wire: { kind: "none" } },
+    ],
+  },
+  {
+    ...{ name: "db-1", cpuCount: 8, memoryBytes: 48 * gibibyte },
+    efi: { codePath: "/usr/share/OVMF/OVMF_CODE_4M.fd", variablesPath: "/srv/efi-variables.fd" },
+    disks: [landedDisk],
+    nics: [{ mac: "00:50:56:0a:0b:0c", guestName: "ens192", wire: { kind: "user" } }],
+  },
+];
 const golden = join(import.meta.dirname, "golden");
 const isRenewed = process.env["WATARI_GOLDEN"] === "renew";
 const schema = ["/usr/share/libvirt/schemas/domain.rng"].find(existsSync);
@@ -57,6 +75,15 @@ describe("a machine's definition", () => {
         assert.equal(text, await readFile(path, "utf8"));
       });
 
+  it("of a landed machine names its disks where they lie, in their order, and boots from its boot disk", () => {
+    const [first = "", second = ""] = landed.map(renderLandedLibvirt);
+    const [data = "", boot = ""] = first.split("<disk ").slice(1);
+    assert.ok(data.includes('file="/srv/a &amp; &quot;b&quot;/&lt;c&gt;/disk-0.qcow2"') && !data.includes("<boot "));
+    assert.match(boot, /disk-1\.qcow2"[\s\S]*<serial>6000c30<\/serial>\n {6}<boot order="1"\/>/);
+    assert.match(first, /<source bridge="br0"\/>[\s\S]*<link state="down"\/>/);
+    assert.match(second, /<nvram>\/srv\/efi-variables\.fd<\/nvram>/);
+  });
+
   it("for shells is one that a shell can read", async () => {
     for (const platform of ["proxmox", "openstack"] as const)
       for (const machine of [plain, rich]) {
@@ -79,9 +106,9 @@ describe("a machine's definition", () => {
     async () => {
       const folder = await mkdtemp(join(tmpdir(), "wd-"));
       try {
-        for (const machine of [plain, rich]) {
+        for (const text of [rendered("libvirt", plain), rendered("libvirt", rich), ...landed.map(renderLandedLibvirt)]) {
           const path = join(folder, "domain.xml");
-          await writeFile(path, rendered("libvirt", machine));
+          await writeFile(path, text);
           const { exitCode, stderr } = await tryCommand("xmllint", ["--noout", "--relaxng", schema ?? "", path]);
           assert.equal(exitCode, 0, stderr);
         }

@@ -71,7 +71,7 @@ export function emulatorArguments(record: MachineRecord, around: EmulatorSurroun
 }
 
 /** virtio-blk holds 20 bytes of serial number; the guest finds its disk under it in /dev/disk/by-id. */
-const serialLengthMax = 20;
+export const serialLengthMax = 20;
 
 function diskArguments(around: EmulatorSurroundings, index: number, { diskId, isBoot }: MachineRecord["disks"][number]): readonly string[] {
   const nodes = blockGraph(around.paths, index, around.dependsOnPoint[index] ?? true);

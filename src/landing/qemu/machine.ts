@@ -142,7 +142,7 @@ export class Machine {
     const { accelerator } = this.#around;
     const { cards, namespacePid } = await this.openNetwork(signal);
     const dependsOnPoint = await this.dependencies();
-    const efi = await this.#efiFiles();
+    const efi = await this.efiFiles();
     const around = { paths: this.paths, accelerator, cards, dependsOnPoint, ...(efi === undefined ? {} : { efi }) };
     const entry = namespacePid === undefined ? [] : ["nsenter", `--net=/proc/${namespacePid}/ns/net`];
     const [program = "", ...args] = [...entry, ...withoutRights, "qemu-system-x86_64", ...emulatorArguments(this.record, around)];
@@ -215,7 +215,8 @@ export class Machine {
     await rm(this.paths.folder, { recursive: true, force: true });
   }
 
-  async #efiFiles(): Promise<{ codePath: string; variablesPath: string } | undefined> {
+  /** The variables' file is made when it is not there yet. */
+  async efiFiles(): Promise<{ codePath: string; variablesPath: string } | undefined> {
     if (this.record.firmware === "bios") return undefined;
     const codePath = join(efiFolder, "OVMF_CODE_4M.fd");
     if (!existsSync(codePath)) {

@@ -34,6 +34,8 @@ import { runProbeScript } from "../probe-script.ts";
 import { openDriverPlans } from "../hydration/driver-plans.ts";
 import { ensureHelperImage } from "../helper/helper-image.ts";
 import { chooseAccelerator } from "./accelerator.ts";
+import type { LandedDefinition } from "../definitions/defined-machine.ts";
+import { defineLanded } from "./define-landed.ts";
 import { openConsoleLine } from "./console-line.ts";
 import { lookAt, probeSerial } from "./console-view.ts";
 import type { Accelerator } from "./emulator.ts";
@@ -236,6 +238,10 @@ export class QemuTarget implements Target {
 
   async look(name: string): Promise<ConsoleView> {
     return await lookAt(await this.#existing(name, "look at"));
+  }
+
+  async define(name: string): Promise<LandedDefinition> {
+    return await defineLanded(await this.#existing(name, "define"), this.#options.networks);
   }
 
   async openConsole(name: string, wish: ConsoleWish): Promise<ConsoleLine> {

@@ -92,6 +92,7 @@ export const computeAnswers: AnswerTable = {
       deallocate: "nothing",
       retrieveBootDiagnosticsData: z.strictObject({ serialConsoleLogBlobUri: text, consoleScreenshotBlobUri: text, watariExpiresAt: time }),
       setAutostart: autostartAnswer,
+      exportDefinition: z.strictObject({ fileName: text, definition: text }),
       openConsole: z.strictObject({ url: text, pageUrl: text.optional(), subprotocols: texts, expiresAt: time }),
     },
   },
