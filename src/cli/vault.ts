@@ -10,6 +10,7 @@ import { formatTable, printAnswer, say } from "./output.ts";
 import { createPrivateEndpoint, removePrivateEndpoint } from "./private-endpoint.ts";
 import { openSession, withHubOptions } from "./session.ts";
 import { storageAccountPath } from "./storage.ts";
+import { registerVaultForwarders } from "./vault-forwarders.ts";
 import { registerVaultKeyCommands } from "./vault-key.ts";
 
 interface HubOptions {
@@ -63,6 +64,7 @@ export function registerVaultCommand(program: Command): void {
       );
     });
   registerVaultKeyCommands(noun, vaultPath);
+  registerVaultForwarders(noun, vaultPath);
   withHubOptions(noun.command("registration-key").argument("<vault>"))
     .description("make a registration key for one appliance: works once, for 5 days at most; the file is a secret until used")
     .requiredOption("--out <file>", "file to write, readable by its owner only")

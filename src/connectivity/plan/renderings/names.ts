@@ -1,6 +1,7 @@
 // Renderings of names: hosts files and the configuration of DNS servers, as own records or as conditional forwarders.
 
 import { hostEntries } from "../matrix.ts";
+import { dnsTtlSeconds as ttlSeconds, forwarderForms, powerShellHead, trustedByUnbound } from "./forwarders.ts";
 import {
   byDnsZone,
   placedNames,
@@ -11,8 +12,6 @@ import {
   type RenderInput,
   type Rendered,
 } from "./rendering.ts";
-
-const ttlSeconds = 300;
 
 export function renderHostsFile(input: RenderInput): Rendered {
   const { endpoints } = input.matrix;
@@ -33,7 +32,7 @@ function recordKind(address: string): "A" | "AAAA" {
 
 export function renderBind(input: RenderInput): Rendered {
   const zones = byDnsZone(placedNames(input.matrix.endpoints));
-  if (input.dnsMode === "forward") return renderForwarders(input, "named.conf.watari", bindForwarder);
+  if (input.dnsMode === "forward") return renderForwarders(input, "bind");
   const blocks = zones.map(([zone]) => `zone "${zone}" { type primary; file "/etc/bind/db.${zone}"; allow-update { none; }; };`);
   return {
     files: [textFile("named.conf.watari", blocks), ...zones.map(([zone, names]) => textFile(`db.${zone}`, zoneFile(zone, names)))],
@@ -52,25 +51,14 @@ function zoneFile(zone: string, names: readonly PlacedName[]): readonly string[]
   ];
 }
 
-function bindForwarder(zone: string, servers: readonly string[]): readonly string[] {
-  return [`zone "${zone}" { type forward; forward only; forwarders { ${servers.map((server) => `${server};`).join(" ")} }; };`];
-}
-
 /** Conditional forwarders for each zone, to the resolver of the zone where the endpoints live. */
-function renderForwarders(
-  input: RenderInput,
-  fileName: string,
-  write: (zone: string, servers: readonly string[]) => readonly string[],
-  around: { readonly before: readonly string[] } = { before: [] },
-): Rendered {
+function renderForwarders(input: RenderInput, form: keyof typeof forwarderForms): Rendered {
   const servers = privateResolvers(input);
   const zones = forwardedZones(input);
-  if (servers.length === 0)
-    return {
-      files: [textFile(fileName, [])],
-      omitted: zones.map((entry) => ({ entry, reason: "the zone of the private endpoints names no resolver to forward to" })),
-    };
-  return { files: [textFile(fileName, [...around.before, ...zones.flatMap((zone) => write(zone, servers))])], omitted: [] };
+  const { fileName, write } = forwarderForms[form];
+  if (servers.length > 0) return { files: [textFile(fileName, write({ zones, servers }))], omitted: [] };
+  const reason = "the zone of the private endpoints names no resolver to forward to";
+  return { files: [textFile(fileName, [])], omitted: zones.map((entry) => ({ entry, reason })) };
 }
 
 /** Names without an address are forwarded all the same: the resolver there will know them. */
@@ -80,31 +68,17 @@ function forwardedZones({ matrix }: RenderInput): readonly string[] {
 }
 
 export function renderUnbound(input: RenderInput): Rendered {
-  // A validating resolver finds no chain of trust for a zone that is private, and unbound drops private answers by default.
-  const zones = forwardedZones(input);
-  const trusted = zones.flatMap((zone) => [`    domain-insecure: "${zone}."`, `    private-domain: "${zone}."`]);
-  if (input.dnsMode === "forward")
-    return renderForwarders(
-      input,
-      "watari.conf",
-      (zone, servers) => ["forward-zone:", `    name: "${zone}."`, ...servers.map((server) => `    forward-addr: ${server}`)],
-      // unbound answers some domains itself ("test.", "home.arpa."); a zone below them must be let through.
-      { before: ["server:", ...trusted, ...zones.map((zone) => `    local-zone: "${zone}." transparent`)] },
-    );
+  if (input.dnsMode === "forward") return renderForwarders(input, "unbound");
   const records = byDnsZone(placedNames(input.matrix.endpoints)).flatMap(([zone, names]) => [
     `    local-zone: "${zone}." static`,
     ...names.map(({ name, address }) => `    local-data: "${name}. ${ttlSeconds} IN ${recordKind(address)} ${address}"`),
   ]);
+  const trusted = trustedByUnbound(forwardedZones(input));
   return { files: [textFile("watari.conf", ["server:", ...trusted, ...records])], omitted: unplacedNames(input.matrix.endpoints) };
 }
 
 export function renderDnsmasq(input: RenderInput): Rendered {
-  const zones = forwardedZones(input);
-  const rebinding = zones.map((zone) => `rebind-domain-ok=/${zone}/`);
-  if (input.dnsMode === "forward")
-    return renderForwarders(input, "watari.conf", (zone, servers) => servers.map((server) => `server=/${zone}/${server}`), {
-      before: rebinding,
-    });
+  if (input.dnsMode === "forward") return renderForwarders(input, "dnsmasq");
   const names = placedNames(input.matrix.endpoints);
   const lines = [
     // The zone is answered here alone: a name that is not listed does not exist, and no question leaves.
@@ -115,14 +89,7 @@ export function renderDnsmasq(input: RenderInput): Rendered {
 }
 
 export function renderCoreDns(input: RenderInput): Rendered {
-  if (input.dnsMode === "forward")
-    return renderForwarders(input, "Corefile", (zone, servers) => [
-      `${zone}:53 {`,
-      "    errors",
-      `    forward . ${servers.join(" ")}`,
-      `    cache ${ttlSeconds}`,
-      "}",
-    ]);
+  if (input.dnsMode === "forward") return renderForwarders(input, "coredns");
   const blocks = byDnsZone(placedNames(input.matrix.endpoints)).flatMap(([zone, names]) => [
     `${zone}:53 {`,
     "    errors",
@@ -138,23 +105,7 @@ export function renderCoreDns(input: RenderInput): Rendered {
 
 /** PowerShell for a Windows DNS server. May be run again: what is there already is left or replaced. */
 export function renderWindowsDns(input: RenderInput): Rendered {
-  const head = ["#Requires -Modules DnsServer", "$ErrorActionPreference = 'Stop'"];
-  if (input.dnsMode === "forward")
-    return renderForwarders(
-      input,
-      "watari-dns.ps1",
-      (zone, servers) => {
-        const masters = servers.map((server) => `'${server}'`).join(",");
-        return [
-          `if (Get-DnsServerZone -Name '${zone}' -ErrorAction SilentlyContinue) {`,
-          `  Set-DnsServerConditionalForwarderZone -Name '${zone}' -MasterServers ${masters}`,
-          "} else {",
-          `  Add-DnsServerConditionalForwarderZone -Name '${zone}' -MasterServers ${masters}`,
-          "}",
-        ];
-      },
-      { before: head },
-    );
+  if (input.dnsMode === "forward") return renderForwarders(input, "windows-dns");
   const lines = byDnsZone(placedNames(input.matrix.endpoints)).flatMap(([zone, names]) => [
     `if (-not (Get-DnsServerZone -Name '${zone}' -ErrorAction SilentlyContinue)) {`,
     `  Add-DnsServerPrimaryZone -Name '${zone}' -ZoneFile '${zone}.dns' -DynamicUpdate None`,
@@ -170,5 +121,5 @@ export function renderWindowsDns(input: RenderInput): Rendered {
       ];
     }),
   ]);
-  return { files: [textFile("watari-dns.ps1", [...head, ...lines])], omitted: unplacedNames(input.matrix.endpoints) };
+  return { files: [textFile("watari-dns.ps1", [...powerShellHead, ...lines])], omitted: unplacedNames(input.matrix.endpoints) };
 }
