@@ -59,7 +59,23 @@ function machineArguments(guest: BootGuest, diskPaths: readonly string[], logPat
   const controller = guest.source === "lsi-e1000e" ? "mptsas1068" : "pvscsi";
   const model = guest.source === "lsi-e1000e" ? "e1000e" : "vmxnet3";
   return [
-    ...["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-machine", "q35", "-nodefaults", "-display", "none"],
+    ...[
+      "-accel",
+      "tcg,thread=multi",
+      "-cpu",
+      "max",
+      "-smp",
+      "2",
+      "-m",
+      "1024",
+      "-machine",
+      "q35",
+      "-nodefaults",
+      "-display",
+      "none",
+      "-vga",
+      "std",
+    ], // GRUB asks for a screen.
     ...["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off", "-serial", `file:${logPath}`, "-device", `${controller},id=scsi`],
     ...diskPaths.flatMap((path, index) => [
       ...["-drive", `if=none,id=d${index},format=raw,file=${path}`],
