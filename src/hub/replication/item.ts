@@ -71,6 +71,8 @@ const reverseShape = z.object({
   finalPointId: pointIdShape.optional(),
   /** What the source gets: the same without hydration's edits; absent: there are none. */
   returnPointId: pointIdShape.optional(),
+  /** From then on the source may run: the landed machine is only started once the source was switched off again. */
+  sourceOrderedAt: z.string().optional(),
   /** The source has the machine again. */
   returnedAt: z.string().optional(),
 });

@@ -172,6 +172,12 @@ export const killCases: readonly KillCase[] = [
     begin: async (trial) => await trial.begin("POST", `${trial.item}/reverseEnd`, { properties: { side: "landed" } }),
   },
   {
+    ...{ kind: "ReverseEnd", name: "starts the source", ends: "succeeded" },
+    prepare: wentBack,
+    begin: async (trial) =>
+      await trial.begin("POST", `${trial.item}/reverseEnd`, { properties: { side: "source", disks: await trial.returnRoots() } }),
+  },
+  {
     ...{ kind: "ReverseEnd", name: "is not told what was written", ends: "failed" },
     prepare: wentBack,
     begin: async (trial) => await trial.begin("POST", `${trial.item}/reverseEnd`, { properties: { side: "source", disks: [] } }),

@@ -24,6 +24,7 @@ import { untilReached } from "./sim/services-voice.ts";
 import type { ChildOptions } from "./sim/sim-hub-child.ts";
 import { simImages } from "./sim/sim-images.ts";
 import { uploadSimDisk } from "./sim/sim-managed-disk.ts";
+import { readItem } from "./item.ts";
 import { openSimSite, type SimSite } from "./sim/sim-site.ts";
 
 export interface TrialSite {
@@ -41,6 +42,8 @@ export interface TrialSite {
   uploadDisk(name: string): Promise<void>;
   /** Ids of the machine's recovery points, newest first. */
   points(): Promise<readonly string[]>;
+  /** Of the point that goes back to the source. */
+  returnRoots(): Promise<readonly { readonly diskId: string; readonly root: string }[]>;
 }
 
 export interface KillCase {
@@ -396,7 +399,12 @@ function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
       .value.map(({ name }) => name);
   };
   const uploadDisk = async (name: string): Promise<void> => await uploadSimDisk(hub, name);
-  return { site, infrastructureId, item, call, begin, run, points, uploadDisk };
+  const returnRoots: TrialSite["returnRoots"] = async () => {
+    const { reverse } = await readItem(database.db, item);
+    const point = await (await hub.openReader()).point(reverse?.returnPointId ?? assert.fail("no point goes back"));
+    return (point?.disks ?? []).map(({ diskId, root }) => ({ diskId, root }));
+  };
+  return { site, infrastructureId, item, call, begin, run, points, returnRoots, uploadDisk };
 }
 
 /** Body of the call that protects the machine. */

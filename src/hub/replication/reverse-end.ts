@@ -6,8 +6,8 @@ import { Fault } from "../../contract/errors.ts";
 import { parseMachineId, parsePointId } from "../../contract/ids.ts";
 import { digestShape, diskIdShape, pointIdShape } from "../../contract/shapes.ts";
 import { parseResourceId } from "../api/resource-id.ts";
-import { defineJob, type JobKind, type JobStep } from "../jobs/job.ts";
-import { giveOrder } from "./give-order.ts";
+import { defineJob, type JobKind, type JobStep, type StepContext } from "../jobs/job.ts";
+import { giveOrder, isWithdrawn, settleOrder, type OrderWish } from "./give-order.ts";
 import { faultsOf, patchItem, readItem, type Reverse } from "./item.ts";
 import { authorityOf } from "./landed.ts";
 import { openPoint } from "./launch-steps.ts";
@@ -37,6 +37,7 @@ interface State {
   readonly landedStartedAt?: string;
 }
 type Step = JobStep<Parameters, State>;
+type Context = StepContext<Parameters, State>;
 
 export function defineReverseEnd(world: Replication): JobKind {
   return defineJob<Parameters, State>({
@@ -59,7 +60,7 @@ export function defineReverseEnd(world: Replication): JobKind {
 }
 
 /** The landed machine writes again: the point is one like the others. */
-function withoutFinal({ finalPointId: _final, returnPointId: _return, ...reverse }: Reverse): Reverse {
+function withoutFinal({ finalPointId: _final, returnPointId: _return, sourceOrderedAt: _ordered, ...reverse }: Reverse): Reverse {
   return reverse;
 }
 
@@ -100,28 +101,40 @@ function sourceStep({ services, limits }: Replication): Step {
     name: "source",
     title: "switch the source on",
     run: async (context) => {
-      const machineId = parseMachineId(context.parameters.machineId);
-      const draft = { kind: "unfence", machineId } as const;
-      const { applianceId } = context.parameters;
-      await giveOrder(services, context, {
-        applianceId,
-        draft,
-        label: "unfence",
-        waitSecondsMax: limits.shortOrderSeconds,
-        pollMs: limits.pollMs,
+      const { itemId } = context.parameters;
+      // Before the order: whatever becomes of it, the source counts as one that may run.
+      await context.write(async (db) => {
+        const { reverse } = await readItem(db, itemId);
+        const sourceOrderedAt = toTimestamp(services.clock.nowMs());
+        if (reverse !== undefined) await patchItem(db, itemId, { reverse: { ...reverse, sourceOrderedAt } });
       });
+      await giveOrder(services, context, orderTo(context, limits, "unfence"));
       return { sourceStartedAt: toTimestamp(services.clock.nowMs()) };
     },
-    undo: "the source is the only one that can run now; the call is made again",
+    undo: async (context) => {
+      const { draft: _draft, ...wish } = orderTo(context, limits, "unfence");
+      const given = await settleOrder(services, context, wish);
+      if (given === "never given" || isWithdrawn(given)) return;
+      await giveOrder(services, context, { ...orderTo(context, limits, "fence"), isRepeated: true });
+      await context.log("the source is off again");
+    },
   };
 }
 
-function landedStep({ target, services }: Replication): Step {
+function orderTo({ parameters }: Context, { shortOrderSeconds, pollMs }: Replication["limits"], kind: "fence" | "unfence"): OrderWish {
+  const { applianceId } = parameters;
+  const draft = { kind, machineId: parseMachineId(parameters.machineId) } as const;
+  return { applianceId, draft, label: kind, waitSecondsMax: shortOrderSeconds, pollMs };
+}
+
+function landedStep({ target, services, limits }: Replication): Step {
   return {
     name: "landed",
-    title: "start the landed machine again",
+    title: "see that the source is off, and start the landed machine again",
     run: async (context) => {
-      const { landedName } = context.parameters;
+      const { landedName, itemId } = context.parameters;
+      const { reverse } = await readItem(services.database.db, itemId);
+      if (reverse?.sourceOrderedAt !== undefined) await giveOrder(services, context, orderTo(context, limits, "fence"));
       const commands = target.under(authorityOf(context));
       await context.confirm();
       await commands.allow?.(landedName);

@@ -36,6 +36,7 @@ const reverseShape = z.looseObject({
   basisPointId: z.string(),
   points: z.array(z.looseObject({ pointId: z.string(), isFinal: z.boolean(), storedBytes: z.number(), wholeDisks: z.number() })),
   finalPointId: z.string().optional(),
+  returnPointId: z.string().optional(),
 });
 const detailsShape = z.looseObject({ watari: z.looseObject({ reverse: reverseShape.optional() }) });
 
@@ -102,6 +103,28 @@ describe("the way back", { concurrency: 2 }, () => {
     assert.equal((await stage.hub.target.status("web")).power, "stopped");
     assert.equal(stage.hub.journal.read("web").ranBoth, false);
     await assert.rejects(stage.change("POST", `${stage.item}/reverseEnd`, { properties: { side: "landed" } }), { code: "StateConflict" });
+  });
+
+  it("ends at the landed machine only once a source that may have been switched on is off", async () => {
+    await using stage = await openSimStage(cluster);
+    await stage.protect();
+    await stage.done("POST", "unplannedFailover", migrateBody);
+    await stage.done("POST", "reversePoint", pointBody(true));
+    const { returnPointId = "" } = await reverseOf(stage);
+    const point = await (await stage.hub.openReader()).point(parsePointId(returnPointId));
+    const disks = (point?.disks ?? []).map(({ diskId, root }) => ({ diskId, root }));
+    stage.site.appliance.failures.set("unfence", { times: 9, code: "VcenterUnreachable" });
+    const { state } = await stage.change("POST", `${stage.item}/reverseEnd`, { properties: { side: "source", disks } });
+    assert.equal(state, "failed");
+    const [source] = stage.site.sources;
+    assert.ok(source !== undefined);
+    source.isOn = true; // The order was carried out, and only its answer was lost.
+    stage.site.appliance.failures.set("fence", { times: 9, code: "FenceUnconfirmed" });
+    assert.equal((await stage.change("POST", `${stage.item}/reverseEnd`, { properties: { side: "landed" } })).state, "failed");
+    assert.equal((await stage.hub.target.status("web")).power, "stopped");
+    stage.site.appliance.failures.clear();
+    await stage.done("POST", "reverseEnd", { properties: { side: "landed" } });
+    assert.deepEqual([source.isOn, (await stage.hub.target.status("web")).power], [false, "running"]);
   });
 
   it("ends at the landed machine, which may go back once more", async () => {

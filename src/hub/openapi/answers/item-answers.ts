@@ -168,6 +168,7 @@ const itemDetails = z.strictObject({
         ),
         finalPointId: text.optional(),
         returnPointId: text.optional(),
+        sourceOrderedAt: time.optional(),
         returnedAt: time.optional(),
       })
       .optional(),
