@@ -6,17 +6,20 @@ import { enableBody, type KillCase, type TrialSite } from "./kill-trial.ts";
 const machine = `${simGroup}/providers/Microsoft.Compute/virtualMachines/web`;
 const details = { instanceType: "InMageAzureV2" };
 const removeBody = { properties: { providerSpecificDetails: { ...details, disksToRemove: [{ diskId: "disk-1" }] } } };
+const unlockKeys = [Buffer.from("a passphrase").toString("base64")];
 const probe = { port: 80, path: "/", timeoutSeconds: 1 };
-const migrateBody = { properties: { sourceSiteOperations: "Required", providerSpecificDetails: { ...details, network: "prod", probe } } };
+const migrateBody = {
+  properties: { sourceSiteOperations: "Required", providerSpecificDetails: { ...details, network: "prod", probe, unlockKeys } },
+};
 
 const enable = async (trial: TrialSite): Promise<void> => await trial.run("PUT", trial.item, enableBody(trial));
 const test = async (trial: TrialSite): Promise<string> =>
-  await trial.begin("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe } } });
+  await trial.begin("POST", `${trial.item}/testFailover`, { properties: { providerSpecificDetails: { ...details, probe, unlockKeys } } });
 const migrate = async (trial: TrialSite): Promise<string> => await trial.begin("POST", `${trial.item}/unplannedFailover`, migrateBody);
 const rehearse = async (
   trial: TrialSite,
   actions: readonly object[] = [{ kind: "ssh" }, { kind: "serial", text: "login:" }],
-): Promise<string> => await trial.begin("POST", `${trial.item}/rehearse`, { properties: { actions } });
+): Promise<string> => await trial.begin("POST", `${trial.item}/rehearse`, { properties: { actions, unlockKeys } });
 const migrated = async (trial: TrialSite): Promise<void> => {
   await enable(trial);
   await trial.run("POST", `${trial.item}/unplannedFailover`, migrateBody);
@@ -46,7 +49,7 @@ const migratedWithBadPoint = async (trial: TrialSite): Promise<void> => {
 const applyOldest = async (trial: TrialSite): Promise<string> => {
   const recoveryPointId = (await trial.points()).at(-1);
   return await trial.begin("POST", `${trial.item}/applyRecoveryPoint`, {
-    properties: { recoveryPointId, providerSpecificDetails: details },
+    properties: { recoveryPointId, providerSpecificDetails: { ...details, unlockKeys } },
   });
 };
 

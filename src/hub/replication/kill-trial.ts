@@ -377,8 +377,15 @@ async function readEnd(from: {
     landed: await second.target.list(),
     exports: hasExports ? (await readdir(out, { recursive: true })).map((name) => name.replace(/\d{8}T\d{6}Z?/, "instant")).sort() : [],
     orders: orders.toSorted(),
-    orphans: (await collector.find()).map((orphan) => `${orphan.kind} ${orphan.id}`),
+    orphans: [...(await collector.find()).map((orphan) => `${orphan.kind} ${orphan.id}`), ...(await keysOfCalls(database))],
   };
+}
+
+/** Keys of encrypted disks that were given with a call go with its job. */
+async function keysOfCalls({ db }: Database): Promise<readonly string[]> {
+  const found = await sql<{ owner: string }>`select owner_key as owner from secrets
+    where name = 'unlockKeys' and owner_key like '%/unlockingjobs/%'`.execute(db);
+  return found.rows.map(({ owner }) => `keys of ${owner}`);
 }
 
 function toTrial(hub: SimHub, site: SimSite, database: Database): TrialSite {
