@@ -377,6 +377,8 @@ export const appliancePollRequestShape = z.object({
   results: z.array(applianceOrderResultShape).max(64),
   progress: z.array(orderProgressShape).max(64),
   waitSeconds: z.number().min(0).max(30),
+  /** Nothing was heard of the answer before, or this process has not polled yet: orders that were given are given again at once. */
+  isAnswerLost: z.boolean().optional(),
 });
 export const appliancePollResponseShape = z.object({ orders: z.array(applianceOrderShape).max(64) });
 

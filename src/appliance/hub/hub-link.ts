@@ -95,8 +95,9 @@ export function startHubLink(parts: HubLinkParts): HubLink {
   const pushInventory = async (abort?: AbortSignal): Promise<void> =>
     void (await hub.call("inventory", parts.inventory(), emptyAnswer, abort ?? signal));
   const refused: ApplianceOrderResult[] = [];
+  const heard = { isLost: true };
   const loops = [
-    keepDoing(parts, signal, "poll", async () => await pollOnce(parts, { flushPoints, refused }, signal)),
+    keepDoing(parts, signal, "poll", async () => await pollOnce(parts, { flushPoints, refused, heard }, signal)),
     keepDoing(parts, signal, "points", async () => {
       await flushPoints();
       if (ledger.untold(1).length === 0 && ledger.untoldRemovals(1).length === 0) await ledger.waitCompleted(signal);
@@ -139,12 +140,15 @@ export function startHubLink(parts: HubLinkParts): HubLink {
   };
 }
 
+interface Talk {
+  readonly flushPoints: () => Promise<void>;
+  readonly refused: ApplianceOrderResult[];
+  /** Of the answer to the poll before; at first, whatever another process was answered. */
+  readonly heard: { isLost: boolean };
+}
+
 /** Results out, orders in. A result that comes up ends the waiting poll. */
-async function pollOnce(
-  parts: HubLinkParts,
-  { flushPoints, refused }: { readonly flushPoints: () => Promise<void>; readonly refused: ApplianceOrderResult[] },
-  signal: AbortSignal,
-): Promise<void> {
+async function pollOnce(parts: HubLinkParts, { flushPoints, refused, heard }: Talk, signal: AbortSignal): Promise<void> {
   const { hub, hubOrders, runner, applianceId } = parts;
   const refusals = refused.slice(0, refusalsPerCallMax);
   const results = [...refusals, ...hubOrders.untold(resultsPerCallMax - refusals.length)];
@@ -157,12 +161,15 @@ async function pollOnce(
     results,
     progress,
     waitSeconds: results.length > 0 ? 0 : runner.isBusy ? waitSecondsBusy : waitSecondsIdle,
+    isAnswerLost: heard.isLost,
   };
+  heard.isLost = true;
   const ended = new AbortController();
   const either = AbortSignal.any([signal, ended.signal]);
   if (results.length === 0) void runner.waitResult(either).then(() => ended.abort());
   try {
     const answer = await hub.call("poll", body, givenOrdersShape, either);
+    heard.isLost = false;
     refused.splice(0, refusals.length);
     hubOrders.markTold(results.slice(refusals.length).map((result) => result.orderId));
     const { known, unknown } = sortOrders(answer.orders);

@@ -203,7 +203,7 @@ async function poll(
   await appliances.seen(caller.applianceId, body.protocolVersion);
   for (const result of body.results) await orders.answer(caller.applianceId, result);
   for (const progress of body.progress) await orders.progress(caller.applianceId, progress);
-  const queued = await orders.waitQueued(caller.applianceId, body.waitSeconds * 1000, signal);
+  const queued = await orders.waitQueued(caller.applianceId, body.waitSeconds * 1000, signal, { isLost: body.isAnswerLost === true });
   // An older appliance would refuse its whole poll over an order that it cannot read: such an order fails here, and its job says why.
   const known = queued.filter((order) => knowsOrder(body.protocolVersion, order.kind));
   for (const { orderId, kind } of queued)

@@ -141,9 +141,10 @@ test("an order that nobody spoke of since it was given is given again; progress 
   const applianceId = parseApplianceId(random.uuid());
   const orderId = parseOrderId(random.uuid());
   const signal = AbortSignal.timeout(10_000);
-  const given = async () => (await orders.waitQueued(applianceId, 0, signal)).length;
+  const given = async (isLost = false) => (await orders.waitQueued(applianceId, 0, signal, { isLost })).length;
   await orders.enqueue(applianceId, { kind: "discover", orderId });
   assert.deepEqual([await given(), await given()], [1, 0]);
+  assert.deepEqual([await given(true), await given()], [1, 0], "at once to who has lost the answer");
   nowMs += 20_000;
   await orders.progress(applianceId, { orderId, percent: 40, text: "reading" });
   nowMs += 20_000;
@@ -153,6 +154,7 @@ test("an order that nobody spoke of since it was given is given again; progress 
   await orders.answer(applianceId, { outcome: "done", orderId });
   nowMs += 60_000;
   assert.equal(await given(), 0);
+  assert.equal(await given(true), 0, "what was answered is never given again");
   assert.equal((await orders.find(orderId))?.percent, 100);
 });
 

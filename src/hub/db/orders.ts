@@ -39,7 +39,13 @@ export interface OrderQueue {
   result(orderId: OrderId, signal: AbortSignal): Promise<ApplianceOrderResult>;
   find(orderId: OrderId): Promise<OrderState | undefined>;
   /** Orders without a result, oldest first; waits until there is one, waitMs passed or the signal aborts. */
-  waitQueued(applianceId: ApplianceId, waitMs: number, signal: AbortSignal): Promise<readonly ApplianceOrder[]>;
+  waitQueued(
+    applianceId: ApplianceId,
+    waitMs: number,
+    signal: AbortSignal,
+    /** The answer before was lost: what was given with it is given again now. An order that the appliance has is carried out once all the same. */
+    given?: { readonly isLost: boolean },
+  ): Promise<readonly ApplianceOrder[]>;
   /** Stores a result. The first one stands; results of other appliances' orders are refused. */
   answer(applianceId: ApplianceId, result: ApplianceOrderResult): Promise<void>;
   progress(
@@ -82,12 +88,12 @@ export function openOrderQueue(dependencies: Dependencies): OrderQueue {
         signal.throwIfAborted();
       }
     },
-    waitQueued: async (applianceId, waitMs, signal) => {
+    waitQueued: async (applianceId, waitMs, signal, { isLost } = { isLost: false }) => {
       const endMs = clock.monotonicMs() + waitMs;
       for (;;) {
         const waiting = openWait(dependencies, queueTopic(applianceId));
         using _ = waiting;
-        const queued = await takeQueued(dependencies, applianceId);
+        const queued = await takeQueued(dependencies, applianceId, isLost ? 0 : giveAgainMs);
         const leftMs = endMs - clock.monotonicMs();
         if (queued.length > 0 || leftMs <= 0 || signal.aborted) return queued;
         await waiting.wait(Math.min(leftMs, recheckMs), signal);
@@ -149,14 +155,14 @@ async function find(db: Kysely<Tables>, orderId: OrderId): Promise<OrderState | 
 }
 
 /** An order that was given and not spoken of since is given again: its answer, or the appliance's memory of it, was lost. */
-async function takeQueued({ db, clock }: Dependencies, applianceId: ApplianceId): Promise<readonly ApplianceOrder[]> {
-  const forgottenBefore = toTimestamp(clock.nowMs() - giveAgainMs);
+async function takeQueued({ db, clock }: Dependencies, applianceId: ApplianceId, silentMs: number): Promise<readonly ApplianceOrder[]> {
+  const forgottenBefore = toTimestamp(clock.nowMs() - silentMs);
   const rows = await db
     .selectFrom("orders")
     .selectAll()
     .where("appliance_id", "=", applianceId)
     .where("state", "=", "queued")
-    .where((where) => where.or([where("given_at", "is", null), where("given_at", "<", forgottenBefore)]))
+    .where((where) => where.or([where("given_at", "is", null), where("given_at", silentMs === 0 ? "<=" : "<", forgottenBefore)]))
     .orderBy("sequence")
     .limit(ordersPerPollMax)
     .execute();
